@@ -1,0 +1,1 @@
+//! CLIP in Burn: tokenizer, checkpoints, image and text encoders, prompt learner.

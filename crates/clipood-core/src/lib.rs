@@ -1,0 +1,1 @@
+//! Identifiers, fingerprints, recipes, manifests and errors of clipood; no I/O.

@@ -1,0 +1,1 @@
+//! Dataset readers, few-shot splits, decoding and Pillow-exact preprocessing of clipood.

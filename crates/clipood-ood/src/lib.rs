@@ -1,0 +1,1 @@
+//! Out-of-distribution detectors and metrics as pure functions on arrays.

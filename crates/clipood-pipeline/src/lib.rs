@@ -1,0 +1,1 @@
+//! The stages of clipood from plan to report, joined by bounded channels.

@@ -1,0 +1,1 @@
+//! Object-store access, atomic commits, claims and run state of clipood.
