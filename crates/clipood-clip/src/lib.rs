@@ -1,1 +1,12 @@
 //! CLIP in Burn: tokenizer, checkpoints, image and text encoders, prompt learner.
+
+pub mod config;
+pub mod encoder;
+pub mod error;
+pub mod layers;
+pub mod resnet;
+pub mod text;
+pub mod vit;
+pub mod weights;
+
+pub use error::{ClipError, Result};

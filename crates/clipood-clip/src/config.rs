@@ -1,0 +1,425 @@
+//! Sizes of a CLIP model, read from `open_clip_config.json` and turned into the list of parameters it must have.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ClipError, Result};
+
+/// Mean of OpenAI's preprocessing, one value a colour channel, for pixels in 0..=1.
+pub const OPENAI_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
+/// Standard deviation of OpenAI's preprocessing.
+pub const OPENAI_STD: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
+
+/// Activation between the two layers of an MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x * sigmoid(1.702 x)`, OpenAI's models.
+    QuickGelu,
+    /// The exact GELU, most of LAION's models.
+    Gelu,
+}
+
+/// Everything that determines the shapes and the arithmetic of a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClipConfig {
+    /// Width of the shared space, D.
+    pub embed_dim: usize,
+    /// Image tower.
+    pub image: ImageConfig,
+    /// Text tower.
+    pub text: TextConfig,
+    /// MLP activation of both transformers.
+    pub activation: Activation,
+    /// Pixel mean, for values in 0..=1.
+    pub mean: [f32; 3],
+    /// Pixel standard deviation.
+    pub std: [f32; 3],
+}
+
+/// Sizes of the image tower.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// Side of the square input in pixels.
+    pub size: usize,
+    /// Base width: of the transformer, or of the first ResNet stage.
+    pub width: usize,
+    /// Attention heads (of the blocks, or of the attention pooling).
+    pub heads: usize,
+    /// Which family, and its depth.
+    pub family: ImageFamily,
+}
+
+/// The two families of image towers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageFamily {
+    /// Vision transformer.
+    Vit {
+        /// Residual blocks.
+        layers: usize,
+        /// Side of a patch in pixels.
+        patch: usize,
+    },
+    /// ModifiedResNet with attention pooling.
+    Resnet {
+        /// Bottleneck blocks of the four stages.
+        layers: [usize; 4],
+    },
+}
+
+/// Sizes of the text tower.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TextConfig {
+    /// Tokens of a full context, 77.
+    pub context: usize,
+    /// Rows of the token embedding, 49408.
+    pub vocab: usize,
+    /// Width of the transformer.
+    pub width: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Residual blocks.
+    pub layers: usize,
+}
+
+impl ImageConfig {
+    /// Positions of the feature grid: patches of a ViT, cells of the last ResNet stage (1/32 of the input).
+    pub fn positions(&self) -> usize {
+        let side = match &self.family {
+            ImageFamily::Vit { patch, .. } => self.size / patch,
+            ImageFamily::Resnet { .. } => self.size / 32,
+        };
+        side * side
+    }
+}
+
+#[derive(Deserialize)]
+struct OpenClipFile {
+    model_cfg: OpenClipModel,
+    #[serde(default)]
+    preprocess_cfg: OpenClipPreprocess,
+}
+
+#[derive(Deserialize)]
+struct OpenClipModel {
+    embed_dim: usize,
+    vision_cfg: OpenClipVision,
+    text_cfg: OpenClipText,
+    #[serde(default)]
+    quick_gelu: bool,
+}
+
+#[derive(Deserialize)]
+struct OpenClipVision {
+    image_size: usize,
+    layers: serde_json::Value,
+    width: usize,
+    #[serde(default)]
+    patch_size: Option<usize>,
+    #[serde(default)]
+    head_width: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct OpenClipText {
+    #[serde(default = "default_context")]
+    context_length: usize,
+    #[serde(default = "default_vocab")]
+    vocab_size: usize,
+    width: usize,
+    heads: usize,
+    layers: usize,
+}
+
+#[derive(Deserialize, Default)]
+struct OpenClipPreprocess {
+    mean: Option<[f32; 3]>,
+    std: Option<[f32; 3]>,
+}
+
+fn default_context() -> usize {
+    77
+}
+
+fn default_vocab() -> usize {
+    49408
+}
+
+impl ClipConfig {
+    /// Reads `open_clip_config.json`.
+    ///
+    /// # Errors
+    /// Malformed JSON, missing keys, or sizes that do not fit together.
+    pub fn from_open_clip(json: &str, origin: &str) -> Result<Self> {
+        let fail = |reason: String| ClipError::Config {
+            origin: origin.to_string(),
+            reason,
+        };
+        let file: OpenClipFile = serde_json::from_str(json).map_err(|e| fail(e.to_string()))?;
+        let model = file.model_cfg;
+        let vision = model.vision_cfg;
+        let head_width = vision.head_width.unwrap_or(64);
+        let family = match (&vision.layers, vision.patch_size) {
+            (serde_json::Value::Array(stages), _) => {
+                let layers: Vec<usize> = stages
+                    .iter()
+                    .filter_map(|v| v.as_u64())
+                    .map(|v| v as usize)
+                    .collect();
+                ImageFamily::Resnet {
+                    layers: layers.try_into().map_err(|_| {
+                        fail(format!(
+                            "vision_cfg.layers: expected four stage depths, found {}",
+                            vision.layers
+                        ))
+                    })?,
+                }
+            }
+            (serde_json::Value::Number(n), Some(patch)) => ImageFamily::Vit {
+                layers: n.as_u64().unwrap_or(0) as usize,
+                patch,
+            },
+            (other, patch) => {
+                return Err(fail(format!(
+                    "vision_cfg: layers {other} with patch_size {patch:?} is neither a vision transformer nor a ModifiedResNet"
+                )));
+            }
+        };
+        let pooled = match family {
+            ImageFamily::Vit { .. } => vision.width,
+            ImageFamily::Resnet { .. } => vision.width * 32,
+        };
+        let config = Self {
+            embed_dim: model.embed_dim,
+            image: ImageConfig {
+                size: vision.image_size,
+                width: vision.width,
+                heads: pooled / head_width.max(1),
+                family,
+            },
+            text: TextConfig {
+                context: model.text_cfg.context_length,
+                vocab: model.text_cfg.vocab_size,
+                width: model.text_cfg.width,
+                heads: model.text_cfg.heads,
+                layers: model.text_cfg.layers,
+            },
+            activation: if model.quick_gelu {
+                Activation::QuickGelu
+            } else {
+                Activation::Gelu
+            },
+            mean: file.preprocess_cfg.mean.unwrap_or(OPENAI_MEAN),
+            std: file.preprocess_cfg.std.unwrap_or(OPENAI_STD),
+        };
+        config.check(origin)?;
+        Ok(config)
+    }
+
+    /// The same configuration as `open_clip_config.json`.
+    pub fn to_open_clip(&self) -> String {
+        let (layers, patch, pooled) = match &self.image.family {
+            ImageFamily::Vit { layers, patch } => (
+                serde_json::json!(layers),
+                serde_json::json!(patch),
+                self.image.width,
+            ),
+            ImageFamily::Resnet { layers } => (
+                serde_json::json!(layers),
+                serde_json::Value::Null,
+                self.image.width * 32,
+            ),
+        };
+        let value = serde_json::json!({
+            "model_cfg": {
+                "embed_dim": self.embed_dim,
+                "quick_gelu": self.activation == Activation::QuickGelu,
+                "vision_cfg": {
+                    "image_size": self.image.size,
+                    "layers": layers,
+                    "width": self.image.width,
+                    "patch_size": patch,
+                    "head_width": pooled / self.image.heads,
+                },
+                "text_cfg": {
+                    "context_length": self.text.context,
+                    "vocab_size": self.text.vocab,
+                    "width": self.text.width,
+                    "heads": self.text.heads,
+                    "layers": self.text.layers,
+                },
+            },
+            "preprocess_cfg": { "mean": self.mean, "std": self.std },
+        });
+        format!("{value:#}\n")
+    }
+
+    /// Sizes that divide as the architecture needs.
+    fn check(&self, origin: &str) -> Result<()> {
+        let fail = |reason: String| {
+            Err(ClipError::Config {
+                origin: origin.to_string(),
+                reason,
+            })
+        };
+        let pooled = match &self.image.family {
+            ImageFamily::Vit { layers, patch } => {
+                if *layers == 0 || *patch == 0 || self.image.size % (*patch).max(1) != 0 {
+                    return fail(format!(
+                        "vision transformer of {layers} layers: image size {} is not a multiple of the patch size {patch}",
+                        self.image.size
+                    ));
+                }
+                self.image.width
+            }
+            ImageFamily::Resnet { layers } => {
+                if self.image.size % 32 != 0 || layers.contains(&0) {
+                    return fail(format!(
+                        "ModifiedResNet of stages {layers:?}: image size {} is not a multiple of 32, or a stage is empty",
+                        self.image.size
+                    ));
+                }
+                self.image.width * 32
+            }
+        };
+        for (name, width, heads) in [
+            ("vision", pooled, self.image.heads),
+            ("text", self.text.width, self.text.heads),
+        ] {
+            if width == 0 || heads == 0 || width % heads != 0 {
+                return fail(format!(
+                    "{name} width {width} does not divide into {heads} heads"
+                ));
+            }
+        }
+        if self.embed_dim == 0
+            || self.image.size == 0
+            || self.text.context < 2
+            || self.text.vocab < 49408
+            || self.text.layers == 0
+        {
+            return fail(format!(
+                "sizes out of range: embed_dim {}, image size {}, context {}, vocabulary {}, text layers {}",
+                self.embed_dim,
+                self.image.size,
+                self.text.context,
+                self.text.vocab,
+                self.text.layers
+            ));
+        }
+        Ok(())
+    }
+
+    /// OpenAI state-dict names and shapes of every parameter and buffer of this model.
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        let mut list: Vec<(String, Vec<usize>)> = Vec::new();
+        let image = &self.image;
+        match &image.family {
+            ImageFamily::Vit { layers, patch } => {
+                let width = image.width;
+                let tokens = image.positions() + 1;
+                list.push(("visual.class_embedding".into(), vec![width]));
+                list.push(("visual.positional_embedding".into(), vec![tokens, width]));
+                list.push(("visual.conv1.weight".into(), vec![width, 3, *patch, *patch]));
+                norm(&mut list, "visual.ln_pre", width);
+                blocks(&mut list, "visual.transformer", width, *layers);
+                norm(&mut list, "visual.ln_post", width);
+                list.push(("visual.proj".into(), vec![width, self.embed_dim]));
+            }
+            ImageFamily::Resnet { layers } => resnet(&mut list, image, layers, self.embed_dim),
+        }
+        let text = &self.text;
+        list.push((
+            "token_embedding.weight".into(),
+            vec![text.vocab, text.width],
+        ));
+        list.push((
+            "positional_embedding".into(),
+            vec![text.context, text.width],
+        ));
+        blocks(&mut list, "transformer", text.width, text.layers);
+        norm(&mut list, "ln_final", text.width);
+        list.push(("text_projection".into(), vec![text.width, self.embed_dim]));
+        list.push(("logit_scale".into(), vec![]));
+        list
+    }
+}
+
+fn norm(list: &mut Vec<(String, Vec<usize>)>, prefix: &str, width: usize) {
+    list.push((format!("{prefix}.weight"), vec![width]));
+    list.push((format!("{prefix}.bias"), vec![width]));
+}
+
+fn linear(list: &mut Vec<(String, Vec<usize>)>, prefix: &str, input: usize, output: usize) {
+    list.push((format!("{prefix}.weight"), vec![output, input]));
+    list.push((format!("{prefix}.bias"), vec![output]));
+}
+
+fn blocks(list: &mut Vec<(String, Vec<usize>)>, prefix: &str, width: usize, layers: usize) {
+    for i in 0..layers {
+        let block = format!("{prefix}.resblocks.{i}");
+        norm(list, &format!("{block}.ln_1"), width);
+        list.push((
+            format!("{block}.attn.in_proj_weight"),
+            vec![3 * width, width],
+        ));
+        list.push((format!("{block}.attn.in_proj_bias"), vec![3 * width]));
+        linear(list, &format!("{block}.attn.out_proj"), width, width);
+        norm(list, &format!("{block}.ln_2"), width);
+        linear(list, &format!("{block}.mlp.c_fc"), width, 4 * width);
+        linear(list, &format!("{block}.mlp.c_proj"), 4 * width, width);
+    }
+}
+
+fn batch_norm(list: &mut Vec<(String, Vec<usize>)>, prefix: &str, width: usize) {
+    norm(list, prefix, width);
+    list.push((format!("{prefix}.running_mean"), vec![width]));
+    list.push((format!("{prefix}.running_var"), vec![width]));
+}
+
+fn resnet(
+    list: &mut Vec<(String, Vec<usize>)>,
+    image: &ImageConfig,
+    layers: &[usize; 4],
+    embed_dim: usize,
+) {
+    let width = image.width;
+    let stem = [(3, width / 2), (width / 2, width / 2), (width / 2, width)];
+    for (i, (input, output)) in stem.into_iter().enumerate() {
+        let n = i + 1;
+        list.push((format!("visual.conv{n}.weight"), vec![output, input, 3, 3]));
+        batch_norm(list, &format!("visual.bn{n}"), output);
+    }
+    let mut input = width;
+    for (stage, depth) in layers.iter().enumerate() {
+        let planes = width << stage;
+        for i in 0..*depth {
+            let block = format!("visual.layer{}.{i}", stage + 1);
+            let convs = [
+                (1, vec![planes, input, 1, 1], planes),
+                (2, vec![planes, planes, 3, 3], planes),
+                (3, vec![planes * 4, planes, 1, 1], planes * 4),
+            ];
+            for (n, shape, out) in convs {
+                list.push((format!("{block}.conv{n}.weight"), shape));
+                batch_norm(list, &format!("{block}.bn{n}"), out);
+            }
+            if i == 0 {
+                list.push((
+                    format!("{block}.downsample.0.weight"),
+                    vec![planes * 4, input, 1, 1],
+                ));
+                batch_norm(list, &format!("{block}.downsample.1"), planes * 4);
+            }
+            input = planes * 4;
+        }
+    }
+    list.push((
+        "visual.attnpool.positional_embedding".into(),
+        vec![image.positions() + 1, input],
+    ));
+    for name in ["q_proj", "k_proj", "v_proj"] {
+        linear(list, &format!("visual.attnpool.{name}"), input, input);
+    }
+    linear(list, "visual.attnpool.c_proj", input, embed_dim);
+}

@@ -1,0 +1,103 @@
+//! A whole CLIP: image tower, text tower, logit scale.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::config::{ClipConfig, ImageFamily};
+use crate::error::Result;
+use crate::resnet::ModifiedResNet;
+use crate::text::TextTransformer;
+use crate::vit::VisionTransformer;
+use crate::weights::Weights;
+
+/// Features of a batch of images, before normalisation.
+#[derive(Debug, Clone)]
+pub struct ImageFeatures<B: Backend> {
+    /// `[batch, D]`.
+    pub global: Tensor<B, 2>,
+    /// `[batch, positions, D]`, when asked for.
+    pub local: Option<Tensor<B, 3>>,
+}
+
+/// One of the two image towers.
+#[derive(Module, Debug)]
+// Two or three of these exist in a process; a box would only hide the fields from Burn's derive.
+#[allow(clippy::large_enum_variant)]
+pub enum ImageTower<B: Backend> {
+    /// Vision transformer.
+    Vit(VisionTransformer<B>),
+    /// ModifiedResNet.
+    Resnet(ModifiedResNet<B>),
+}
+
+impl<B: Backend> ImageTower<B> {
+    /// Reads the tower that `config` names.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load(weights: &Weights, config: &ClipConfig, device: &B::Device) -> Result<Self> {
+        Ok(match config.image.family {
+            ImageFamily::Vit { .. } => Self::Vit(VisionTransformer::load(weights, config, device)?),
+            ImageFamily::Resnet { .. } => {
+                Self::Resnet(ModifiedResNet::load(weights, config, device)?)
+            }
+        })
+    }
+
+    /// Normalised pixels `[batch, 3, size, size]` -> features; `local` asks for the local ones too.
+    pub fn forward(&self, pixels: Tensor<B, 4>, local: bool) -> ImageFeatures<B> {
+        match self {
+            Self::Vit(tower) => tower.forward(pixels, local),
+            Self::Resnet(tower) => tower.forward(pixels, local),
+        }
+    }
+
+    fn save(&self, weights: &mut Weights) {
+        match self {
+            Self::Vit(tower) => tower.save(weights),
+            Self::Resnet(tower) => tower.save(weights),
+        }
+    }
+}
+
+/// Image tower, text tower and the logarithm of the logit scale.
+#[derive(Module, Debug)]
+pub struct Clip<B: Backend> {
+    /// Image tower.
+    pub image: ImageTower<B>,
+    /// Text tower.
+    pub text: TextTransformer<B>,
+    /// Natural logarithm of the factor on cosines, `[1]`; ln 100 in every released model.
+    pub logit_scale: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Clip<B> {
+    /// Reads both towers.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load(weights: &Weights, config: &ClipConfig, device: &B::Device) -> Result<Self> {
+        Ok(Self {
+            image: ImageTower::load(weights, config, device)?,
+            text: TextTransformer::load(weights, config, device)?,
+            logit_scale: weights.param("logit_scale", [1], device)?,
+        })
+    }
+
+    /// The parameters under OpenAI's names, as a file would hold them.
+    pub fn to_weights(&self, origin: &str) -> Weights {
+        let mut weights = Weights::new(origin);
+        self.image.save(&mut weights);
+        self.text.save(&mut weights);
+        let scale = crate::weights::tensor_to_vec(self.logit_scale.val());
+        weights.insert("logit_scale", vec![], scale);
+        weights
+    }
+}
+
+/// `x / |x|` along the last dimension of `[rows, D]`.
+pub fn normalise<B: Backend, const N: usize>(x: Tensor<B, N>) -> Tensor<B, N> {
+    let norm = (x.clone() * x.clone()).sum_dim(N - 1).sqrt();
+    x / norm
+}

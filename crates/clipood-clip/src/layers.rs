@@ -1,0 +1,321 @@
+//! Layers both towers are made of. Each has `load` (from OpenAI's names) and `save` (back to them).
+
+use burn::module::{Module, Param, RunningState};
+use burn::nn::{BatchNorm, LayerNorm};
+use burn::tensor::backend::Backend;
+use burn::tensor::module::{attention, linear};
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, Tensor, activation};
+
+use crate::config::Activation;
+use crate::error::Result;
+use crate::weights::Weights;
+
+/// Affine map; the weight is kept as `[input, output]`, transposed from the file's `[output, input]`.
+#[derive(Module, Debug)]
+pub struct Linear<B: Backend> {
+    /// `[input, output]`.
+    pub weight: Param<Tensor<B, 2>>,
+    /// `[output]`.
+    pub bias: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Linear<B> {
+    /// Reads `weight_name` `[output, input]` and `bias_name` `[output]`.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load(
+        weights: &Weights,
+        weight_name: &str,
+        bias_name: &str,
+        [input, output]: [usize; 2],
+        device: &B::Device,
+    ) -> Result<Self> {
+        let weight: Tensor<B, 2> = weights.tensor(weight_name, [output, input], device)?;
+        Ok(Self {
+            weight: Param::from_tensor(contiguous(weight.transpose())),
+            bias: weights.param(bias_name, [output], device)?,
+        })
+    }
+
+    /// Writes both tensors back under the given names.
+    pub fn save(&self, weights: &mut Weights, weight_name: &str, bias_name: &str) {
+        weights.store(weight_name, self.weight.val().transpose());
+        weights.store(bias_name, self.bias.val());
+    }
+
+    /// `[..., input]` -> `[..., output]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        linear(x, self.weight.val(), Some(self.bias.val()))
+    }
+}
+
+/// A copy of `x` whose memory follows its shape, so that later products do not stride.
+fn contiguous<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    let device = x.device();
+    Tensor::from_data(x.into_data(), &device)
+}
+
+/// Reads a layer norm of `width` with epsilon 1e-5.
+///
+/// # Errors
+/// A tensor is missing or of another shape.
+pub fn load_layer_norm<B: Backend>(
+    weights: &Weights,
+    prefix: &str,
+    width: usize,
+    device: &B::Device,
+) -> Result<LayerNorm<B>> {
+    let mut norm = burn::nn::LayerNormConfig::new(width)
+        .with_epsilon(1e-5)
+        .init(device);
+    norm.gamma = weights.param(&format!("{prefix}.weight"), [width], device)?;
+    norm.beta = Some(weights.param(&format!("{prefix}.bias"), [width], device)?);
+    Ok(norm)
+}
+
+/// Writes a layer norm back.
+pub fn save_layer_norm<B: Backend>(norm: &LayerNorm<B>, weights: &mut Weights, prefix: &str) {
+    weights.store(&format!("{prefix}.weight"), norm.gamma.val());
+    if let Some(beta) = &norm.beta {
+        weights.store(&format!("{prefix}.bias"), beta.val());
+    }
+}
+
+/// Reads a batch norm of `width` with epsilon 1e-5 and its running statistics.
+///
+/// # Errors
+/// A tensor is missing or of another shape.
+pub fn load_batch_norm<B: Backend>(
+    weights: &Weights,
+    prefix: &str,
+    width: usize,
+    device: &B::Device,
+) -> Result<BatchNorm<B>> {
+    Ok(BatchNorm {
+        gamma: weights.param(&format!("{prefix}.weight"), [width], device)?,
+        beta: weights.param(&format!("{prefix}.bias"), [width], device)?,
+        running_mean: RunningState::new(weights.tensor(
+            &format!("{prefix}.running_mean"),
+            [width],
+            device,
+        )?),
+        running_var: RunningState::new(weights.tensor(
+            &format!("{prefix}.running_var"),
+            [width],
+            device,
+        )?),
+        momentum: 0.1,
+        epsilon: 1e-5,
+    })
+}
+
+/// Writes a batch norm back.
+pub fn save_batch_norm<B: Backend>(norm: &BatchNorm<B>, weights: &mut Weights, prefix: &str) {
+    weights.store(&format!("{prefix}.weight"), norm.gamma.val());
+    weights.store(&format!("{prefix}.bias"), norm.beta.val());
+    weights.store(
+        &format!("{prefix}.running_mean"),
+        norm.running_mean.value_sync(),
+    );
+    weights.store(
+        &format!("{prefix}.running_var"),
+        norm.running_var.value_sync(),
+    );
+}
+
+/// `[batch, tokens, width]` -> `[batch, heads, tokens, width / heads]`.
+pub fn split_heads<B: Backend>(x: Tensor<B, 3>, heads: usize) -> Tensor<B, 4> {
+    let [batch, tokens, width] = x.dims();
+    x.reshape([batch, tokens, heads, width / heads])
+        .swap_dims(1, 2)
+}
+
+/// `[batch, heads, tokens, head]` -> `[batch, tokens, heads * head]`.
+pub fn join_heads<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 3> {
+    let [batch, heads, tokens, head] = x.dims();
+    x.swap_dims(1, 2).reshape([batch, tokens, heads * head])
+}
+
+/// Pre-norm residual block: attention, then an MLP four times as wide.
+#[derive(Module, Debug)]
+pub struct ResidualBlock<B: Backend> {
+    ln_1: LayerNorm<B>,
+    in_proj: Linear<B>,
+    out_proj: Linear<B>,
+    ln_2: LayerNorm<B>,
+    c_fc: Linear<B>,
+    c_proj: Linear<B>,
+    heads: usize,
+    quick_gelu: bool,
+}
+
+/// Keys and values that a run of leading tokens leaves in one block, each `[batch, heads, tokens, head]`.
+#[derive(Debug, Clone)]
+pub struct KeysValues<B: Backend> {
+    /// Keys.
+    pub keys: Tensor<B, 4>,
+    /// Values.
+    pub values: Tensor<B, 4>,
+}
+
+impl<B: Backend> ResidualBlock<B> {
+    /// Reads the block called `prefix` (`...resblocks.3`).
+    ///
+    /// # Errors
+    /// A tensor is missing or of another shape.
+    pub fn load(
+        weights: &Weights,
+        prefix: &str,
+        width: usize,
+        heads: usize,
+        activation: Activation,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let linear = |name: &str, sizes: [usize; 2]| {
+            Linear::load(
+                weights,
+                &format!("{prefix}.{name}.weight"),
+                &format!("{prefix}.{name}.bias"),
+                sizes,
+                device,
+            )
+        };
+        Ok(Self {
+            ln_1: load_layer_norm(weights, &format!("{prefix}.ln_1"), width, device)?,
+            in_proj: Linear::load(
+                weights,
+                &format!("{prefix}.attn.in_proj_weight"),
+                &format!("{prefix}.attn.in_proj_bias"),
+                [width, 3 * width],
+                device,
+            )?,
+            out_proj: linear("attn.out_proj", [width, width])?,
+            ln_2: load_layer_norm(weights, &format!("{prefix}.ln_2"), width, device)?,
+            c_fc: linear("mlp.c_fc", [width, 4 * width])?,
+            c_proj: linear("mlp.c_proj", [4 * width, width])?,
+            heads,
+            quick_gelu: activation == Activation::QuickGelu,
+        })
+    }
+
+    /// Writes the block back.
+    pub fn save(&self, weights: &mut Weights, prefix: &str) {
+        save_layer_norm(&self.ln_1, weights, &format!("{prefix}.ln_1"));
+        self.in_proj.save(
+            weights,
+            &format!("{prefix}.attn.in_proj_weight"),
+            &format!("{prefix}.attn.in_proj_bias"),
+        );
+        save_layer_norm(&self.ln_2, weights, &format!("{prefix}.ln_2"));
+        for (name, layer) in [
+            ("attn.out_proj", &self.out_proj),
+            ("mlp.c_fc", &self.c_fc),
+            ("mlp.c_proj", &self.c_proj),
+        ] {
+            layer.save(
+                weights,
+                &format!("{prefix}.{name}.weight"),
+                &format!("{prefix}.{name}.bias"),
+            );
+        }
+    }
+
+    /// `[batch, tokens, width]` -> the same; `causal` lets a token see itself and what stands before it.
+    pub fn forward(&self, x: Tensor<B, 3>, causal: bool) -> Tensor<B, 3> {
+        let (q, kv) = self.project(x.clone());
+        let attended = attention(q, kv.keys, kv.values, None, None, options(causal));
+        self.finish(x, attended)
+    }
+
+    /// As [`ResidualBlock::forward`] with `causal`, and also the keys and values for tokens that follow.
+    pub fn forward_prefix(&self, x: Tensor<B, 3>) -> (Tensor<B, 3>, KeysValues<B>) {
+        let (q, kv) = self.project(x.clone());
+        let attended = attention(
+            q,
+            kv.keys.clone(),
+            kv.values.clone(),
+            None,
+            None,
+            options(true),
+        );
+        (self.finish(x, attended), kv)
+    }
+
+    /// Tokens `x` `[batch, tokens, width]` that follow a shared prefix: `prefix` was left by a batch of one,
+    /// `mask` `[batch, heads, tokens, prefix + tokens]` is true where attention is forbidden.
+    pub fn forward_suffix(
+        &self,
+        x: Tensor<B, 3>,
+        prefix: &KeysValues<B>,
+        mask: Tensor<B, 4, Bool>,
+    ) -> Tensor<B, 3> {
+        let batch = x.dims()[0];
+        let (q, kv) = self.project(x.clone());
+        let [_, heads, tokens, head] = prefix.keys.dims();
+        let shape = [batch, heads, tokens, head];
+        let keys = Tensor::cat(vec![prefix.keys.clone().expand(shape), kv.keys], 2);
+        let values = Tensor::cat(vec![prefix.values.clone().expand(shape), kv.values], 2);
+        let attended = attention(q, keys, values, Some(mask), None, options(false));
+        self.finish(x, attended)
+    }
+
+    /// Attention heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
+    /// Keys and values of tokens whose own output nobody needs (the last block of a shared prefix).
+    pub fn keys_values(&self, x: Tensor<B, 3>) -> KeysValues<B> {
+        self.project(x).1
+    }
+
+    /// The value path alone, as LoCoOp's local features take it: `v = x + out_proj(V(ln_1(x)))`, `v + mlp(ln_2(v))`.
+    pub fn forward_values(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let width = x.dims()[2];
+        let h = self.ln_1.forward(x.clone());
+        let weight = self
+            .in_proj
+            .weight
+            .val()
+            .slice([0..width, 2 * width..3 * width]);
+        let bias = self.in_proj.bias.val().slice([2 * width..3 * width]);
+        let v = linear(h, weight, Some(bias));
+        self.mlp(x + self.out_proj.forward(v))
+    }
+
+    fn project(&self, x: Tensor<B, 3>) -> (Tensor<B, 4>, KeysValues<B>) {
+        let width = x.dims()[2];
+        let qkv = self.in_proj.forward(self.ln_1.forward(x));
+        let part = |i: usize| split_heads(qkv.clone().narrow(2, i * width, width), self.heads);
+        (
+            part(0),
+            KeysValues {
+                keys: part(1),
+                values: part(2),
+            },
+        )
+    }
+
+    fn finish(&self, x: Tensor<B, 3>, attended: Tensor<B, 4>) -> Tensor<B, 3> {
+        self.mlp(x + self.out_proj.forward(join_heads(attended)))
+    }
+
+    fn mlp(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let h = self.c_fc.forward(self.ln_2.forward(x.clone()));
+        let h = if self.quick_gelu {
+            h.clone() * activation::sigmoid(h * 1.702)
+        } else {
+            activation::gelu(h)
+        };
+        x + self.c_proj.forward(h)
+    }
+}
+
+fn options(is_causal: bool) -> AttentionModuleOptions {
+    AttentionModuleOptions {
+        is_causal,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,229 @@
+//! A checkpoint in memory: named float32 tensors under OpenAI's state-dict names.
+//!
+//! Every file format is brought into this one form first, so that the modules know a single naming scheme.
+
+use std::collections::BTreeMap;
+
+use burn::module::Param;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::error::{ClipError, Result};
+
+/// One tensor: row-major values and their shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightTensor {
+    /// Sizes, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Row-major values.
+    pub data: Vec<f32>,
+}
+
+/// Named tensors of one checkpoint.
+#[derive(Debug, Clone, Default)]
+pub struct Weights {
+    /// File or program the tensors came from, for messages.
+    pub origin: String,
+    tensors: BTreeMap<String, WeightTensor>,
+}
+
+/// Storage type of a written checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightDtype {
+    /// IEEE half precision.
+    F16,
+    /// IEEE single precision.
+    F32,
+}
+
+impl Weights {
+    /// No tensors yet.
+    pub fn new(origin: impl Into<String>) -> Self {
+        Self {
+            origin: origin.into(),
+            tensors: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a safetensors file of f32, f16 or bf16 tensors; integer tensors (position ids, batch counters) are left out.
+    ///
+    /// # Errors
+    /// The bytes are not safetensors, or a tensor has another type.
+    pub fn from_safetensors(bytes: &[u8], origin: &str) -> Result<Self> {
+        let format = |reason: String| ClipError::Format {
+            origin: origin.to_string(),
+            reason,
+        };
+        let file =
+            safetensors::SafeTensors::deserialize(bytes).map_err(|e| format(e.to_string()))?;
+        let mut weights = Self::new(origin);
+        for (name, view) in file.tensors() {
+            let raw = view.data();
+            let data: Vec<f32> = match view.dtype() {
+                Dtype::F32 => raw
+                    .chunks_exact(4)
+                    .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                    .collect(),
+                Dtype::F16 => raw
+                    .chunks_exact(2)
+                    .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
+                    .collect(),
+                Dtype::BF16 => raw
+                    .chunks_exact(2)
+                    .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
+                    .collect(),
+                Dtype::I64 | Dtype::I32 | Dtype::U8 | Dtype::BOOL => continue,
+                other => {
+                    return Err(format(format!(
+                        "tensor `{name}` has type {other:?}, expected F32, F16 or BF16"
+                    )));
+                }
+            };
+            weights.insert(name, view.shape().to_vec(), data);
+        }
+        Ok(weights)
+    }
+
+    /// The tensors as a safetensors file.
+    ///
+    /// # Errors
+    /// The serializer refused (it does not for valid tensors).
+    pub fn to_safetensors(&self, dtype: WeightDtype) -> Result<Vec<u8>> {
+        let raw: Vec<(&String, &Vec<usize>, Vec<u8>)> = self
+            .tensors
+            .iter()
+            .map(|(name, tensor)| {
+                let bytes = match dtype {
+                    WeightDtype::F32 => tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                    WeightDtype::F16 => tensor
+                        .data
+                        .iter()
+                        .flat_map(|v| f16::from_f32(*v).to_le_bytes())
+                        .collect(),
+                };
+                (name, &tensor.shape, bytes)
+            })
+            .collect();
+        let kind = match dtype {
+            WeightDtype::F16 => Dtype::F16,
+            WeightDtype::F32 => Dtype::F32,
+        };
+        let format = |e: safetensors::SafeTensorError| ClipError::Format {
+            origin: self.origin.clone(),
+            reason: e.to_string(),
+        };
+        let views = raw
+            .iter()
+            .map(|(name, shape, bytes)| {
+                TensorView::new(kind, (*shape).clone(), bytes).map(|view| (name.as_str(), view))
+            })
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(format)?;
+        safetensors::serialize(views, None).map_err(format)
+    }
+
+    /// Adds or replaces a tensor.
+    pub fn insert(&mut self, name: impl Into<String>, shape: Vec<usize>, data: Vec<f32>) {
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+        self.tensors
+            .insert(name.into(), WeightTensor { shape, data });
+    }
+
+    /// The tensor called `name`, if there is one.
+    pub fn get(&self, name: &str) -> Option<&WeightTensor> {
+        self.tensors.get(name)
+    }
+
+    /// Names and tensors in name order.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &WeightTensor)> {
+        self.tensors.iter()
+    }
+
+    /// Names in name order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The tensor called `name`, checked against `expected`, on `device`.
+    ///
+    /// # Errors
+    /// Missing, of another shape, or not finite.
+    pub fn tensor<B: Backend, const D: usize>(
+        &self,
+        name: &str,
+        expected: [usize; D],
+        device: &B::Device,
+    ) -> Result<Tensor<B, D>> {
+        let found = self.get(name).ok_or_else(|| ClipError::MissingTensor {
+            origin: self.origin.clone(),
+            name: name.to_string(),
+            expected: expected.to_vec(),
+        })?;
+        // A scalar may be stored as rank 0 or as one value.
+        let same_scalar = expected.iter().product::<usize>() == 1 && found.data.len() == 1;
+        if found.shape != expected && !same_scalar {
+            return Err(ClipError::Shape {
+                origin: self.origin.clone(),
+                name: name.to_string(),
+                expected: expected.to_vec(),
+                found: found.shape.clone(),
+            });
+        }
+        if let Some(position) = found.data.iter().position(|v| !v.is_finite()) {
+            return Err(ClipError::NotFinite {
+                origin: self.origin.clone(),
+                name: name.to_string(),
+                position,
+            });
+        }
+        Ok(Tensor::from_data(
+            TensorData::new(found.data.clone(), expected),
+            device,
+        ))
+    }
+
+    /// [`Weights::tensor`] as a module parameter.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn param<B: Backend, const D: usize>(
+        &self,
+        name: &str,
+        expected: [usize; D],
+        device: &B::Device,
+    ) -> Result<Param<Tensor<B, D>>> {
+        Ok(Param::from_tensor(self.tensor(name, expected, device)?))
+    }
+
+    /// Stores a tensor of a module under `name`.
+    pub fn store<B: Backend, const D: usize>(&mut self, name: &str, tensor: Tensor<B, D>) {
+        let shape = tensor.dims().to_vec();
+        self.insert(name, shape, tensor_to_vec(tensor));
+    }
+
+    /// blake3 over names, shapes and values: two files with the same numbers hash the same whatever their format.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (name, tensor) in &self.tensors {
+            hasher.update(&(name.len() as u64).to_le_bytes());
+            hasher.update(name.as_bytes());
+            hasher.update(&(tensor.shape.len() as u64).to_le_bytes());
+            for size in &tensor.shape {
+                hasher.update(&(*size as u64).to_le_bytes());
+            }
+            for value in &tensor.data {
+                hasher.update(&value.to_le_bytes());
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// The values of a float tensor, row-major.
+pub fn tensor_to_vec<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    let data = tensor.into_data().convert::<f32>();
+    data.into_vec::<f32>()
+        .expect("a tensor converted to f32 is read as f32")
+}
