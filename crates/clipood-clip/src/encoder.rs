@@ -6,6 +6,7 @@ use burn::tensor::backend::Backend;
 
 use crate::config::{ClipConfig, ImageFamily};
 use crate::error::Result;
+use crate::kernels::ClipBackend;
 use crate::resnet::ModifiedResNet;
 use crate::text::TextTransformer;
 use crate::vit::VisionTransformer;
@@ -31,7 +32,7 @@ pub enum ImageTower<B: Backend> {
     Resnet(ModifiedResNet<B>),
 }
 
-impl<B: Backend> ImageTower<B> {
+impl<B: ClipBackend> ImageTower<B> {
     /// Reads the tower that `config` names.
     ///
     /// # Errors
@@ -72,7 +73,7 @@ pub struct Clip<B: Backend> {
     pub logit_scale: Param<Tensor<B, 1>>,
 }
 
-impl<B: Backend> Clip<B> {
+impl<B: ClipBackend> Clip<B> {
     /// Reads both towers.
     ///
     /// # Errors

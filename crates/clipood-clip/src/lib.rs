@@ -3,6 +3,7 @@
 pub mod config;
 pub mod encoder;
 pub mod error;
+pub mod kernels;
 pub mod layers;
 pub mod resnet;
 pub mod text;

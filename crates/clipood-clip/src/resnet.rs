@@ -6,11 +6,12 @@ use burn::nn::BatchNorm;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::{attention, avg_pool2d, conv2d};
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
-use burn::tensor::{Tensor, activation::relu};
+use burn::tensor::{Tensor, TensorPrimitive, activation};
 
 use crate::config::{ClipConfig, ImageFamily};
 use crate::encoder::ImageFeatures;
 use crate::error::Result;
+use crate::kernels::{ClipBackend, ConvNormArgs};
 use crate::layers::{Linear, join_heads, load_batch_norm, save_batch_norm, split_heads};
 use crate::weights::Weights;
 
@@ -32,7 +33,7 @@ struct ConvSpec<'a> {
     stride: usize,
 }
 
-impl<B: Backend> ConvNorm<B> {
+impl<B: ClipBackend> ConvNorm<B> {
     fn load(weights: &Weights, spec: &ConvSpec<'_>, device: &B::Device) -> Result<Self> {
         let shape = [spec.output, spec.input, spec.kernel, spec.kernel];
         Ok(Self {
@@ -49,21 +50,52 @@ impl<B: Backend> ConvNorm<B> {
 
     /// With gradients: batch statistics. Without: the norm is folded into the convolution, which saves four passes
     /// over the activations.
-    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+    fn forward(&self, x: Tensor<B, 4>, relu: bool) -> Tensor<B, 4> {
         let kernel = self.weight.dims()[2];
         let padding = kernel / 2;
         let options = ConvOptions::new([self.stride; 2], [padding; 2], [1, 1], 1);
         if B::ad_enabled(&x.device()) {
-            return self
-                .norm
-                .forward(conv2d(x, self.weight.val(), None, options));
+            return self.forward_train(x, relu, options);
         }
         let output = self.weight.dims()[0];
         let scale =
             self.norm.gamma.val() / (self.norm.running_var.value() + self.norm.epsilon).sqrt();
         let bias = self.norm.beta.val() - self.norm.running_mean.value() * scale.clone();
         let weight = self.weight.val() * scale.reshape([output, 1, 1, 1]);
-        conv2d(x, weight, Some(bias), options)
+        let y = conv2d(x, weight, Some(bias), options);
+        if relu { activation::relu(y) } else { y }
+    }
+
+    /// Batch statistics, which also move the running ones.
+    fn forward_train(
+        &self,
+        x: Tensor<B, 4>,
+        relu: bool,
+        options: ConvOptions<2>,
+    ) -> Tensor<B, 4> {
+        let fused = B::conv_norm_train(ConvNormArgs {
+            x: x.clone().into_primitive().tensor(),
+            weight: self.weight.val().into_primitive().tensor(),
+            gamma: self.norm.gamma.val().into_primitive().tensor(),
+            beta: self.norm.beta.val().into_primitive().tensor(),
+            stride: self.stride,
+            relu,
+        });
+        let Some(output) = fused else {
+            let y = self.norm.forward(conv2d(x, self.weight.val(), None, options));
+            return if relu { activation::relu(y) } else { y };
+        };
+        let device = x.device();
+        for (running, batch) in [
+            (&self.norm.running_mean, output.mean),
+            (&self.norm.running_var, output.variance),
+        ] {
+            let batch = Tensor::<B, 1>::from_floats(batch.as_slice(), &device);
+            let momentum = self.norm.momentum;
+            let moved = running.value_sync() * (1.0 - momentum) + batch * momentum;
+            running.update(moved.detach());
+        }
+        Tensor::from_primitive(TensorPrimitive::Float(output.y))
     }
 }
 
@@ -77,20 +109,20 @@ struct Bottleneck<B: Backend> {
     stride: usize,
 }
 
-impl<B: Backend> Bottleneck<B> {
+impl<B: ClipBackend> Bottleneck<B> {
     fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         let pool = |x: Tensor<B, 4>| match self.stride {
             1 => x,
             s => avg_pool2d(x, [s; 2], [s; 2], [0, 0], true, false),
         };
-        let h = relu(self.conv1.forward(x.clone()));
-        let h = relu(self.conv2.forward(h));
-        let h = self.conv3.forward(pool(h));
+        let h = self.conv1.forward(x.clone(), true);
+        let h = self.conv2.forward(h, true);
+        let h = self.conv3.forward(pool(h), false);
         let shortcut = match &self.downsample {
-            Some(conv) => conv.forward(pool(x)),
+            Some(conv) => conv.forward(pool(x), false),
             None => x,
         };
-        relu(h + shortcut)
+        activation::relu(h + shortcut)
     }
 }
 
@@ -105,7 +137,7 @@ struct AttentionPool<B: Backend> {
     heads: usize,
 }
 
-impl<B: Backend> AttentionPool<B> {
+impl<B: ClipBackend> AttentionPool<B> {
     /// `[batch, channels, height, width]` -> global `[batch, D]`, local `[batch, height * width, D]`.
     fn forward(&self, x: Tensor<B, 4>, local: bool) -> ImageFeatures<B> {
         let positions = x.flatten::<3>(2, 3).swap_dims(1, 2);
@@ -136,7 +168,7 @@ pub struct ModifiedResNet<B: Backend> {
     stages: Vec<usize>,
 }
 
-impl<B: Backend> ModifiedResNet<B> {
+impl<B: ClipBackend> ModifiedResNet<B> {
     /// Reads the tower from `visual.*`; `layers` are the depths of the four stages.
     ///
     /// # Errors
@@ -278,7 +310,7 @@ impl<B: Backend> ModifiedResNet<B> {
     pub fn forward(&self, pixels: Tensor<B, 4>, local: bool) -> ImageFeatures<B> {
         let mut x = pixels;
         for conv in &self.stem {
-            x = relu(conv.forward(x));
+            x = conv.forward(x, true);
         }
         x = avg_pool2d(x, [2, 2], [2, 2], [0, 0], true, false);
         for block in &self.blocks {
