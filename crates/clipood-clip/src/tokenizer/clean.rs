@@ -11,7 +11,9 @@ use super::html::unescape;
 /// assert_eq!(clean_text(" A schÃ¶ne  &amp;lt;Katze&amp;gt;\n"), "a schöne <katze>");
 /// ```
 pub fn clean_text(text: &str) -> String {
-    let text = unescape(&unescape(&fix_text(text)));
+    let text = fix_text(text);
+    let text = unescape(&text);
+    let text = unescape(&text);
     let mut collapsed = String::with_capacity(text.len());
     for word in text.split_whitespace() {
         if !collapsed.is_empty() {
@@ -25,5 +27,6 @@ pub fn clean_text(text: &str) -> String {
 /// Whether cleaning `text` can change only its case and white space: ASCII, nothing that starts a character reference,
 /// no control characters but white space (the vertical tab is one that `ftfy` removes).
 pub(super) fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\x0c' | b'\r') && byte != b'&')
+    text.bytes()
+        .all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\x0c' | b'\r') && byte != b'&')
 }

@@ -17,7 +17,10 @@ pub(super) fn unescape(text: &str) -> Cow<'_, str> {
     replace_references(text, |rest| match rest.strip_prefix('#') {
         Some(number) => {
             let (code, length) = numeric(number)?;
-            Some((character(code).map(String::from).unwrap_or_default(), 1 + length))
+            Some((
+                character(code).map(String::from).unwrap_or_default(),
+                1 + length,
+            ))
         }
         None => named(rest),
     })
@@ -45,14 +48,21 @@ pub(super) fn unescape_strict(text: &str) -> Cow<'_, str> {
             return Some((known.to_owned(), end));
         }
         let capital_form = name == name.to_ascii_uppercase() && longest_prefix(name).is_none();
-        let small = if capital_form { entity(&name.to_ascii_lowercase()) } else { None };
+        let small = if capital_form {
+            entity(&name.to_ascii_lowercase())
+        } else {
+            None
+        };
         small.map(|known| (known.to_uppercase(), end))
     })
 }
 
 /// Calls `resolve` with the text after each `&`; it answers with the replacement and how many bytes after the `&` it
 /// stands for.
-fn replace_references(text: &str, resolve: impl Fn(&str) -> Option<(String, usize)>) -> Cow<'_, str> {
+fn replace_references(
+    text: &str,
+    resolve: impl Fn(&str) -> Option<(String, usize)>,
+) -> Cow<'_, str> {
     if !text.contains('&') {
         return Cow::Borrowed(text);
     }
@@ -79,7 +89,9 @@ fn numeric(text: &str) -> Option<(u32, usize)> {
         Some(digits) => (digits, 16),
         None => (text, 10),
     };
-    let length = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    let length = digits
+        .find(|c: char| !c.is_digit(radix))
+        .unwrap_or(digits.len());
     if length == 0 {
         return None;
     }
@@ -104,7 +116,12 @@ fn character(code: u32) -> Option<char> {
 /// The longest known name at the start of `text`, which follows `&`, by the standard's rule.
 fn named(text: &str) -> Option<(String, usize)> {
     let stops = |c: char| matches!(c, '\t' | '\n' | '\x0c' | ' ' | '<' | '&' | '#' | ';');
-    let mut end = text.char_indices().take(LONGEST_NAME).take_while(|(_, c)| !stops(*c)).last().map(|(at, c)| at + c.len_utf8())?;
+    let mut end = text
+        .char_indices()
+        .take(LONGEST_NAME)
+        .take_while(|(_, c)| !stops(*c))
+        .last()
+        .map(|(at, c)| at + c.len_utf8())?;
     end += usize::from(text[end..].starts_with(';'));
     longest_prefix(&text[..end])
 }
@@ -113,7 +130,9 @@ fn named(text: &str) -> Option<(String, usize)> {
 fn longest_prefix(name: &str) -> Option<(String, usize)> {
     // Known names are ASCII, so nothing from the first other character on can belong to one.
     let ascii = name.find(|c: char| !c.is_ascii()).unwrap_or(name.len());
-    (2..=ascii).rev().find_map(|end| entity(&name[..end]).map(|known| (known.to_owned(), end)))
+    (2..=ascii)
+        .rev()
+        .find_map(|end| entity(&name[..end]).map(|known| (known.to_owned(), end)))
 }
 
 /// Text of the entity `name` (without `&`, with its semicolon if it has one).
@@ -121,5 +140,7 @@ fn entity(name: &str) -> Option<&'static str> {
     let mut key = Vec::with_capacity(name.len() + 1);
     key.push(b'&');
     key.extend_from_slice(name.as_bytes());
-    ENTITIES.get(key.as_slice()).and_then(|text| std::str::from_utf8(text).ok())
+    ENTITIES
+        .get(key.as_slice())
+        .and_then(|text| std::str::from_utf8(text).ok())
 }

@@ -19,7 +19,9 @@ pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
         let first = rest.chars().next()?;
         let end = match class(first) {
             Class::Number => first.len_utf8(),
-            Class::Other => special(rest).or_else(|| contraction(rest)).unwrap_or_else(|| run(rest, Class::Other)),
+            Class::Other => special(rest)
+                .or_else(|| contraction(rest))
+                .unwrap_or_else(|| run(rest, Class::Other)),
             kind => run(rest, kind),
         };
         let (word, tail) = rest.split_at(end);
@@ -38,7 +40,9 @@ fn special(text: &str) -> Option<usize> {
     if !text.starts_with("<|") {
         return None;
     }
-    ["<|startoftext|>", "<|endoftext|>"].into_iter().find_map(|token| prefix(text, token))
+    ["<|startoftext|>", "<|endoftext|>"]
+        .into_iter()
+        .find_map(|token| prefix(text, token))
 }
 
 /// Length of the contraction at the start of `text`.
@@ -46,7 +50,9 @@ fn contraction(text: &str) -> Option<usize> {
     if !text.starts_with('\'') {
         return None;
     }
-    ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"].into_iter().find_map(|token| prefix(text, token))
+    ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"]
+        .into_iter()
+        .find_map(|token| prefix(text, token))
 }
 
 /// Length in bytes of the start of `text` that equals `token`. The pattern ignores case; in lower-case text that

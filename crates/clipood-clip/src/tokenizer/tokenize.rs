@@ -39,7 +39,9 @@ impl Default for Tokenizer {
 impl Tokenizer {
     /// A tokenizer with OpenAI's vocabulary of [`VOCAB_SIZE`](super::VOCAB_SIZE) tokens.
     pub fn new() -> Self {
-        Self { vocabulary: Vocabulary::embedded() }
+        Self {
+            vocabulary: Vocabulary::embedded(),
+        }
     }
 
     /// Ids of `text`, without start and end tokens, of any length (empty for an empty text).
@@ -59,7 +61,11 @@ impl Tokenizer {
         let mut ids = self.framed(text, context_length);
         if ids.len() > context_length {
             let text = text.chars().take(80).collect();
-            return Err(TokenizeError::TooLong { text, tokens: ids.len(), context_length });
+            return Err(TokenizeError::TooLong {
+                text,
+                tokens: ids.len(),
+                context_length,
+            });
         }
         ids.resize(context_length, 0);
         Ok(ids)
@@ -102,7 +108,11 @@ impl Tokenizer {
     fn encode_into(&self, text: &str, ids: &mut Vec<u32>) {
         // Most captions are plain ASCII, where cleaning can change nothing but the case and the white space that the
         // splitter drops anyway.
-        let cleaned = if is_plain(text) { text.to_ascii_lowercase() } else { clean_text(text) };
+        let cleaned = if is_plain(text) {
+            text.to_ascii_lowercase()
+        } else {
+            clean_text(text)
+        };
         for word in words(&cleaned) {
             match self.vocabulary.words.get(word.as_bytes()) {
                 Some(&id) => ids.push(id),

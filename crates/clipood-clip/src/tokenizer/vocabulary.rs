@@ -55,7 +55,12 @@ impl Vocabulary {
 
         let mut ids: FxHashMap<Box<str>, u32> = FxHashMap::default();
         ids.reserve(VOCAB_SIZE);
-        ids.extend(texts.iter().zip(0u32..).map(|(text, id)| (text.clone(), id)));
+        ids.extend(
+            texts
+                .iter()
+                .zip(0u32..)
+                .map(|(text, id)| (text.clone(), id)),
+        );
         let mut merges = FxHashMap::default();
         merges.reserve(VOCAB_SIZE);
         for line in lines.lines() {
@@ -73,18 +78,32 @@ impl Vocabulary {
         texts.push(SOT_TEXT.into());
         texts.push(EOT_TEXT.into());
 
-        let byte_of: FxHashMap<char, u8> = alphabet.into_iter().map(|(byte, letter)| (letter, byte)).collect();
+        let byte_of: FxHashMap<char, u8> = alphabet
+            .into_iter()
+            .map(|(byte, letter)| (letter, byte))
+            .collect();
         let mut words: FxHashMap<Box<[u8]>, u32> = FxHashMap::default();
         words.reserve(VOCAB_SIZE);
         for (text, id) in texts.iter().zip(0u32..) {
             if let Some(word) = text.strip_suffix(END_OF_WORD) {
-                words.insert(word.chars().filter_map(|letter| byte_of.get(&letter).copied()).collect(), id);
+                words.insert(
+                    word.chars()
+                        .filter_map(|letter| byte_of.get(&letter).copied())
+                        .collect(),
+                    id,
+                );
             }
         }
         words.insert(SOT_TEXT.as_bytes().into(), SOT);
         words.insert(EOT_TEXT.as_bytes().into(), EOT);
 
-        Self { texts, merges, words, byte_ids, byte_of }
+        Self {
+            texts,
+            merges,
+            words,
+            byte_ids,
+            byte_of,
+        }
     }
 
     /// Bytes of the symbols of `ids`, one after another; an id outside the vocabulary adds nothing.
@@ -101,7 +120,9 @@ impl Vocabulary {
 /// a character from U+0100 upwards. The order is the order of the ids.
 fn printable_alphabet() -> Vec<(u8, char)> {
     let visible = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let own = (0..=255u8).filter(visible).map(|byte| (byte, char::from(byte)));
+    let own = (0..=255u8)
+        .filter(visible)
+        .map(|byte| (byte, char::from(byte)));
     let moved = (0..=255u8).filter(|byte| !visible(byte)).zip('\u{100}'..);
     own.chain(moved).collect()
 }
