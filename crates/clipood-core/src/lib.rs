@@ -1,1 +1,59 @@
 //! Identifiers, fingerprints, recipes, manifests and errors of clipood; no I/O.
+//!
+//! A recipe says what to compute, a dataset manifest where images lie. Both are TOML that the caller has read; every
+//! mistake comes back as a [`CoreError`] that names file, line, key and the nearest valid word:
+//!
+//! ```
+//! use clipood_core::{FingerprintBuilder, Method, Overrides, Recipe};
+//!
+//! let text = r#"
+//! name = "birds"
+//! model = "openai/clip-vit-base-patch16"
+//! methods = ["zero-shot", "coop"]
+//! shots = [16]
+//! seeds = [1, 2, 3]
+//! detectors = ["mcm"]
+//!
+//! [data]
+//! id = "birds"
+//! ood = ["planes"]
+//! "#;
+//! let mut recipe = Recipe::parse(text, "pipelines/birds.toml")?;
+//! assert_eq!(recipe.train.epochs_for(Method::Coop), 50);
+//!
+//! recipe.apply_overrides(&Overrides { shots: Some(vec![4]), ..Overrides::default() });
+//! recipe.validate()?;
+//!
+//! let fingerprint = FingerprintBuilder::new("recipe").field("recipe", &recipe).finish()?;
+//! assert_eq!(fingerprint.short().len(), 12);
+//!
+//! let wrong = text.replace("shots", "shot");
+//! let error = Recipe::parse(&wrong, "pipelines/birds.toml").unwrap_err();
+//! assert_eq!(
+//!     error.to_string(),
+//!     "pipelines/birds.toml:5: unknown key `shot`; did you mean `shots`?"
+//! );
+//! # Ok::<(), clipood_core::CoreError>(())
+//! ```
+
+mod document;
+mod error;
+mod fingerprint;
+mod image_key;
+mod manifest;
+mod method;
+mod nearest;
+mod recipe;
+mod rng;
+
+pub use error::{CoreError, Place};
+pub use fingerprint::{Fingerprint, FingerprintBuilder, canonical_json};
+pub use image_key::{ImageKeyParts, image_key, parse_image_key};
+pub use manifest::{DatasetManifest, Layout, Role};
+pub use method::Method;
+pub use nearest::nearest;
+pub use recipe::{
+    ClassToken, DataSection, EngineSection, LocoopSection, MetricsSection, Overrides,
+    PromptSection, Recipe, SubsampleClasses, TemplateSet, TrainSection,
+};
+pub use rng::SplitMix64;

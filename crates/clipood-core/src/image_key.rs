@@ -1,0 +1,104 @@
+//! Image keys: `dataset/split/relative/path`, unique and the same on every machine.
+
+use crate::CoreError;
+
+/// The parts of an image key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageKeyParts<'a> {
+    /// Name of the dataset.
+    pub dataset: &'a str,
+    /// Name of the split, such as `test`.
+    pub split: &'a str,
+    /// Path of the file below the split's folder, with forward slashes.
+    pub relative: &'a str,
+}
+
+/// Builds the key `dataset/split/relative`.
+///
+/// # Errors
+/// [`CoreError::ImageKey`] if [`parse_image_key`] would not give back the same three parts: a slash in the dataset or
+/// the split, an absolute path, a backslash, a control character, or an empty, `.` or `..` component.
+pub fn image_key(dataset: &str, split: &str, relative: &str) -> Result<String, CoreError> {
+    let key = format!("{dataset}/{split}/{relative}");
+    let parts = parse_image_key(&key)?;
+    if parts.dataset != dataset || parts.split != split {
+        let problem = "the names of dataset and split cannot hold a slash";
+        return Err(CoreError::ImageKey { key, problem });
+    }
+    Ok(key)
+}
+
+/// Checks a key and takes it apart.
+///
+/// # Errors
+/// [`CoreError::ImageKey`] with what is wrong.
+pub fn parse_image_key(key: &str) -> Result<ImageKeyParts<'_>, CoreError> {
+    let fail = |problem| {
+        Err(CoreError::ImageKey {
+            key: key.to_string(),
+            problem,
+        })
+    };
+    if key.contains('\\') {
+        return fail("backslash found, expected forward slashes only");
+    }
+    if key.chars().any(char::is_control) {
+        return fail("control character found");
+    }
+    for component in key.split('/') {
+        match component {
+            "" => return fail("empty component found, expected `dataset/split/relative/path`"),
+            "." | ".." => return fail("`.` or `..` found, expected plain components"),
+            _ => {}
+        }
+    }
+    let mut parts = key.splitn(3, '/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(dataset), Some(split), Some(relative)) => Ok(ImageKeyParts {
+            dataset,
+            split,
+            relative,
+        }),
+        _ => fail("fewer than three components found, expected `dataset/split/relative/path`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn builds_and_parses() {
+        let key = image_key("birds", "test", "great tit/é #1.jpg").unwrap();
+        assert_eq!(key, "birds/test/great tit/é #1.jpg");
+        let parts = parse_image_key(&key).unwrap();
+        assert_eq!((parts.dataset, parts.split), ("birds", "test"));
+        assert_eq!(parts.relative, "great tit/é #1.jpg");
+    }
+
+    #[test]
+    fn refuses_what_is_not_portable() {
+        for key in [
+            "", "a", "a/b", "a/b/", "/a/b/c", "a//b/c", "a/b/../c", "a/./b/c", "a/b/c\\d",
+            "a/b/c\n",
+        ] {
+            let error = parse_image_key(key).unwrap_err();
+            assert!(matches!(error, CoreError::ImageKey { .. }), "{key:?}");
+        }
+        assert!(image_key("a/b", "test", "c.png").is_err());
+        assert!(image_key("a", "b/test", "c.png").is_err());
+        assert!(image_key("a", "test", "/c.png").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_built_parses_into_the_same_parts(d in ".{0,6}", s in ".{0,6}", r in "[a./\\\\é]{0,9}") {
+            if let Ok(key) = image_key(&d, &s, &r) {
+                let expected = ImageKeyParts { dataset: &d, split: &s, relative: &r };
+                prop_assert_eq!(parse_image_key(&key).unwrap(), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What a well-typed recipe can still have wrong.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use super::Recipe;
+use crate::document::Problem;
+use crate::manifest::check_name;
+
+impl Recipe {
+    /// The first mistake, keys in the order of the file.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        check_name("name", &self.name)?;
+        not_blank("model", &self.model)?;
+        not_empty("methods", &self.methods)?;
+        distinct("methods", &self.methods)?;
+        self.check_shots_and_seeds()?;
+        not_empty("detectors", &self.detectors)?;
+        for detector in &self.detectors {
+            not_blank("detectors", detector)?;
+        }
+        distinct("detectors", &self.detectors)?;
+        self.check_data()?;
+        self.check_prompt()?;
+        self.check_train()?;
+        non_negative("locoop.lambda", self.locoop.lambda)?;
+        if self.locoop.top_k == Some(0) {
+            return Err(at_least_one("locoop.top_k"));
+        }
+        if self.engine.shard_bytes == 0 {
+            return Err(at_least_one("engine.shard_bytes"));
+        }
+        let fraction = self.engine.max_quarantine_fraction;
+        if !(0.0..=1.0).contains(&fraction) {
+            let text = format!("found {fraction}, allowed: 0 to 1");
+            return Err(Problem::new("engine.max_quarantine_fraction", text));
+        }
+        Ok(())
+    }
+
+    fn check_shots_and_seeds(&self) -> Result<(), Problem> {
+        if let Some(method) = self.methods.iter().find(|method| method.uses_shots()) {
+            let empty = |key: &str| {
+                let text = format!("found none, but method `{method}` trains: name at least one");
+                Problem::new(key, text)
+            };
+            if self.shots.is_empty() {
+                return Err(empty("shots"));
+            }
+            if self.seeds.is_empty() {
+                return Err(empty("seeds"));
+            }
+        }
+        if self.shots.contains(&0) {
+            let text = "found 0, allowed: at least 1 (method `zero-shot` needs no shots)";
+            return Err(Problem::new("shots", text));
+        }
+        distinct("shots", &self.shots)?;
+        distinct("seeds", &self.seeds)
+    }
+
+    fn check_data(&self) -> Result<(), Problem> {
+        let data = &self.data;
+        check_name("data.id", &data.id)?;
+        not_empty("data.ood", &data.ood)?;
+        for name in &data.ood {
+            check_name("data.ood", name)?;
+        }
+        distinct("data.ood", &data.ood)?;
+        if data.ood.contains(&data.id) {
+            let text = format!(
+                "found `{}`, which is data.id: a dataset has one role",
+                data.id
+            );
+            return Err(Problem::new("data.ood", text));
+        }
+        Ok(())
+    }
+
+    fn check_prompt(&self) -> Result<(), Problem> {
+        if !(1..=73).contains(&self.prompt.n_ctx) {
+            let text = format!("found {}, allowed: 1 to 73", self.prompt.n_ctx);
+            return Err(Problem::new("prompt.n_ctx", text));
+        }
+        match &self.prompt.ctx_init {
+            Some(words) => not_blank("prompt.ctx_init", words),
+            None => Ok(()),
+        }
+    }
+
+    fn check_train(&self) -> Result<(), Problem> {
+        let train = &self.train;
+        if train.epochs == Some(0) {
+            return Err(at_least_one("train.epochs"));
+        }
+        if !(train.lr.is_finite() && train.lr > 0.0) {
+            let text = format!("found {}, allowed: a finite number above 0", train.lr);
+            return Err(Problem::new("train.lr", text));
+        }
+        if !(0.0..1.0).contains(&train.momentum) {
+            let text = format!("found {}, allowed: 0 to below 1", train.momentum);
+            return Err(Problem::new("train.momentum", text));
+        }
+        non_negative("train.weight_decay", train.weight_decay)?;
+        non_negative("train.warmup_lr", train.warmup_lr)?;
+        if train.batch_size == 0 {
+            return Err(at_least_one("train.batch_size"));
+        }
+        if train.views == 0 {
+            let text =
+                "found 0, allowed: at least 1 (fresh views in every epoch are not supported yet)";
+            return Err(Problem::new("train.views", text));
+        }
+        Ok(())
+    }
+}
+
+fn at_least_one(key: &str) -> Problem {
+    Problem::new(key, "found 0, allowed: at least 1")
+}
+
+fn non_negative(key: &str, value: f64) -> Result<(), Problem> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    let text = format!("found {value}, allowed: a finite number of at least 0");
+    Err(Problem::new(key, text))
+}
+
+fn not_blank(key: &str, text: &str) -> Result<(), Problem> {
+    if text.trim().is_empty() {
+        return Err(Problem::new(key, "found an empty text, allowed: any other"));
+    }
+    Ok(())
+}
+
+fn not_empty<T>(key: &str, items: &[T]) -> Result<(), Problem> {
+    if items.is_empty() {
+        return Err(Problem::new(
+            key,
+            "found an empty list, allowed: one entry or more",
+        ));
+    }
+    Ok(())
+}
+
+fn distinct<T: Ord + Display>(key: &str, items: &[T]) -> Result<(), Problem> {
+    let mut seen = BTreeSet::new();
+    match items.iter().find(|item| !seen.insert(*item)) {
+        Some(twice) => Err(Problem::new(
+            key,
+            format!("found `{twice}` twice, allowed: once"),
+        )),
+        None => Ok(()),
+    }
+}

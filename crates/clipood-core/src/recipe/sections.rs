@@ -1,0 +1,210 @@
+//! The sections of a recipe and their defaults.
+
+use serde::{Deserialize, Serialize};
+
+use crate::document::Problem;
+use crate::{CoreError, Method};
+
+/// `[data]`: which datasets, by the names of their manifests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// The in-distribution dataset.
+    pub id: String,
+    /// The out-of-distribution datasets, at least one.
+    pub ood: Vec<String>,
+    /// Which of the in-distribution classes take part.
+    #[serde(default)]
+    pub subsample_classes: SubsampleClasses,
+}
+
+/// Which in-distribution classes take part (CoOp's base-to-new protocol).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SubsampleClasses {
+    /// Every class.
+    #[default]
+    All,
+    /// The first half of the classes in sorted order, rounded up.
+    Base,
+    /// The classes that are not base.
+    New,
+}
+
+/// `[prompt]`: the text side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PromptSection {
+    /// Hand-written templates, of the zero-shot method.
+    pub templates: TemplateSet,
+    /// Context vectors of a trained prompt, 1 to 73: 77 tokens less start, end, full stop and one for the name.
+    pub n_ctx: usize,
+    /// Words whose token embeddings start the context; the number of their tokens then replaces `n_ctx`. Absent: random,
+    /// N(0, 0.02).
+    pub ctx_init: Option<String>,
+    /// Where the class name stands.
+    pub class_token: ClassToken,
+    /// One context for each class (CoOp's CSC) instead of one for all.
+    pub class_specific: bool,
+}
+
+impl Default for PromptSection {
+    fn default() -> Self {
+        PromptSection {
+            templates: TemplateSet::Simple,
+            n_ctx: 16,
+            ctx_init: None,
+            class_token: ClassToken::End,
+            class_specific: false,
+        }
+    }
+}
+
+/// A set of hand-written templates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TemplateSet {
+    /// `a photo of a {}`, as MCM has it: no full stop.
+    Simple,
+}
+
+impl TemplateSet {
+    /// The templates; `{}` stands for the class name.
+    pub fn templates(self) -> &'static [&'static str] {
+        match self {
+            TemplateSet::Simple => &["a photo of a {}"],
+        }
+    }
+}
+
+/// Where the class name stands among the context vectors (CoOp, section 3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassToken {
+    /// After all of them.
+    End,
+    /// After the first half of them.
+    Middle,
+    /// Before all of them.
+    Front,
+}
+
+/// `[train]`: SGD over the shots, as CoOp has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSection {
+    /// Passes over the shots; absent: the default of each method.
+    pub epochs: Option<usize>,
+    /// Learning rate at the start of the cosine schedule, above 0.
+    pub lr: f64,
+    /// Momentum without Nesterov's correction, from 0 to below 1.
+    pub momentum: f64,
+    /// L2 term added to the gradient, at least 0.
+    pub weight_decay: f64,
+    /// Learning rate of the first epoch, at least 0.
+    pub warmup_lr: f64,
+    /// Images in a step, at least 1.
+    pub batch_size: usize,
+    /// Pre-drawn random crops of each training image, at least 1.
+    pub views: usize,
+    /// Train a class on fewer images than shots if it has no more, instead of refusing.
+    pub allow_fewer: bool,
+}
+
+impl TrainSection {
+    /// The epochs that `method` trains: its own default unless the recipe says otherwise; 0 if it trains nothing.
+    pub fn epochs_for(&self, method: Method) -> usize {
+        match self.epochs {
+            Some(epochs) if method.uses_shots() => epochs,
+            _ => method.default_epochs(),
+        }
+    }
+}
+
+impl Default for TrainSection {
+    fn default() -> Self {
+        TrainSection {
+            epochs: None,
+            lr: 0.002,
+            momentum: 0.9,
+            weight_decay: 5e-4,
+            warmup_lr: 1e-5,
+            batch_size: 32,
+            views: 8,
+            allow_fewer: false,
+        }
+    }
+}
+
+/// `[locoop]`: the patch term of LoCoOp and SCT.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LocoopSection {
+    /// Weight of the term, at least 0.
+    pub lambda: f64,
+    /// A patch belongs to the term if the image's label is not among its so many likeliest classes. Absent: a fifth of
+    /// the classes, which is the paper's 200 for 1,000.
+    pub top_k: Option<usize>,
+}
+
+impl LocoopSection {
+    /// `top_k` for so many classes: the recipe's, or a fifth of them (rounded down, at least 1).
+    ///
+    /// # Errors
+    /// [`CoreError::Value`] if it is not below the number of classes: then no patch would ever be selected.
+    pub fn top_k_for(&self, classes: usize) -> Result<usize, CoreError> {
+        let top_k = self.top_k.unwrap_or((classes / 5).max(1));
+        if top_k >= classes {
+            let text = format!("found {top_k}, allowed: below the number of classes, {classes}");
+            return Err(Problem::new("locoop.top_k", text).outside_a_file("recipe"));
+        }
+        Ok(top_k)
+    }
+}
+
+impl Default for LocoopSection {
+    fn default() -> Self {
+        LocoopSection {
+            lambda: 0.25,
+            top_k: None,
+        }
+    }
+}
+
+/// `[engine]`: how the work is cut and what it tolerates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineSection {
+    /// Size that the parts of a shard aim at, in bytes.
+    pub shard_bytes: u64,
+    /// Share of a dataset's images, 0 to 1, that may be unreadable before the run fails.
+    pub max_quarantine_fraction: f64,
+}
+
+impl Default for EngineSection {
+    fn default() -> Self {
+        EngineSection {
+            shard_bytes: 64 << 20,
+            max_quarantine_fraction: 0.01,
+        }
+    }
+}
+
+/// `[metrics]`: metrics and their intervals.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSection {
+    /// Resamples of the 95% bootstrap intervals; 0 computes none.
+    pub bootstrap: usize,
+    /// Seed of the resamples.
+    pub bootstrap_seed: u64,
+}
+
+impl Default for MetricsSection {
+    fn default() -> Self {
+        MetricsSection {
+            bootstrap: 1000,
+            bootstrap_seed: 0,
+        }
+    }
+}
