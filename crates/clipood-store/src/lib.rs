@@ -1,1 +1,58 @@
 //! Object-store access, atomic commits, claims and run state of clipood.
+//!
+//! # How to
+//! Open a [`Store`] from a path or URL, open a [`Run`] in it, and let [`passes()`] hand out the units of a stage. Each unit's
+//! result is one part, committed by [`Ledger::commit_part`]:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use clipood_store::{CommitOutcome, Part, PartFooter, Run, Share, Store, Unit, passes};
+//!
+//! // A toy part: "fingerprint rows". Real parts are Parquet files with the same facts in their footer.
+//! let read_footer = |part: &Bytes| {
+//!     let text = std::str::from_utf8(part).ok()?;
+//!     let (fingerprint, rows) = text.split_once(' ')?;
+//!     Some(PartFooter { fingerprint: fingerprint.into(), rows: rows.parse().ok()?, quarantined: 0 })
+//! };
+//!
+//! let config = serde_json::json!({ "model": "ViT-B-16", "shots": 16 });
+//! let run = Run::open_or_create(Store::memory(), &config, &serde_json::json!({}), "worker-0")?;
+//! let units: Vec<Unit> = (0..3)
+//!     .map(|shard| Unit { key: format!("{shard:05}"), fingerprint: "0123456789abcdef".into() })
+//!     .collect();
+//! let share = Share { index: 0, count: 1, backups: true };
+//!
+//! for turn in passes(run.ledger(), "score", &units, share) {
+//!     let unit = &units[turn?.unit];
+//!     let path = format!("scores/part-{}.parquet", unit.key);
+//!     if run.ledger().recover_part("score", unit, &path, &read_footer)?.is_some() {
+//!         continue; // a crash had left the part without its record
+//!     }
+//!     let bytes = Bytes::from(format!("{} 1000", unit.fingerprint)); // the work
+//!     let part = Part { path, bytes, extra: Default::default() };
+//!     let outcome = run.ledger().commit_part("score", unit, part, &read_footer)?;
+//!     assert!(matches!(outcome, CommitOutcome::Committed(_)));
+//! }
+//! assert_eq!(run.ledger().committed("score")?.len(), 3);
+//! # Ok::<(), clipood_store::Error>(())
+//! ```
+//!
+//! The calls block and may come from any thread; the asynchronous side of object_store stays inside this crate. Why the
+//! commits are right under crashes and races is told at the head of [`protocol`].
+
+mod error;
+mod local;
+mod passes;
+pub mod protocol;
+mod record;
+mod retry;
+mod run;
+mod store;
+
+pub use error::{Error, Result};
+pub use passes::{Pass, Passes, Share, Turn, passes};
+pub use protocol::{CommitOutcome, Committed, FooterReader, Ledger, Part, PartFooter, PartState};
+pub use record::{CommitRecord, FORMAT_VERSION, Unit};
+pub use retry::RetryPolicy;
+pub use run::{Difference, Run, differences};
+pub use store::{Created, ObjectInfo, Store};

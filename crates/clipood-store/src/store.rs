@@ -1,0 +1,471 @@
+//! A blocking face for any object store.
+
+use std::future::Future;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::error::{Error, Result, operation};
+use crate::local;
+use crate::retry::RetryPolicy;
+
+/// Objects read at once by [`Store::get_many`].
+const READS_IN_FLIGHT: usize = 32;
+
+/// Times a vanished object is created again before [`Error::Unstable`].
+const CREATE_ROUNDS: u32 = 8;
+
+/// One object of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectInfo {
+    /// Path relative to the store that was listed.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// What became of [`Store::create`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Created {
+    /// The object is new and ours.
+    New,
+    /// An object with exactly our bytes stands there. If the bytes hold a nonce it is ours: the store did the write and
+    /// lost its reply, and the repeated write met itself.
+    Identical,
+    /// Somebody else's object stands there; its bytes.
+    Existed(Bytes),
+}
+
+/// A place that holds objects under relative paths: a directory, a bucket with a prefix, or memory.
+///
+/// Cheap to clone, and usable from many threads. Every call blocks until the store has answered; the asynchronous
+/// runtime behind it is shared by the process and never shows, except that calls from inside another asynchronous
+/// runtime are refused. Operations that may pass are retried by the store's [`RetryPolicy`].
+///
+/// Paths are relative, separated by `/`, and taken as they are: spaces, `%`, `#` and any Unicode keep their meaning. `.`,
+/// `..` and empty segments are errors. On local disk a last segment of the form `name#7` is refused, because such names
+/// stage unfinished writes.
+///
+/// On local disk every write is staged beside its target, flushed to the disk, and then linked or renamed into place with
+/// the directory flushed too, so that an object that is visible after a power cut is whole.
+#[derive(Clone, Debug)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    prefix: Path,
+    /// The directory of a local store: `prefix` as a file path.
+    directory: Option<PathBuf>,
+    /// What error messages put before a path: the directory, or scheme, bucket and prefix.
+    location: String,
+    retry: RetryPolicy,
+}
+
+impl Store {
+    /// Opens a directory path or a URL (`file://`, `memory://`, and `s3://`, `az://`, `gs://` where the build has them).
+    ///
+    /// Nothing is read or created: a missing directory is an empty store and appears with its first object. Remote stores
+    /// take their options from the environment under object_store's names (`AWS_REGION`, `AZURE_STORAGE_ACCOUNT_NAME`...).
+    ///
+    /// # Errors
+    /// [`Error::Location`] for an empty or non-UTF-8 path, an unknown or not compiled-in scheme, or missing options.
+    pub fn open(url_or_path: &str) -> Result<Self> {
+        let bad = |reason: String| Error::Location {
+            location: url_or_path.to_owned(),
+            reason,
+        };
+        if url_or_path.is_empty() {
+            return Err(bad("it is empty".to_owned()));
+        }
+        if !url_or_path.contains("://") {
+            return Self::at_directory(std::path::Path::new(url_or_path), url_or_path);
+        }
+        let url = url::Url::parse(url_or_path).map_err(|error| bad(error.to_string()))?;
+        if url.scheme() == "file" {
+            let path = url
+                .to_file_path()
+                .map_err(|()| bad("a file URL needs an absolute path and no host".to_owned()))?;
+            return Self::at_directory(&path, url_or_path);
+        }
+        let options = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+        let (objects, prefix) =
+            object_store::parse_url_opts(&url, options).map_err(|error| bad(error.to_string()))?;
+        Ok(Self {
+            objects: Arc::from(objects),
+            prefix,
+            directory: None,
+            location: url_or_path.trim_end_matches('/').to_owned(),
+            retry: RetryPolicy::default(),
+        })
+    }
+
+    fn at_directory(path: &std::path::Path, given: &str) -> Result<Self> {
+        let bad = |reason: String| Error::Location {
+            location: given.to_owned(),
+            reason,
+        };
+        let directory = local::absolute(path).map_err(|error| bad(error.to_string()))?;
+        let prefix =
+            Path::from_absolute_path(&directory).map_err(|error| bad(error.to_string()))?;
+        let objects = object_store::local::LocalFileSystem::new().with_fsync(true);
+        Ok(Self {
+            objects: Arc::new(objects),
+            prefix,
+            location: directory.display().to_string(),
+            directory: Some(directory),
+            retry: RetryPolicy::default(),
+        })
+    }
+
+    /// A new, empty store in memory.
+    pub fn memory() -> Self {
+        Self::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory:")
+    }
+
+    /// A store over any implementation of object_store's trait; `location` stands before the paths in messages.
+    pub fn from_object_store(objects: Arc<dyn ObjectStore>, location: &str) -> Self {
+        Self {
+            objects,
+            prefix: Path::ROOT,
+            directory: None,
+            location: location.to_owned(),
+            retry: RetryPolicy::default(),
+        }
+    }
+
+    /// The same store with another patience.
+    #[must_use]
+    pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The store of everything under `prefix` (`""` for the same store).
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`].
+    pub fn child(&self, prefix: &str) -> Result<Self> {
+        Ok(Self {
+            prefix: self.key(prefix)?,
+            location: self.display(prefix),
+            directory: self.local_path(prefix),
+            ..self.clone()
+        })
+    }
+
+    /// The whole path of `path` for messages.
+    pub fn display(&self, path: &str) -> String {
+        match path {
+            "" => self.location.clone(),
+            _ => format!("{}/{path}", self.location),
+        }
+    }
+
+    /// Where `path` lies on the local disk; `None` for other stores.
+    pub fn local_path(&self, path: &str) -> Option<PathBuf> {
+        let mut found = self.directory.clone()?;
+        found.extend(path.split('/').filter(|segment| !segment.is_empty()));
+        Some(found)
+    }
+
+    /// The object's bytes, or `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`] and the store's errors.
+    pub fn get(&self, path: &str) -> Result<Option<Bytes>> {
+        let key = self.key(path)?;
+        self.block_on(self.read(path, &key))?
+    }
+
+    /// The bytes of many objects in the order of `paths`, read concurrently; `None` where there is none.
+    ///
+    /// # Errors
+    /// The first error in the order of `paths`, as of [`Store::get`].
+    pub fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Bytes>>> {
+        let keys = paths
+            .iter()
+            .map(|path| self.key(path))
+            .collect::<Result<Vec<_>>>()?;
+        let reads = paths
+            .iter()
+            .zip(&keys)
+            .map(|(path, key)| self.read(path, key));
+        self.block_on(
+            futures_util::stream::iter(reads)
+                .buffered(READS_IN_FLIGHT)
+                .try_collect(),
+        )?
+    }
+
+    /// Bytes `range.start..range.end` of the object, or `None` if there is no object.
+    ///
+    /// # Errors
+    /// [`Error::Range`] if the range is reversed or reaches past the end, [`Error::InvalidPath`], the store's errors.
+    pub fn get_range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        let key = self.key(path)?;
+        let Some(size) = self.size(path)? else {
+            return Ok(None);
+        };
+        if range.start > range.end || range.end > size {
+            return Err(Error::Range {
+                path: self.display(path),
+                start: range.start,
+                end: range.end,
+                size,
+            });
+        }
+        // Stores refuse empty ranges.
+        if range.is_empty() {
+            return Ok(Some(Bytes::new()));
+        }
+        let read = self
+            .retry
+            .run(|| self.objects.get_range(&key, range.clone()));
+        self.found("read", path, self.block_on(read)?)
+    }
+
+    /// The object's size in bytes, or `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`] and the store's errors.
+    pub fn size(&self, path: &str) -> Result<Option<u64>> {
+        let key = self.key(path)?;
+        let head = self.block_on(self.retry.run(|| self.objects.head(&key)))?;
+        Ok(self.found("look up", path, head)?.map(|meta| meta.size))
+    }
+
+    /// Whether there is an object at `path`.
+    ///
+    /// # Errors
+    /// As of [`Store::size`].
+    pub fn exists(&self, path: &str) -> Result<bool> {
+        Ok(self.size(path)?.is_some())
+    }
+
+    /// Every object under `prefix` (`""` for all), at any depth, sorted by path.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`] and the store's errors.
+    pub fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+        let key = self.key(prefix)?;
+        let listed: Vec<object_store::ObjectMeta> = self
+            .block_on(
+                self.retry
+                    .run(|| self.objects.list(Some(&key)).try_collect()),
+            )?
+            .map_err(|(error, attempts)| {
+                operation("list", self.display(prefix), attempts, error)
+            })?;
+        let skip = match self.prefix.as_ref().len() {
+            0 => 0,
+            length => length + 1,
+        };
+        let mut objects: Vec<_> = listed
+            .into_iter()
+            // object_store hides its staging names, but not those of objects whose own name holds a `#`.
+            .filter(|meta| {
+                let name = meta.location.filename().unwrap_or_default();
+                self.directory.is_none() || !local::is_staging_name(name)
+            })
+            .filter_map(|meta| {
+                Some(ObjectInfo {
+                    path: meta.location.as_ref().get(skip..)?.to_owned(),
+                    size: meta.size,
+                })
+            })
+            .collect();
+        objects.sort_unstable();
+        Ok(objects)
+    }
+
+    /// The names of the objects directly under `prefix`, in no order.
+    ///
+    /// Made for directories of a million records: on local disk it reads the directory alone and no file's metadata.
+    ///
+    /// # Errors
+    /// As of [`Store::list`].
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        self.key(prefix)?;
+        if let Some(directory) = self.local_path(prefix) {
+            return local::file_names(&directory)
+                .map_err(|error| self.local_error("list", prefix, error));
+        }
+        let depth = match prefix {
+            "" => 0,
+            _ => prefix.trim_end_matches('/').len() + 1,
+        };
+        let mut names = self.list(prefix)?;
+        names.retain(|object| !object.path[depth..].contains('/'));
+        Ok(names
+            .into_iter()
+            .map(|mut object| object.path.split_off(depth))
+            .collect())
+    }
+
+    /// Writes the object if there is none at `path`; never changes one that exists.
+    ///
+    /// The write is one request, atomic and visible whole. If the name is taken, the object there is read back, because
+    /// "already exists" is also what a repeated request hears about its own first attempt.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`], [`Error::OutOfSpace`], [`Error::Denied`], [`Error::Unstable`], the store's errors.
+    pub fn create(&self, path: &str, bytes: Bytes) -> Result<Created> {
+        for _ in 0..CREATE_ROUNDS {
+            match self.put_with(path, &bytes, PutMode::Create)? {
+                Ok(()) => return Ok(Created::New),
+                Err(AlreadyThere) => match self.get(path)? {
+                    Some(found) if found == bytes => return Ok(Created::Identical),
+                    Some(found) => return Ok(Created::Existed(found)),
+                    None => {}
+                },
+            }
+        }
+        Err(Error::Unstable {
+            path: self.display(path),
+        })
+    }
+
+    /// Writes the object, replacing what is at `path`: for derived files such as reports, never for parts or records.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`], [`Error::OutOfSpace`], [`Error::Denied`], the store's errors.
+    pub fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
+        match self.put_with(path, &bytes, PutMode::Overwrite)? {
+            Ok(()) => Ok(()),
+            // No store answers so to an overwrite; if one did, the write did not happen.
+            Err(AlreadyThere) => Err(Error::Unstable {
+                path: self.display(path),
+            }),
+        }
+    }
+
+    /// Removes the object; none there is no error.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`], [`Error::Denied`], the store's errors.
+    pub fn delete(&self, path: &str) -> Result<()> {
+        let key = self.key(path)?;
+        let deleted = self.block_on(self.retry.run(|| self.objects.delete(&key)))?;
+        self.found("delete", path, deleted).map(|_| ())
+    }
+
+    /// Removes what killed writers left beside finished objects under `prefix`, and returns the removed paths.
+    ///
+    /// A local write of `name` is staged as `name#1`, `name#2`... and a kill leaves that file behind. It is removed only if
+    /// `name` itself exists, which is safe beside running writers without any clock or lock, provided that objects under
+    /// `prefix` are only ever [created](Store::create), not overwritten: the link that would publish a staged file fails on
+    /// the name that exists, so no staged file, removed or reused, can become visible any more. A leftover whose object
+    /// does not exist yet might still be a running write; it stays until its unit is done.
+    /// Other stores have no staging files: nothing is done.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`], [`Error::Denied`], other errors of the file system.
+    pub fn sweep_staging(&self, prefix: &str) -> Result<Vec<String>> {
+        self.key(prefix)?;
+        let Some(directory) = self.local_path(prefix) else {
+            return Ok(Vec::new());
+        };
+        let swept =
+            local::sweep(&directory).map_err(|error| self.local_error("sweep", prefix, error))?;
+        Ok(swept
+            .into_iter()
+            .map(|path| match prefix.trim_matches('/') {
+                "" => path,
+                prefix => format!("{prefix}/{path}"),
+            })
+            .collect())
+    }
+
+    fn put_with(
+        &self,
+        path: &str,
+        bytes: &Bytes,
+        mode: PutMode,
+    ) -> Result<Result<(), AlreadyThere>> {
+        let key = self.key(path)?;
+        let put = self.retry.run(|| {
+            let payload = PutPayload::from_bytes(bytes.clone());
+            self.objects
+                .put_opts(&key, payload, PutOptions::from(mode.clone()))
+        });
+        match self.block_on(put)? {
+            Ok(_) => Ok(Ok(())),
+            Err((object_store::Error::AlreadyExists { .. }, _)) => Ok(Err(AlreadyThere)),
+            Err((error, attempts)) => Err(operation("write", self.display(path), attempts, error)),
+        }
+    }
+
+    async fn read(&self, path: &str, key: &Path) -> Result<Option<Bytes>> {
+        let read = self
+            .retry
+            .run(|| async { self.objects.get(key).await?.bytes().await });
+        self.found("read", path, read.await)
+    }
+
+    fn found<T>(
+        &self,
+        action: &'static str,
+        path: &str,
+        answer: Result<T, (object_store::Error, u32)>,
+    ) -> Result<Option<T>> {
+        match answer {
+            Ok(value) => Ok(Some(value)),
+            Err((object_store::Error::NotFound { .. }, _)) => Ok(None),
+            Err((error, attempts)) => Err(operation(action, self.display(path), attempts, error)),
+        }
+    }
+
+    fn local_error(&self, action: &'static str, path: &str, error: std::io::Error) -> Error {
+        let source = Box::new(error);
+        let error = object_store::Error::Generic {
+            store: "LocalFileSystem",
+            source,
+        };
+        operation(action, self.display(path), 1, error)
+    }
+
+    fn key(&self, path: &str) -> Result<Path> {
+        let bad = |reason: String| Error::InvalidPath {
+            path: path.to_owned(),
+            reason,
+        };
+        let relative = Path::parse(path).map_err(|error| bad(error.to_string()))?;
+        let staging = relative.filename().is_some_and(local::is_staging_name);
+        if self.directory.is_some() && staging {
+            let reason = "names that end in # and digits stage unfinished writes on local disk";
+            return Err(bad(reason.to_owned()));
+        }
+        Ok(Path::from_iter(self.prefix.parts().chain(relative.parts())))
+    }
+
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T> {
+        if Handle::try_current().is_ok() {
+            return Err(Error::InsideRuntime);
+        }
+        Ok(runtime()?.block_on(future))
+    }
+}
+
+/// The name was taken; nothing was written.
+struct AlreadyThere;
+
+/// The process's runtime: two threads for sockets and timers; file operations run on tokio's blocking threads.
+fn runtime() -> Result<&'static Runtime> {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(runtime);
+    }
+    let started = Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("clipood-store")
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    Ok(RUNTIME.get_or_init(|| started))
+}
