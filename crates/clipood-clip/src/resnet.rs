@@ -67,12 +67,7 @@ impl<B: ClipBackend> ConvNorm<B> {
     }
 
     /// Batch statistics, which also move the running ones.
-    fn forward_train(
-        &self,
-        x: Tensor<B, 4>,
-        relu: bool,
-        options: ConvOptions<2>,
-    ) -> Tensor<B, 4> {
+    fn forward_train(&self, x: Tensor<B, 4>, relu: bool, options: ConvOptions<2>) -> Tensor<B, 4> {
         let fused = B::conv_norm_train(ConvNormArgs {
             x: x.clone().into_primitive().tensor(),
             weight: self.weight.val().into_primitive().tensor(),
@@ -82,7 +77,9 @@ impl<B: ClipBackend> ConvNorm<B> {
             relu,
         });
         let Some(output) = fused else {
-            let y = self.norm.forward(conv2d(x, self.weight.val(), None, options));
+            let y = self
+                .norm
+                .forward(conv2d(x, self.weight.val(), None, options));
             return if relu { activation::relu(y) } else { y };
         };
         let device = x.device();

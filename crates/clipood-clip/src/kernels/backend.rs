@@ -134,11 +134,7 @@ impl<C: CheckpointStrategy> ClipBackend for Autodiff<Flex, C> {
         let y = tensor(y, shape);
         let (mean, variance) = (saved.mean.clone(), saved.variance.clone());
         let nodes = [&args.x, &args.weight, &args.gamma, &args.beta].map(|o| o.node.clone());
-        let y = match ConvNormStep
-            .prepare::<C>(nodes)
-            .compute_bound()
-            .stateful()
-        {
+        let y = match ConvNormStep.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(step) => step.finish(
                 ConvNormState {
                     geometry,

@@ -109,7 +109,11 @@ fn product(
 
 /// Walks the runs of an unfolded chunk: calls `run(row, column, source, length, step)` for every stretch of output
 /// positions whose source lies inside the image, `source` an index into the chunk's pixels, `step` the source stride.
-fn for_each_run(g: &Geometry, images: usize, mut run: impl FnMut(usize, usize, usize, usize, usize)) {
+fn for_each_run(
+    g: &Geometry,
+    images: usize,
+    mut run: impl FnMut(usize, usize, usize, usize, usize),
+) {
     let (oh, ow, s) = (g.out_height(), g.out_width(), g.stride);
     let pad = g.kernel / 2;
     for channel in 0..g.input {
@@ -225,7 +229,15 @@ pub(super) fn forward(
                 let m = z.len() / g.output;
                 let columns = &mut columns[..depth * m];
                 unfold(g, x, columns);
-                product([g.output, m, depth], weight, (depth, 1), columns, (m, 1), z, false);
+                product(
+                    [g.output, m, depth],
+                    weight,
+                    (depth, 1),
+                    columns,
+                    (m, 1),
+                    z,
+                    false,
+                );
                 z.chunks_exact(m).map(|row| sums(row, row)).collect()
             },
         )
@@ -375,9 +387,25 @@ pub(super) fn backward(
             }
             let space = &mut columns[..depth * m];
             unfold(g, x, space);
-            product([g.output, depth, m], d, (m, 1), space, (1, m), &mut dw, true);
+            product(
+                [g.output, depth, m],
+                d,
+                (m, 1),
+                space,
+                (1, m),
+                &mut dw,
+                true,
+            );
             if let Some(dx) = dx {
-                product([depth, m, g.output], weight, (1, depth), d, (m, 1), space, false);
+                product(
+                    [depth, m, g.output],
+                    weight,
+                    (1, depth),
+                    d,
+                    (m, 1),
+                    space,
+                    false,
+                );
                 fold(g, space, dx);
             }
             (columns, dw)

@@ -10,7 +10,7 @@ pub(super) struct CodePage {
 }
 
 /// The byte that stands for a lost character.
-pub(super) const LOST: u8 = 0x1A;
+const LOST: u8 = 0x1A;
 
 impl CodePage {
     /// Characters of bytes 0x80 to 0xFF, in order.

@@ -2,7 +2,8 @@
 //!
 //! A text is cleaned (mojibake mended, HTML unescaped, white space collapsed, lower case), cut into words, and every word
 //! is merged byte pair by byte pair into symbols of a vocabulary of 49,408. The result equals `simple_tokenizer.py` of
-//! <https://github.com/openai/CLIP> with `ftfy` 6.3, id for id.
+//! <https://github.com/openai/CLIP> with `ftfy` 6.3, id for id; only characters that Unicode did not yet assign when the
+//! reference's Python was made can differ, in case and composition.
 //!
 //! ```
 //! use clipood_clip::tokenizer::Tokenizer;

@@ -7,8 +7,8 @@ use regex::bytes::Regex;
 
 use super::badness::is_bad;
 use super::code_pages::{
-    CP437, CodePage, ISO_8859_2, LATIN_1, LOST, MAC_ROMAN, WINDOWS_1250, WINDOWS_1251,
-    WINDOWS_1252, WINDOWS_1253, WINDOWS_1254, WINDOWS_1257,
+    CP437, CodePage, ISO_8859_2, LATIN_1, MAC_ROMAN, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252,
+    WINDOWS_1253, WINDOWS_1254, WINDOWS_1257,
 };
 
 /// Encodings that may have been taken for UTF-8, likeliest first.
@@ -123,7 +123,6 @@ fn replace_lost(bytes: &[u8]) -> Vec<u8> {
             r"[\xC2-\xDF]\x1A|[\xC2-\xC3]\?|\xED[\xA0-\xAF][\x1A?]\xED[\xB0-\xBF][\x1A?\x80-\xBF]|\xED[\xA0-\xAF][\x1A?\x80-\xBF]\xED[\xB0-\xBF][\x1A?]|[\xE0-\xEF][\x1A?][\x1A\x80-\xBF]|[\xE0-\xEF][\x1A\x80-\xBF][\x1A?]|[\xF0-\xF4][\x1A?][\x1A\x80-\xBF]{2}|[\xF0-\xF4][\x1A\x80-\xBF][\x1A?][\x1A\x80-\xBF]|[\xF0-\xF4][\x1A\x80-\xBF]{2}[\x1A?]|\x1A",
         )
     });
-    debug_assert_eq!(LOST, 0x1A);
     LOSSY.replace_all(bytes, "\u{FFFD}".as_bytes()).into_owned()
 }
 
@@ -147,7 +146,8 @@ fn decode_utf8(bytes: &[u8]) -> Option<String> {
         let (head, tail) = rest.split_at(valid);
         out.push_str(std::str::from_utf8(head).ok()?);
         let (c, length) = match *tail {
-            // The reference's pattern for a cut-off sequence also accepts a line end after C0, and swallows it.
+            // The reference's pattern for a sequence cut off at the end also takes a last line end for the end, and then
+            // swallows it as the missing byte.
             [0xC0, 0x80, ..] | [0xC0, b'\n'] => ('\0', 2),
             [
                 0xED,
@@ -155,9 +155,9 @@ fn decode_utf8(bytes: &[u8]) -> Option<String> {
                 b2 @ 0x80..=0xBF,
                 0xED,
                 b4 @ 0xB0..=0xBF,
-                b5 @ 0x80..=0xBF,
-                ..,
-            ] => {
+                b5,
+                ref after @ ..,
+            ] if matches!(b5, 0x80..=0xBF) || (b5 == b'\n' && after.is_empty()) => {
                 let bits = |byte: u8, mask: u8, shift: u32| u32::from(byte & mask) << shift;
                 let code =
                     bits(b1, 0x0F, 16) + bits(b2, 0x3F, 10) + bits(b4, 0x0F, 6) + bits(b5, 0x3F, 0);

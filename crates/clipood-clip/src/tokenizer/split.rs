@@ -86,3 +86,35 @@ fn class(c: char) -> Class {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// The original's pattern, run by a regex engine, finds the same words.
+        #[test]
+        fn words_are_those_of_the_pattern(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    "[a-zéßſ字ひа ]{0,4}",
+                    "[0-9٣½ⅷ]{0,3}",
+                    "[!?<|>'’_😀\u{301}\u{a0}\u{3000}]{0,3}",
+                    "'(s|ſ|t|re|r|ve|m|ll|l|d)",
+                    "(<\\||)(ſ|s)tartoftext\\|>",
+                    "<\\|endoftext(\\|>)?",
+                ],
+                0..8,
+            )
+        ) {
+            let text = pieces.concat();
+            let pattern = regex::Regex::new(
+                r"(?i)<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
+            )
+            .expect("pattern is valid");
+            let expected: Vec<&str> = pattern.find_iter(&text).map(|found| found.as_str()).collect();
+            prop_assert_eq!(words(&text).collect::<Vec<_>>(), expected);
+        }
+    }
+}

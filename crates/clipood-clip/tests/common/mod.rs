@@ -1,8 +1,11 @@
 //! Hash-made tensors: inputs and parameters that both sides of a reference value compute instead of storing.
 #![allow(dead_code)]
 
-use clipood_clip::config::ClipConfig;
+use clipood_clip::config::{
+    Activation, ClipConfig, ImageConfig, ImageFamily, OPENAI_MEAN, OPENAI_STD, TextConfig,
+};
 use clipood_clip::weights::Weights;
+use safetensors::SafeTensors;
 
 /// `n` values in [-1, 1), exact in float32 (splitmix64 keyed by FNV-1a of `seed/name`).
 pub fn hash_uniform(seed: &str, name: &str, n: usize) -> Vec<f32> {
@@ -69,4 +72,62 @@ pub fn relative_difference(found: &[f32], expected: &[f32]) -> f32 {
         })
         .fold(0f32, f32::max);
     worst / largest
+}
+
+/// A file of `tests/data/models`.
+pub fn model_file(file: &str) -> Vec<u8> {
+    let path = format!("{}/tests/data/models/{file}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// A float32 tensor of a reference file.
+pub fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    file.tensor(name)
+        .unwrap()
+        .data()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect()
+}
+
+/// The reference configuration `name`.
+pub fn config(name: &str) -> ClipConfig {
+    let all: serde_json::Value = serde_json::from_slice(&model_file("configs.json")).unwrap();
+    let c = &all[name];
+    let size = |key: &str| c[key].as_u64().unwrap() as usize;
+    let width = size("vision_width");
+    let (family, heads) = match c["vision_layers"].as_array() {
+        Some(stages) => {
+            let layers: Vec<usize> = stages
+                .iter()
+                .map(|v| v.as_u64().unwrap() as usize)
+                .collect();
+            let layers = layers.try_into().unwrap();
+            (ImageFamily::Resnet { layers }, width * 32 / 64)
+        }
+        None => {
+            let layers = size("vision_layers");
+            let patch = size("vision_patch_size");
+            (ImageFamily::Vit { layers, patch }, width / 64)
+        }
+    };
+    ClipConfig {
+        embed_dim: size("embed_dim"),
+        image: ImageConfig {
+            size: size("image_resolution"),
+            width,
+            heads,
+            family,
+        },
+        text: TextConfig {
+            context: 77,
+            vocab: 49408,
+            width: size("transformer_width"),
+            heads: size("transformer_heads"),
+            layers: size("transformer_layers"),
+        },
+        activation: Activation::QuickGelu,
+        mean: OPENAI_MEAN,
+        std: OPENAI_STD,
+    }
 }

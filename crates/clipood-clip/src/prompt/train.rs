@@ -1,0 +1,303 @@
+//! The training loop over cached features: SGD with momentum and weight decay, resumable after every epoch.
+
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{Int, Tensor, TensorData};
+use clipood_core::SplitMix64;
+
+use super::learner::PromptLearner;
+use super::loss::PromptLoss;
+use super::schedule::learning_rate;
+use crate::error::{ClipError, Result};
+use crate::text::TextTransformer;
+use crate::weights::tensor_to_vec;
+
+/// Cached features of the few-shot images: every image in `views` pre-drawn crops, all rows normalised.
+#[derive(Debug, Clone, Default)]
+pub struct PromptData {
+    /// `[images * views, dim]`, the views of an image side by side.
+    pub global: Vec<f32>,
+    /// `[images * views, patches, dim]`, empty when the loss needs none.
+    pub local: Vec<f32>,
+    /// One label an image, below the number of classes.
+    pub labels: Vec<u32>,
+    /// Views an image.
+    pub views: usize,
+    /// Patches a view.
+    pub patches: usize,
+    /// Width of a feature.
+    pub dim: usize,
+}
+
+/// Optimizer and schedule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainOptions {
+    /// Loss, and with it the method.
+    pub loss: PromptLoss,
+    /// Passes over the images.
+    pub epochs: usize,
+    /// Learning rate after the warm-up epoch.
+    pub lr: f64,
+    /// Learning rate of the first epoch.
+    pub warmup_lr: f64,
+    /// Momentum of the gradient.
+    pub momentum: f64,
+    /// L2 penalty, added to the gradient.
+    pub weight_decay: f64,
+    /// Images a step; a last short batch is dropped unless it is the only one.
+    pub batch_size: usize,
+    /// Seed of the initial context, the order and the choice of views.
+    pub seed: u64,
+}
+
+/// Where a training stands after a whole number of epochs; all that is needed to go on to the same numbers.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PromptState {
+    /// Row-major `[rows, width]`.
+    pub context: Vec<f32>,
+    /// Momentum buffer of the same shape; empty before the first step.
+    pub momentum: Vec<f32>,
+    /// Epochs done.
+    pub epoch: usize,
+    /// Steps done.
+    pub step: usize,
+}
+
+/// One epoch as the log shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EpochLog {
+    /// Epoch, from 0.
+    pub epoch: usize,
+    /// Steps done after it.
+    pub step: usize,
+    /// Mean loss of its steps.
+    pub loss: f64,
+    /// Share of training views that the global features classify right.
+    pub accuracy: f64,
+    /// Its learning rate.
+    pub lr: f64,
+}
+
+impl PromptData {
+    fn check(&self, uses_patches: bool) -> Result<()> {
+        let rows = self.labels.len() * self.views;
+        let wrong = |what, expected, found| {
+            Err(ClipError::Input {
+                what,
+                expected,
+                found,
+            })
+        };
+        if rows == 0 {
+            return Err(ClipError::Training("no training images".into()));
+        }
+        if self.global.len() != rows * self.dim {
+            return wrong(
+                "global training features",
+                rows * self.dim,
+                self.global.len(),
+            );
+        }
+        if uses_patches && self.local.len() != rows * self.patches * self.dim {
+            return wrong(
+                "local training features",
+                rows * self.patches * self.dim,
+                self.local.len(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// One SGD step on the context, as PyTorch's SGD without Nesterov does it.
+pub fn sgd(state: &mut PromptState, gradient: &[f32], lr: f64, momentum: f64, decay: f64) {
+    let first = state.momentum.is_empty();
+    if first {
+        state.momentum = vec![0.0; gradient.len()];
+    }
+    for ((value, buffer), g) in state
+        .context
+        .iter_mut()
+        .zip(&mut state.momentum)
+        .zip(gradient)
+    {
+        let g = g + decay as f32 * *value;
+        *buffer = if first {
+            g
+        } else {
+            momentum as f32 * *buffer + g
+        };
+        *value -= lr as f32 * *buffer;
+    }
+}
+
+/// Trains the context from `state` to the last epoch; `after_epoch` sees every epoch's log and state and may stop the
+/// training by returning false (the state it saw is where a later call goes on).
+///
+/// `text` must be frozen (`no_grad`), or gradients of the whole tower are computed in vain.
+///
+/// # Errors
+/// Data of the wrong size, a label beyond the classes, or a loss that is not finite (the step is named; the last state
+/// that `after_epoch` saw is good).
+pub fn train_prompt<B: AutodiffBackend>(
+    text: &TextTransformer<B>,
+    learner: &PromptLearner<B>,
+    data: &PromptData,
+    options: &TrainOptions,
+    mut state: PromptState,
+    device: &B::Device,
+    mut after_epoch: impl FnMut(&EpochLog, &PromptState) -> bool,
+) -> Result<PromptState> {
+    data.check(options.loss.uses_patches())?;
+    let rows = learner.context_rows();
+    if state.context.len() != rows * text.width() {
+        return Err(ClipError::Input {
+            what: "context values",
+            expected: rows * text.width(),
+            found: state.context.len(),
+        });
+    }
+    let images = data.labels.len();
+    let batch = options.batch_size.min(images).max(1);
+    while state.epoch < options.epochs {
+        let epoch = state.epoch;
+        let lr = learning_rate(epoch, options.epochs, options.lr, options.warmup_lr);
+        let mut rng = SplitMix64::keyed(options.seed, "prompt epoch", epoch as u64);
+        let mut order: Vec<usize> = (0..images).collect();
+        rng.shuffle(&mut order);
+        let (mut loss_sum, mut right, mut seen, mut steps) = (0f64, 0usize, 0usize, 0usize);
+        for chosen in order.chunks_exact(batch) {
+            let picked: Vec<usize> = chosen
+                .iter()
+                .map(|image| image * data.views + rng.below(data.views as u64) as usize)
+                .collect();
+            let labels: Vec<i32> = chosen.iter().map(|i| data.labels[*i] as i32).collect();
+            let step = batch_step(
+                text, learner, data, options, &state, &picked, &labels, device,
+            )?;
+            if !step.loss.is_finite() {
+                return Err(ClipError::Training(format!(
+                    "the loss of step {} (epoch {epoch}) is {}",
+                    state.step, step.loss
+                )));
+            }
+            sgd(
+                &mut state,
+                &step.gradient,
+                lr,
+                options.momentum,
+                options.weight_decay,
+            );
+            state.step += 1;
+            loss_sum += f64::from(step.loss);
+            right += step.right;
+            seen += batch;
+            steps += 1;
+        }
+        state.epoch += 1;
+        let log = EpochLog {
+            epoch,
+            step: state.step,
+            loss: loss_sum / steps as f64,
+            accuracy: right as f64 / seen as f64,
+            lr,
+        };
+        if !after_epoch(&log, &state) {
+            break;
+        }
+    }
+    Ok(state)
+}
+
+/// Loss, gradient of the context and hits of one batch.
+#[derive(Debug, Clone)]
+pub struct BatchStep {
+    /// Loss before the step.
+    pub loss: f32,
+    /// Gradient of the context, `[rows, width]`.
+    pub gradient: Vec<f32>,
+    /// Rows whose global feature is nearest to its own class.
+    pub right: usize,
+}
+
+/// Forward and backward pass over the rows `picked` of `data`, whose labels are `labels`.
+///
+/// # Errors
+/// A label beyond the classes, or a context of the wrong size.
+#[allow(clippy::too_many_arguments)]
+pub fn batch_step<B: AutodiffBackend>(
+    text: &TextTransformer<B>,
+    learner: &PromptLearner<B>,
+    data: &PromptData,
+    options: &TrainOptions,
+    state: &PromptState,
+    picked: &[usize],
+    labels: &[i32],
+    device: &B::Device,
+) -> Result<BatchStep> {
+    let n = picked.len();
+    let rows = learner.context_rows();
+    let context = Tensor::<B, 2>::from_data(
+        TensorData::new(state.context.clone(), [rows, text.width()]),
+        device,
+    )
+    .require_grad();
+    let features = learner.text_features(text, context.clone())?;
+    let classes = features.dims()[0];
+    if let Some(label) = labels.iter().find(|l| **l < 0 || **l as usize >= classes) {
+        return Err(ClipError::Training(format!(
+            "label {label} is outside the {classes} classes"
+        )));
+    }
+    let global = Tensor::from_data(
+        TensorData::new(rows_of(&data.global, picked, data.dim), [n, data.dim]),
+        device,
+    );
+    let local = options.loss.uses_patches().then(|| {
+        let size = data.patches * data.dim;
+        Tensor::from_data(
+            TensorData::new(
+                rows_of(&data.local, picked, size),
+                [n, data.patches, data.dim],
+            ),
+            device,
+        )
+    });
+    let label_tensor =
+        Tensor::<B, 1, Int>::from_data(TensorData::new(labels.to_vec(), [n]), device);
+    let step = options.loss.step(features, global, local, label_tensor);
+    let loss = tensor_to_vec(step.loss.clone())[0];
+    let logits = tensor_to_vec(step.logits);
+    let right = logits
+        .chunks_exact(classes)
+        .zip(labels)
+        .filter(|(row, label)| argmax(row) == **label as usize)
+        .count();
+    let grads = step.loss.backward();
+    let gradient = context
+        .grad(&grads)
+        .map(tensor_to_vec)
+        .ok_or_else(|| ClipError::Training("the loss does not depend on the context".into()))?;
+    Ok(BatchStep {
+        loss,
+        gradient,
+        right,
+    })
+}
+
+fn rows_of(values: &[f32], picked: &[usize], size: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(picked.len() * size);
+    for row in picked {
+        out.extend_from_slice(&values[row * size..(row + 1) * size]);
+    }
+    out
+}
+
+fn argmax(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, v) in row.iter().enumerate() {
+        if *v > row[best] {
+            best = i;
+        }
+    }
+    best
+}
