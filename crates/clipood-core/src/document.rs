@@ -72,7 +72,8 @@ fn translate(
     document: &DeTable<'_>,
     place: impl Fn(Option<usize>) -> Place,
 ) -> CoreError {
-    let offset = span.map(|span| span.start);
+    // The document itself has an empty span: what it lacks stands on no line.
+    let offset = span.filter(|span| !span.is_empty()).map(|span| span.start);
     let path = offset.map_or_else(String::new, |offset| path_at(document, offset));
     let place = place(offset);
     let words = quoted_words(message);

@@ -1,0 +1,191 @@
+//! Dataset manifests: what is read, and the mistakes people make.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+use std::path::Path;
+
+use clipood_core::{DatasetManifest, Layout, Role};
+use proptest::prelude::*;
+
+const FULL: &str = r#"name = "pets"
+role = "id"
+layout = "image-folder"
+root = "/data/pets"
+train_fraction = 0.5
+include = ["cats", "big_dogs"]
+nested = true
+expected_images = 100
+generator = "demo"
+
+[splits]
+test = "images/all"
+val = "val"
+
+[class_names]
+cats = "cat"
+"#;
+
+fn message(toml: &str) -> String {
+    DatasetManifest::parse(toml, "m.toml")
+        .unwrap_err()
+        .to_string()
+}
+
+fn broken(from: &str, to: &str) -> String {
+    assert!(FULL.contains(from), "{from}");
+    message(&FULL.replacen(from, to, 1))
+}
+
+#[test]
+fn every_key_is_read() {
+    let manifest = DatasetManifest::parse(FULL, "m.toml").unwrap();
+    assert_eq!(
+        (manifest.role, manifest.layout),
+        (Role::Id, Layout::ImageFolder)
+    );
+    assert_eq!(manifest.root, Path::new("/data/pets"));
+    assert_eq!(manifest.splits["test"], Path::new("images/all"));
+    assert_eq!(
+        (manifest.train_fraction, manifest.nested),
+        (Some(0.5), true)
+    );
+    assert_eq!(manifest.include, ["cats", "big_dogs"]);
+    assert_eq!(manifest.expected_images, Some(100));
+    assert_eq!(manifest.generator.as_deref(), Some("demo"));
+    assert_eq!(manifest.class_name("cats"), "cat");
+    assert_eq!(manifest.class_name("big_dogs"), "big dogs");
+    let json = serde_json::to_string(&manifest).unwrap();
+    assert_eq!(
+        serde_json::from_str::<DatasetManifest>(&json).unwrap(),
+        manifest
+    );
+}
+
+#[test]
+fn mistakes_name_line_key_and_what_is_allowed() {
+    let cases = [
+        (
+            "root =",
+            "rot =",
+            "m.toml:4: unknown key `rot`; did you mean `root`?",
+        ),
+        (
+            "layout = \"image-folder\"\n",
+            "",
+            "m.toml: missing key `layout`",
+        ),
+        (
+            "\"pets\"",
+            "\"pe ts\"",
+            "m.toml:1: key `name`: found `pe ts`",
+        ),
+        (
+            "\"id\"",
+            "\"oood\"",
+            "m.toml:2: key `role`: found `oood`; did you mean `ood`? valid: `id`, `ood`",
+        ),
+        (
+            "\"id\"",
+            "\"ood\"",
+            "m.toml:5: key `train_fraction`: found with role `ood`",
+        ),
+        (
+            "\"image-folder\"",
+            "\"imagefolder\"",
+            "m.toml:3: key `layout`: found `imagefolder`; did you mean `image-folder`?",
+        ),
+        (
+            "\"/data/pets\"",
+            "\"\"",
+            "m.toml:4: key `root`: found an empty path",
+        ),
+        (
+            "= 0.5",
+            "= 0",
+            "m.toml:5: key `train_fraction`: found 0, allowed: above 0 and below 1",
+        ),
+        (
+            "= 0.5",
+            "= nan",
+            "m.toml:5: key `train_fraction`: found NaN",
+        ),
+        (
+            "\"big_dogs\"",
+            "\"cats\"",
+            "m.toml:6: key `include`: found `cats` twice",
+        ),
+        (
+            "\"big_dogs\"",
+            "\"a/b\"",
+            "m.toml:6: key `include`: found `a/b`, allowed: the name of a folder",
+        ),
+        ("= 100", "= 0", "m.toml:8: key `expected_images`: found 0"),
+        (
+            "\"demo\"",
+            "\"dmeo\"",
+            "m.toml:9: key `generator`: found `dmeo`; did you mean `demo`? valid: `demo`",
+        ),
+        (
+            "test =",
+            "tets =",
+            "m.toml:12: key `splits.tets`: no such split; did you mean `test`?",
+        ),
+        (
+            "test = \"images/all\"\n",
+            "",
+            "m.toml:11: key `splits`: found no `test`",
+        ),
+        (
+            "\"images/all\"",
+            "\"../all\"",
+            "m.toml:12: key `splits.test`: found `../all`",
+        ),
+        (
+            "\"images/all\"",
+            "\"/all\"",
+            "m.toml:12: key `splits.test`: found `/all`",
+        ),
+        (
+            "\"images/all\"",
+            "\"val/\"",
+            "m.toml:13: key `splits.val`: found the folder of split `test`",
+        ),
+        (
+            "val =",
+            "train =",
+            "m.toml:5: key `train_fraction`: found beside `splits.train`",
+        ),
+        (
+            "cats = \"cat\"",
+            "cast = \"cat\"",
+            "m.toml:16: key `class_names.cast`: not among the folders of `include`; did you mean `cats`?",
+        ),
+        (
+            "cats = \"cat\"",
+            "cats = \" \"",
+            "m.toml:16: key `class_names.cats`: found an empty name",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        let found = broken(from, to);
+        assert!(found.starts_with(expected), "{found}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn mutated_text_never_panics_and_is_placed(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..6, "[ -~\\n\\[\\]=\"#.é\\x00]{0,4}"), 1..6),
+    ) {
+        let mut characters: Vec<char> = FULL.chars().collect();
+        for (at, cut, insert) in edits {
+            let start = at.index(characters.len() + 1);
+            let end = (start + cut).min(characters.len());
+            characters.splice(start..end, insert.chars());
+        }
+        let text: String = characters.into_iter().collect();
+        if let Err(error) = DatasetManifest::parse(&text, "m.toml") {
+            prop_assert!(error.to_string().starts_with("m.toml"), "{}", error);
+        }
+    }
+}
