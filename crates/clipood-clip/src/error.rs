@@ -77,6 +77,9 @@ pub enum ClipError {
         /// Values found.
         found: usize,
     },
+    /// A device that this build or machine does not have.
+    #[error("{0}")]
+    Device(String),
     /// A text does not fit the context.
     #[error("text does not fit: {0}")]
     Text(String),
