@@ -120,7 +120,7 @@ pub enum Error {
     Json {
         /// The object.
         path: String,
-        /// What it should have been: `commit record`, `claim` or `run file`.
+        /// What it should have been: `commit record` or `run file`.
         what: &'static str,
         /// The parser's error.
         #[source]

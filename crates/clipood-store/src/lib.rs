@@ -42,6 +42,7 @@
 
 mod error;
 mod local;
+mod part;
 mod passes;
 pub mod protocol;
 mod record;
@@ -50,8 +51,9 @@ mod run;
 mod store;
 
 pub use error::{Error, Result};
+pub use part::{CommitOutcome, Committed, FooterReader, Part, PartFooter, PartState};
 pub use passes::{Pass, Passes, Share, Turn, passes};
-pub use protocol::{CommitOutcome, Committed, FooterReader, Ledger, Part, PartFooter, PartState};
+pub use protocol::Ledger;
 pub use record::{CommitRecord, FORMAT_VERSION, Unit};
 pub use retry::RetryPolicy;
 pub use run::{Difference, Run, differences};

@@ -13,8 +13,9 @@
 //!
 //! # Why it is right
 //! *At most one part.* All attempts at a unit write the same name, and the store lets one of them create it. There is no
-//! partial file to be seen: a remote PUT is atomic, and a local write is staged and hard-linked. So a table's directory
-//! holds each unit once or not at all, at every moment, for every reader.
+//! partial file to be seen: a remote PUT is atomic, and a local write is staged and hard-linked. So a table
+//! holds each unit once or not at all, at every moment, for every reader of its parts' names. (A reader that takes every
+//! file of a local directory, whatever its ending, can meet a staging file until the sweep.)
 //!
 //! *A record never lies.* It is written after its part exists, describes the bytes that stand in the store (not those the
 //! writer brought, if another was faster), and parts do not change afterwards.
@@ -54,100 +55,12 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::part::{CommitOutcome, Committed, FooterReader, Part, PartState};
 use crate::record::{
     Claim, CommitRecord, FORMAT_VERSION, Unit, decode_name, encode_name, nonce, record_stem,
     to_json,
 };
 use crate::store::{Created, Store};
-
-/// What a part's footer says about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartFooter {
-    /// The fingerprint of the unit that made the part.
-    pub fingerprint: String,
-    /// Rows in the part.
-    pub rows: u64,
-    /// Rows put into quarantine by the unit, listed in the footer.
-    pub quarantined: u64,
-}
-
-/// Reads the footer of a part from its bytes; `None` if they are no whole part.
-pub type FooterReader<'a> = &'a dyn Fn(&Bytes) -> Option<PartFooter>;
-
-/// A finished part, not yet published.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// Where it goes, relative to the ledger's store; a function of the unit alone.
-    pub path: String,
-    /// The whole file, footer included.
-    pub bytes: Bytes,
-    /// What else the record shall say.
-    pub extra: BTreeMap<String, Value>,
-}
-
-/// What became of a commit. In every case the unit is done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum CommitOutcome {
-    /// Our part (or none) and our record stand.
-    Committed(CommitRecord),
-    /// Another worker's record stands, over the very bytes we brought.
-    AlreadyCommitted(CommitRecord),
-    /// Another part of the same fingerprint was there first and stays; ours is dropped.
-    LostRace {
-        /// The record that stands, about the published part.
-        record: CommitRecord,
-        /// The published part, so that the loser can compare rows within tolerance.
-        published: Bytes,
-    },
-}
-
-impl CommitOutcome {
-    /// The record that stands for the unit.
-    pub fn record(&self) -> &CommitRecord {
-        match self {
-            Self::Committed(record)
-            | Self::AlreadyCommitted(record)
-            | Self::LostRace { record, .. } => record,
-        }
-    }
-}
-
-/// The part behind a record, as [`Ledger::check_part`] found it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PartState {
-    /// The part has the recorded bytes, or the record is of a unit without a part.
-    Whole,
-    /// There is no such object.
-    Missing,
-    /// The object's size or BLAKE3 differs from the record.
-    Changed,
-}
-
-/// Which units of a stage are done, from the names of the records alone.
-#[derive(Clone, Debug, Default)]
-pub struct Committed {
-    stems: HashSet<String>,
-}
-
-impl Committed {
-    /// Whether the unit is done with its present fingerprint.
-    ///
-    /// # Errors
-    /// [`Error::InvalidName`].
-    pub fn contains(&self, unit: &Unit) -> Result<bool> {
-        Ok(self.stems.contains(&record_stem(unit)?))
-    }
-
-    /// Number of commit records.
-    pub fn len(&self) -> usize {
-        self.stems.len()
-    }
-
-    /// Whether there is no record.
-    pub fn is_empty(&self) -> bool {
-        self.stems.is_empty()
-    }
-}
 
 /// Commits and claims of the units whose parts lie in one store, kept in one directory of it.
 ///
@@ -189,7 +102,7 @@ impl Ledger {
     pub fn quarantine_path(&self, stage: &str, key: &str) -> Result<String> {
         let stage = encode_name("stage", stage)?;
         let key = encode_name("unit", key)?;
-        Ok(format!("{}/quarantine/{stage}-{key}.parquet", self.dir))
+        Ok(format!("{}/quarantine/{stage}@{key}.parquet", self.dir))
     }
 
     /// Says that this worker starts the unit, and whether it should: `false` if another worker has claimed it.
@@ -197,7 +110,7 @@ impl Ledger {
     /// A claim by a worker of the same name is ours from before a restart.
     ///
     /// # Errors
-    /// [`Error::InvalidName`], [`Error::Json`] or [`Error::Version`] for an unreadable claim, and the store's errors.
+    /// [`Error::InvalidName`] and the store's errors.
     pub fn claim(&self, stage: &str, key: &str) -> Result<bool> {
         let path = format!("{}/{}.json", self.claims(stage)?, encode_name("unit", key)?);
         let ours = Claim {
@@ -208,8 +121,9 @@ impl Ledger {
         match self.store.create(&path, to_json(&path, "claim", &ours)?)? {
             Created::New | Created::Identical => Ok(true),
             Created::Existed(found) => {
-                let theirs = Claim::parse(&self.store.display(&path), &found)?;
-                Ok(theirs.worker == self.worker)
+                // A claim that cannot be read is somebody's all the same.
+                let theirs = serde_json::from_slice::<Claim>(&found);
+                Ok(theirs.is_ok_and(|claim| claim.worker == self.worker))
             }
         }
     }
@@ -232,14 +146,14 @@ impl Ledger {
     /// [`Error::InvalidName`] and the store's errors.
     pub fn committed(&self, stage: &str) -> Result<Committed> {
         let names = self.store.names(&self.commits(stage)?)?;
-        let stems = names.into_iter().filter_map(|mut name| {
-            let stem = name.strip_suffix(".json")?.len();
-            name.truncate(stem);
-            Some(name)
-        });
-        Ok(Committed {
-            stems: stems.collect(),
-        })
+        let mut stems = HashSet::with_capacity(names.len());
+        for mut name in names {
+            if let Some(stem) = name.strip_suffix(".json") {
+                name.truncate(stem.len());
+                stems.insert(name);
+            }
+        }
+        Ok(Committed { stems })
     }
 
     /// Whether the unit is done with its present fingerprint, by one look-up.

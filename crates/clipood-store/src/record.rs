@@ -92,17 +92,6 @@ pub(crate) struct Claim {
     pub nonce: String,
 }
 
-impl Claim {
-    pub fn parse(path: &str, bytes: &Bytes) -> Result<Self> {
-        check_version(path, "claim", bytes)?;
-        serde_json::from_slice(bytes).map_err(|source| Error::Json {
-            path: path.to_owned(),
-            what: "claim",
-            source,
-        })
-    }
-}
-
 /// Fails if the file says it is of a newer format, before its fields are looked at.
 pub(crate) fn check_version(path: &str, what: &'static str, bytes: &Bytes) -> Result<()> {
     #[derive(Deserialize)]
@@ -142,14 +131,14 @@ pub(crate) fn nonce() -> Result<String> {
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A stage or unit as a file name: everything but ASCII letters, digits and `-_=,+@.` becomes `~XX` byte by byte, and so
+/// A stage or unit as a file name: everything but ASCII letters, digits and `-_=,.` becomes `~XX` byte by byte, and so
 /// does a leading `.`.
 ///
 /// Percent signs would do, but tools in between decode them, some twice.
 pub(crate) fn encode_name(what: &'static str, name: &str) -> Result<String> {
     let mut encoded = String::with_capacity(name.len());
     for (index, byte) in name.bytes().enumerate() {
-        let plain = byte.is_ascii_alphanumeric() || b"-_=,+@".contains(&byte);
+        let plain = byte.is_ascii_alphanumeric() || b"-_=,".contains(&byte);
         if plain || (byte == b'.' && index > 0) {
             encoded.push(char::from(byte));
         } else {
@@ -250,7 +239,7 @@ mod tests {
         fn names_round_trip(name in "\\PC{1,40}|[ -~]{1,60}") {
             prop_assume!(encode_name("unit", &name).is_ok());
             let encoded = encode_name("unit", &name).unwrap();
-            prop_assert!(encoded.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=,+@.~".contains(&b)));
+            prop_assert!(encoded.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=,.~".contains(&b)));
             prop_assert_eq!(decode_name(&encoded), Some(name));
         }
     }

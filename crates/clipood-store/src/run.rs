@@ -65,7 +65,7 @@ impl fmt::Display for Difference {
 /// run.json                                   the configuration, created once
 /// _run/commits/<stage>/<unit>.<digits>.json  one record a unit
 /// _run/claims/<stage>/<unit>.json            hints: somebody started this
-/// _run/quarantine/<stage>-<unit>.parquet     rows that could not be used, written by the stages
+/// _run/quarantine/<stage>@<unit>.parquet     rows that could not be used, written by the stages
 /// ```
 #[derive(Clone, Debug)]
 pub struct Run {

@@ -179,7 +179,7 @@ impl Store {
     /// # Errors
     /// [`Error::InvalidPath`] and the store's errors.
     pub fn get(&self, path: &str) -> Result<Option<Bytes>> {
-        let key = self.key(path)?;
+        let key = self.object_key(path)?;
         self.block_on(self.read(path, &key))?
     }
 
@@ -190,7 +190,7 @@ impl Store {
     pub fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Bytes>>> {
         let keys = paths
             .iter()
-            .map(|path| self.key(path))
+            .map(|path| self.object_key(path))
             .collect::<Result<Vec<_>>>()?;
         let reads = paths
             .iter()
@@ -208,7 +208,7 @@ impl Store {
     /// # Errors
     /// [`Error::Range`] if the range is reversed or reaches past the end, [`Error::InvalidPath`], the store's errors.
     pub fn get_range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
-        let key = self.key(path)?;
+        let key = self.object_key(path)?;
         let Some(size) = self.size(path)? else {
             return Ok(None);
         };
@@ -235,7 +235,7 @@ impl Store {
     /// # Errors
     /// [`Error::InvalidPath`] and the store's errors.
     pub fn size(&self, path: &str) -> Result<Option<u64>> {
-        let key = self.key(path)?;
+        let key = self.object_key(path)?;
         let head = self.block_on(self.retry.run(|| self.objects.head(&key)))?;
         Ok(self.found("look up", path, head)?.map(|meta| meta.size))
     }
@@ -350,7 +350,7 @@ impl Store {
     /// # Errors
     /// [`Error::InvalidPath`], [`Error::Denied`], the store's errors.
     pub fn delete(&self, path: &str) -> Result<()> {
-        let key = self.key(path)?;
+        let key = self.object_key(path)?;
         let deleted = self.block_on(self.retry.run(|| self.objects.delete(&key)))?;
         self.found("delete", path, deleted).map(|_| ())
     }
@@ -388,7 +388,7 @@ impl Store {
         bytes: &Bytes,
         mode: PutMode,
     ) -> Result<Result<(), AlreadyThere>> {
-        let key = self.key(path)?;
+        let key = self.object_key(path)?;
         let put = self.retry.run(|| {
             let payload = PutPayload::from_bytes(bytes.clone());
             self.objects
@@ -430,17 +430,26 @@ impl Store {
         operation(action, self.display(path), 1, error)
     }
 
-    fn key(&self, path: &str) -> Result<Path> {
-        let bad = |reason: String| Error::InvalidPath {
-            path: path.to_owned(),
-            reason,
-        };
-        let relative = Path::parse(path).map_err(|error| bad(error.to_string()))?;
-        let staging = relative.filename().is_some_and(local::is_staging_name);
-        if self.directory.is_some() && staging {
-            let reason = "names that end in # and digits stage unfinished writes on local disk";
-            return Err(bad(reason.to_owned()));
+    /// The full key of an object, which local disks do not let be called like a staging file.
+    fn object_key(&self, path: &str) -> Result<Path> {
+        let key = self.key(path)?;
+        let name = key.filename().unwrap_or_default();
+        if self.directory.is_some() && local::is_staging_name(name) {
+            return Err(Error::InvalidPath {
+                path: path.to_owned(),
+                reason: "on local disk, names that end in # and digits stage unfinished writes"
+                    .to_owned(),
+            });
         }
+        Ok(key)
+    }
+
+    /// The full key of an object or a prefix.
+    fn key(&self, path: &str) -> Result<Path> {
+        let relative = Path::parse(path).map_err(|error| Error::InvalidPath {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
         Ok(Path::from_iter(self.prefix.parts().chain(relative.parts())))
     }
 
