@@ -1,0 +1,222 @@
+//! Mahalanobis distance to class means, and relative to one background Gaussian.
+//!
+//! Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks", NeurIPS
+//! 2018, as in OpenOOD: `- min_k (f - mu_k)^T P (f - mu_k)` for unit features `f` `[dim]`, class means `mu_k` of the shots,
+//! and `P` the inverse of their tied within-class covariance (divided by n). Relative: Ren et al., "A Simple Fix to
+//! Mahalanobis Distance for Improving Near-OOD Detection", 2021: less the distance under the mean and covariance of all
+//! shots. Ledoit-Wolf: Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004.
+//!
+//! Fitted on the shots and their labels: `n dim^2` multiplications and one eigendecomposition. Few shots span less than the
+//! feature space; the empirical covariance is then inverted on its range alone (as scikit-learn's pseudo-inverse), and the
+//! detector notes its rank. Cost an image: `rank * dim + rank * classes`.
+//!
+//! Features are centred before they are whitened: CLIP's share a long common mean, which would eat f32's digits.
+
+use super::shots::{ClassMeans, Prepared, class_means};
+use crate::bank::Bank;
+use crate::error::OodError;
+use crate::kernels;
+use crate::kind::Covariance;
+use crate::linalg;
+use crate::score::Block;
+use serde::{Deserialize, Serialize};
+
+/// Whitened class means.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Mahalanobis {
+    /// Rows `v / sqrt(lambda)` over the kept eigenpairs, `[rank, dim]`, centred on the mean of all shots.
+    whitening: Bank,
+    /// Whitened means of the classes with shots, `[present, rank]`.
+    means: Bank,
+}
+
+/// Class distance and background distance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct RelativeMahalanobis {
+    classes: Mahalanobis,
+    /// Whitening of the covariance of all shots, centred on their mean.
+    background: Bank,
+}
+
+impl Mahalanobis {
+    pub(super) fn fit(
+        data: &Prepared<'_>,
+        covariance: Covariance,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, OodError> {
+        let (shots, labels) = data.labelled()?;
+        let dim = data.dim();
+        let ClassMeans {
+            means,
+            row_of,
+            present,
+        } = class_means(rows(&shots, dim), dim, labels, data.classes());
+        data.note_absent(present, notes);
+        // Every label has a mean, since it has at least the shot that carries it.
+        let mean_of = |row: usize| {
+            let at = row_of[labels[row] as usize].unwrap_or(0);
+            &means[at * dim..(at + 1) * dim]
+        };
+        let mut matrix = linalg::second_moment(&shots, dim, mean_of);
+        if covariance == Covariance::LedoitWolf {
+            shrink(&mut matrix, &shots, dim, mean_of);
+        }
+        let center = mean(&shots, dim);
+        let whitening = whiten(data, &matrix, "within-class covariance", notes)?;
+        let rank = whitening.len() / dim;
+        let mut whitened = Vec::with_capacity(present * rank);
+        for mean in means.chunks_exact(dim) {
+            let centered: Vec<f64> = mean.iter().zip(&center).map(|(m, c)| m - c).collect();
+            whitened.extend(
+                whitening
+                    .chunks_exact(dim)
+                    .map(|row| kernels::dot(row, &centered) as f32),
+            );
+        }
+        Ok(Self {
+            whitening: Bank::centered(to_f32(&whitening), to_f32(&center)),
+            means: Bank::new(whitened, rank),
+        })
+    }
+
+    pub(super) fn bank(&self) -> &Bank {
+        &self.whitening
+    }
+
+    pub(super) fn is_consistent(&self) -> bool {
+        self.means.dim() == self.whitening.rows() && self.means.rows() > 0
+    }
+
+    /// Squared distance to the nearest class mean, from whitened features `[rows, rank]`.
+    fn distances(&self, whitened: &[f32]) -> Vec<f64> {
+        let (mut products, mut scratch) = (Vec::new(), Vec::new());
+        self.means.multiply(whitened, &mut scratch, &mut products);
+        let lengths: Vec<f32> = (0..self.means.rows())
+            .map(|k| 0.5 * kernels::sum_of_squares(self.means.row(k)) as f32)
+            .collect();
+        products
+            .chunks_exact_mut(self.means.rows())
+            .zip(whitened.chunks_exact(self.means.dim()))
+            .map(|(products, f)| {
+                // The nearest mean has the largest f . m - |m|^2 / 2; its distance is taken without cancellation.
+                products.iter_mut().zip(&lengths).for_each(|(p, l)| *p -= l);
+                let (nearest, _) = kernels::argmax(products);
+                kernels::squared_distance(f, self.means.row(nearest))
+            })
+            .collect()
+    }
+
+    pub(super) fn score(&self, block: &Block<'_>) -> Vec<f32> {
+        let distances = self.distances(block.product(0));
+        distances.into_iter().map(|d| -d as f32).collect()
+    }
+}
+
+impl RelativeMahalanobis {
+    pub(super) fn fit(data: &Prepared<'_>, notes: &mut Vec<String>) -> Result<Self, OodError> {
+        let classes = Mahalanobis::fit(data, Covariance::Empirical, notes)?;
+        let shots = data.shots()?;
+        let dim = data.dim();
+        let center = mean(&shots, dim);
+        let matrix = linalg::second_moment(&shots, dim, |_| &center);
+        let whitening = whiten(data, &matrix, "covariance of all shots", notes)?;
+        Ok(Self {
+            classes,
+            background: Bank::centered(to_f32(&whitening), to_f32(&center)),
+        })
+    }
+
+    pub(super) fn banks(&self) -> [&Bank; 2] {
+        [self.classes.bank(), &self.background]
+    }
+
+    pub(super) fn is_consistent(&self) -> bool {
+        self.classes.is_consistent() && self.background.rows() > 0
+    }
+
+    pub(super) fn score(&self, block: &Block<'_>) -> Vec<f32> {
+        let classes = self.classes.distances(block.product(0));
+        let background = block.product(1).chunks_exact(self.background.rows());
+        classes
+            .into_iter()
+            .zip(background)
+            .map(|(class, row)| (kernels::sum_of_squares(row) - class) as f32)
+            .collect()
+    }
+}
+
+fn rows(data: &[f32], dim: usize) -> impl Iterator<Item = impl Iterator<Item = f64>> {
+    data.chunks_exact(dim)
+        .map(|row| row.iter().map(|&x| f64::from(x)))
+}
+
+fn to_f32(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&x| x as f32).collect()
+}
+
+/// Mean over all rows.
+fn mean(data: &[f32], dim: usize) -> Vec<f64> {
+    let n = (data.len() / dim) as f64;
+    let mut mean = vec![0.0; dim];
+    for row in rows(data, dim) {
+        mean.iter_mut().zip(row).for_each(|(m, x)| *m += x / n);
+    }
+    mean
+}
+
+/// Rows `v / sqrt(lambda)` of a covariance, over the eigenvalues that are not rounding of zero, `[rank, dim]`.
+fn whiten(
+    data: &Prepared<'_>,
+    matrix: &[f64],
+    what: &str,
+    notes: &mut Vec<String>,
+) -> Result<Vec<f64>, OodError> {
+    let dim = data.dim();
+    let (values, vectors) = linalg::symmetric_eigen(&data.spec.name(), matrix, dim)?;
+    let largest = values.last().copied().unwrap_or(0.0);
+    // Unit rows that agree in every digit still leave a mean rounded to about 1e-16.
+    if largest < 1e-24 {
+        return Err(data.problem(format!(
+            "the {what} is zero; at least one class needs two different shots"
+        )));
+    }
+    let cutoff = largest * dim as f64 * f64::EPSILON * 16.0;
+    let mut out = Vec::with_capacity(matrix.len());
+    for (value, vector) in values.iter().zip(vectors.chunks_exact(dim)) {
+        if *value > cutoff {
+            let factor = 1.0 / value.sqrt();
+            out.extend(vector.iter().map(|v| v * factor));
+        }
+    }
+    let rank = out.len() / dim;
+    if rank < dim {
+        notes.push(format!(
+            "the {what} has rank {rank} of {dim}; its pseudo-inverse ignores the rest"
+        ));
+    }
+    Ok(out)
+}
+
+/// Ledoit and Wolf's shrinkage of a second moment towards `trace / dim` times the identity, in place.
+fn shrink<'m>(matrix: &mut [f64], shots: &[f32], dim: usize, mean_of: impl Fn(usize) -> &'m [f64]) {
+    let n = (shots.len() / dim) as f64;
+    let p = dim as f64;
+    let mu = matrix.iter().step_by(dim + 1).sum::<f64>() / p;
+    let squares: f64 = kernels::dot(matrix, matrix);
+    let fourth: f64 = rows(shots, dim)
+        .enumerate()
+        .map(|(i, row)| {
+            let length: f64 = row.zip(mean_of(i)).map(|(x, m)| (x - m) * (x - m)).sum();
+            length * length
+        })
+        .sum();
+    // Mean squared distance of the moment from mu I, and the part of it that sampling explains.
+    let delta = (squares - p * mu * mu) / p;
+    let beta = ((fourth / n - squares) / (p * n)).min(delta);
+    let shrinkage = if beta > 0.0 { beta / delta } else { 0.0 };
+    matrix.iter_mut().for_each(|x| *x *= 1.0 - shrinkage);
+    matrix
+        .iter_mut()
+        .step_by(dim + 1)
+        .for_each(|x| *x += shrinkage * mu);
+}

@@ -1,0 +1,99 @@
+//! Divergence from the nearest class pattern: the visual half of dual-pattern matching.
+//!
+//! After Zhang et al., "Vision-Language Dual-Pattern Matching for Out-of-Distribution Detection", ECCV 2024, in the form
+//! of the dual-pattern repository: `- min_k KL(m_k || q)`, `q = softmax(c / t)` `[classes]`, `m_k` the mean of q over the
+//! shots of class k, t = 0.1. (The paper's own code takes KL(q || m_k) at t = 1.)
+//!
+//! Fitted on the shots, their labels and the class texts. `KL(m || q) = sum m log m - m . log q`, and
+//! `m . log q = (m T) . f / t - logsumexp(c / t)` since m sums to 1: the patterns are folded into the texts `T` once, `[K, dim]`,
+//! so an image costs `K * dim` multiplications instead of `K * classes`. Classes without shots have no pattern.
+
+use super::shots::{Prepared, class_means};
+use crate::bank::Bank;
+use crate::error::OodError;
+use crate::kernels;
+use crate::linalg;
+use crate::score::Block;
+use serde::{Deserialize, Serialize};
+
+/// Class patterns, folded into the texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct MinKl {
+    /// `m T`, `[present, dim]`.
+    patterns: Bank,
+    /// `sum m log m` of each pattern.
+    neg_entropies: Vec<f64>,
+    t: f64,
+}
+
+impl MinKl {
+    pub(super) fn fit(
+        data: &Prepared<'_>,
+        t: f64,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, OodError> {
+        let (shots, labels) = data.labelled()?;
+        let (dim, classes) = (data.dim(), data.classes());
+        let text = Bank::new(data.text()?, dim);
+        let (mut cosines, mut scratch) = (Vec::new(), Vec::new());
+        // Chunks bound the memory by the classes, not by the shots.
+        let rows = shots.chunks(256 * dim).flat_map(|chunk| {
+            text.multiply(chunk, &mut scratch, &mut cosines);
+            let softmax = |row: &[f32]| {
+                let max = f64::from(kernels::argmax(row).1);
+                let mut q = vec![0.0; classes];
+                let sum = kernels::exp_scaled(row, 1.0 / t, max, &mut q);
+                q.iter_mut().for_each(|x| *x /= sum);
+                q
+            };
+            let rows: Vec<Vec<f64>> = cosines.chunks_exact(classes).map(softmax).collect();
+            rows
+        });
+        let means = class_means(rows, classes, labels, classes);
+        data.note_absent(means.present, notes);
+        let neg_entropies = means
+            .means
+            .chunks_exact(classes)
+            .map(|m| {
+                m.iter()
+                    .map(|&p| if p > 0.0 { p * p.ln() } else { 0.0 })
+                    .sum()
+            })
+            .collect();
+        let mut folded = vec![0.0; means.present * dim];
+        let text: Vec<f64> = text.data().iter().map(|&x| f64::from(x)).collect();
+        let transposed: Vec<f64> = (0..classes)
+            .flat_map(|j| means.means.iter().skip(j).step_by(classes).copied())
+            .collect();
+        linalg::accumulate_transposed(&transposed, &text, classes, &mut folded);
+        Ok(Self {
+            patterns: Bank::new(folded.into_iter().map(|x| x as f32).collect(), dim),
+            neg_entropies,
+            t,
+        })
+    }
+
+    pub(super) fn bank(&self) -> &Bank {
+        &self.patterns
+    }
+
+    pub(super) fn is_consistent(&self) -> bool {
+        !self.neg_entropies.is_empty() && self.neg_entropies.len() == self.patterns.rows()
+    }
+
+    pub(super) fn score(&self, block: &Block<'_>) -> Vec<f32> {
+        block
+            .product(0)
+            .chunks_exact(self.neg_entropies.len())
+            .zip(block.log_sums(1.0 / self.t))
+            .map(|(products, log_sum)| {
+                let nearest = products
+                    .iter()
+                    .zip(&self.neg_entropies)
+                    .map(|(&p, entropy)| entropy - f64::from(p) / self.t)
+                    .fold(f64::INFINITY, f64::min);
+                -(nearest + log_sum) as f32
+            })
+            .collect()
+    }
+}

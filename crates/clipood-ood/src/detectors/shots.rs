@@ -1,0 +1,165 @@
+//! What detectors are fitted on, checked once: unit rows, labels, class means.
+
+use crate::error::OodError;
+use crate::matrix::Matrix;
+use crate::spec::DetectorSpec;
+
+/// Arrays for [`fit`](crate::fit). Features are raw; rows are divided by their lengths inside.
+#[derive(Debug, Clone, Copy)]
+pub struct FitInputs<'a> {
+    /// Text features of the classes, `[classes, dim]`.
+    pub text: Matrix<'a>,
+    /// Text features of negative labels, `[negatives, dim]`.
+    pub negative_text: Option<Matrix<'a>>,
+    /// Image features of the in-distribution shots, `[n, dim]`.
+    pub train: Option<Matrix<'a>>,
+    /// Class of each shot, a row of `text`.
+    pub train_labels: Option<&'a [u32]>,
+}
+
+/// Fit inputs together with the detector that reads them, for its errors.
+pub(super) struct Prepared<'a> {
+    pub(super) spec: &'a DetectorSpec,
+    pub(super) inputs: &'a FitInputs<'a>,
+}
+
+/// Class means in f64 of the classes that have shots.
+pub(super) struct ClassMeans {
+    /// `[present, dim]`
+    pub(super) means: Vec<f64>,
+    /// Row of `means` for each class; classes without shots have none.
+    pub(super) row_of: Vec<Option<usize>>,
+    /// Number of classes with shots.
+    pub(super) present: usize,
+}
+
+impl<'a> Prepared<'a> {
+    pub(super) fn dim(&self) -> usize {
+        self.inputs.text.cols()
+    }
+
+    pub(super) fn classes(&self) -> usize {
+        self.inputs.text.rows()
+    }
+
+    pub(super) fn problem(&self, problem: String) -> OodError {
+        OodError::Detector {
+            detector: self.spec.name(),
+            problem,
+        }
+    }
+
+    /// Unit text features, `[classes, dim]`.
+    pub(super) fn text(&self) -> Result<Vec<f32>, OodError> {
+        self.inputs.text.normalized()
+    }
+
+    /// Unit rows of the shots, `[n, dim]`, n at least 1.
+    pub(super) fn shots(&self) -> Result<Vec<f32>, OodError> {
+        self.rows(self.inputs.train, "train")
+    }
+
+    /// Unit rows of the negative texts, `[negatives, dim]`, at least 1.
+    pub(super) fn negatives(&self) -> Result<Vec<f32>, OodError> {
+        self.rows(self.inputs.negative_text, "negative_text")
+    }
+
+    fn rows(
+        &self,
+        matrix: Option<Matrix<'_>>,
+        missing: &'static str,
+    ) -> Result<Vec<f32>, OodError> {
+        let matrix = matrix.ok_or_else(|| OodError::Missing {
+            detector: self.spec.name(),
+            missing,
+        })?;
+        matrix.expect_cols(self.dim(), self.inputs.text.name())?;
+        if matrix.rows() == 0 {
+            return Err(OodError::Mismatch {
+                name: matrix.name().to_owned(),
+                what: "rows",
+                expected: "at least 1".to_owned(),
+                found: 0,
+            });
+        }
+        matrix.normalized()
+    }
+
+    /// Unit rows of the shots and their labels, each below the number of classes.
+    pub(super) fn labelled(&self) -> Result<(Vec<f32>, &'a [u32]), OodError> {
+        let shots = self.shots()?;
+        let labels = self.inputs.train_labels.ok_or_else(|| OodError::Missing {
+            detector: self.spec.name(),
+            missing: "train_labels",
+        })?;
+        let n = shots.len() / self.dim();
+        if labels.len() != n {
+            return Err(OodError::Mismatch {
+                name: "train_labels".to_owned(),
+                what: "labels",
+                expected: format!("{n} (the rows of train)"),
+                found: labels.len(),
+            });
+        }
+        let classes = self.classes();
+        match labels.iter().position(|&label| label as usize >= classes) {
+            Some(row) => Err(OodError::Label {
+                name: "train_labels".to_owned(),
+                row,
+                class: labels[row],
+                classes,
+            }),
+            None => Ok((shots, labels)),
+        }
+    }
+
+    /// Notes classes that a detector does not know for want of shots.
+    pub(super) fn note_absent(&self, present: usize, notes: &mut Vec<String>) {
+        if present < self.classes() {
+            notes.push(format!(
+                "{} of {} classes have no shots and no mean",
+                self.classes() - present,
+                self.classes()
+            ));
+        }
+    }
+}
+
+/// Means over the rows of each class of `values` `[n, width]`, of the classes that have rows.
+pub(super) fn class_means(
+    values: impl Iterator<Item = impl IntoIterator<Item = f64>>,
+    width: usize,
+    labels: &[u32],
+    classes: usize,
+) -> ClassMeans {
+    let mut counts = vec![0usize; classes];
+    for &label in labels {
+        counts[label as usize] += 1;
+    }
+    let mut present = 0;
+    let row_of: Vec<Option<usize>> = counts
+        .iter()
+        .map(|&count| {
+            (count > 0).then(|| {
+                present += 1;
+                present - 1
+            })
+        })
+        .collect();
+    let mut means = vec![0.0; present * width];
+    for (row, &label) in values.zip(labels) {
+        let Some(at) = row_of[label as usize] else {
+            continue;
+        };
+        let count = counts[label as usize] as f64;
+        let mean = &mut means[at * width..(at + 1) * width];
+        for (mean, x) in mean.iter_mut().zip(row) {
+            *mean += x / count;
+        }
+    }
+    ClassMeans {
+        means,
+        row_of,
+        present,
+    }
+}
