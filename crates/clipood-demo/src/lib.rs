@@ -1,1 +1,31 @@
 //! The demo world of clipood: drawn scenes, captions and the program that trains the demo CLIP on them.
+//!
+//! # How to
+//! [`ensure_dataset`] draws the benchmark's image folders, [`training_example`] the stream that the model learns from:
+//!
+//! ```
+//! let example = clipood_demo::training_example(1, 0, 64, 1.0)?;
+//! assert_eq!(example.picture.pixels.len(), 64 * 64 * 3);
+//! assert!(!example.caption.is_empty());
+//! # Ok::<(), clipood_demo::DemoError>(())
+//! ```
+//!
+//! Everything is a pure function of seeds and indices. The stream and the benchmark draw from differently keyed
+//! generators and in different styles, so no test picture is ever trained on.
+
+mod error;
+mod objects;
+mod paint;
+mod scenes;
+mod stream;
+#[cfg(feature = "train")]
+pub mod train;
+mod trees;
+
+pub use error::DemoError;
+pub use objects::{ID_CLASSES, NEAR_CLASSES, OTHER_CLASSES};
+pub use paint::{BENCHMARK, Picture, STREAM, Style};
+pub use stream::{Example, training_example};
+pub use trees::{
+    PlannedPicture, TEST_IMAGES, TRAIN_IMAGES, draw_planned, ensure_dataset, planned_pictures,
+};
