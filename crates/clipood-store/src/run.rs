@@ -95,18 +95,15 @@ impl Run {
             versions: versions.clone(),
         };
         let ours = to_json(&path, "run file", &file)?;
-        let standing = match store.create(RUN_FILE, ours.clone())? {
-            Created::New | Created::Identical => ours.clone(),
-            Created::Existed(found) => found,
+        let standing = match store.create(RUN_FILE, ours)? {
+            Created::New | Created::Identical => file,
+            Created::Existed(found) => parse(&path, &found)?,
         };
-        let found = parse(&path, &standing)?;
-        // Ours goes through text too: numbers must not differ by a rounding in the parser alone.
-        let wanted = parse(&path, &ours)?;
-        let differences = differences(&found.config, &wanted.config);
+        let differences = differences(&standing.config, config);
         if !differences.is_empty() {
             return Err(Error::OtherConfiguration { path, differences });
         }
-        Ok(Self::with(store, found, worker))
+        Ok(Self::with(store, standing, worker))
     }
 
     /// Opens an existing run with the configuration it was made from.

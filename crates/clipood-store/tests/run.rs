@@ -407,7 +407,9 @@ proptest! {
         prop_assume!(numbers.iter().all(|number| number.is_finite()));
         let (store, config) = (Store::memory(), json!({"numbers": numbers}));
         Run::open_or_create(store.clone(), &config, &json!({}), "w").unwrap();
-        let again = Run::open_or_create(store, &config, &json!({}), "w");
+        let again = Run::open_or_create(store.clone(), &config, &json!({"other": 1}), "w");
         prop_assert!(again.is_ok());
+        let opened = Run::open(store, "w").unwrap();
+        prop_assert_eq!(opened.config(), &config);
     }
 }
