@@ -1,0 +1,187 @@
+//! One Parquet file in memory: record batches and metadata in, bytes out, and back.
+
+use std::any::Any;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::basic::{Compression, Encoding};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use super::error::{Result, TableError};
+use super::footer::{FileMeta, Footer, key_values, parse_footer};
+
+/// Bytes of features in a row group: a reader or writer holds one decoded at a time.
+const ROW_GROUP_BYTES: usize = 64 << 20;
+/// Bytes of features in a page.
+const PAGE_BYTES: usize = 1 << 20;
+/// Rows that a reader decodes at once.
+const BATCH_ROWS: usize = 8192;
+
+/// A column of features: they hardly compress, so they are stored as they are (plain, no dictionary, no statistics).
+pub(super) struct RawColumn {
+    /// Path of the Parquet leaf.
+    pub path: Vec<String>,
+    /// Bytes of a row.
+    pub row_bytes: usize,
+    /// Values of the Parquet leaf in a row.
+    pub row_values: usize,
+}
+
+/// A file to be written.
+pub(super) struct NewFile<'a> {
+    /// Kind of table, for errors.
+    pub table: &'a str,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// What the file says about itself.
+    pub meta: &'a FileMeta,
+    /// Metadata keys of this kind of table.
+    pub own: &'a [(&'a str, String)],
+    /// Its rows.
+    pub rows: usize,
+    /// Its column of features, if it has one.
+    pub raw: Option<RawColumn>,
+}
+
+impl NewFile<'_> {
+    /// Encodes the file; `batch` makes the rows of a range, which keeps the Arrow copy of a large table small.
+    pub fn write(
+        &self,
+        mut batch: impl FnMut(Range<usize>) -> Result<RecordBatch>,
+    ) -> Result<Vec<u8>> {
+        let fail = |source: ParquetError| TableError::unwritable(self.table, source);
+        let pairs = key_values(self.table, self.meta, self.own, self.rows)?;
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_key_value_metadata(Some(pairs));
+        let mut step = self.rows.max(1);
+        let mut bytes = Vec::new();
+        if let Some(raw) = &self.raw {
+            let path = ColumnPath::new(raw.path.clone());
+            step = (ROW_GROUP_BYTES / raw.row_bytes).max(1);
+            // Pages are cut between write batches, which count leaf values; the default suits small values only.
+            let page_values = PAGE_BYTES / raw.row_bytes * raw.row_values;
+            properties = properties
+                .set_max_row_group_row_count(Some(step))
+                .set_write_batch_size(page_values.clamp(1, 1024))
+                .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
+                .set_column_encoding(path.clone(), Encoding::PLAIN)
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_data_page_size_limit(path.clone(), PAGE_BYTES)
+                .set_column_statistics_enabled(path, EnabledStatistics::None);
+            bytes.reserve(raw.row_bytes * self.rows + self.rows * 128);
+        }
+        let schema = self.schema.clone();
+        let mut writer =
+            ArrowWriter::try_new(&mut bytes, schema, Some(properties.build())).map_err(fail)?;
+        for start in (0..self.rows).step_by(step) {
+            let rows = batch(start..self.rows.min(start + step))?;
+            writer.write(&rows).map_err(fail)?;
+        }
+        writer.close().map_err(fail)?;
+        Ok(bytes)
+    }
+}
+
+/// An opened file: its metadata is read and checked, its columns are not.
+pub(super) struct OpenFile<'a> {
+    bytes: Bytes,
+    metadata: ArrowReaderMetadata,
+    /// Its name, for errors.
+    pub file: &'a str,
+    /// Its metadata.
+    pub footer: Footer,
+}
+
+impl<'a> OpenFile<'a> {
+    /// Reads the metadata.
+    pub fn open(bytes: Bytes, file: &'a str) -> Result<Self> {
+        let metadata = ArrowReaderMetadata::load(&bytes, Default::default())
+            .map_err(|e| TableError::unreadable(file, e))?;
+        let footer = parse_footer(metadata.metadata().file_metadata(), file)?;
+        Ok(Self {
+            bytes,
+            metadata,
+            file,
+            footer,
+        })
+    }
+
+    /// The columns, as Arrow sees them.
+    pub fn schema(&self) -> &Schema {
+        self.metadata.schema()
+    }
+
+    /// The column called `name`.
+    pub fn field(&self, name: &str, expected: &str) -> Result<&Field> {
+        self.schema()
+            .field_with_name(name)
+            .map_err(|_| TableError::column(self.file, name, expected, "no such column"))
+    }
+
+    /// Fails unless every one of `fields` is there with its very type.
+    pub fn check<'f>(&self, fields: impl IntoIterator<Item = &'f Field>) -> Result<()> {
+        for field in fields {
+            let expected = field.data_type().to_string();
+            let found = self.field(field.name(), &expected)?.data_type().to_string();
+            if expected != found {
+                return Err(TableError::column(self.file, field.name(), expected, found));
+            }
+        }
+        Ok(())
+    }
+
+    /// Size of the file in bytes.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Decodes the rows in order, some at a time; `row_bytes` is the size of a row of features, 0 for other tables.
+    pub fn read(
+        self,
+        row_bytes: usize,
+        mut each: impl FnMut(&RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let file = self.file;
+        let rows = match row_bytes {
+            0 => BATCH_ROWS,
+            _ => (ROW_GROUP_BYTES / row_bytes).clamp(1, BATCH_ROWS),
+        };
+        let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes, self.metadata)
+            .with_batch_size(rows)
+            .build()
+            .map_err(|e| TableError::unreadable(file, e))?;
+        let mut read = 0;
+        for batch in batches {
+            let batch = batch.map_err(|e| TableError::unreadable(file, e))?;
+            read += batch.num_rows() as u64;
+            each(&batch)?;
+        }
+        if read != self.footer.rows {
+            let text = format!("expected {} rows, found {read}", self.footer.rows);
+            return Err(TableError::unreadable(file, ParquetError::EOF(text)));
+        }
+        Ok(())
+    }
+}
+
+/// Runs a reader; the decoder panics on some corrupt files, which shall be an error like any other.
+pub(super) fn guard<T>(file: &str, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What a panic leaves half-made lives inside `read` and is dropped with it.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic: Box<dyn Any + Send>| {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".to_owned());
+        let text = format!("the decoder panicked: {text}");
+        Err(TableError::unreadable(file, ParquetError::General(text)))
+    })
+}

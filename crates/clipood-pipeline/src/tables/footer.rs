@@ -1,0 +1,166 @@
+//! What a file says about itself: version, fingerprint, recipe and the rows that its unit put into quarantine.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use clipood_store::PartFooter;
+use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaDataReader};
+
+use super::error::{Result, TableError};
+use super::file::guard;
+use super::quarantine::QuarantineRow;
+
+/// Version of the tables that this build writes, and the newest it reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+const VERSION: &str = "clipood.schema_version";
+const FINGERPRINT: &str = "clipood.fingerprint";
+const RECIPE: &str = "clipood.recipe";
+const ROWS: &str = "clipood.rows";
+const QUARANTINED: &str = "clipood.quarantined";
+const QUARANTINE: &str = "clipood.quarantine";
+const OWN: [&str; 6] = [VERSION, FINGERPRINT, RECIPE, ROWS, QUARANTINED, QUARANTINE];
+/// Written by the Arrow writer: the exact Arrow types.
+const ARROW_SCHEMA: &str = "ARROW:schema";
+
+/// What the writer of a file says about it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FileMeta {
+    /// Fingerprint of the unit that made the file.
+    pub fingerprint: String,
+    /// Name of the recipe.
+    pub recipe: String,
+    /// Rows that the unit could not compute.
+    pub quarantined: Vec<QuarantineRow>,
+    /// Further keys, such as `clipood.model`; none of those that every table writes.
+    pub extra: BTreeMap<String, String>,
+}
+
+/// The metadata of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Footer {
+    /// Version of the table, at most [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Rows of the file.
+    pub rows: u64,
+    /// What its writer said; `extra` also holds the keys of feature tables (`clipood.dim`, ...).
+    pub meta: FileMeta,
+}
+
+/// Reads the metadata of a file, and nothing of its columns; `file` names it in errors.
+///
+/// # Errors
+/// [`TableError::Unreadable`] if the bytes are no whole Parquet file, [`TableError::Metadata`] if a key is missing, does
+/// not parse, contradicts the file, or is of a newer version.
+pub fn read_footer(bytes: &Bytes, file: &str) -> Result<Footer> {
+    guard(file, || {
+        let metadata = ParquetMetaDataReader::new()
+            .parse_and_finish(bytes)
+            .map_err(|e| TableError::unreadable(file, e))?;
+        parse_footer(metadata.file_metadata(), file)
+    })
+}
+
+/// The facts of a part that the store's commit protocol needs; `None` if the bytes are no whole part.
+pub fn store_footer(bytes: &Bytes) -> Option<PartFooter> {
+    let footer = read_footer(bytes, "part").ok()?;
+    Some(PartFooter {
+        fingerprint: footer.meta.fingerprint,
+        rows: footer.rows,
+        quarantined: footer.meta.quarantined.len() as u64,
+    })
+}
+
+/// The key-value pairs of a file of `rows` rows; `own` are the keys of this kind of table.
+pub(super) fn key_values(
+    table: &str,
+    meta: &FileMeta,
+    own: &[(&str, String)],
+    rows: usize,
+) -> Result<Vec<KeyValue>> {
+    let reserved = |key: &str| {
+        OWN.contains(&key) || key == ARROW_SCHEMA || own.iter().any(|(name, _)| *name == key)
+    };
+    if let Some(key) = meta.extra.keys().find(|key| reserved(key)) {
+        let expected = "a key that the table does not write itself";
+        return Err(TableError::metadata(table, key, expected, "the same key"));
+    }
+    let quarantine = serde_json::to_string(&meta.quarantined)
+        .map_err(|e| TableError::metadata(table, QUARANTINE, "JSON", e.to_string()))?;
+    let every = [
+        (VERSION, SCHEMA_VERSION.to_string()),
+        (FINGERPRINT, meta.fingerprint.clone()),
+        (RECIPE, meta.recipe.clone()),
+        (ROWS, rows.to_string()),
+        (QUARANTINED, meta.quarantined.len().to_string()),
+        (QUARANTINE, quarantine),
+    ];
+    let pair = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
+    Ok(every
+        .iter()
+        .chain(own)
+        .map(|(key, value)| pair(key, value))
+        .chain(meta.extra.iter().map(|(key, value)| pair(key, value)))
+        .collect())
+}
+
+/// Reads and checks what [`key_values`] wrote.
+pub(super) fn parse_footer(metadata: &FileMetaData, file: &str) -> Result<Footer> {
+    let mut pairs: BTreeMap<String, String> = metadata
+        .key_value_metadata()
+        .into_iter()
+        .flatten()
+        .map(|pair| (pair.key.clone(), pair.value.clone().unwrap_or_default()))
+        .collect();
+    let mut take = |key: &str| {
+        pairs
+            .remove(key)
+            .ok_or_else(|| TableError::metadata(file, key, "a value", "none"))
+    };
+    let schema_version = number(file, VERSION, &take(VERSION)?)?;
+    if schema_version > u64::from(SCHEMA_VERSION) {
+        let expected = format!("at most {SCHEMA_VERSION} (a newer clipood wrote the file)");
+        let found = schema_version.to_string();
+        return Err(TableError::metadata(file, VERSION, expected, found));
+    }
+    let rows = number(file, ROWS, &take(ROWS)?)?;
+    if i64::try_from(rows) != Ok(metadata.num_rows()) {
+        let expected = format!("the file's {} rows", metadata.num_rows());
+        return Err(TableError::metadata(file, ROWS, expected, rows.to_string()));
+    }
+    let quarantine = take(QUARANTINE)?;
+    let quarantined: Vec<QuarantineRow> = serde_json::from_str(&quarantine).map_err(|e| {
+        TableError::metadata(file, QUARANTINE, "a JSON list of rows", e.to_string())
+    })?;
+    let count = number(file, QUARANTINED, &take(QUARANTINED)?)?;
+    if count != quarantined.len() as u64 {
+        let expected = format!("the {} listed rows", quarantined.len());
+        let found = count.to_string();
+        return Err(TableError::metadata(file, QUARANTINED, expected, found));
+    }
+    let (fingerprint, recipe) = (take(FINGERPRINT)?, take(RECIPE)?);
+    pairs.remove(ARROW_SCHEMA);
+    Ok(Footer {
+        schema_version: schema_version as u32,
+        rows,
+        meta: FileMeta {
+            fingerprint,
+            recipe,
+            quarantined,
+            extra: pairs,
+        },
+    })
+}
+
+/// A whole number that a table keeps under `key` of its metadata.
+pub(super) fn extra_number(footer: &Footer, file: &str, key: &str) -> Result<u64> {
+    match footer.meta.extra.get(key) {
+        Some(text) => number(file, key, text),
+        None => Err(TableError::metadata(file, key, "a value", "none")),
+    }
+}
+
+fn number(file: &str, key: &str, text: &str) -> Result<u64> {
+    text.parse()
+        .map_err(|_| TableError::metadata(file, key, "a whole number", format!("`{text}`")))
+}

@@ -1,0 +1,60 @@
+//! The plan's table: every image of a run, where it lies and which shard it belongs to.
+
+use bytes::Bytes;
+
+use super::column::{Column, columns, read_rows, write_rows};
+use super::error::Result;
+use super::footer::FileMeta;
+
+/// One image of the plan. The dataset is the folder's hive key (`images/dataset=<d>/`), no column.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ImageRow {
+    /// `dataset/split/relative/path`.
+    pub image_key: String,
+    /// The file, or the archive that holds it.
+    pub uri: String,
+    /// First byte in `uri`; absent for a file of its own.
+    pub offset: Option<u64>,
+    /// Size in bytes; absent if it could not be read.
+    pub length: Option<u64>,
+    /// blake3 of the image's bytes, hexadecimal.
+    pub content_hash: String,
+    /// `train`, `val` or `test`.
+    pub split: String,
+    /// Class, from 0; absent out of distribution.
+    pub label: Option<u32>,
+    /// Name of the class or folder.
+    pub class_name: Option<String>,
+    /// Shard of the image.
+    pub shard: u32,
+}
+
+fn image_columns() -> Vec<Column<ImageRow>> {
+    columns!(ImageRow:
+        plain image_key,
+        plain uri,
+        plain offset,
+        plain length,
+        plain content_hash,
+        words split,
+        plain label,
+        words class_name,
+        plain shard,
+    )
+}
+
+/// Encodes the images of one dataset.
+///
+/// # Errors
+/// [`TableError::Metadata`](super::TableError::Metadata) if `meta.extra` holds a key that every table writes.
+pub fn write_images(rows: &[ImageRow], meta: &FileMeta) -> Result<Vec<u8>> {
+    write_rows("images table", &image_columns(), rows, meta)
+}
+
+/// Reads what [`write_images`] wrote; `file` names it in errors.
+///
+/// # Errors
+/// Bytes that are no Parquet file, metadata or columns that are not this table's.
+pub fn read_images(bytes: Bytes, file: &str) -> Result<Vec<ImageRow>> {
+    read_rows(&image_columns(), bytes, file)
+}

@@ -1,0 +1,37 @@
+//! The Parquet tables of a run and of the feature store: plain rows in memory, whole files as bytes.
+//!
+//! A writer takes rows and a [`FileMeta`] and returns the finished file; a reader takes the file's bytes and its name,
+//! which every error repeats. Row order is kept. Nothing here touches a disk: the store publishes parts whole.
+//!
+//! ```
+//! use clipood_pipeline::tables::{FileMeta, TrainLogRow, read_footer, read_train_log, write_train_log};
+//!
+//! let rows = vec![TrainLogRow { epoch: 0, step: 2, loss: 2.5, accuracy: 0.25, lr: 1e-5 }];
+//! let meta = FileMeta { fingerprint: "0123456789abcdef".into(), recipe: "demo".into(), ..FileMeta::default() };
+//! let bytes = bytes::Bytes::from(write_train_log(&rows, &meta)?);
+//! assert_eq!(read_footer(&bytes, "train_log.parquet")?.rows, 1);
+//! assert_eq!(read_train_log(bytes, "train_log.parquet")?, rows);
+//! # Ok::<(), clipood_pipeline::tables::TableError>(())
+//! ```
+
+mod column;
+mod error;
+mod features;
+mod file;
+mod footer;
+mod images;
+mod metrics;
+mod quarantine;
+mod scores;
+mod train_log;
+
+pub use error::TableError;
+pub use features::{
+    GlobalFeatures, GlobalType, LocalFeatures, read_global, read_local, write_global, write_local,
+};
+pub use footer::{FileMeta, Footer, SCHEMA_VERSION, read_footer, store_footer};
+pub use images::{ImageRow, read_images, write_images};
+pub use metrics::{AccuracyRow, OodRow, read_accuracy, read_ood, write_accuracy, write_ood};
+pub use quarantine::{QuarantineRow, read_quarantine, write_quarantine};
+pub use scores::{DetectorScores, ScoreRow, Scores, read_scores, write_scores};
+pub use train_log::{TrainLogRow, read_train_log, write_train_log};

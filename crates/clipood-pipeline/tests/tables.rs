@@ -1,0 +1,543 @@
+//! Every table comes back as it was written, bit for bit, in the layout that notebooks rely on.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use arrow::datatypes::{DataType, Schema};
+use bytes::Bytes;
+use clipood_pipeline::tables::*;
+use half::f16;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, Encoding, PageType};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![".{0,8}", "[a-c]"]
+}
+
+fn number() -> impl Strategy<Value = f64> {
+    use prop::num::f64::{INFINITE, NEGATIVE, NORMAL, POSITIVE, SUBNORMAL, ZERO};
+    POSITIVE | NEGATIVE | NORMAL | SUBNORMAL | ZERO | INFINITE
+}
+
+/// Any bit pattern, NaN included.
+fn any_f32() -> impl Strategy<Value = f32> {
+    any::<u32>().prop_map(f32::from_bits)
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+prop_compose! {
+    fn quarantine_row()(t in vec(text(), 6)) -> QuarantineRow {
+        QuarantineRow {
+            image_key: t[0].clone(),
+            uri: t[1].clone(),
+            stage: t[2].clone(),
+            error_kind: t[3].clone(),
+            message: t[4].clone(),
+            content_hash: t[5].clone(),
+        }
+    }
+}
+
+prop_compose! {
+    fn meta()(
+        fingerprint in text(),
+        recipe in text(),
+        quarantined in vec(quarantine_row(), 0..3),
+        extra in prop::collection::btree_map("x\\.[a-z]{1,4}", text(), 0..3),
+    ) -> FileMeta {
+        FileMeta { fingerprint, recipe, quarantined, extra }
+    }
+}
+
+prop_compose! {
+    fn image_row()(
+        t in vec(text(), 4),
+        offset in any::<Option<u64>>(),
+        length in any::<Option<u64>>(),
+        label in any::<Option<u32>>(),
+        class_name in prop::option::of(text()),
+        shard in any::<u32>(),
+    ) -> ImageRow {
+        ImageRow {
+            image_key: t[0].clone(),
+            uri: t[1].clone(),
+            offset,
+            length,
+            content_hash: t[2].clone(),
+            split: t[3].clone(),
+            label,
+            class_name,
+            shard,
+        }
+    }
+}
+
+prop_compose! {
+    fn ood_row()(
+        t in vec(text(), 8),
+        f in vec(number(), 8),
+        o in vec(prop::option::of(number()), 5),
+        n in any::<[u64; 4]>(),
+        shots in any::<Option<u32>>(),
+        seed in any::<Option<u64>>(),
+        views in any::<Option<u32>>(),
+        scaling in prop::option::of(text()),
+    ) -> OodRow {
+        OodRow {
+            prompt: t[0].clone(),
+            method: t[1].clone(),
+            shots,
+            seed,
+            id_dataset: t[2].clone(),
+            ood_dataset: t[3].clone(),
+            detector: t[4].clone(),
+            selection: t[5].clone(),
+            scaling,
+            views,
+            classes_hash: t[6].clone(),
+            weights_hash: t[7].clone(),
+            n_id: n[0],
+            n_ood: n[1],
+            n_excluded: n[2],
+            auroc: f[0],
+            aupr_in: f[1],
+            aupr_out: f[2],
+            fpr95: f[3],
+            fpr95_openood: f[4],
+            aupr_in_openood: f[5],
+            aupr_out_openood: f[6],
+            threshold95: o[0],
+            detection_accuracy: f[7],
+            balanced_accuracy: f[0] / 2.0,
+            ties: n[3],
+            auroc_lo: o[1],
+            auroc_hi: o[2],
+            fpr95_lo: o[3],
+            fpr95_hi: o[4],
+        }
+    }
+}
+
+prop_compose! {
+    fn accuracy_row()(
+        t in vec(text(), 5),
+        f in vec(number(), 3),
+        n in any::<u64>(),
+        shots in any::<Option<u32>>(),
+        seed in any::<Option<u64>>(),
+        views in any::<Option<u32>>(),
+    ) -> AccuracyRow {
+        AccuracyRow {
+            prompt: t[0].clone(),
+            method: t[1].clone(),
+            shots,
+            seed,
+            id_dataset: t[2].clone(),
+            n,
+            top1: f[0],
+            top5: f[1],
+            ece: f[2],
+            views,
+            classes_hash: t[3].clone(),
+            weights_hash: t[4].clone(),
+        }
+    }
+}
+
+prop_compose! {
+    fn train_log_row()(
+        epoch in any::<u64>(), step in any::<u64>(), f in vec(number(), 3),
+    ) -> TrainLogRow {
+        TrainLogRow { epoch, step, loss: f[0], accuracy: f[1], lr: f[2] }
+    }
+}
+
+prop_compose! {
+    fn score_row()(
+        t in vec(text(), 3),
+        is_id in any::<bool>(),
+        label in any::<Option<i32>>(),
+        class_name in prop::option::of(text()),
+        pred in any::<i32>(),
+        prob in 0.0f32..=1.0,
+    ) -> ScoreRow {
+        ScoreRow {
+            image_key: t[0].clone(),
+            split: t[1].clone(),
+            is_id,
+            label,
+            class_name,
+            pred,
+            pred_name: t[2].clone(),
+            prob,
+        }
+    }
+}
+
+fn scores() -> impl Strategy<Value = Scores> {
+    (
+        vec(score_row(), 0..20),
+        prop::collection::btree_set("[a-z_=:.0-9]{1,6}", 0..4),
+    )
+        .prop_flat_map(|(rows, names)| {
+            let n = rows.len();
+            let columns: Vec<_> = names
+                .into_iter()
+                .rev()
+                .map(|detector| (Just(detector), vec(any_f32(), n)))
+                .collect();
+            (Just(rows), columns)
+        })
+        .prop_map(|(rows, columns)| Scores {
+            rows,
+            detectors: columns
+                .into_iter()
+                .map(|(detector, values)| DetectorScores { detector, values })
+                .collect(),
+        })
+}
+
+fn global() -> impl Strategy<Value = GlobalFeatures> {
+    (0usize..9, 1usize..5).prop_flat_map(|(rows, dim)| {
+        let strings = || vec(text(), rows);
+        (
+            strings(),
+            vec(any::<i16>(), rows),
+            strings(),
+            vec(any_f32(), rows * dim),
+        )
+            .prop_map(
+                move |(keys, views, content_hashes, values)| GlobalFeatures {
+                    keys,
+                    views,
+                    content_hashes,
+                    dim,
+                    values,
+                },
+            )
+    })
+}
+
+fn local() -> impl Strategy<Value = LocalFeatures> {
+    (0usize..7, 1usize..4, 1usize..5).prop_flat_map(|(rows, patches, dim)| {
+        let values = vec(any::<u16>().prop_map(f16::from_bits), rows * patches * dim);
+        (vec(text(), rows), vec(any::<i16>(), rows), values).prop_map(
+            move |(keys, views, values)| LocalFeatures {
+                keys,
+                views,
+                patches,
+                dim,
+                values,
+            },
+        )
+    })
+}
+
+/// Writes, reads back and compares rows and metadata.
+fn round_trip<R: PartialEq + Debug>(
+    rows: &[R],
+    meta: &FileMeta,
+    write: fn(&[R], &FileMeta) -> Result<Vec<u8>, TableError>,
+    read: fn(Bytes, &str) -> Result<Vec<R>, TableError>,
+) -> Result<(), TestCaseError> {
+    let bytes = Bytes::from(write(rows, meta).unwrap());
+    let footer = read_footer(&bytes, "part").unwrap();
+    prop_assert_eq!(footer.schema_version, SCHEMA_VERSION);
+    prop_assert_eq!(footer.rows, rows.len() as u64);
+    prop_assert_eq!(&footer.meta, meta);
+    let part = store_footer(&bytes).unwrap();
+    prop_assert_eq!(&part.fingerprint, &meta.fingerprint);
+    prop_assert_eq!(part.rows, rows.len() as u64);
+    prop_assert_eq!(part.quarantined, meta.quarantined.len() as u64);
+    prop_assert_eq!(read(bytes, "part").unwrap(), rows);
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn images_come_back(rows in vec(image_row(), 0..20), meta in meta()) {
+        round_trip(&rows, &meta, write_images, read_images)?;
+    }
+
+    #[test]
+    fn quarantine_comes_back(rows in vec(quarantine_row(), 0..20), meta in meta()) {
+        round_trip(&rows, &meta, write_quarantine, read_quarantine)?;
+    }
+
+    #[test]
+    fn metrics_come_back(
+        ood in vec(ood_row(), 0..10),
+        accuracy in vec(accuracy_row(), 0..10),
+        meta in meta(),
+    ) {
+        round_trip(&ood, &meta, write_ood, read_ood)?;
+        round_trip(&accuracy, &meta, write_accuracy, read_accuracy)?;
+    }
+
+    #[test]
+    fn training_logs_come_back(rows in vec(train_log_row(), 0..20), meta in meta()) {
+        round_trip(&rows, &meta, write_train_log, read_train_log)?;
+    }
+
+    #[test]
+    fn scores_come_back(scores in scores(), meta in meta()) {
+        let bytes = Bytes::from(write_scores(&scores, &meta).unwrap());
+        prop_assert_eq!(&read_footer(&bytes, "part").unwrap().meta, &meta);
+        let back = read_scores(bytes, "part").unwrap();
+        prop_assert_eq!(&back.rows, &scores.rows);
+        prop_assert_eq!(back.detectors.len(), scores.detectors.len());
+        for (found, expected) in back.detectors.iter().zip(&scores.detectors) {
+            prop_assert_eq!(&found.detector, &expected.detector);
+            prop_assert_eq!(bits(&found.values), bits(&expected.values));
+        }
+    }
+
+    #[test]
+    fn global_features_come_back_bit_for_bit(features in global(), meta in meta()) {
+        let bytes = Bytes::from(write_global(&features, GlobalType::F32, &meta).unwrap());
+        let back = read_global(bytes, "part").unwrap();
+        prop_assert_eq!(bits(&back.values), bits(&features.values));
+        let empty = GlobalFeatures::default();
+        prop_assert_eq!(
+            GlobalFeatures { values: Vec::new(), ..back },
+            GlobalFeatures { values: empty.values, ..features }
+        );
+    }
+
+    #[test]
+    fn half_precision_features_are_the_nearest_halves(features in global()) {
+        let values = features.values.iter().map(|v| if v.is_finite() { v % 65504.0 } else { *v });
+        let features = GlobalFeatures { values: values.collect(), ..features };
+        let meta = FileMeta::default();
+        let bytes = Bytes::from(write_global(&features, GlobalType::F16, &meta).unwrap());
+        let back = read_global(bytes, "part").unwrap();
+        for (found, exact) in back.values.iter().zip(&features.values) {
+            // Half precision has 11 significant bits, and steps of 2^-24 near zero.
+            let error = (found - exact).abs();
+            let near = error <= exact.abs() * 2f32.powi(-11) + 2f32.powi(-25);
+            prop_assert!(near || found == exact || (found.is_nan() && exact.is_nan()));
+        }
+        prop_assert_eq!(back.values.len(), features.values.len());
+    }
+
+    #[test]
+    fn local_features_come_back_bit_for_bit(features in local(), meta in meta()) {
+        let bytes = Bytes::from(write_local(&features, &meta).unwrap());
+        let back = read_local(bytes, "part").unwrap();
+        let bits = |f: &LocalFeatures| f.values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        prop_assert_eq!(bits(&back), bits(&features));
+        prop_assert_eq!((back.patches, back.dim), (features.patches, features.dim));
+        prop_assert_eq!((back.keys, back.views), (features.keys, features.views));
+    }
+}
+
+fn schema(bytes: Vec<u8>) -> Schema {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).unwrap();
+    reader.schema().as_ref().clone()
+}
+
+/// Column names; those of dictionary columns in brackets.
+fn columns(bytes: Vec<u8>) -> String {
+    let schema = schema(bytes);
+    let name = |field: &arrow::datatypes::FieldRef| match field.data_type() {
+        DataType::Dictionary(_, _) => format!("[{}]", field.name()),
+        _ => field.name().clone(),
+    };
+    schema
+        .fields()
+        .iter()
+        .map(name)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn columns_are_the_documented_ones_even_without_rows() {
+    let meta = FileMeta::default();
+    assert_eq!(
+        columns(write_images(&[], &meta).unwrap()),
+        "image_key uri offset length content_hash [split] label [class_name] shard"
+    );
+    assert_eq!(
+        columns(write_quarantine(&[], &meta).unwrap()),
+        "image_key uri [stage] [error_kind] message content_hash"
+    );
+    assert_eq!(
+        columns(write_ood(&[], &meta).unwrap()),
+        "[prompt] [method] shots seed [id_dataset] [ood_dataset] [detector] [selection] [scaling] views \
+         [classes_hash] [weights_hash] n_id n_ood n_excluded auroc aupr_in aupr_out fpr95 fpr95_openood \
+         aupr_in_openood aupr_out_openood threshold95 detection_accuracy balanced_accuracy ties auroc_lo \
+         auroc_hi fpr95_lo fpr95_hi"
+    );
+    assert_eq!(
+        columns(write_accuracy(&[], &meta).unwrap()),
+        "[prompt] [method] shots seed [id_dataset] n top1 top5 ece views [classes_hash] [weights_hash]"
+    );
+    assert_eq!(
+        columns(write_train_log(&[], &meta).unwrap()),
+        "epoch step loss accuracy lr"
+    );
+    let scores = Scores {
+        rows: Vec::new(),
+        detectors: vec![DetectorScores {
+            detector: "mcm".into(),
+            values: Vec::new(),
+        }],
+    };
+    assert_eq!(
+        columns(write_scores(&scores, &meta).unwrap()),
+        "image_key [split] [role] label [class_name] pred [pred_name] prob score_mcm"
+    );
+}
+
+fn few_features() -> (GlobalFeatures, LocalFeatures) {
+    let keys: Vec<String> = (0..40).map(|i| format!("pets/test/{i:03}.png")).collect();
+    let views = vec![-1; 40];
+    let global = GlobalFeatures {
+        keys: keys.clone(),
+        views: views.clone(),
+        content_hashes: vec!["ab".repeat(32); 40],
+        dim: 8,
+        values: vec![0.5; 40 * 8],
+    };
+    let local = LocalFeatures {
+        keys,
+        views,
+        patches: 4,
+        dim: 8,
+        values: vec![f16::from_f32(0.5); 40 * 4 * 8],
+    };
+    (global, local)
+}
+
+#[test]
+fn feature_tables_have_fixed_size_columns_and_say_their_shape() {
+    let (global, local) = few_features();
+    let meta = FileMeta {
+        extra: BTreeMap::from([("clipood.model".to_owned(), "tiny".to_owned())]),
+        ..FileMeta::default()
+    };
+    for (stored, name, expected) in [
+        (GlobalType::F16, "f16", DataType::Float16),
+        (GlobalType::F32, "f32", DataType::Float32),
+    ] {
+        let bytes = write_global(&global, stored, &meta).unwrap();
+        let footer = read_footer(&Bytes::from(bytes.clone()), "part").unwrap();
+        let extra = footer.meta.extra;
+        assert_eq!(extra["clipood.model"], "tiny");
+        assert_eq!(extra["clipood.dim"], "8");
+        assert_eq!(extra["clipood.stored_dtype"], name);
+        let schema = schema(bytes);
+        match schema.field_with_name("global").unwrap().data_type() {
+            DataType::FixedSizeList(item, 8) => assert_eq!(*item.data_type(), expected),
+            other => panic!("global is {other}"),
+        }
+    }
+    let bytes = write_local(&local, &meta).unwrap();
+    let footer = read_footer(&Bytes::from(bytes.clone()), "part").unwrap();
+    assert_eq!(footer.meta.extra["clipood.patches"], "4");
+    assert_eq!(footer.meta.extra["clipood.dim"], "8");
+    assert_eq!(
+        *schema(bytes).field_with_name("local").unwrap().data_type(),
+        DataType::FixedSizeBinary(64)
+    );
+}
+
+#[test]
+fn local_values_are_little_endian_halves() {
+    let (_, mut local) = few_features();
+    local.values[..2].copy_from_slice(&[f16::from_bits(0x1234), f16::from_bits(0xabcd)]);
+    let bytes = Bytes::from(write_local(&local, &FileMeta::default()).unwrap());
+    let mut batches = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .unwrap()
+        .build()
+        .unwrap();
+    let batch = batches.next().unwrap().unwrap();
+    let column =
+        arrow::array::AsArray::as_fixed_size_binary(batch.column_by_name("local").unwrap());
+    assert_eq!(column.value(0)[..4], [0x34, 0x12, 0xcd, 0xab]);
+}
+
+#[test]
+fn features_are_stored_plain_and_everything_else_is_compressed() {
+    let (global, local) = few_features();
+    let meta = FileMeta::default();
+    for bytes in [
+        write_global(&global, GlobalType::F16, &meta).unwrap(),
+        write_global(&global, GlobalType::F32, &meta).unwrap(),
+        write_local(&local, &meta).unwrap(),
+    ] {
+        let reader = SerializedFileReader::new(Bytes::from(bytes)).unwrap();
+        let group = reader.get_row_group(0).unwrap();
+        let columns = group.metadata().columns();
+        for (i, column) in columns.iter().enumerate() {
+            if i + 1 < columns.len() {
+                assert_eq!(
+                    column.compression(),
+                    Compression::SNAPPY,
+                    "{}",
+                    column.column_path()
+                );
+                continue;
+            }
+            assert_eq!(
+                column.compression(),
+                Compression::UNCOMPRESSED,
+                "{}",
+                column.column_path()
+            );
+            assert!(column.statistics().is_none());
+            let mut pages = group.get_column_page_reader(i).unwrap();
+            while let Some(page) = pages.get_next_page().unwrap() {
+                assert_ne!(page.page_type(), PageType::DICTIONARY_PAGE);
+                assert_eq!(page.encoding(), Encoding::PLAIN);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_part_has_many_row_groups_small_pages_and_its_order() {
+    // 1500 rows of 25 x 1024 halves: 77 MB, more than the 64 MiB of a row group.
+    let (rows, patches, dim) = (1500, 25, 1024);
+    let row = patches * dim;
+    let local = LocalFeatures {
+        keys: (0..rows).map(|i| format!("k{i}")).collect(),
+        views: (0..rows as i16).collect(),
+        patches,
+        dim,
+        values: (0..rows * row)
+            .map(|i| f16::from_bits((i / row + i) as u16))
+            .collect(),
+    };
+    let bytes = Bytes::from(write_local(&local, &FileMeta::default()).unwrap());
+    let reader = SerializedFileReader::new(bytes.clone()).unwrap();
+    assert_eq!(reader.num_row_groups(), 2);
+    let mut pages = reader
+        .get_row_group(0)
+        .unwrap()
+        .get_column_page_reader(2)
+        .unwrap();
+    while let Some(page) = pages.get_next_page().unwrap() {
+        assert!(
+            page.buffer().len() <= 2 << 20,
+            "{} bytes in a page",
+            page.buffer().len()
+        );
+    }
+    let back = read_local(bytes, "part").unwrap();
+    assert_eq!(back.keys, local.keys);
+    assert_eq!(back.views, local.views);
+    let same = back
+        .values
+        .iter()
+        .zip(&local.values)
+        .all(|(a, b)| a.to_bits() == b.to_bits());
+    assert!(same && back.values.len() == local.values.len());
+}
