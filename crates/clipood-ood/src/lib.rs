@@ -29,7 +29,7 @@
 //!
 //! [`registry`] lists the kinds with formulas, papers, parameters and defaults. [`fuse_dual_pattern`] joins two columns into
 //! the dual-pattern score of a pair of data sets. [`metrics`] holds the figures, bootstrap intervals and the merge of sorted
-//! parts. A [`FittedDetector`] is plain data that serde stores and restores.
+//! parts. [`mine_negative_labels`] picks negative labels from a word list. A [`FittedDetector`] is plain data that serde stores and restores.
 
 mod bank;
 mod detectors;
@@ -39,6 +39,7 @@ mod kind;
 mod linalg;
 mod matrix;
 pub mod metrics;
+mod mining;
 mod registry;
 mod score;
 mod spec;
@@ -50,6 +51,7 @@ pub use detectors::{
 pub use error::OodError;
 pub use kind::{Covariance, DetectorKind, EnergyOn, Space};
 pub use matrix::{LocalFeatures, Matrix};
+pub use mining::mine_negative_labels;
 pub use registry::{DetectorInfo, ParameterInfo, registry};
 pub use score::{Prediction, ScoreInputs, Scores, predict, score_all};
 pub use spec::DetectorSpec;
