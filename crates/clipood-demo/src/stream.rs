@@ -128,7 +128,7 @@ fn caption_object(rng: &mut SplitMix64, name: &str, drawn: &DrawnObject) -> Stri
         10 if drawn.lines => format!("a line drawing of {plain}"),
         9 => format!("a drawing of {plain}"),
         10 => a(&format!("{size} {name}")),
-        _ => format!("{name}"),
+        _ => name.to_string(),
     };
     finish(rng, text)
 }
@@ -139,6 +139,11 @@ fn finish(rng: &mut SplitMix64, text: String) -> String {
     } else {
         text
     }
+}
+
+/// The random numbers of one example.
+pub(crate) fn generator(seed: u64, index: u64) -> SplitMix64 {
+    SplitMix64::keyed(seed, "demo stream", index)
 }
 
 /// The picture and caption number `index` of the stream `seed`, `side` pixels square. `difficulty` (0 to 1) grows the
@@ -152,7 +157,7 @@ pub fn training_example(
     side: u32,
     difficulty: f32,
 ) -> Result<Example, DemoError> {
-    let mut rng = SplitMix64::keyed(seed, "demo stream", index);
+    let mut rng = generator(seed, index);
     let rng = &mut rng;
     let roll = rng.unit();
     let described = if roll < 0.78 {

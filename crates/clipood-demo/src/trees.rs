@@ -80,11 +80,8 @@ pub fn planned_pictures() -> Vec<PlannedPicture> {
     all
 }
 
-/// Draws one file of the trees: sides of 80 to 320 pixels, between 3:4 and 4:3.
-///
-/// # Errors
-/// None for the planned pictures.
-pub fn draw_planned(planned: &PlannedPicture) -> Result<Picture, DemoError> {
+/// The random numbers of one picture, keyed apart from those of the training stream.
+fn generator(planned: &PlannedPicture) -> SplitMix64 {
     let label = match planned.tree {
         Tree::Id => "benchmark id",
         Tree::Near => "benchmark near",
@@ -93,7 +90,15 @@ pub fn draw_planned(planned: &PlannedPicture) -> Result<Picture, DemoError> {
         Tree::Textures => "benchmark textures",
     };
     let key = planned.kind as u64 * 1_000_000 + planned.index;
-    let mut rng = SplitMix64::keyed(SEED, label, key);
+    SplitMix64::keyed(SEED, label, key)
+}
+
+/// Draws one file of the trees: sides of 80 to 320 pixels, between 3:4 and 4:3.
+///
+/// # Errors
+/// None for the planned pictures.
+pub fn draw_planned(planned: &PlannedPicture) -> Result<Picture, DemoError> {
+    let mut rng = generator(planned);
     let rng = &mut rng;
     let short = between(rng, 80.0, 240.0);
     let long = short * between(rng, 1.0, 4.0 / 3.0);
@@ -144,12 +149,10 @@ pub fn ensure_dataset(root: &Path) -> Result<bool, DemoError> {
             source,
         }
     };
-    match std::fs::read_to_string(root.join(STAMP)) {
+    let stale = match std::fs::read_to_string(root.join(STAMP)) {
         Ok(found) if found == VERSION => return Ok(false),
         // Another version of the trees: ours to replace.
-        Ok(found) if found.starts_with("demo world ") => {
-            std::fs::remove_dir_all(root).map_err(fail(root, "cannot remove the old pictures"))?;
-        }
+        Ok(found) if found.starts_with("demo world ") => true,
         _ if root.exists() => {
             return Err(DemoError::File {
                 path: root.display().to_string(),
@@ -157,11 +160,9 @@ pub fn ensure_dataset(root: &Path) -> Result<bool, DemoError> {
                 source: std::io::ErrorKind::AlreadyExists.into(),
             });
         }
-        _ => {}
-    }
-    let mut fresh = root.as_os_str().to_owned();
-    fresh.push(format!(".drawing-{}", std::process::id()));
-    let fresh = PathBuf::from(fresh);
+        _ => false,
+    };
+    let fresh = beside(root, "drawing");
     if fresh.exists() {
         std::fs::remove_dir_all(&fresh).map_err(fail(&fresh, "cannot remove a leftover"))?;
     }
@@ -170,7 +171,16 @@ pub fn ensure_dataset(root: &Path) -> Result<bool, DemoError> {
         .try_for_each(|planned| write_picture(&fresh, planned))?;
     let stamp = fresh.join(STAMP);
     std::fs::write(&stamp, VERSION).map_err(fail(&stamp, "cannot write"))?;
-    match std::fs::rename(&fresh, root) {
+    let old = beside(root, "old");
+    if stale {
+        // Moved, not removed in place: an interrupted removal would leave pictures without a stamp.
+        std::fs::rename(root, &old).map_err(fail(root, "cannot move the old pictures away"))?;
+    }
+    let placed = std::fs::rename(&fresh, root);
+    if stale {
+        std::fs::remove_dir_all(&old).map_err(fail(&old, "cannot remove the old pictures"))?;
+    }
+    match placed {
         Ok(()) => Ok(true),
         // Another process was faster; its pictures are the same.
         Err(_) if root.join(STAMP).exists() => {
@@ -179,6 +189,13 @@ pub fn ensure_dataset(root: &Path) -> Result<bool, DemoError> {
         }
         Err(source) => Err(fail(root, "cannot put the pictures in place")(source)),
     }
+}
+
+/// A sibling of `root` that is this process's own.
+fn beside(root: &Path, what: &str) -> PathBuf {
+    let mut path = root.as_os_str().to_owned();
+    path.push(format!(".{what}-{}", std::process::id()));
+    PathBuf::from(path)
 }
 
 fn write_picture(root: &Path, planned: &PlannedPicture) -> Result<(), DemoError> {
@@ -225,4 +242,26 @@ fn encode(picture: &Picture, planned: &PlannedPicture) -> Result<Vec<u8>, String
         writer.finish().map_err(|e| e.to_string())?;
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::stream::generator as stream_generator;
+
+    #[test]
+    fn no_picture_of_the_trees_is_drawn_from_the_numbers_of_another_or_of_the_stream() {
+        let planned = planned_pictures();
+        let mut starts: HashSet<u64> = planned.iter().map(|p| generator(p).next_u64()).collect();
+        assert_eq!(starts.len(), planned.len());
+        // The stream under the very seed of the trees, and under the seeds that training uses.
+        for seed in [SEED, 0, 1, 2] {
+            for index in 0..100_000 {
+                let start = stream_generator(seed, index).next_u64();
+                assert!(starts.insert(start), "stream {seed}, picture {index}");
+            }
+        }
+    }
 }
