@@ -14,6 +14,7 @@
 //! generators and in different styles, so no test picture is ever trained on.
 
 mod error;
+mod model;
 mod objects;
 mod paint;
 mod scenes;
@@ -23,6 +24,7 @@ pub mod train;
 mod trees;
 
 pub use error::DemoError;
+pub use model::{ModelFiles, model_files};
 pub use objects::{ID_CLASSES, NEAR_CLASSES, OTHER_CLASSES};
 pub use paint::{BENCHMARK, Picture, STREAM, Style};
 pub use stream::{Example, training_example};

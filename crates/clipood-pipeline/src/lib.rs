@@ -1,1 +1,51 @@
 //! The stages of clipood from plan to report, joined by bounded channels.
+//!
+//! # How to
+//! Open a [`Job`] and [`run`] it; the second call of a finished run reads its tables and does no work.
+//!
+//! ```no_run
+//! use clipood_pipeline::{Interrupt, Job, JobOptions, Reporting, console, run};
+//!
+//! let text = std::fs::read_to_string("pipelines/demo.toml")?;
+//! let job = Job::open(JobOptions {
+//!     recipe: clipood_core::Recipe::parse(&text, "pipelines/demo.toml")?,
+//!     manifests: "manifests/datasets".into(),
+//!     data: "data".into(),
+//!     store: "store".into(),
+//!     run: None,
+//!     device: "auto".parse()?,
+//!     reporting: Reporting::Human,
+//!     interrupt: Interrupt::default(),
+//! })?;
+//! println!("{}", console(&run(&job)?.metrics));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The data flows forward: [`plan()`] lists and hashes images, [`extract()`] puts features into the store,
+//! [`prompt_sets`] makes the text sides, [`score()`] writes a row an image, [`aggregate()`] the metrics.
+
+mod aggregate;
+mod error;
+mod extract;
+mod features;
+mod interrupt;
+mod job;
+mod plan;
+mod progress;
+mod prompts;
+mod report;
+mod run;
+mod score;
+pub mod tables;
+
+pub use aggregate::{AVERAGE, Metrics, aggregate};
+pub use error::{PipelineError, Result};
+pub use extract::{ExtractUnit, FeatureIndex, extract, feature_index};
+pub use interrupt::Interrupt;
+pub use job::{Features, Job, JobOptions, RESULTS_VERSION, open_model};
+pub use plan::{Plan, PlannedDataset, PlannedImage, plan};
+pub use progress::{Reporting, StageProgress};
+pub use prompts::{PromptKey, PromptSet, prompt_keys, prompt_sets};
+pub use report::{console, write_html};
+pub use run::{Outcome, run};
+pub use score::score;

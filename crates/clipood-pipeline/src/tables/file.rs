@@ -17,8 +17,10 @@ use parquet::schema::types::ColumnPath;
 use super::error::{Result, TableError};
 use super::footer::{FileMeta, Footer, key_values, parse_footer};
 
-/// Bytes of features in a row group: a reader or writer holds one decoded at a time.
+/// Bytes of features in a row group, which a writer holds encoded.
 const ROW_GROUP_BYTES: usize = 64 << 20;
+/// Bytes of features that go through Arrow at once: few enough for the allocator to give the same memory again.
+const BATCH_BYTES: usize = 4 << 20;
 /// Bytes of features in a page.
 const PAGE_BYTES: usize = 1 << 20;
 /// Rows that a reader decodes at once.
@@ -65,11 +67,12 @@ impl NewFile<'_> {
         let mut bytes = Vec::new();
         if let Some(raw) = &self.raw {
             let path = ColumnPath::new(raw.path.clone());
-            step = (ROW_GROUP_BYTES / raw.row_bytes).max(1);
+            let group_rows = (ROW_GROUP_BYTES / raw.row_bytes).max(1);
+            step = (BATCH_BYTES / raw.row_bytes).max(1);
             // Pages are cut between write batches, which count leaf values; the default suits small values only.
             let page_values = PAGE_BYTES / raw.row_bytes * raw.row_values;
             properties = properties
-                .set_max_row_group_row_count(Some(step))
+                .set_max_row_group_row_count(Some(group_rows))
                 .set_write_batch_size(page_values.clamp(1, 1024))
                 .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
                 .set_column_encoding(path.clone(), Encoding::PLAIN)
@@ -152,7 +155,7 @@ impl<'a> OpenFile<'a> {
         let file = self.file;
         let rows = match row_bytes {
             0 => BATCH_ROWS,
-            _ => (ROW_GROUP_BYTES / row_bytes).clamp(1, BATCH_ROWS),
+            _ => (BATCH_BYTES / row_bytes).clamp(1, BATCH_ROWS),
         };
         let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes, self.metadata)
             .with_batch_size(rows)

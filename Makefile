@@ -1,0 +1,45 @@
+# Every target is one command; `make help` lists them.
+
+SHOTS ?=
+METHODS ?=
+SEEDS ?=
+RECIPE ?= demo
+DEVICES ?= auto
+DATA ?= data
+RUN ?=
+STORE ?= store
+CLIPOOD = target/release/clipood
+
+OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	$(if $(RUN),--run $(RUN))
+
+.PHONY: help build pipeline test lint docs check-tables train-demo clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the command in release mode
+	cargo build --release --locked -p clipood
+
+pipeline: build ## run a recipe: RECIPE, SHOTS, METHODS, SEEDS, DEVICES, DATA, STORE, RUN override it
+	$(CLIPOOD) run $(RECIPE) --devices $(DEVICES) --data $(DATA) --store $(STORE) $(OVERRIDES)
+
+test: ## all tests: crates, command, tables in pandas and polars
+	cargo test --release --locked --workspace
+	$(MAKE) check-tables
+
+lint: ## formatting and clippy, warnings denied
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+docs: ## API documentation, broken links denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+
+check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
+	scripts/check-tables.sh
+
+train-demo: ## train the demo CLIP from nothing (about an hour on 2 cores); it goes on where it was interrupted
+	scripts/train-demo.sh
+
+clean: ## remove builds, runs, the store and drawn images
+	rm -rf target runs store data/demo/images .venv

@@ -1,0 +1,71 @@
+//! From a planned image to the normalised pixels of its views.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use clipood_clip::config::ClipConfig;
+use clipood_core::SplitMix64;
+use clipood_data::{
+    DecodeLimits, decode, eval_view, normalise, random_resized_crop_box, train_view,
+};
+
+use super::units::EVAL_VIEW;
+use crate::plan::PlannedImage;
+use crate::tables::QuarantineRow;
+
+/// Seed of the training crops: they belong to the features, not to a few-shot seed, so that seeds share them.
+const CROP_SEED: u64 = 0;
+
+/// Normalised pixels of each view, `[3, side, side]`, or why there are none.
+pub type Views = Result<Vec<Vec<f32>>, QuarantineRow>;
+
+/// Reads, checks, decodes and crops one image. Never panics: a panic of a decoder becomes the image's reason.
+pub fn views_of(image: &PlannedImage, views: &[i16], config: &ClipConfig) -> Views {
+    let reject = |kind: &str, message: String| QuarantineRow {
+        image_key: image.key.clone(),
+        uri: image.path.display().to_string(),
+        stage: "extract".to_string(),
+        error_kind: kind.to_string(),
+        message,
+        content_hash: image.content_hash.clone(),
+    };
+    let bytes = std::fs::read(&image.path).map_err(|e| reject("unreadable", e.to_string()))?;
+    let hash = blake3::hash(&bytes).to_hex();
+    if hash.as_str() != image.content_hash {
+        let message = format!("content hash {hash}, planned {}", image.content_hash);
+        return Err(reject("changed", message));
+    }
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        let decoded = decode(&bytes, &DecodeLimits::default())?;
+        let side = config.image.size as u32;
+        Ok(views
+            .iter()
+            .map(|view| {
+                let pixels = if *view == EVAL_VIEW {
+                    eval_view(&decoded, side)
+                } else {
+                    let mut rng = SplitMix64::keyed(CROP_SEED, &image.key, *view as u64);
+                    let crop = random_resized_crop_box(decoded.width, decoded.height, &mut rng);
+                    train_view(&decoded, &crop, side)
+                };
+                normalise(&pixels, config.mean, config.std)
+            })
+            .collect())
+    }));
+    match made {
+        Ok(Ok(pixels)) => Ok(pixels),
+        Ok(Err(error)) => {
+            let error: clipood_data::DecodeError = error;
+            Err(reject(error.kind(), error.to_string()))
+        }
+        Err(panic) => Err(reject("panic", panic_message(&*panic))),
+    }
+}
+
+/// The text of a panic.
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_string())
+}

@@ -1,0 +1,345 @@
+//! Decoding, encoding and writing, joined by bounded channels.
+
+use std::collections::BTreeMap;
+use std::thread::ScopedJoinHandle;
+
+use bytes::Bytes;
+use clipood_clip::model::{Device, ImageEncoder};
+use clipood_store::{CommitOutcome, Part, Unit};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use half::f16;
+use rayon::prelude::*;
+
+use super::decode::{panic_message, views_of};
+use super::units::{ExtractUnit, FeatureIndex};
+use crate::error::{PipelineError, Result};
+use crate::job::Job;
+use crate::tables::{
+    FileMeta, GlobalFeatures, GlobalType, LocalFeatures, QuarantineRow, store_footer, write_global,
+    write_local,
+};
+
+/// Views that go through the image tower at once.
+const BATCH: usize = 32;
+/// Stage names of the two tables of a unit. The global one is written last: it stands for both.
+pub const GLOBAL: &str = "global";
+/// See [`GLOBAL`].
+pub const LOCAL: &str = "local";
+
+/// Views of one batch, all of one unit.
+struct Batch {
+    unit: usize,
+    sequence: usize,
+    rows: Vec<(usize, i16)>,
+    pixels: Vec<f32>,
+}
+
+/// What the writer receives.
+enum News {
+    Encoded {
+        unit: usize,
+        sequence: usize,
+        rows: Vec<(usize, i16)>,
+        global: Vec<f32>,
+        local: Vec<f32>,
+    },
+    /// All batches of the unit have been sent.
+    End {
+        unit: usize,
+        batches: usize,
+        quarantined: Vec<QuarantineRow>,
+    },
+}
+
+/// Path of a unit's part, relative to the features' folder.
+pub fn part_path(table: &str, unit: &ExtractUnit) -> String {
+    format!("{table}/part-{}.parquet", unit.key)
+}
+
+/// The unit as the ledger of the features knows it.
+pub fn ledger_unit(job: &Job, unit: &ExtractUnit) -> Unit {
+    Unit {
+        key: unit.key.clone(),
+        fingerprint: job.features.fingerprint.to_string(),
+    }
+}
+
+/// Encodes every unit of `index` whose features are not in the store yet; `local` asks for patch features too.
+///
+/// # Errors
+/// An interruption (units in work are dropped), a store that cannot be written, a panic of a worker.
+pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
+    let tables: &[&str] = if local { &[LOCAL, GLOBAL] } else { &[GLOBAL] };
+    let mut done = BTreeMap::new();
+    for table in tables {
+        done.insert(*table, job.features.ledger.committed(table)?);
+    }
+    let mut pending = Vec::new();
+    for unit in &index.units {
+        let key = ledger_unit(job, unit);
+        let mut missing = false;
+        for table in tables {
+            if !done[table].contains(&key)? {
+                let path = part_path(table, unit);
+                let ledger = &job.features.ledger;
+                missing |= ledger
+                    .recover_part(table, &key, &path, &store_footer)?
+                    .is_none();
+            }
+        }
+        if missing {
+            pending.push(unit);
+        }
+    }
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let Device::Cpu = job.device;
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let encoder = job.model.image_encoder(job.device)?;
+    let (send_batch, batches) = bounded::<Batch>(workers);
+    let (send_news, news) = bounded::<News>(2 * workers);
+    std::thread::scope(|scope| {
+        let decoder = {
+            let (pending, send_news) = (&pending, send_news.clone());
+            scope.spawn(move || decode_units(job, pending, &send_batch, &send_news))
+        };
+        let devices: Vec<_> = (0..workers)
+            .map(|_| {
+                let (encoder, batches, send_news) =
+                    (encoder.clone(), batches.clone(), send_news.clone());
+                scope.spawn(move || encode_batches(&encoder, local, &batches, &send_news))
+            })
+            .collect();
+        // Only the threads hold senders and receivers now, so that the end of one step ends the next.
+        drop((send_news, batches));
+        let written = write_units(job, &pending, local, news);
+        let decoded = join("decode", decoder);
+        let encoded: Result<Vec<()>> = devices.into_iter().map(|d| join("encode", d)).collect();
+        // The first cause counts: a writer's error ends the others.
+        written.and(encoded.map(|_| ())).and(decoded)
+    })
+}
+
+fn join(stage: &'static str, handle: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    handle.join().unwrap_or_else(|panic| {
+        Err(PipelineError::Panicked {
+            stage,
+            message: panic_message(&*panic),
+        })
+    })
+}
+
+/// Decodes images in parallel and sends batches in key order.
+fn decode_units(
+    job: &Job,
+    pending: &[&ExtractUnit],
+    batches: &Sender<Batch>,
+    news: &Sender<News>,
+) -> Result<()> {
+    let config = &job.model.config;
+    for (number, unit) in pending.iter().enumerate() {
+        let chunk = (2 * BATCH / unit.views.len()).max(2);
+        let mut quarantined = Vec::new();
+        let mut sequence = 0;
+        let mut batch = Batch {
+            unit: number,
+            sequence,
+            rows: Vec::new(),
+            pixels: Vec::new(),
+        };
+        for (block, images) in unit.images.chunks(chunk).enumerate() {
+            job.interrupt.check()?;
+            let decoded: Vec<_> = images
+                .par_iter()
+                .map(|image| views_of(image, &unit.views, config))
+                .collect();
+            for (i, views) in decoded.into_iter().enumerate() {
+                let views = match views {
+                    Ok(views) => views,
+                    Err(row) => {
+                        quarantined.push(row);
+                        continue;
+                    }
+                };
+                for (view, pixels) in unit.views.iter().zip(views) {
+                    batch.rows.push((block * chunk + i, *view));
+                    batch.pixels.extend(pixels);
+                    if batch.rows.len() == BATCH {
+                        sequence += 1;
+                        let next = Batch {
+                            unit: number,
+                            sequence,
+                            rows: Vec::new(),
+                            pixels: Vec::new(),
+                        };
+                        if batches.send(std::mem::replace(&mut batch, next)).is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+        let rest = usize::from(!batch.rows.is_empty());
+        if rest == 1 && batches.send(batch).is_err() {
+            return Ok(());
+        }
+        let end = News::End {
+            unit: number,
+            batches: sequence + rest,
+            quarantined,
+        };
+        if news.send(end).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// One device: on the CPU a thread with its own share of the cores, which beats splitting every product over all cores.
+fn encode_batches(
+    encoder: &ImageEncoder,
+    local: bool,
+    batches: &Receiver<Batch>,
+    news: &Sender<News>,
+) -> Result<()> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .map_err(|e| PipelineError::Usage(format!("cannot start a worker thread: {e}")))?;
+    for batch in batches {
+        let features = pool.install(|| encoder.encode(batch.pixels, local))?;
+        let encoded = News::Encoded {
+            unit: batch.unit,
+            sequence: batch.sequence,
+            rows: batch.rows,
+            global: features.global,
+            local: features.local,
+        };
+        if news.send(encoded).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// What has arrived of one unit.
+#[derive(Default)]
+struct Arrived {
+    batches: BTreeMap<usize, (Vec<(usize, i16)>, Vec<f32>, Vec<f32>)>,
+    end: Option<(usize, Vec<QuarantineRow>)>,
+}
+
+/// Collects batches and commits every unit that is whole.
+fn write_units(
+    job: &Job,
+    pending: &[&ExtractUnit],
+    local: bool,
+    news: Receiver<News>,
+) -> Result<()> {
+    let total: usize = pending.iter().map(|unit| unit.rows()).sum();
+    let mut progress = job.reporting.stage("extract", "views", total as u64);
+    let mut arrived: BTreeMap<usize, Arrived> = BTreeMap::new();
+    for piece in news {
+        let unit = match piece {
+            News::Encoded {
+                unit,
+                sequence,
+                rows,
+                global,
+                local,
+            } => {
+                progress.add(rows.len() as u64);
+                let entry = arrived.entry(unit).or_default();
+                entry.batches.insert(sequence, (rows, global, local));
+                unit
+            }
+            News::End {
+                unit,
+                batches,
+                quarantined,
+            } => {
+                for row in &quarantined {
+                    progress.note(&format!(
+                        "quarantined {} ({}): {}",
+                        row.image_key, row.error_kind, row.message
+                    ));
+                }
+                arrived.entry(unit).or_default().end = Some((batches, quarantined));
+                unit
+            }
+        };
+        let whole = arrived[&unit]
+            .end
+            .as_ref()
+            .is_some_and(|(batches, _)| arrived[&unit].batches.len() == *batches);
+        if whole && let Some(done) = arrived.remove(&unit) {
+            commit(job, pending[unit], local, done)?;
+        }
+    }
+    progress.finish();
+    Ok(())
+}
+
+fn commit(job: &Job, unit: &ExtractUnit, local: bool, arrived: Arrived) -> Result<()> {
+    let config = &job.model.config;
+    let (dim, patches) = (config.embed_dim, config.image.positions());
+    let mut global = GlobalFeatures {
+        keys: Vec::new(),
+        views: Vec::new(),
+        content_hashes: Vec::new(),
+        dim,
+        values: Vec::new(),
+    };
+    let mut values: Vec<f16> = Vec::new();
+    for (rows, features, patch_features) in arrived.batches.into_values() {
+        for (image, view) in rows {
+            global.keys.push(unit.images[image].key.clone());
+            global.views.push(view);
+            let hash = unit.images[image].content_hash.clone();
+            global.content_hashes.push(hash);
+        }
+        global.values.extend(features);
+        values.extend(patch_features.into_iter().map(f16::from_f32));
+    }
+    let quarantined = arrived.end.map(|(_, rows)| rows).unwrap_or_default();
+    let meta = FileMeta {
+        fingerprint: job.features.fingerprint.to_string(),
+        recipe: job.recipe.name.clone(),
+        quarantined,
+        extra: BTreeMap::from([
+            ("clipood.model".to_string(), job.recipe.model.clone()),
+            ("clipood.model_hash".to_string(), job.model.hash.clone()),
+            ("clipood.preprocessing".to_string(), job.preprocessing()),
+            ("clipood.dtype".to_string(), "f32".to_string()),
+            (
+                "clipood.backend".to_string(),
+                job.device.backend().to_string(),
+            ),
+        ]),
+    };
+    if local {
+        let table = LocalFeatures {
+            keys: global.keys.clone(),
+            views: global.views.clone(),
+            patches,
+            dim,
+            values,
+        };
+        publish(job, LOCAL, unit, write_local(&table, &meta)?)?;
+    }
+    publish(job, GLOBAL, unit, write_global(&global, GlobalType::F32, &meta)?)
+}
+
+fn publish(job: &Job, table: &str, unit: &ExtractUnit, bytes: Vec<u8>) -> Result<()> {
+    let part = Part {
+        path: part_path(table, unit),
+        bytes: Bytes::from(bytes),
+        extra: BTreeMap::new(),
+    };
+    let key = ledger_unit(job, unit);
+    let ledger = &job.features.ledger;
+    // Another worker's part of the same fingerprint is as good as ours.
+    let _: CommitOutcome = ledger.commit_part(table, &key, part, &store_footer)?;
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! Stage `extract`: every image through the image tower once, its features into the store.
+//!
+//! Images are decoded in parallel, views are batched in key order, device threads encode, one writer commits whole
+//! units. Bounded channels join the steps, so memory does not grow with the data and a slow step holds back those before
+//! it. Batches never cross a unit.
+
+mod decode;
+mod flow;
+mod units;
+
+pub use flow::{GLOBAL, LOCAL, extract, ledger_unit, part_path};
+pub use units::{EVAL_VIEW, ExtractUnit, FeatureIndex, feature_index};

@@ -1,0 +1,103 @@
+//! Reads the features of units back from the store.
+
+use half::f16;
+
+use crate::error::{PipelineError, Result};
+use crate::extract::{ExtractUnit, GLOBAL, LOCAL, ledger_unit, part_path};
+use crate::job::Job;
+use crate::tables::{QuarantineRow, read_footer, read_global, read_local};
+
+/// Features of one unit, in its row order; images in quarantine have no row.
+#[derive(Debug, Clone, Default)]
+pub struct FeatureBlock {
+    /// Image key of each row.
+    pub keys: Vec<String>,
+    /// View of each row.
+    pub views: Vec<i16>,
+    /// `[rows, D]`, before normalisation.
+    pub global: Vec<f32>,
+    /// `[rows, positions, D]`, before normalisation; empty unless asked for.
+    pub local: Vec<f32>,
+    /// Images of the unit that could not be read.
+    pub quarantined: Vec<QuarantineRow>,
+}
+
+/// Reads a unit's features; `local` asks for patch features too.
+///
+/// # Errors
+/// A part that is missing, damaged, or of other sizes than the model.
+pub fn read_features(job: &Job, unit: &ExtractUnit, local: bool) -> Result<FeatureBlock> {
+    let config = &job.model.config;
+    let store = job.features.ledger.store();
+    let fetch = |table: &str| {
+        let path = part_path(table, unit);
+        let bytes = store.get(&path)?.ok_or_else(|| {
+            PipelineError::Inconsistent(format!(
+                "{}: committed but missing; remove its record to extract it again",
+                store.display(&path)
+            ))
+        })?;
+        Ok::<_, PipelineError>((store.display(&path), bytes))
+    };
+    let (path, bytes) = fetch(GLOBAL)?;
+    let quarantined = read_footer(&bytes, &path)?.meta.quarantined;
+    let global = read_global(bytes, &path)?;
+    if global.dim != config.embed_dim {
+        return Err(PipelineError::Inconsistent(format!(
+            "{path}: features of width {}, the model has {}",
+            global.dim, config.embed_dim
+        )));
+    }
+    let mut block = FeatureBlock {
+        keys: global.keys,
+        views: global.views,
+        global: global.values,
+        local: Vec::new(),
+        quarantined,
+    };
+    if local {
+        let (path, bytes) = fetch(LOCAL)?;
+        let table = read_local(bytes, &path)?;
+        if table.keys != block.keys
+            || table.views != block.views
+            || table.patches != config.image.positions()
+        {
+            return Err(PipelineError::Inconsistent(format!(
+                "{path}: its rows or patches are not those of the global features"
+            )));
+        }
+        block.local = table.values.into_iter().map(f16::to_f32).collect();
+    }
+    Ok(block)
+}
+
+/// Divides every row of `width` values by its length.
+pub fn normalise_rows(values: &mut [f32], width: usize) {
+    for row in values.chunks_exact_mut(width) {
+        let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+        if norm > 0.0 {
+            row.iter_mut().for_each(|v| *v /= norm);
+        }
+    }
+}
+
+/// The images that the units' parts list as unreadable. Only parts whose commit record counts some are opened.
+///
+/// # Errors
+/// A record or part that cannot be read.
+pub fn read_quarantine_of(job: &Job, units: &[ExtractUnit]) -> Result<Vec<QuarantineRow>> {
+    let ledger = &job.features.ledger;
+    let mut rows = Vec::new();
+    for unit in units {
+        let key = ledger_unit(job, unit);
+        let record = ledger.record(GLOBAL, &key)?;
+        if record.is_none_or(|record| record.quarantined == 0) {
+            continue;
+        }
+        let path = part_path(GLOBAL, unit);
+        if let Some(bytes) = ledger.store().get(&path)? {
+            rows.extend(read_footer(&bytes, &path)?.meta.quarantined);
+        }
+    }
+    Ok(rows)
+}

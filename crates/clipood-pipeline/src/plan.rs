@@ -1,0 +1,340 @@
+//! Stage `plan`: lists the datasets, draws the few-shot splits, hashes every image that will be used and cuts the test
+//! images into shards. The plan is a table in the run directory, so that a resumed run sees the same images.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clipood_core::{DatasetManifest, FingerprintBuilder, SubsampleClasses};
+use clipood_data::{FewShotSplit, ImageRecord, few_shot_split, list_dataset, subsample_classes};
+use clipood_store::{Part, Unit};
+use rayon::prelude::*;
+
+use crate::error::{PipelineError, Result};
+use crate::job::Job;
+use crate::tables::{FileMeta, ImageRow, read_images, store_footer, write_images};
+
+const STAGE: &str = "plan";
+
+/// One image of the plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedImage {
+    /// `dataset/split/relative/path`.
+    pub key: String,
+    /// The file.
+    pub path: PathBuf,
+    /// blake3 of the file's bytes when it was planned, hexadecimal.
+    pub content_hash: String,
+    /// `train` or `test`.
+    pub split: String,
+    /// Class, for in-distribution images.
+    pub label: Option<u32>,
+    /// Name of the class or folder.
+    pub class_name: Option<String>,
+    /// Shard of a test image.
+    pub shard: u32,
+}
+
+/// The images of one dataset, in key order.
+#[derive(Debug, Clone)]
+pub struct PlannedDataset {
+    /// Name of the dataset.
+    pub name: String,
+    /// Whether it is the in-distribution one.
+    pub is_id: bool,
+    /// Test images.
+    pub test: Vec<PlannedImage>,
+    /// Training images that some few-shot split takes.
+    pub train: Vec<PlannedImage>,
+}
+
+/// Everything the later stages work on.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The in-distribution dataset first, then the others in the recipe's order.
+    pub datasets: Vec<PlannedDataset>,
+    /// Readable class names, by label.
+    pub classes: Vec<String>,
+    /// Few-shot split of each seed, with the largest number of shots the recipe asks for.
+    pub splits: BTreeMap<u64, FewShotSplit>,
+}
+
+impl Plan {
+    /// Number of test images of all datasets.
+    pub fn test_images(&self) -> usize {
+        self.datasets.iter().map(|d| d.test.len()).sum()
+    }
+
+    /// The in-distribution dataset.
+    pub fn id(&self) -> &PlannedDataset {
+        &self.datasets[0]
+    }
+}
+
+/// What `classes.json` and the splits hold; small enough to be read whole.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct ClassesFile {
+    classes: Vec<String>,
+    splits: BTreeMap<u64, FewShotSplit>,
+}
+
+const CLASSES_FILE: &str = "_run/classes.json";
+
+/// Makes the plan, or reads it if this run has one.
+///
+/// # Errors
+/// A dataset that is missing or empty, a class with fewer images than shots.
+pub fn plan(job: &Job) -> Result<Plan> {
+    let manifests: Vec<&DatasetManifest> = std::iter::once(&job.id).chain(&job.ood).collect();
+    let units = manifests
+        .iter()
+        .map(|manifest| plan_unit(job, manifest))
+        .collect::<Result<Vec<_>>>()?;
+    let done = job.run.ledger().committed(STAGE)?;
+    let mut all_done = true;
+    for unit in &units {
+        all_done &= done.contains(unit)?;
+    }
+    if !all_done {
+        make(job, &manifests, &units)?;
+    }
+    read(job, &manifests)
+}
+
+fn plan_unit(job: &Job, manifest: &DatasetManifest) -> Result<Unit> {
+    Ok(Unit {
+        key: manifest.name.clone(),
+        fingerprint: FingerprintBuilder::new(STAGE)
+            .field("run", &job.fingerprint)
+            .field("dataset", &manifest.name)
+            .finish()?
+            .to_string(),
+    })
+}
+
+fn part_path(dataset: &str) -> String {
+    format!("images/dataset={dataset}/part-00000.parquet")
+}
+
+fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()> {
+    let lists = manifests
+        .iter()
+        .map(|manifest| list(job, manifest))
+        .collect::<Result<Vec<_>>>()?;
+    let (classes, splits) = choose(job, &lists[0])?;
+    let wanted: std::collections::HashSet<&str> = splits
+        .values()
+        .flat_map(|split| split.keys())
+        .collect();
+    let mut chosen: Vec<Vec<(&ImageRecord, Option<u32>)>> = Vec::new();
+    for (i, records) in lists.iter().enumerate() {
+        let mut rows = Vec::new();
+        for record in records {
+            let label = match (i, &record.class_name) {
+                (0, Some(name)) => match classes.iter().position(|c| c == name) {
+                    Some(label) => Some(label as u32),
+                    None => continue,
+                },
+                _ => None,
+            };
+            let is_train = record.split.name() == "train";
+            if record.split.name() == "test" || (is_train && wanted.contains(&*record.image_key)) {
+                rows.push((record, label));
+            }
+        }
+        if !rows.iter().any(|(record, _)| record.split.name() == "test") {
+            return Err(PipelineError::Usage(format!(
+                "dataset `{}` has no test image under {}",
+                manifests[i].name,
+                manifests[i].root.display()
+            )));
+        }
+        chosen.push(rows);
+    }
+    let total: usize = chosen.iter().map(Vec::len).sum();
+    let mut progress = job.reporting.stage(STAGE, "images hashed", total as u64);
+    let file = ClassesFile { classes, splits };
+    let json = serde_json::to_vec_pretty(&file)
+        .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
+    job.run.store().put(CLASSES_FILE, Bytes::from(json))?;
+    let shard_rows = shard_rows(job);
+    for ((manifest, unit), rows) in manifests.iter().zip(units).zip(&chosen) {
+        job.interrupt.check()?;
+        let mut images = Vec::with_capacity(rows.len());
+        for block in rows.chunks(1024) {
+            job.interrupt.check()?;
+            let hashed = block
+                .par_iter()
+                .map(|(record, label)| image_row(record, *label))
+                .collect::<Vec<_>>();
+            images.extend(hashed);
+            progress.add(block.len() as u64);
+        }
+        let mut position = 0;
+        for image in images.iter_mut().filter(|image| image.split == "test") {
+            image.shard = (position / shard_rows) as u32;
+            position += 1;
+        }
+        let meta = FileMeta {
+            fingerprint: unit.fingerprint.clone(),
+            recipe: job.recipe.name.clone(),
+            quarantined: Vec::new(),
+            extra: BTreeMap::new(),
+        };
+        let part = Part {
+            path: part_path(&manifest.name),
+            bytes: Bytes::from(write_images(&images, &meta)?),
+            extra: BTreeMap::new(),
+        };
+        job.run
+            .ledger()
+            .commit_part(STAGE, unit, part, &store_footer)?;
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// Lists a dataset, drawing it first if it is the demo's.
+fn list(job: &Job, manifest: &DatasetManifest) -> Result<Vec<ImageRecord>> {
+    if manifest.generator.as_deref() == Some("demo") {
+        let root = job.data.join(&manifest.root);
+        if let Some(trees) = root.parent() {
+            if !trees.exists() {
+                job.reporting.say("drawing the demo images");
+            }
+            clipood_demo::ensure_dataset(trees)?;
+        }
+    }
+    let listing = list_dataset(manifest, &job.data)?;
+    if let Some(first) = listing.ignored.first() {
+        job.reporting.say(&format!(
+            "{}: {} files are not images and are left out, the first is {}",
+            manifest.name,
+            listing.ignored.len(),
+            first.display()
+        ));
+    }
+    Ok(listing.records)
+}
+
+/// Class names and the few-shot splits that the recipe's methods need.
+fn choose(
+    job: &Job,
+    records: &[ImageRecord],
+) -> Result<(Vec<String>, BTreeMap<u64, FewShotSplit>)> {
+    let mut by_label: BTreeMap<u32, &str> = BTreeMap::new();
+    for record in records {
+        if let (Some(label), Some(name)) = (record.label, &record.class_name) {
+            by_label.insert(label, name);
+        }
+    }
+    let all: Vec<String> = by_label.values().map(|name| (*name).to_string()).collect();
+    let classes = match job.recipe.data.subsample_classes {
+        SubsampleClasses::All => all,
+        which => subsample_classes(&all, which).to_vec(),
+    };
+    if classes.len() < 2 {
+        return Err(PipelineError::Usage(format!(
+            "dataset `{}` has {} classes, at least two are needed",
+            job.id.name,
+            classes.len()
+        )));
+    }
+    let trains = job.recipe.methods.iter().any(|m| m.uses_shots());
+    let largest = job.recipe.shots.iter().copied().max().filter(|_| trains);
+    let mut splits = BTreeMap::new();
+    if let Some(shots) = largest {
+        let train: Vec<ImageRecord> = records
+            .iter()
+            .filter(|r| r.split.name() == "train")
+            .filter(|r| r.class_name.as_ref().is_some_and(|n| classes.contains(n)))
+            .cloned()
+            .collect();
+        if train.is_empty() {
+            return Err(PipelineError::Usage(format!(
+                "dataset `{}` has no training images, but the recipe trains with {shots} shots; give its manifest a train split or a train_fraction",
+                job.id.name
+            )));
+        }
+        for seed in &job.recipe.seeds {
+            let split = few_shot_split(
+                &job.id.name,
+                &train,
+                shots,
+                *seed,
+                job.recipe.train.allow_fewer,
+            )?;
+            splits.insert(*seed, split);
+        }
+    }
+    Ok((classes, splits))
+}
+
+/// A file that cannot be read keeps an empty hash: extraction will try again and put it into quarantine with its reason.
+fn image_row(record: &ImageRecord, label: Option<u32>) -> ImageRow {
+    let bytes = std::fs::read(&record.path).ok();
+    ImageRow {
+        image_key: record.image_key.clone(),
+        uri: record.path.display().to_string(),
+        offset: None,
+        length: bytes.as_ref().map(|b| b.len() as u64),
+        content_hash: bytes.map_or(String::new(), |b| blake3::hash(&b).to_hex().to_string()),
+        split: record.split.name().to_string(),
+        label,
+        class_name: record.class_name.clone(),
+        shard: 0,
+    }
+}
+
+/// Rows of a shard, so that its global and local features stay near `engine.shard_bytes`.
+pub fn shard_rows(job: &Job) -> usize {
+    let config = &job.model.config;
+    let row = config.embed_dim * (4 + 2 * config.image.positions());
+    (job.recipe.engine.shard_bytes as usize / row).max(1)
+}
+
+fn read(job: &Job, manifests: &[&DatasetManifest]) -> Result<Plan> {
+    let missing = |what: &str| {
+        PipelineError::Inconsistent(format!("{} is missing in {}", what, job.run_location))
+    };
+    let bytes = job
+        .run
+        .store()
+        .get(CLASSES_FILE)?
+        .ok_or_else(|| missing(CLASSES_FILE))?;
+    let file: ClassesFile = serde_json::from_slice(&bytes)
+        .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
+    let mut datasets = Vec::new();
+    for (i, manifest) in manifests.iter().enumerate() {
+        let path = part_path(&manifest.name);
+        let bytes = job.run.store().get(&path)?.ok_or_else(|| missing(&path))?;
+        let mut dataset = PlannedDataset {
+            name: manifest.name.clone(),
+            is_id: i == 0,
+            test: Vec::new(),
+            train: Vec::new(),
+        };
+        for row in read_images(bytes, &path)? {
+            let image = PlannedImage {
+                key: row.image_key,
+                path: PathBuf::from(row.uri),
+                content_hash: row.content_hash,
+                split: row.split,
+                label: row.label,
+                class_name: row.class_name,
+                shard: row.shard,
+            };
+            if image.split == "train" {
+                dataset.train.push(image);
+            } else {
+                dataset.test.push(image);
+            }
+        }
+        datasets.push(dataset);
+    }
+    Ok(Plan {
+        datasets,
+        classes: file.classes,
+        splits: file.splits,
+    })
+}

@@ -1,0 +1,110 @@
+//! Progress of a stage: a bar with rate and time left on a terminal, plain lines otherwise.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How a run reports its progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reporting {
+    /// Bars on a terminal, lines otherwise, on standard error.
+    Human,
+    /// Nothing (tests, library use).
+    Silent,
+}
+
+/// One stage under way.
+pub struct StageProgress {
+    bar: ProgressBar,
+    stage: &'static str,
+    unit: &'static str,
+    total: u64,
+    lines: bool,
+    started: Instant,
+    last_line: Instant,
+}
+
+/// Seconds between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+impl Reporting {
+    /// Starts a stage of `total` pieces called `unit`.
+    pub fn stage(self, stage: &'static str, unit: &'static str, total: u64) -> StageProgress {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let human = self == Self::Human;
+        let lines = human && bar.is_hidden();
+        if !human {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let template = "{prefix:>9} {bar:32} {pos}/{len} {msg} ({per_sec}, {eta} left)";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(stage);
+        bar.set_message(unit);
+        let now = Instant::now();
+        StageProgress {
+            bar,
+            stage,
+            unit,
+            total,
+            lines,
+            started: now,
+            last_line: now,
+        }
+    }
+
+    /// A line of news outside a stage.
+    pub fn say(self, line: &str) {
+        if self == Self::Human {
+            eprintln!("{line}");
+        }
+    }
+}
+
+impl StageProgress {
+    /// `n` more pieces are done.
+    pub fn add(&mut self, n: u64) {
+        self.bar.inc(n);
+        if self.lines && self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            self.line();
+        }
+    }
+
+    /// A remark beside the bar, or a line of its own where there is no terminal.
+    pub fn note(&self, text: &str) {
+        if self.lines {
+            eprintln!("{:>9} {text}", self.stage);
+        } else {
+            self.bar.println(format!("{:>9} {text}", self.stage));
+        }
+    }
+
+    /// Ends the stage with its rate.
+    pub fn finish(self) {
+        if self.lines {
+            self.line();
+        }
+        self.bar.finish_and_clear();
+        if !self.lines && !self.bar.is_hidden() {
+            self.line();
+        }
+    }
+
+    fn line(&self) {
+        let done = self.bar.position();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let rate = done as f64 / seconds.max(1e-9);
+        let left = self.total.saturating_sub(done) as f64 / rate.max(1e-9);
+        let rest = if done < self.total {
+            format!(", {left:.0} s left")
+        } else {
+            String::new()
+        };
+        eprintln!(
+            "{:>9} {done}/{} {} in {seconds:.1} s ({rate:.0}/s{rest})",
+            self.stage, self.total, self.unit
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! The file of a prompt set: class list, text features, and for a trained one its context.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use clipood_clip::prompt::PromptState;
+use clipood_store::PartFooter;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::error::{PipelineError, Result};
+
+/// The text side of one method, number of shots and seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptSet {
+    /// Fingerprint of everything that made it.
+    pub fingerprint: String,
+    /// Class names, by label.
+    pub classes: Vec<String>,
+    /// Normalised text features `[classes, D]`.
+    pub text: Vec<f32>,
+    /// Context and momentum after the last epoch; `None` for hand-written prompts.
+    pub state: Option<PromptState>,
+}
+
+const FINGERPRINT: &str = "clipood.fingerprint";
+const CLASSES: &str = "clipood.classes";
+const EPOCH: &str = "clipood.epoch";
+const STEP: &str = "clipood.step";
+
+fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+impl PromptSet {
+    /// The set as safetensors: `text` `[classes, D]`, and `context` and `momentum` `[values]` of a trained one.
+    ///
+    /// # Errors
+    /// The serializer refused.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let fail = |e: String| PipelineError::Inconsistent(format!("prompt set: {e}"));
+        let mut metadata = HashMap::from([
+            (FINGERPRINT.to_string(), self.fingerprint.clone()),
+            (
+                CLASSES.to_string(),
+                serde_json::to_string(&self.classes).map_err(|e| fail(e.to_string()))?,
+            ),
+        ]);
+        let width = self.text.len() / self.classes.len().max(1);
+        let mut raw = vec![(
+            "text",
+            vec![self.classes.len(), width],
+            bytes_of(&self.text),
+        )];
+        if let Some(state) = &self.state {
+            metadata.insert(EPOCH.to_string(), state.epoch.to_string());
+            metadata.insert(STEP.to_string(), state.step.to_string());
+            for (name, values) in [("context", &state.context), ("momentum", &state.momentum)] {
+                raw.push((name, vec![values.len()], bytes_of(values)));
+            }
+        }
+        let views = raw
+            .iter()
+            .map(|(name, shape, bytes)| {
+                TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (*name, view))
+            })
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(|e| fail(e.to_string()))?;
+        safetensors::serialize(views, Some(metadata)).map_err(|e| fail(e.to_string()))
+    }
+
+    /// Reads what [`PromptSet::to_bytes`] wrote; `path` names it in errors.
+    ///
+    /// # Errors
+    /// The file is damaged or of another kind.
+    pub fn from_bytes(bytes: &[u8], path: &str) -> Result<Self> {
+        let fail = |e: String| PipelineError::Inconsistent(format!("{path}: {e}"));
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| fail(e.to_string()))?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let entry = |key: &str| {
+            metadata
+                .get(key)
+                .cloned()
+                .ok_or_else(|| fail(format!("no `{key}` in its metadata")))
+        };
+        let file = SafeTensors::deserialize(bytes).map_err(|e| fail(e.to_string()))?;
+        let floats = |name: &str| -> Result<Vec<f32>> {
+            let view = file.tensor(name).map_err(|e| fail(e.to_string()))?;
+            if view.dtype() != Dtype::F32 {
+                return Err(fail(format!("tensor `{name}` is not f32")));
+            }
+            Ok(view
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect())
+        };
+        let number = |key: &str| -> Result<usize> {
+            let text = entry(key)?;
+            text.parse()
+                .map_err(|_| fail(format!("`{key}` is `{text}`, expected a number")))
+        };
+        let classes: Vec<String> = serde_json::from_str(&entry(CLASSES)?)
+            .map_err(|e| fail(format!("`{CLASSES}`: {e}")))?;
+        let state = match metadata.contains_key(EPOCH) {
+            false => None,
+            true => Some(PromptState {
+                context: floats("context")?,
+                momentum: floats("momentum")?,
+                epoch: number(EPOCH)?,
+                step: number(STEP)?,
+            }),
+        };
+        Ok(Self {
+            fingerprint: entry(FINGERPRINT)?,
+            text: floats("text")?,
+            classes,
+            state,
+        })
+    }
+}
+
+/// The commit protocol's view of a prompt file.
+pub fn prompt_footer(bytes: &Bytes) -> Option<PartFooter> {
+    let set = PromptSet::from_bytes(bytes, "prompt set").ok()?;
+    Some(PartFooter {
+        fingerprint: set.fingerprint,
+        rows: set.classes.len() as u64,
+        quarantined: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip() {
+        let trained = PromptSet {
+            fingerprint: "0123456789abcdef".into(),
+            classes: vec!["star".into(), "fish".into()],
+            text: vec![1.0, 0.0, 0.6, 0.8],
+            state: Some(PromptState {
+                context: vec![0.5; 6],
+                momentum: vec![-0.25; 6],
+                epoch: 3,
+                step: 12,
+            }),
+        };
+        let written = PromptSet {
+            state: None,
+            ..trained.clone()
+        };
+        for set in [trained, written] {
+            let bytes = set.to_bytes().unwrap();
+            assert_eq!(PromptSet::from_bytes(&bytes, "here").unwrap(), set);
+            let cut = PromptSet::from_bytes(&bytes[..bytes.len() - 3], "here");
+            assert!(cut.unwrap_err().to_string().starts_with("here: "));
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Stage `train`: the prompt sets of a recipe, hand-written or trained, kept in the store under their fingerprints.
+
+mod data;
+mod file;
+mod stage;
+
+pub use data::shot_features;
+pub use file::PromptSet;
+pub use stage::{PromptKey, prompt_keys, prompt_sets, trains_on_patches};

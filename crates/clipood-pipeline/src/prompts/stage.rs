@@ -1,0 +1,406 @@
+//! Makes the prompt sets that the store does not have yet.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clipood_clip::model::PromptTrainer;
+use clipood_clip::prompt::{
+    EpochLog, PatchLoss, PromptLoss, PromptOptions, PromptState, TrainOptions,
+};
+use clipood_core::{FingerprintBuilder, Method};
+use clipood_store::{Part, Unit};
+
+use super::data::prompt_data;
+use super::file::{PromptSet, prompt_footer};
+use crate::error::{PipelineError, Result};
+use crate::extract::FeatureIndex;
+use crate::job::{Job, RESULTS_VERSION};
+use crate::plan::Plan;
+use crate::progress::StageProgress;
+use crate::tables::{FileMeta, TrainLogRow, write_train_log};
+
+const STAGE: &str = "train";
+/// Time between two checkpoints of a training.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
+
+/// Which prompt set: the `prompt` column of every table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PromptKey {
+    /// The method.
+    pub method: Method,
+    /// Training images a class; `None` for hand-written prompts.
+    pub shots: Option<usize>,
+    /// Seed of split and training; `None` for hand-written prompts.
+    pub seed: Option<u64>,
+}
+
+impl PromptKey {
+    /// `zero-shot`, `coop-16shot-seed1`.
+    pub fn name(&self) -> String {
+        match (self.shots, self.seed) {
+            (Some(shots), Some(seed)) => format!("{}-{shots}shot-seed{seed}", self.method),
+            _ => self.method.to_string(),
+        }
+    }
+}
+
+/// The prompt sets of a recipe: every method, shots and seed.
+pub fn prompt_keys(job: &Job) -> Vec<PromptKey> {
+    let mut keys = Vec::new();
+    for method in &job.recipe.methods {
+        if !method.uses_shots() {
+            keys.push(PromptKey {
+                method: *method,
+                shots: None,
+                seed: None,
+            });
+            continue;
+        }
+        for shots in &job.recipe.shots {
+            for seed in &job.recipe.seeds {
+                keys.push(PromptKey {
+                    method: *method,
+                    shots: Some(*shots),
+                    seed: Some(*seed),
+                });
+            }
+        }
+    }
+    keys
+}
+
+/// Whether training the method looks at patches.
+pub fn trains_on_patches(method: Method) -> bool {
+    matches!(method, Method::Locoop | Method::Sct)
+}
+
+/// Makes or reads every prompt set of the recipe, in the order of [`prompt_keys`].
+///
+/// # Errors
+/// An interruption (a training leaves a checkpoint), a loss that is not finite, a store that cannot be written.
+pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<PromptSet>> {
+    let keys = prompt_keys(job);
+    let units = keys
+        .iter()
+        .map(|key| unit(job, plan, key))
+        .collect::<Result<Vec<_>>>()?;
+    let done = job.prompts.committed(STAGE)?;
+    let mut pending = Vec::new();
+    for (key, unit) in keys.iter().zip(&units) {
+        let stands = done.contains(unit)?
+            || job
+                .prompts
+                .recover_part(STAGE, unit, &part_path(unit), &prompt_footer)?
+                .is_some();
+        if !stands {
+            pending.push((key, unit));
+        }
+    }
+    let epochs: usize = pending
+        .iter()
+        .map(|(key, _)| job.recipe.train.epochs_for(key.method).max(1))
+        .sum();
+    if !pending.is_empty() {
+        let trains = pending.iter().any(|(key, _)| key.method.uses_shots());
+        let trainer = match trains {
+            true => Some(job.model.prompt_trainer(job.device)?),
+            false => None,
+        };
+        let mut progress = job.reporting.stage(STAGE, "epochs", epochs as u64);
+        for (key, unit) in pending {
+            job.interrupt.check()?;
+            let set = match &trainer {
+                Some(trainer) if key.method.uses_shots() => {
+                    train(job, plan, index, trainer, key, unit, &mut progress)?
+                }
+                _ => {
+                    progress.add(1);
+                    hand_written(job, plan, unit)?
+                }
+            };
+            let part = Part {
+                path: part_path(unit),
+                bytes: Bytes::from(set.to_bytes()?),
+                extra: BTreeMap::from([("prompt".to_string(), key.name().into())]),
+            };
+            job.prompts.commit_part(STAGE, unit, part, &prompt_footer)?;
+        }
+        progress.finish();
+    }
+    units.iter().map(|unit| read(job, unit)).collect()
+}
+
+fn part_path(unit: &Unit) -> String {
+    format!("{}/prompt.safetensors", unit.fingerprint)
+}
+
+/// A prompt set is known by what made it, so other runs, recipes and detectors find it again.
+fn unit(job: &Job, plan: &Plan, key: &PromptKey) -> Result<Unit> {
+    let recipe = &job.recipe;
+    let mut builder = FingerprintBuilder::new("prompt")
+        .field("results", &RESULTS_VERSION)
+        .field("model", &job.model.hash)
+        .field("backend", &job.device.backend())
+        .field("method", &key.method)
+        .field("classes", &plan.classes);
+    if let (Some(shots), Some(seed)) = (key.shots, key.seed) {
+        let content: BTreeMap<&str, &str> = plan
+            .id()
+            .train
+            .iter()
+            .map(|image| (image.key.as_str(), image.content_hash.as_str()))
+            .collect();
+        let images: Vec<(&str, &str, &str)> = plan.splits[&seed]
+            .classes
+            .iter()
+            .flat_map(|(class, keys)| {
+                keys.iter()
+                    .take(shots)
+                    .map(move |key| (class, key.as_str()))
+            })
+            .map(|(class, key)| (class.as_str(), key, content.get(key).copied().unwrap_or_default()))
+            .collect();
+        builder = builder
+            .field("features", &job.features.fingerprint)
+            .field("images", &images)
+            .field("seed", &seed)
+            .field("n_ctx", &recipe.prompt.n_ctx)
+            .field("ctx_init", &recipe.prompt.ctx_init)
+            .field("class_token", &recipe.prompt.class_token)
+            .field("class_specific", &recipe.prompt.class_specific)
+            .field("train", &recipe.train)
+            .field("epochs", &recipe.train.epochs_for(key.method));
+        if trains_on_patches(key.method) {
+            builder = builder
+                .field("lambda", &recipe.locoop.lambda)
+                .field("top_k", &recipe.locoop.top_k_for(plan.classes.len())?);
+        }
+    } else {
+        builder = builder.field("templates", &recipe.prompt.templates.templates());
+    }
+    let fingerprint = builder.finish()?.to_string();
+    Ok(Unit {
+        key: fingerprint[..24].to_string(),
+        fingerprint,
+    })
+}
+
+fn hand_written(job: &Job, plan: &Plan, unit: &Unit) -> Result<PromptSet> {
+    let encoder = job.model.text_encoder(job.device)?;
+    let templates = job.recipe.prompt.templates.templates();
+    Ok(PromptSet {
+        fingerprint: unit.fingerprint.clone(),
+        classes: plan.classes.clone(),
+        text: encoder.classes(&plan.classes, templates)?,
+        state: None,
+    })
+}
+
+fn loss_of(job: &Job, plan: &Plan, method: Method) -> Result<PromptLoss> {
+    let patch = || -> Result<PatchLoss> {
+        Ok(PatchLoss {
+            lambda: job.recipe.locoop.lambda,
+            top_k: job.recipe.locoop.top_k_for(plan.classes.len())?,
+        })
+    };
+    Ok(match method {
+        Method::ZeroShot | Method::Coop => PromptLoss::Coop,
+        Method::Locoop => PromptLoss::Locoop(patch()?),
+        Method::Sct => PromptLoss::Sct(patch()?),
+    })
+}
+
+#[allow(clippy::too_many_arguments)]
+fn train(
+    job: &Job,
+    plan: &Plan,
+    index: &FeatureIndex,
+    trainer: &PromptTrainer,
+    key: &PromptKey,
+    unit: &Unit,
+    progress: &mut StageProgress,
+) -> Result<PromptSet> {
+    let (Some(shots), Some(seed)) = (key.shots, key.seed) else {
+        return Err(PipelineError::Inconsistent(format!(
+            "prompt set {} trains without shots",
+            key.name()
+        )));
+    };
+    let section = &job.recipe.train;
+    let data = prompt_data(
+        job,
+        plan,
+        index,
+        seed,
+        shots,
+        trains_on_patches(key.method),
+    )?;
+    let options = TrainOptions {
+        loss: loss_of(job, plan, key.method)?,
+        epochs: section.epochs_for(key.method),
+        lr: section.lr,
+        warmup_lr: section.warmup_lr,
+        momentum: section.momentum,
+        weight_decay: section.weight_decay,
+        batch_size: section.batch_size,
+        seed,
+    };
+    let prompt = PromptOptions {
+        n_ctx: job.recipe.prompt.n_ctx,
+        ctx_init: job.recipe.prompt.ctx_init.clone(),
+        class_token: job.recipe.prompt.class_token,
+        class_specific: job.recipe.prompt.class_specific,
+    };
+    let (resume, mut log) = read_checkpoint(job, unit)?;
+    if let Some(state) = &resume {
+        progress.note(&format!(
+            "{}: going on after epoch {}",
+            key.name(),
+            state.epoch
+        ));
+        progress.add(state.epoch as u64);
+    }
+    let mut saved = Instant::now();
+    let mut failure = None;
+    let trained = trainer.train(
+        &plan.classes,
+        &prompt,
+        &data,
+        &options,
+        resume,
+        |epoch, state| {
+            log.push(log_row(epoch));
+            progress.add(1);
+            let stop = job.interrupt.is_set();
+            if stop || saved.elapsed() >= CHECKPOINT_EVERY {
+                saved = Instant::now();
+                if let Err(error) = write_checkpoint(job, plan, unit, state, &log) {
+                    failure = Some(error);
+                    return false;
+                }
+            }
+            !stop
+        },
+    )?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    if trained.state.epoch < options.epochs {
+        return Err(PipelineError::Interrupted);
+    }
+    if let Some(last) = log.last() {
+        progress.note(&format!(
+            "{}: loss {:.3}, training accuracy {:.1}% after {} steps",
+            key.name(),
+            last.loss,
+            100.0 * last.accuracy,
+            last.step
+        ));
+    }
+    let meta = FileMeta {
+        fingerprint: unit.fingerprint.clone(),
+        recipe: job.recipe.name.clone(),
+        quarantined: Vec::new(),
+        extra: BTreeMap::new(),
+    };
+    let path = format!("{}/train_log.parquet", unit.fingerprint);
+    job.prompts
+        .store()
+        .put(&path, Bytes::from(write_train_log(&log, &meta)?))?;
+    Ok(PromptSet {
+        fingerprint: unit.fingerprint.clone(),
+        classes: plan.classes.clone(),
+        text: trained.text,
+        state: Some(trained.state),
+    })
+}
+
+fn log_row(epoch: &EpochLog) -> TrainLogRow {
+    TrainLogRow {
+        epoch: epoch.epoch as u64,
+        step: epoch.step as u64,
+        loss: epoch.loss,
+        accuracy: epoch.accuracy,
+        lr: epoch.lr,
+    }
+}
+
+/// A training under way: a prompt set without text features, and its log so far.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Checkpoint {
+    context: Vec<f32>,
+    momentum: Vec<f32>,
+    epoch: usize,
+    step: usize,
+    log: Vec<(u64, u64, f64, f64, f64)>,
+}
+
+fn checkpoint_path(unit: &Unit) -> String {
+    format!("{}/checkpoint.json", unit.fingerprint)
+}
+
+fn write_checkpoint(
+    job: &Job,
+    plan: &Plan,
+    unit: &Unit,
+    state: &PromptState,
+    log: &[TrainLogRow],
+) -> Result<()> {
+    let checkpoint = Checkpoint {
+        context: state.context.clone(),
+        momentum: state.momentum.clone(),
+        epoch: state.epoch,
+        step: state.step,
+        log: log
+            .iter()
+            .map(|r| (r.epoch, r.step, r.loss, r.accuracy, r.lr))
+            .collect(),
+    };
+    let json = serde_json::to_vec(&checkpoint).map_err(|e| {
+        PipelineError::Inconsistent(format!(
+            "checkpoint of {} classes: {e}",
+            plan.classes.len()
+        ))
+    })?;
+    Ok(job
+        .prompts
+        .store()
+        .put(&checkpoint_path(unit), Bytes::from(json))?)
+}
+
+fn read_checkpoint(job: &Job, unit: &Unit) -> Result<(Option<PromptState>, Vec<TrainLogRow>)> {
+    let path = checkpoint_path(unit);
+    let Some(bytes) = job.prompts.store().get(&path)? else {
+        return Ok((None, Vec::new()));
+    };
+    let c: Checkpoint = serde_json::from_slice(&bytes)
+        .map_err(|e| PipelineError::Inconsistent(format!("{path}: {e}")))?;
+    let log = c
+        .log
+        .into_iter()
+        .map(|(epoch, step, loss, accuracy, lr)| TrainLogRow {
+            epoch,
+            step,
+            loss,
+            accuracy,
+            lr,
+        })
+        .collect();
+    let state = PromptState {
+        context: c.context,
+        momentum: c.momentum,
+        epoch: c.epoch,
+        step: c.step,
+    };
+    Ok((Some(state), log))
+}
+
+fn read(job: &Job, unit: &Unit) -> Result<PromptSet> {
+    let path = part_path(unit);
+    let store = job.prompts.store();
+    let bytes = store.get(&path)?.ok_or_else(|| {
+        PipelineError::Inconsistent(format!("{}: committed but missing", store.display(&path)))
+    })?;
+    PromptSet::from_bytes(&bytes, &store.display(&path))
+}

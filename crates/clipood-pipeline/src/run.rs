@@ -1,0 +1,106 @@
+//! A whole run: plan, extract, train, score, aggregate, report.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::aggregate::{Metrics, aggregate};
+use crate::error::{PipelineError, Result};
+use crate::extract::{FeatureIndex, extract, feature_index};
+use crate::features::read_quarantine_of;
+use crate::job::Job;
+use crate::plan::{Plan, plan};
+use crate::prompts::{prompt_keys, prompt_sets, trains_on_patches};
+use crate::report::write_html;
+use crate::score::score;
+use crate::tables::{FileMeta, QuarantineRow, write_quarantine};
+
+/// What a finished run has to say.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The metric tables.
+    pub metrics: Metrics,
+    /// Test images planned.
+    pub planned: usize,
+    /// Test images scored under every prompt set.
+    pub scored: usize,
+    /// Images in quarantine, training images included.
+    pub quarantined: Vec<QuarantineRow>,
+}
+
+/// Runs every stage of `job`; what is in the store or the run directory already is not done again.
+///
+/// # Errors
+/// The first error of a stage. Everything that was committed stays, and the same call goes on from there.
+pub fn run(job: &Job) -> Result<Outcome> {
+    let plan = plan(job)?;
+    job.interrupt.check()?;
+    let index = feature_index(job, &plan);
+    let keys = prompt_keys(job);
+    let local = job.detectors_use_patches() || keys.iter().any(|k| trains_on_patches(k.method));
+    extract(job, &index, local)?;
+    let quarantined = quarantine(job, &plan, &index)?;
+    let sets = prompt_sets(job, &plan, &index)?;
+    score(job, &plan, &index, &keys, &sets)?;
+    let metrics = aggregate(job, &plan, &index, &keys, &sets)?;
+    write_html(job, &metrics)?;
+    let planned = plan.test_images();
+    let lost = quarantined
+        .iter()
+        .filter(|row| is_test(&plan, &row.image_key))
+        .count();
+    Ok(Outcome {
+        metrics,
+        planned,
+        scored: planned - lost,
+        quarantined,
+    })
+}
+
+fn is_test(plan: &Plan, key: &str) -> bool {
+    plan.datasets
+        .iter()
+        .any(|d| d.test.iter().any(|image| image.key == key))
+}
+
+/// Collects the images that could not be read, keeps them as a table, and checks the recipe's limit for each dataset.
+fn quarantine(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<QuarantineRow>> {
+    let mut rows: BTreeMap<String, QuarantineRow> = BTreeMap::new();
+    for row in read_quarantine_of(job, &index.units)? {
+        rows.insert(row.image_key.clone(), row);
+    }
+    let rows: Vec<QuarantineRow> = rows.into_values().collect();
+    if !rows.is_empty() {
+        let meta = FileMeta {
+            fingerprint: job.fingerprint.to_string(),
+            recipe: job.recipe.name.clone(),
+            quarantined: Vec::new(),
+            extra: BTreeMap::new(),
+        };
+        job.run.store().put(
+            "_run/quarantine/extract.parquet",
+            Bytes::from(write_quarantine(&rows, &meta)?),
+        )?;
+    }
+    let allowed = job.recipe.engine.max_quarantine_fraction;
+    for dataset in &plan.datasets {
+        let planned = dataset.test.len() + dataset.train.len();
+        let prefix = format!("{}/", dataset.name);
+        let own: Vec<&QuarantineRow> = rows
+            .iter()
+            .filter(|row| row.image_key.starts_with(&prefix))
+            .collect();
+        if let Some(first) = own.first()
+            && own.len() as f64 > allowed * planned as f64
+        {
+            return Err(PipelineError::Quarantine {
+                dataset: dataset.name.clone(),
+                quarantined: own.len(),
+                planned,
+                allowed,
+                example: format!("{}: {}, {}", first.image_key, first.error_kind, first.message),
+            });
+        }
+    }
+    Ok(rows)
+}

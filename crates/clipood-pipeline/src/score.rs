@@ -1,0 +1,280 @@
+//! Stage `score`: every test image of a shard under every prompt set, one pass over the shard's features.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use clipood_core::FingerprintBuilder;
+use clipood_ood::{
+    FitInputs, FittedDetector, LocalFeatures, Matrix, ScoreInputs, fit, score_all,
+};
+use clipood_store::{Part, Unit};
+
+use crate::error::Result;
+use crate::extract::{EVAL_VIEW, ExtractUnit, FeatureIndex};
+use crate::features::{FeatureBlock, read_features};
+use crate::job::{Job, RESULTS_VERSION};
+use crate::plan::{Plan, PlannedDataset, PlannedImage};
+use crate::prompts::{PromptKey, PromptSet, shot_features};
+use crate::tables::{DetectorScores, FileMeta, ScoreRow, Scores, store_footer, write_scores};
+
+const STAGE: &str = "score";
+/// File metadata: ID images whose label is among the five likeliest classes.
+pub const TOP5_HITS: &str = "clipood.top5_hits";
+
+/// A prompt set with its detectors fitted.
+struct Fitted<'a> {
+    key: &'a PromptKey,
+    set: &'a PromptSet,
+    detectors: Vec<FittedDetector>,
+}
+
+/// One shard of one dataset.
+#[derive(Debug, Clone, Copy)]
+pub struct Shard<'a> {
+    /// The dataset.
+    pub dataset: &'a PlannedDataset,
+    /// Its number.
+    pub number: usize,
+    /// Unit of its features.
+    pub features: &'a ExtractUnit,
+}
+
+/// The shards of a plan, dataset by dataset.
+pub fn shards<'a>(plan: &'a Plan, index: &'a FeatureIndex) -> Vec<Shard<'a>> {
+    plan.datasets
+        .iter()
+        .zip(&index.test)
+        .flat_map(|(dataset, units)| {
+            units.iter().enumerate().map(move |(number, unit)| Shard {
+                dataset,
+                number,
+                features: &index.units[*unit],
+            })
+        })
+        .collect()
+}
+
+/// Path of a part, relative to the run directory.
+pub fn part_path(key: &PromptKey, shard: &Shard<'_>) -> String {
+    format!(
+        "scores/prompt={}/dataset={}/part-{:05}.parquet",
+        key.name(),
+        shard.dataset.name,
+        shard.number
+    )
+}
+
+/// The unit of one prompt set and shard.
+pub fn score_unit(
+    job: &Job,
+    key: &PromptKey,
+    set: &PromptSet,
+    shard: &Shard<'_>,
+) -> Result<Unit> {
+    Ok(Unit {
+        key: format!("{}.{}.{:05}", key.name(), shard.dataset.name, shard.number),
+        fingerprint: FingerprintBuilder::new(STAGE)
+            .field("results", &RESULTS_VERSION)
+            .field("features", &job.features.fingerprint)
+            .field("unit", &shard.features.key)
+            .field("prompt", &set.fingerprint)
+            .field("detectors", &job.recipe.detectors)
+            .finish()?
+            .to_string(),
+    })
+}
+
+/// Scores whatever is not scored yet.
+///
+/// # Errors
+/// An interruption, features that cannot be read, a detector that lacks its data, a run directory that cannot be written.
+pub fn score(
+    job: &Job,
+    plan: &Plan,
+    index: &FeatureIndex,
+    keys: &[PromptKey],
+    sets: &[PromptSet],
+) -> Result<()> {
+    let shards = shards(plan, index);
+    let done = job.run.ledger().committed(STAGE)?;
+    let mut pending: Vec<(usize, Vec<usize>)> = Vec::new();
+    for (s, shard) in shards.iter().enumerate() {
+        let mut prompts = Vec::new();
+        for (p, (key, set)) in keys.iter().zip(sets).enumerate() {
+            let unit = score_unit(job, key, set, shard)?;
+            let path = part_path(key, shard);
+            let ledger = job.run.ledger();
+            if !done.contains(&unit)?
+                && ledger
+                    .recover_part(STAGE, &unit, &path, &store_footer)?
+                    .is_none()
+            {
+                prompts.push(p);
+            }
+        }
+        if !prompts.is_empty() {
+            pending.push((s, prompts));
+        }
+    }
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let fitted = keys
+        .iter()
+        .zip(sets)
+        .map(|(key, set)| fit_detectors(job, plan, index, key, set))
+        .collect::<Result<Vec<_>>>()?;
+    let total: usize = pending
+        .iter()
+        .map(|(s, prompts)| shards[*s].features.images.len() * prompts.len())
+        .sum();
+    let mut progress = job.reporting.stage(STAGE, "images", total as u64);
+    let local = job.detectors_use_patches();
+    for (s, prompts) in pending {
+        let shard = &shards[s];
+        let block = read_features(job, shard.features, local)?;
+        let images: BTreeMap<&str, &PlannedImage> = shard
+            .features
+            .images
+            .iter()
+            .map(|image| (image.key.as_str(), image))
+            .collect();
+        for p in prompts {
+            job.interrupt.check()?;
+            let unit = score_unit(job, fitted[p].key, fitted[p].set, shard)?;
+            let (scores, top5) = score_block(job, plan, &block, &images, &fitted[p])?;
+            let meta = FileMeta {
+                fingerprint: unit.fingerprint.clone(),
+                recipe: job.recipe.name.clone(),
+                quarantined: block.quarantined.clone(),
+                extra: BTreeMap::from([(TOP5_HITS.to_string(), top5.to_string())]),
+            };
+            let part = Part {
+                path: part_path(fitted[p].key, shard),
+                bytes: Bytes::from(write_scores(&scores, &meta)?),
+                extra: BTreeMap::new(),
+            };
+            let ledger = job.run.ledger();
+            ledger.commit_part(STAGE, &unit, part, &store_footer)?;
+            progress.add(shard.features.images.len() as u64);
+        }
+    }
+    progress.finish();
+    Ok(())
+}
+
+fn fit_detectors<'a>(
+    job: &Job,
+    plan: &Plan,
+    index: &FeatureIndex,
+    key: &'a PromptKey,
+    set: &'a PromptSet,
+) -> Result<Fitted<'a>> {
+    let dim = job.model.config.embed_dim;
+    let text = Matrix::new("text features", &set.text, set.classes.len(), dim)?;
+    let on_shots = job
+        .detectors
+        .iter()
+        .any(|spec| spec.info().fitted_on.contains("train"));
+    let shots = match (key.seed, key.shots) {
+        (Some(seed), Some(shots)) if on_shots => {
+            Some(shot_features(job, plan, index, seed, shots)?)
+        }
+        _ => None,
+    };
+    let train = match &shots {
+        Some((features, labels)) => {
+            Some(Matrix::new("shots", features, labels.len(), dim)?)
+        }
+        None => None,
+    };
+    let inputs = FitInputs {
+        text,
+        negative_text: None,
+        train,
+        train_labels: shots.as_ref().map(|(_, labels)| labels.as_slice()),
+    };
+    let detectors = job
+        .detectors
+        .iter()
+        .map(|spec| fit(spec, &inputs))
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    for detector in &detectors {
+        for note in detector.notes() {
+            job.reporting
+                .say(&format!("{}, {}: {note}", key.name(), detector.name()));
+        }
+    }
+    Ok(Fitted {
+        key,
+        set,
+        detectors,
+    })
+}
+
+/// Scores of one shard under one prompt set, and the number of ID images in their top five.
+fn score_block(
+    job: &Job,
+    plan: &Plan,
+    block: &FeatureBlock,
+    images: &BTreeMap<&str, &PlannedImage>,
+    fitted: &Fitted<'_>,
+) -> Result<(Scores, usize)> {
+    let config = &job.model.config;
+    let (dim, patches) = (config.embed_dim, config.image.positions());
+    let rows = block.keys.len();
+    let mut table = Scores {
+        rows: Vec::with_capacity(rows),
+        detectors: Vec::new(),
+    };
+    let names = job.detectors.iter().map(|spec| spec.name());
+    if rows == 0 {
+        // Every image of the shard is in quarantine: an empty part with the same columns.
+        table.detectors = names
+            .map(|detector| DetectorScores {
+                detector,
+                values: Vec::new(),
+            })
+            .collect();
+        return Ok((table, 0));
+    }
+    let text = Matrix::new("text features", &fitted.set.text, fitted.set.classes.len(), dim)?;
+    let local = match block.local.is_empty() {
+        true => None,
+        false => Some(LocalFeatures::new(
+            "local features",
+            &block.local,
+            rows,
+            patches,
+            dim,
+        )?),
+    };
+    let inputs = ScoreInputs {
+        global: Matrix::new("global features", &block.global, rows, dim)?,
+        local,
+    };
+    let scores = score_all(&fitted.detectors, &text, &inputs)?;
+    let mut top5 = 0;
+    for (row, prediction) in scores.predictions.iter().enumerate() {
+        debug_assert_eq!(block.views[row], EVAL_VIEW);
+        let image = images[block.keys[row].as_str()];
+        if image.label.is_some_and(|l| prediction.top5.contains(&l)) {
+            top5 += 1;
+        }
+        table.rows.push(ScoreRow {
+            image_key: image.key.clone(),
+            split: image.split.clone(),
+            is_id: image.label.is_some(),
+            label: image.label.map(|l| l as i32),
+            class_name: image.class_name.clone(),
+            pred: prediction.class as i32,
+            pred_name: plan.classes[prediction.class as usize].clone(),
+            prob: prediction.probability,
+        });
+    }
+    table.detectors = names
+        .zip(scores.columns)
+        .map(|(detector, values)| DetectorScores { detector, values })
+        .collect();
+    Ok((table, top5))
+}

@@ -1,0 +1,142 @@
+//! `clipood run`: a recipe from plan to report.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clipood_core::{Method, Overrides, Recipe, nearest};
+use clipood_pipeline::{Interrupt, Job, JobOptions, PipelineError, Reporting, console, run as run_job};
+
+/// Options of `clipood run`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Recipe: a name in `pipelines/` or the path of a file.
+    recipe: String,
+    /// Training images a class, several apart by commas.
+    #[arg(long, value_delimiter = ',')]
+    shots: Option<Vec<usize>>,
+    /// Seeds of split and training, several apart by commas.
+    #[arg(long, value_delimiter = ',')]
+    seeds: Option<Vec<u64>>,
+    /// Methods, several apart by commas: zero-shot, coop, locoop, sct.
+    #[arg(long, value_delimiter = ',')]
+    methods: Option<Vec<String>>,
+    /// Detectors, several apart by commas: `[alias=]kind[:key=value]...`.
+    #[arg(long, value_delimiter = ',')]
+    detectors: Option<Vec<String>>,
+    /// Model: `demo` or an open_clip folder.
+    #[arg(long)]
+    model: Option<String>,
+    /// Where the model runs: auto or cpu.
+    #[arg(long, default_value = "auto")]
+    devices: String,
+    /// Folder that relative dataset roots start from.
+    #[arg(long, default_value = "data")]
+    data: PathBuf,
+    /// Folder of the dataset manifests.
+    #[arg(long, default_value = "manifests/datasets")]
+    manifests: PathBuf,
+    /// Store of features and prompts, a path or URL.
+    #[arg(long, default_value = "store")]
+    store: String,
+    /// Run directory, a path or URL [default: runs/<recipe>-<short fingerprint>]
+    #[arg(long)]
+    run: Option<String>,
+}
+
+/// Runs the recipe and prints its tables.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let recipe = recipe(&args)?;
+    let interrupt = Interrupt::default();
+    let flag = interrupt.clone();
+    ctrlc::set_handler(move || {
+        if flag.is_set() {
+            // A second signal: stop at once. Everything committed is whole.
+            std::process::exit(3);
+        }
+        eprintln!("stopping after the work in hand; once more to stop at once");
+        flag.set();
+    })
+    .context("cannot listen for signals")?;
+    let job = Job::open(JobOptions {
+        recipe,
+        manifests: args.manifests,
+        data: args.data,
+        store: args.store,
+        run: args.run,
+        device: args
+            .devices
+            .parse()
+            .map_err(|e: clipood_clip::ClipError| PipelineError::Usage(e.to_string()))?,
+        reporting: Reporting::Human,
+        interrupt,
+    })?;
+    let outcome = run_job(&job)?;
+    println!("{}", console(&outcome.metrics));
+    println!(
+        "test images: {} planned = {} scored + {} quarantined",
+        outcome.planned,
+        outcome.scored,
+        outcome.planned - outcome.scored
+    );
+    if !outcome.quarantined.is_empty() {
+        println!(
+            "{} images could not be read: {}/_run/quarantine/extract.parquet",
+            outcome.quarantined.len(),
+            job.run_location
+        );
+    }
+    println!("tables: {0}/metrics/*.parquet, {0}/scores/; page: {0}/report/index.html", job.run_location);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the recipe and applies the command line to it.
+fn recipe(args: &Args) -> Result<Recipe> {
+    let path = recipe_path(&args.recipe)?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read the recipe {}", path.display()))?;
+    let mut recipe = Recipe::parse(&text, &path.display().to_string())?;
+    let methods = args
+        .methods
+        .as_ref()
+        .map(|names| names.iter().map(|n| n.parse::<Method>()).collect::<Result<Vec<_>, _>>())
+        .transpose()?;
+    recipe.apply_overrides(&Overrides {
+        model: args.model.clone(),
+        methods,
+        shots: args.shots.clone(),
+        seeds: args.seeds.clone(),
+        detectors: args.detectors.clone(),
+    });
+    recipe.validate()?;
+    Ok(recipe)
+}
+
+fn recipe_path(name: &str) -> Result<PathBuf> {
+    let direct = PathBuf::from(name);
+    if direct.is_file() {
+        return Ok(direct);
+    }
+    let named = Path::new("pipelines").join(format!("{name}.toml"));
+    if named.is_file() {
+        return Ok(named);
+    }
+    let known: Vec<String> = std::fs::read_dir("pipelines")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            name.strip_suffix(".toml").map(String::from)
+        })
+        .collect();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let hint = match nearest(name, known.iter().copied()) {
+        Some(close) => format!("; did you mean `{close}`?"),
+        None => String::new(),
+    };
+    Err(PipelineError::Usage(format!(
+        "no recipe `{name}`: neither a file nor {}{hint}",
+        named.display()
+    ))
+    .into())
+}

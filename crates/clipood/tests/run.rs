@@ -1,0 +1,224 @@
+//! `clipood run` on real files: from images to tables, resumed, and with everything that users get wrong.
+
+mod common;
+
+use bytes::Bytes;
+use clipood_pipeline::tables::{OodRow, Scores, read_accuracy, read_ood, read_scores};
+use common::{CLASSES, OOD, RECIPE, TEST, World, files, stderr, stdout};
+
+fn table(world: &World, path: &str) -> Bytes {
+    let path = world.path(path);
+    Bytes::from(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+}
+
+fn ood_rows(world: &World, run: &str) -> Vec<OodRow> {
+    read_ood(table(world, &format!("{run}/metrics/ood.parquet")), "ood").unwrap()
+}
+
+/// All scores of a run by part.
+fn scores(world: &World, run: &str) -> Vec<(String, Scores)> {
+    let folder = world.path(&format!("{run}/scores"));
+    files(&folder)
+        .into_iter()
+        .map(|part| {
+            let bytes = table(world, &format!("{run}/scores/{part}"));
+            let scores = read_scores(bytes, &part).unwrap();
+            (part, scores)
+        })
+        .collect()
+}
+
+/// Equal rows, floats within 1e-6: which thread finished first must not show.
+fn assert_same_scores(a: &[(String, Scores)], b: &[(String, Scores)]) {
+    assert_eq!(a.len(), b.len());
+    for ((name_a, a), (name_b, b)) in a.iter().zip(b) {
+        assert_eq!(name_a, name_b);
+        assert_eq!(a.rows.len(), b.rows.len());
+        for (x, y) in a.rows.iter().zip(&b.rows) {
+            assert_eq!((&x.image_key, x.label, x.pred), (&y.image_key, y.label, y.pred));
+        }
+        for (x, y) in a.detectors.iter().zip(&b.detectors) {
+            assert_eq!(x.detector, y.detector);
+            for (x, y) in x.values.iter().zip(&y.values) {
+                assert!((x - y).abs() < 1e-6, "{name_a}: {x} and {y}");
+            }
+        }
+    }
+}
+
+#[test]
+fn images_to_tables_and_a_second_run_without_work() {
+    let world = World::new();
+    let first = world.run("run", &[]);
+    assert!(first.status.success(), "{}", stderr(&first));
+    let text = stdout(&first);
+    assert!(text.contains("locoop-2shot-seed1") && text.contains("average"), "{text}");
+    let planned = CLASSES.len() * TEST + 2 * OOD;
+    assert!(
+        text.contains(&format!("{planned} planned = {planned} scored + 0 quarantined")),
+        "{text}"
+    );
+
+    let rows = ood_rows(&world, "run");
+    // 2 prompt sets, 2 detectors, 2 OOD sets and their average.
+    assert_eq!(rows.len(), 2 * 2 * 3);
+    for row in &rows {
+        assert!((0.0..=1.0).contains(&row.auroc), "{row:?}");
+        assert_eq!(row.n_id as usize, CLASSES.len() * TEST);
+        assert_eq!(row.selection, "fixed");
+        assert_eq!(row.views, if row.method == "locoop" { Some(2) } else { None });
+    }
+    let accuracy = read_accuracy(table(&world, "run/metrics/accuracy.parquet"), "accuracy").unwrap();
+    assert_eq!(accuracy.len(), 2);
+
+    let parts = scores(&world, "run");
+    let scored: usize = parts.iter().map(|(_, s)| s.rows.len()).sum();
+    assert_eq!(scored, 2 * planned);
+    // AUROC from the score tables by its definition.
+    let values = |dataset: &str| -> Vec<f32> {
+        let own = parts
+            .iter()
+            .filter(|(part, _)| part.starts_with(&format!("prompt=zero-shot/dataset={dataset}/")));
+        own.flat_map(|(_, s)| s.detectors[0].values.clone()).collect()
+    };
+    let (id, ood) = (values("id"), values("textures"));
+    let wins: f64 = id
+        .iter()
+        .flat_map(|a| {
+            ood.iter().map(move |b| match a.total_cmp(b) {
+                std::cmp::Ordering::Greater => 1.0,
+                std::cmp::Ordering::Equal => 0.5,
+                std::cmp::Ordering::Less => 0.0,
+            })
+        })
+        .sum();
+    let auroc = wins / (id.len() * ood.len()) as f64;
+    let row = rows.iter().find(|r| {
+        (r.prompt.as_str(), r.detector.as_str(), r.ood_dataset.as_str())
+            == ("zero-shot", "mcm", "textures")
+    });
+    assert!((row.unwrap().auroc - auroc).abs() < 1e-12);
+    assert!(world.path("run/report/index.html").exists());
+
+    let before = files(&world.path("."));
+    let second = world.run("run", &[]);
+    assert!(second.status.success(), "{}", stderr(&second));
+    assert_eq!(stderr(&second), "", "the second run did work");
+    assert_eq!(stdout(&second), text);
+    assert_eq!(files(&world.path(".")), before);
+}
+
+#[test]
+fn another_run_takes_features_and_prompts_from_the_store() {
+    let world = World::new();
+    assert!(world.run("one", &[]).status.success());
+    let again = world.run("two", &["--detectors", "msp"]);
+    let log = stderr(&again);
+    assert!(again.status.success(), "{log}");
+    assert!(log.contains("score") && !log.contains("extract") && !log.contains("train"), "{log}");
+    // More shots: only the new training images are encoded.
+    let more = world.run("three", &["--shots", "1,2,3"]);
+    let log = stderr(&more);
+    assert!(more.status.success(), "{log}");
+    assert!(log.contains("extract") && log.contains("train"), "{log}");
+}
+
+#[test]
+fn an_interrupted_run_goes_on_to_the_same_scores() {
+    let world = World::new();
+    world.write("recipe.toml", RECIPE.replace("epochs = 3", "epochs = 40"));
+    let whole = world.run("whole", &["--store", "store-a"]);
+    assert!(whole.status.success(), "{}", stderr(&whole));
+    let mut interrupted = 0;
+    // Longer and longer, until a run gets to its end.
+    for attempt in 1..60 {
+        let mut child = world
+            .command("broken", &["--store", "store-b"])
+            .stderr(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(120 * attempt));
+        // Every other time the hard way.
+        let signal = if attempt % 2 == 0 { "-KILL" } else { "-INT" };
+        let _ = std::process::Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        let status = child.wait().unwrap();
+        if status.success() {
+            break;
+        }
+        interrupted += 1;
+        assert!(status.code().is_none_or(|code| code == 3), "exit code {status:?}");
+    }
+    assert!(interrupted > 0, "no attempt was interrupted");
+    let last = world.run("broken", &["--store", "store-b"]);
+    assert!(last.status.success(), "{}", stderr(&last));
+    assert_same_scores(&scores(&world, "whole"), &scores(&world, "broken"));
+}
+
+#[test]
+fn an_unreadable_image_is_named_and_the_rest_is_scored() {
+    let world = World::new();
+    world.write("data/id/test/star/00.png", b"not a picture");
+    let whole = std::fs::read(world.path("data/scenes/any/01.png")).unwrap();
+    world.write("data/scenes/any/01.png", &whole[..whole.len() / 2]);
+    let strict = world.run("strict", &[]);
+    assert_eq!(strict.status.code(), Some(1));
+    let log = stderr(&strict);
+    assert!(log.contains("star/00.png") && log.contains("1 of"), "{log}");
+
+    let recipe = RECIPE.replace("[engine]", "[engine]\nmax_quarantine_fraction = 0.2");
+    world.write("recipe.toml", recipe);
+    let run = world.run("run", &[]);
+    assert!(run.status.success(), "{}", stderr(&run));
+    let planned = CLASSES.len() * TEST + 2 * OOD;
+    let text = stdout(&run);
+    assert!(
+        text.contains(&format!("{planned} planned = {} scored + 2 quarantined", planned - 2)),
+        "{text}"
+    );
+    assert!(world.path("run/_run/quarantine/extract.parquet").exists());
+    let row = &ood_rows(&world, "run")[0];
+    assert_eq!((row.n_id as usize, row.n_excluded), (CLASSES.len() * TEST - 1, 2));
+}
+
+#[test]
+fn mistakes_are_named_and_lose_nothing() {
+    let world = World::new();
+    assert!(world.run("run", &[]).status.success());
+    let before = files(&world.path("run"));
+    let cases: [(&str, &str, &[&str], i32, &[&str]); 8] = [
+        ("detectors =", "detektors =", &[], 2, &["recipe.toml:", "detektors", "`detectors`"]),
+        ("", "", &["--methods", "cop"], 2, &["`cop`", "`coop`"]),
+        ("", "", &["--detectors", "mmc"], 2, &["mmc", "mcm"]),
+        ("", "", &["--shots", "5"], 1, &["fish", "4", "5"]),
+        ("ood = [\"scenes\"", "ood = [\"scens\"", &[], 2, &["scens", "`scenes`"]),
+        ("", "", &["--data", "nowhere"], 1, &["nowhere"]),
+        ("", "", &["--model", "no-such-model"], 1, &["no-such-model"]),
+        ("", "", &["--devices", "cuda:0"], 2, &["cuda:0", "cpu"]),
+    ];
+    for (from, to, arguments, code, words) in cases {
+        world.write("recipe.toml", RECIPE.replace(from, to));
+        let run = world.run("other", arguments);
+        let log = stderr(&run);
+        assert_eq!(run.status.code(), Some(code), "{arguments:?}: {log}");
+        for word in words {
+            assert!(log.contains(word), "{arguments:?}: no `{word}` in: {log}");
+        }
+        assert!(!log.contains("panicked"), "{log}");
+    }
+    // Another configuration in the same directory is refused, with the field that differs.
+    world.write("recipe.toml", RECIPE);
+    let other = world.run("run", &["--seeds", "2"]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(stderr(&other).contains("seeds"), "{}", stderr(&other));
+    // A run directory that cannot be made.
+    world.write("file", "");
+    let inside = world.run("file/run", &[]);
+    assert_eq!(inside.status.code(), Some(1));
+    assert!(stderr(&inside).contains("file"), "{}", stderr(&inside));
+    assert_eq!(files(&world.path("run")), before);
+}
