@@ -194,11 +194,12 @@ def check(table: Table, path: Path) -> str:
     }
     if duckdb is not None:
         counts["duckdb"] = with_duckdb(table, path, width)
-    if datasets is not None:
+    if datasets is not None and rows > 0:
         counts["datasets"] = with_datasets(table, files, width)
     for reader, count in counts.items():
         expect(f"{reader}: rows", count, rows)
-    return f"{rows} rows, {len(files)} files, the same in {', '.join(counts)}"
+    unread = " (not opened with datasets, which refuses a table without rows)" if datasets and not rows else ""
+    return f"{rows} rows, {len(files)} files, the same in {', '.join(counts)}{unread}"
 
 
 def main() -> int:

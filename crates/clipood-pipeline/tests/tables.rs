@@ -1,5 +1,7 @@
 //! Every table comes back as it was written, bit for bit, in the layout that notebooks rely on.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 

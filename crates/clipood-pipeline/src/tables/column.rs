@@ -130,10 +130,11 @@ pub(super) fn read_cells<F: Cell>(batch: &RecordBatch, file: &str, name: &str) -
 /// One column of a table of `R`.
 pub(super) struct Column<R> {
     field: Field,
-    write: Box<dyn Fn(&[R]) -> ArrayRef>,
+    write: Box<WriteColumn<R>>,
     read: Box<ReadColumn<R>>,
 }
 
+type WriteColumn<R> = dyn Fn(&[R]) -> ArrayRef;
 type ReadColumn<R> = dyn Fn(&RecordBatch, &str, &mut [R]) -> Result<()>;
 
 impl<R: 'static> Column<R> {
