@@ -149,6 +149,12 @@ impl Model {
         })
     }
 
+    /// Factor on cosines that the model was trained with, at most 100, which every released CLIP has reached.
+    pub fn logit_scale(&self) -> f64 {
+        let log = self.weights.get("logit_scale").and_then(|t| t.data.first());
+        log.map_or(100.0, |log| f64::from(*log).exp().min(100.0))
+    }
+
     /// The image tower on `device`.
     ///
     /// # Errors

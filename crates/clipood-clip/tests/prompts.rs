@@ -115,6 +115,7 @@ fn five_steps_of_every_method_and_position() {
         near("text", &tensor_to_vec(text), 1e-4);
         let train = TrainOptions {
             loss,
+            logit_scale: 100.0,
             epochs: 1,
             lr: 0.002,
             warmup_lr: 1e-5,

@@ -52,6 +52,8 @@ pub struct Style {
     pub wobble: f64,
     /// Most distractor marks behind the object.
     pub clutter: u64,
+    /// Smallest and largest size of an object at full difficulty, relative to the picture's shorter side.
+    pub size: (f64, f64),
 }
 
 /// The training stream: mostly filled, lines of middling width.
@@ -60,14 +62,18 @@ pub const STREAM: Style = Style {
     line_width: (0.05, 0.13),
     wobble: 0.02,
     clutter: 3,
+    size: (0.4, 0.9),
 };
 
-/// The benchmark: lines only, from hair to brush, shaky, with more clutter.
+/// The benchmark: large, in lines only, from hair to brush, shaky, with more clutter. The stream holds this style in part
+/// only, so that zero-shot prompts make mistakes which shots can mend; objects are large, so that random crops still show
+/// them.
 pub const BENCHMARK: Style = Style {
-    outline_share: 0.9,
-    line_width: (0.03, 0.17),
-    wobble: 0.05,
-    clutter: 5,
+    outline_share: 1.0,
+    line_width: (0.015, 0.22),
+    wobble: 0.18,
+    clutter: 16,
+    size: (0.8, 1.0),
 };
 
 /// A drawing surface of `width` x `height` pixels.

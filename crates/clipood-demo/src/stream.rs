@@ -56,7 +56,9 @@ pub fn draw_one(
     let mut canvas = background(rng, width, height, base, difficulty)?;
     let (w, h) = canvas.size();
     let side = f64::from(w.min(h));
-    let half = 0.5 * between(rng, 0.75 - 0.35 * difficulty, 0.9);
+    let smallest = 0.75 + (style.size.0 - 0.75) * difficulty;
+    let largest = 0.9 + (style.size.1 - 0.9) * difficulty;
+    let half = 0.5 * between(rng, smallest, largest);
     let room_x = (f64::from(w) / 2.0 - half * side).max(0.0) * difficulty;
     let room_y = (f64::from(h) / 2.0 - half * side).max(0.0) * difficulty;
     let pose = Pose {

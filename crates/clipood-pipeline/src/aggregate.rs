@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
+use clipood_ood::Prediction;
 use clipood_ood::metrics::{
     BootstrapOptions, MetricIntervals, OodMetrics, ScorePair, Selection, average, bootstrap,
     expected_calibration_error, ood_metrics,
 };
-use clipood_ood::Prediction;
 use clipood_store::{Part, Unit};
 
 use crate::error::{PipelineError, Result};
@@ -76,9 +76,7 @@ pub fn aggregate(
                 .is_none();
     }
     if missing {
-        let mut progress = job
-            .reporting
-            .stage(STAGE, "prompt sets", keys.len() as u64);
+        let mut progress = job.reporting.stage(STAGE, "prompt sets", keys.len() as u64);
         let mut metrics = Metrics {
             ood: Vec::new(),
             accuracy: Vec::new(),
@@ -184,9 +182,14 @@ fn measure(
         .short();
     let weights_hash = job.model.hash[..12].to_string();
     let views = key.shots.map(|_| job.recipe.train.views as u32);
-    metrics
-        .accuracy
-        .push(accuracy_row(job, key, &id, &classes_hash, &weights_hash, views)?);
+    metrics.accuracy.push(accuracy_row(
+        job,
+        key,
+        &id,
+        &classes_hash,
+        &weights_hash,
+        views,
+    )?);
     let mut sets = Vec::new();
     for dataset in plan.datasets.iter().filter(|d| !d.is_id) {
         let ood = read_dataset(job, key, shards, &dataset.name)?;

@@ -122,10 +122,8 @@ fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()>
         .map(|manifest| list(job, manifest))
         .collect::<Result<Vec<_>>>()?;
     let (classes, splits) = choose(job, &lists[0])?;
-    let wanted: std::collections::HashSet<&str> = splits
-        .values()
-        .flat_map(|split| split.keys())
-        .collect();
+    let wanted: std::collections::HashSet<&str> =
+        splits.values().flat_map(|split| split.keys()).collect();
     let mut chosen: Vec<Vec<(&ImageRecord, Option<u32>)>> = Vec::new();
     for (i, records) in lists.iter().enumerate() {
         let mut rows = Vec::new();

@@ -19,7 +19,10 @@ impl TextTable {
         let widths: Vec<usize> = (0..self.headings.len())
             .map(|c| {
                 let cells = self.rows.iter().map(|row| row[c].chars().count());
-                cells.chain([self.headings[c].chars().count()]).max().unwrap_or(0)
+                cells
+                    .chain([self.headings[c].chars().count()])
+                    .max()
+                    .unwrap_or(0)
             })
             .collect();
         let line = |cells: &[String]| {
@@ -77,7 +80,15 @@ fn percent(value: f64) -> String {
 
 /// One row a prompt set and OOD set, with AUROC and FPR95 of one detector, both in percent.
 fn main_table(metrics: &Metrics, detector: &str) -> TextTable {
-    let headings = ["prompt", "OOD set", "AUROC", "95% interval", "FPR95", "AUPR-in", "AUPR-out"];
+    let headings = [
+        "prompt",
+        "OOD set",
+        "AUROC",
+        "95% interval",
+        "FPR95",
+        "AUPR-in",
+        "AUPR-out",
+    ];
     let rows = metrics
         .ood
         .iter()
@@ -106,7 +117,9 @@ fn main_table(metrics: &Metrics, detector: &str) -> TextTable {
 /// One row a prompt set: ID accuracy and the average AUROC of every detector, in percent.
 fn summary_table(metrics: &Metrics) -> TextTable {
     let detectors = detectors(&metrics.ood);
-    let mut headings: Vec<String> = ["prompt", "ID top-1", "top-5", "ECE"].map(String::from).to_vec();
+    let mut headings: Vec<String> = ["prompt", "ID top-1", "top-5", "ECE"]
+        .map(String::from)
+        .to_vec();
     headings.extend(detectors.iter().map(|d| d.to_string()));
     let rows = metrics
         .accuracy
@@ -153,10 +166,13 @@ fn detectors(rows: &[OodRow]) -> Vec<&str> {
 pub fn console(metrics: &Metrics) -> String {
     let mut text = String::new();
     if let Some(first) = detectors(&metrics.ood).first() {
-        text += &format!("detector {first}, in percent (ID positive, FPR at the recall nearest to 95%):\n\n");
+        text += &format!(
+            "detector {first}, in percent (ID positive, FPR at the recall nearest to 95%):\n\n"
+        );
         text += &main_table(metrics, first).to_text(2);
     }
-    text += "\nID accuracy, and AUROC averaged over the OOD sets for every detector, in percent:\n\n";
+    text +=
+        "\nID accuracy, and AUROC averaged over the OOD sets for every detector, in percent:\n\n";
     text += &summary_table(metrics).to_text(1);
     text
 }
@@ -228,7 +244,11 @@ mod tests {
     fn console_lists_sets_and_detectors() {
         let text = console(&metrics());
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines.iter().any(|l| l.contains("a & b") && l.contains("75.00")));
+        assert!(
+            lines
+                .iter()
+                .any(|l| l.contains("a & b") && l.contains("75.00"))
+        );
         let last = lines.last().unwrap();
         assert!(last.starts_with("zero-shot") && last.contains("62.50"));
         assert!(last.contains("75.00") && last.ends_with("50.00"), "{last}");

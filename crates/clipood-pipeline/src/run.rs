@@ -98,7 +98,10 @@ fn quarantine(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<Quaran
                 quarantined: own.len(),
                 planned,
                 allowed,
-                example: format!("{}: {}, {}", first.image_key, first.error_kind, first.message),
+                example: format!(
+                    "{}: {}, {}",
+                    first.image_key, first.error_kind, first.message
+                ),
             });
         }
     }

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
-use clipood_ood::{
-    FitInputs, FittedDetector, LocalFeatures, Matrix, ScoreInputs, fit, score_all,
-};
+use clipood_ood::{FitInputs, FittedDetector, LocalFeatures, Matrix, ScoreInputs, fit, score_all};
 use clipood_store::{Part, Unit};
 
 use crate::error::Result;
@@ -65,12 +63,7 @@ pub fn part_path(key: &PromptKey, shard: &Shard<'_>) -> String {
 }
 
 /// The unit of one prompt set and shard.
-pub fn score_unit(
-    job: &Job,
-    key: &PromptKey,
-    set: &PromptSet,
-    shard: &Shard<'_>,
-) -> Result<Unit> {
+pub fn score_unit(job: &Job, key: &PromptKey, set: &PromptSet, shard: &Shard<'_>) -> Result<Unit> {
     Ok(Unit {
         key: format!("{}.{}.{:05}", key.name(), shard.dataset.name, shard.number),
         fingerprint: FingerprintBuilder::new(STAGE)
@@ -183,9 +176,7 @@ fn fit_detectors<'a>(
         _ => None,
     };
     let train = match &shots {
-        Some((features, labels)) => {
-            Some(Matrix::new("shots", features, labels.len(), dim)?)
-        }
+        Some((features, labels)) => Some(Matrix::new("shots", features, labels.len(), dim)?),
         None => None,
     };
     let inputs = FitInputs {
@@ -238,7 +229,12 @@ fn score_block(
             .collect();
         return Ok((table, 0));
     }
-    let text = Matrix::new("text features", &fitted.set.text, fitted.set.classes.len(), dim)?;
+    let text = Matrix::new(
+        "text features",
+        &fitted.set.text,
+        fitted.set.classes.len(),
+        dim,
+    )?;
     let local = match block.local.is_empty() {
         true => None,
         false => Some(LocalFeatures::new(

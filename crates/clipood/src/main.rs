@@ -18,11 +18,29 @@ struct Cli {
 enum Command {
     /// Run a recipe: plan, extract, train, score, aggregate, report. Run it again to go on after an interruption.
     Run(commands::run::Args),
+    /// Turn the texts on standard input, one a line, into JSON arrays of 77 token ids; a text too long is cut.
+    Tokenize(commands::tokenize::Args),
+    /// Resize, crop and normalise images as CLIP's own preprocessing does; an array a file into a safetensors file.
+    Preprocess(commands::preprocess::Args),
+    /// Compute the features of images and texts, not normalised, into a safetensors or Parquet file.
+    Encode(commands::encode::Args),
+    /// Score features that you bring with detectors, into a Parquet file with a row an image.
+    Score(commands::score::Args),
+    /// Compare two lists of scores: AUROC, AUPR, FPR95 and more.
+    Metrics(commands::metrics::Args),
+    /// List the detectors with their parameters and defaults.
+    Detectors(commands::detectors::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => commands::run::run(args),
+        Command::Tokenize(args) => commands::tokenize::run(args),
+        Command::Preprocess(args) => commands::preprocess::run(args),
+        Command::Encode(args) => commands::encode::run(args),
+        Command::Score(args) => commands::score::run(args),
+        Command::Metrics(args) => commands::metrics::run(args),
+        Command::Detectors(args) => commands::detectors::run(args),
     };
     match done {
         Ok(code) => code,

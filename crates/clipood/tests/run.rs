@@ -35,7 +35,10 @@ fn assert_same_scores(a: &[(String, Scores)], b: &[(String, Scores)]) {
         assert_eq!(name_a, name_b);
         assert_eq!(a.rows.len(), b.rows.len());
         for (x, y) in a.rows.iter().zip(&b.rows) {
-            assert_eq!((&x.image_key, x.label, x.pred), (&y.image_key, y.label, y.pred));
+            assert_eq!(
+                (&x.image_key, x.label, x.pred),
+                (&y.image_key, y.label, y.pred)
+            );
         }
         for (x, y) in a.detectors.iter().zip(&b.detectors) {
             assert_eq!(x.detector, y.detector);
@@ -52,10 +55,15 @@ fn images_to_tables_and_a_second_run_without_work() {
     let first = world.run("run", &[]);
     assert!(first.status.success(), "{}", stderr(&first));
     let text = stdout(&first);
-    assert!(text.contains("locoop-2shot-seed1") && text.contains("average"), "{text}");
+    assert!(
+        text.contains("locoop-2shot-seed1") && text.contains("average"),
+        "{text}"
+    );
     let planned = CLASSES.len() * TEST + 2 * OOD;
     assert!(
-        text.contains(&format!("{planned} planned = {planned} scored + 0 quarantined")),
+        text.contains(&format!(
+            "{planned} planned = {planned} scored + 0 quarantined"
+        )),
         "{text}"
     );
 
@@ -66,9 +74,17 @@ fn images_to_tables_and_a_second_run_without_work() {
         assert!((0.0..=1.0).contains(&row.auroc), "{row:?}");
         assert_eq!(row.n_id as usize, CLASSES.len() * TEST);
         assert_eq!(row.selection, "fixed");
-        assert_eq!(row.views, if row.method == "locoop" { Some(2) } else { None });
+        assert_eq!(
+            row.views,
+            if row.method == "locoop" {
+                Some(2)
+            } else {
+                None
+            }
+        );
     }
-    let accuracy = read_accuracy(table(&world, "run/metrics/accuracy.parquet"), "accuracy").unwrap();
+    let accuracy =
+        read_accuracy(table(&world, "run/metrics/accuracy.parquet"), "accuracy").unwrap();
     assert_eq!(accuracy.len(), 2);
 
     let parts = scores(&world, "run");
@@ -79,7 +95,8 @@ fn images_to_tables_and_a_second_run_without_work() {
         let own = parts
             .iter()
             .filter(|(part, _)| part.starts_with(&format!("prompt=zero-shot/dataset={dataset}/")));
-        own.flat_map(|(_, s)| s.detectors[0].values.clone()).collect()
+        own.flat_map(|(_, s)| s.detectors[0].values.clone())
+            .collect()
     };
     let (id, ood) = (values("id"), values("textures"));
     let wins: f64 = id
@@ -94,8 +111,11 @@ fn images_to_tables_and_a_second_run_without_work() {
         .sum();
     let auroc = wins / (id.len() * ood.len()) as f64;
     let row = rows.iter().find(|r| {
-        (r.prompt.as_str(), r.detector.as_str(), r.ood_dataset.as_str())
-            == ("zero-shot", "mcm", "textures")
+        (
+            r.prompt.as_str(),
+            r.detector.as_str(),
+            r.ood_dataset.as_str(),
+        ) == ("zero-shot", "mcm", "textures")
     });
     assert!((row.unwrap().auroc - auroc).abs() < 1e-12);
     assert!(world.path("run/report/index.html").exists());
@@ -115,7 +135,10 @@ fn another_run_takes_features_and_prompts_from_the_store() {
     let again = world.run("two", &["--detectors", "msp"]);
     let log = stderr(&again);
     assert!(again.status.success(), "{log}");
-    assert!(log.contains("score") && !log.contains("extract") && !log.contains("train"), "{log}");
+    assert!(
+        log.contains("score") && !log.contains("extract") && !log.contains("train"),
+        "{log}"
+    );
     // More shots: only the new training images are encoded.
     let more = world.run("three", &["--shots", "1,2,3"]);
     let log = stderr(&more);
@@ -151,7 +174,10 @@ fn an_interrupted_run_goes_on_to_the_same_scores() {
             break;
         }
         interrupted += 1;
-        assert!(status.code().is_none_or(|code| code == 3), "exit code {status:?}");
+        assert!(
+            status.code().is_none_or(|code| code == 3),
+            "exit code {status:?}"
+        );
     }
     assert!(interrupted > 0, "no attempt was interrupted");
     let last = world.run("broken", &["--store", "store-b"]);
@@ -177,12 +203,18 @@ fn an_unreadable_image_is_named_and_the_rest_is_scored() {
     let planned = CLASSES.len() * TEST + 2 * OOD;
     let text = stdout(&run);
     assert!(
-        text.contains(&format!("{planned} planned = {} scored + 2 quarantined", planned - 2)),
+        text.contains(&format!(
+            "{planned} planned = {} scored + 2 quarantined",
+            planned - 2
+        )),
         "{text}"
     );
     assert!(world.path("run/_run/quarantine/extract.parquet").exists());
     let row = &ood_rows(&world, "run")[0];
-    assert_eq!((row.n_id as usize, row.n_excluded), (CLASSES.len() * TEST - 1, 2));
+    assert_eq!(
+        (row.n_id as usize, row.n_excluded),
+        (CLASSES.len() * TEST - 1, 2)
+    );
 }
 
 #[test]
@@ -191,11 +223,23 @@ fn mistakes_are_named_and_lose_nothing() {
     assert!(world.run("run", &[]).status.success());
     let before = files(&world.path("run"));
     let cases: [(&str, &str, &[&str], i32, &[&str]); 8] = [
-        ("detectors =", "detektors =", &[], 2, &["recipe.toml:", "detektors", "`detectors`"]),
+        (
+            "detectors =",
+            "detektors =",
+            &[],
+            2,
+            &["recipe.toml:", "detektors", "`detectors`"],
+        ),
         ("", "", &["--methods", "cop"], 2, &["`cop`", "`coop`"]),
         ("", "", &["--detectors", "mmc"], 2, &["mmc", "mcm"]),
         ("", "", &["--shots", "5"], 1, &["fish", "4", "5"]),
-        ("ood = [\"scenes\"", "ood = [\"scens\"", &[], 2, &["scens", "`scenes`"]),
+        (
+            "ood = [\"scenes\"",
+            "ood = [\"scens\"",
+            &[],
+            2,
+            &["scens", "`scenes`"],
+        ),
         ("", "", &["--data", "nowhere"], 1, &["nowhere"]),
         ("", "", &["--model", "no-such-model"], 1, &["no-such-model"]),
         ("", "", &["--devices", "cuda:0"], 2, &["cuda:0", "cpu"]),

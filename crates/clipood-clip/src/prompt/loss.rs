@@ -4,9 +4,6 @@ use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
-/// Factor on cosines, as in every released CLIP.
-pub const LOGIT_SCALE: f64 = 100.0;
-
 /// The term on patches that do not show the image's class.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PatchLoss {
@@ -44,7 +41,8 @@ pub struct StepLoss<B: Backend> {
 }
 
 impl PromptLoss {
-    /// `text` `[classes, D]`, `global` `[batch, D]`, `local` `[batch, patches, D]` (all normalised), `labels` `[batch]`.
+    /// `text` `[classes, D]`, `global` `[batch, D]`, `local` `[batch, patches, D]` (all normalised), `labels` `[batch]`;
+    /// `scale` is the factor on cosines.
     ///
     /// LoCoOp adds `lambda * mean over selected patches of sum p log(p + 1e-5)` (its `entropy_select_topk`); SCT weights
     /// the cross entropy by `1.0000001 - p_y` and each patch by `1e-7 + p_y`, p_y the image's own probability of its
@@ -55,20 +53,21 @@ impl PromptLoss {
         global: Tensor<B, 2>,
         local: Option<Tensor<B, 3>>,
         labels: Tensor<B, 1, Int>,
+        scale: f64,
     ) -> StepLoss<B> {
         let batch = global.dims()[0];
-        let logits = global.matmul(text.clone().transpose()) * LOGIT_SCALE;
+        let logits = global.matmul(text.clone().transpose()) * scale;
         let index = labels.clone().reshape([batch, 1]);
         let log_p = log_softmax(logits.clone(), 1).gather(1, index);
         let loss = match (self, local) {
             (Self::Locoop(patch), Some(local)) => {
                 let ones = log_p.ones_like();
-                -log_p.mean() + patch_term(patch, text, local, labels, ones)
+                -log_p.mean() + patch_term(patch, text * scale, local, labels, ones)
             }
             (Self::Sct(patch), Some(local)) => {
                 let p = log_p.clone().exp();
                 let id = -(log_p * (-p.clone() + 1.000_000_1)).mean();
-                id + patch_term(patch, text, local, labels, p + 1e-7)
+                id + patch_term(patch, text * scale, local, labels, p + 1e-7)
             }
             _ => -log_p.mean(),
         };
@@ -76,7 +75,7 @@ impl PromptLoss {
     }
 }
 
-/// `lambda * mean over selected patches of w * sum p log(p + 1e-5)`; `weight` `[batch, 1]`.
+/// `lambda * mean over selected patches of w * sum p log(p + 1e-5)`; `weight` `[batch, 1]`, `text` already scaled.
 fn patch_term<B: Backend>(
     options: &PatchLoss,
     text: Tensor<B, 2>,
@@ -88,8 +87,7 @@ fn patch_term<B: Backend>(
     let classes = text.dims()[0];
     let logits = local
         .reshape([batch * patches, dim])
-        .matmul(text.transpose())
-        * LOGIT_SCALE;
+        .matmul(text.transpose());
     let index = labels
         .reshape([batch, 1])
         .expand([batch, patches])

@@ -33,6 +33,8 @@ pub struct PromptData {
 pub struct TrainOptions {
     /// Loss, and with it the method.
     pub loss: PromptLoss,
+    /// Factor on cosines: the checkpoint's own, 100 for every released CLIP.
+    pub logit_scale: f64,
     /// Passes over the images.
     pub epochs: usize,
     /// Learning rate after the warm-up epoch.
@@ -264,7 +266,9 @@ pub fn batch_step<B: AutodiffBackend>(
     });
     let label_tensor =
         Tensor::<B, 1, Int>::from_data(TensorData::new(labels.to_vec(), [n]), device);
-    let step = options.loss.step(features, global, local, label_tensor);
+    let step = options
+        .loss
+        .step(features, global, local, label_tensor, options.logit_scale);
     let loss = tensor_to_vec(step.loss.clone())[0];
     let logits = tensor_to_vec(step.logits);
     let right = logits

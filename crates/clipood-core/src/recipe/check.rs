@@ -111,6 +111,12 @@ impl Recipe {
                 "found 0, allowed: at least 1 (fresh views in every epoch are not supported yet)";
             return Err(Problem::new("train.views", text));
         }
+        let [low, high] = train.crop_scale;
+        if !(low > 0.0 && low <= high && high <= 1.0) {
+            let text =
+                format!("found [{low}, {high}], allowed: two shares above 0, up to 1, in order");
+            return Err(Problem::new("train.crop_scale", text));
+        }
         Ok(())
     }
 }

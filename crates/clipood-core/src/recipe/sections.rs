@@ -107,6 +107,8 @@ pub struct TrainSection {
     pub batch_size: usize,
     /// Pre-drawn random crops of each training image, at least 1.
     pub views: usize,
+    /// Smallest and largest share of an image's area that a crop shows, above 0 to 1 (Dassl's `INPUT.RRCROP_SCALE`).
+    pub crop_scale: [f64; 2],
     /// Train a class on fewer images than shots if it has no more, instead of refusing.
     pub allow_fewer: bool,
 }
@@ -131,6 +133,7 @@ impl Default for TrainSection {
             warmup_lr: 1e-5,
             batch_size: 32,
             views: 8,
+            crop_scale: [0.08, 1.0],
             allow_fewer: false,
         }
     }

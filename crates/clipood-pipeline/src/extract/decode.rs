@@ -19,7 +19,12 @@ const CROP_SEED: u64 = 0;
 pub type Views = Result<Vec<Vec<f32>>, QuarantineRow>;
 
 /// Reads, checks, decodes and crops one image. Never panics: a panic of a decoder becomes the image's reason.
-pub fn views_of(image: &PlannedImage, views: &[i16], config: &ClipConfig) -> Views {
+pub fn views_of(
+    image: &PlannedImage,
+    views: &[i16],
+    crop_scale: [f64; 2],
+    config: &ClipConfig,
+) -> Views {
     let reject = |kind: &str, message: String| QuarantineRow {
         image_key: image.key.clone(),
         uri: image.path.display().to_string(),
@@ -44,7 +49,8 @@ pub fn views_of(image: &PlannedImage, views: &[i16], config: &ClipConfig) -> Vie
                     eval_view(&decoded, side)
                 } else {
                     let mut rng = SplitMix64::keyed(CROP_SEED, &image.key, *view as u64);
-                    let crop = random_resized_crop_box(decoded.width, decoded.height, &mut rng);
+                    let (width, height) = (decoded.width, decoded.height);
+                    let crop = random_resized_crop_box(width, height, crop_scale, &mut rng);
                     train_view(&decoded, &crop, side)
                 };
                 normalise(&pixels, config.mean, config.std)

@@ -152,7 +152,7 @@ fn decode_units(
             job.interrupt.check()?;
             let decoded: Vec<_> = images
                 .par_iter()
-                .map(|image| views_of(image, &unit.views, config))
+                .map(|image| views_of(image, &unit.views, job.recipe.train.crop_scale, config))
                 .collect();
             for (i, views) in decoded.into_iter().enumerate() {
                 let views = match views {
@@ -328,7 +328,12 @@ fn commit(job: &Job, unit: &ExtractUnit, local: bool, arrived: Arrived) -> Resul
         };
         publish(job, LOCAL, unit, write_local(&table, &meta)?)?;
     }
-    publish(job, GLOBAL, unit, write_global(&global, GlobalType::F32, &meta)?)
+    publish(
+        job,
+        GLOBAL,
+        unit,
+        write_global(&global, GlobalType::F32, &meta)?,
+    )
 }
 
 fn publish(job: &Job, table: &str, unit: &ExtractUnit, bytes: Vec<u8>) -> Result<()> {

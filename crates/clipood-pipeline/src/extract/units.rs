@@ -31,7 +31,7 @@ pub struct FeatureIndex {
 }
 
 impl ExtractUnit {
-    fn new(images: Vec<PlannedImage>, views: Vec<i16>) -> Self {
+    fn new(images: Vec<PlannedImage>, views: Vec<i16>, crop_scale: [f64; 2]) -> Self {
         let mut hasher = blake3::Hasher::new();
         for image in &images {
             for text in [&image.content_hash, &image.key] {
@@ -41,6 +41,11 @@ impl ExtractUnit {
         }
         for view in &views {
             hasher.update(&view.to_le_bytes());
+        }
+        if views.iter().any(|view| *view != EVAL_VIEW) {
+            for share in crop_scale {
+                hasher.update(&share.to_le_bytes());
+            }
         }
         let mut key = hasher.finalize().to_hex().to_string();
         key.truncate(24);
@@ -56,6 +61,7 @@ impl ExtractUnit {
 /// Cuts a plan into units. Test images: one unit a shard. Few-shot images: one unit for the ranks 0, 1, 2 to 3, 4 to 7
 /// and so on of each seed (cut further where they are many), so that 1, 2, 4, 8 and 16 shots share their features.
 pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
+    let crop_scale = job.recipe.train.crop_scale;
     let mut units: Vec<ExtractUnit> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     let mut add = |unit: ExtractUnit| {
@@ -73,7 +79,7 @@ pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
         test.push(
             shards
                 .into_values()
-                .map(|images| add(ExtractUnit::new(images, vec![EVAL_VIEW])))
+                .map(|images| add(ExtractUnit::new(images, vec![EVAL_VIEW], crop_scale)))
                 .collect(),
         );
     }
@@ -88,7 +94,12 @@ pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
     let per_unit = (shard_rows(job) / views.len()).max(1);
     let mut train = BTreeMap::new();
     for (seed, split) in &plan.splits {
-        let largest = split.classes.iter().map(|(_, keys)| keys.len()).max().unwrap_or(0);
+        let largest = split
+            .classes
+            .iter()
+            .map(|(_, keys)| keys.len())
+            .max()
+            .unwrap_or(0);
         let mut list = Vec::new();
         let (mut first, mut end) = (0, 1);
         while first < largest {
@@ -100,7 +111,10 @@ pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
                 .collect();
             images.sort_by(|a, b| a.key.cmp(&b.key));
             for chunk in images.chunks(per_unit) {
-                list.push((first, add(ExtractUnit::new(chunk.to_vec(), views.clone()))));
+                list.push((
+                    first,
+                    add(ExtractUnit::new(chunk.to_vec(), views.clone(), crop_scale)),
+                ));
             }
             (first, end) = (end, end * 2);
         }

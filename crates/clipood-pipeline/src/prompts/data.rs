@@ -47,8 +47,9 @@ pub fn prompt_data(
                 end += 1;
             }
             if let Some(label) = wanted.get(block.keys[row].as_str()) {
-                let crops: Vec<usize> =
-                    (row..end).filter(|r| block.views[*r] != EVAL_VIEW).collect();
+                let crops: Vec<usize> = (row..end)
+                    .filter(|r| block.views[*r] != EVAL_VIEW)
+                    .collect();
                 if crops.len() != views {
                     return Err(PipelineError::Inconsistent(format!(
                         "{}: {} training views in the store, the recipe has {views}",

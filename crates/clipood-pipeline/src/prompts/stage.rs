@@ -159,7 +159,13 @@ fn unit(job: &Job, plan: &Plan, key: &PromptKey) -> Result<Unit> {
                     .take(shots)
                     .map(move |key| (class, key.as_str()))
             })
-            .map(|(class, key)| (class.as_str(), key, content.get(key).copied().unwrap_or_default()))
+            .map(|(class, key)| {
+                (
+                    class.as_str(),
+                    key,
+                    content.get(key).copied().unwrap_or_default(),
+                )
+            })
             .collect();
         builder = builder
             .field("features", &job.features.fingerprint)
@@ -228,16 +234,10 @@ fn train(
         )));
     };
     let section = &job.recipe.train;
-    let data = prompt_data(
-        job,
-        plan,
-        index,
-        seed,
-        shots,
-        trains_on_patches(key.method),
-    )?;
+    let data = prompt_data(job, plan, index, seed, shots, trains_on_patches(key.method))?;
     let options = TrainOptions {
         loss: loss_of(job, plan, key.method)?,
+        logit_scale: job.model.logit_scale(),
         epochs: section.epochs_for(key.method),
         lr: section.lr,
         warmup_lr: section.warmup_lr,
@@ -358,10 +358,7 @@ fn write_checkpoint(
             .collect(),
     };
     let json = serde_json::to_vec(&checkpoint).map_err(|e| {
-        PipelineError::Inconsistent(format!(
-            "checkpoint of {} classes: {e}",
-            plan.classes.len()
-        ))
+        PipelineError::Inconsistent(format!("checkpoint of {} classes: {e}", plan.classes.len()))
     })?;
     Ok(job
         .prompts

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clipood_core::{Method, Overrides, Recipe, nearest};
-use clipood_pipeline::{Interrupt, Job, JobOptions, PipelineError, Reporting, console, run as run_job};
+use clipood_pipeline::{
+    Interrupt, Job, JobOptions, PipelineError, Reporting, console, run as run_job,
+};
 
 /// Options of `clipood run`.
 #[derive(clap::Args)]
@@ -86,7 +88,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
             job.run_location
         );
     }
-    println!("tables: {0}/metrics/*.parquet, {0}/scores/; page: {0}/report/index.html", job.run_location);
+    println!(
+        "tables: {0}/metrics/*.parquet, {0}/scores/; page: {0}/report/index.html",
+        job.run_location
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -99,7 +104,12 @@ fn recipe(args: &Args) -> Result<Recipe> {
     let methods = args
         .methods
         .as_ref()
-        .map(|names| names.iter().map(|n| n.parse::<Method>()).collect::<Result<Vec<_>, _>>())
+        .map(|names| {
+            names
+                .iter()
+                .map(|n| n.parse::<Method>())
+                .collect::<Result<Vec<_>, _>>()
+        })
         .transpose()?;
     recipe.apply_overrides(&Overrides {
         model: args.model.clone(),

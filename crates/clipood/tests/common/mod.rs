@@ -30,7 +30,11 @@ impl World {
         let pictures = planned_pictures();
         let mut write = |prefix: &str, to: &str, count: usize| {
             let mut found = 0;
-            for planned in pictures.iter().filter(|p| p.path.starts_with(prefix)).take(count) {
+            for planned in pictures
+                .iter()
+                .filter(|p| p.path.starts_with(prefix))
+                .take(count)
+            {
                 let picture = draw_planned(planned).unwrap();
                 let path = world.path(&format!("data/{to}/{found:02}.png"));
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -47,8 +51,16 @@ impl World {
             assert_eq!(found, count, "{prefix}");
         };
         for class in CLASSES {
-            write(&format!("id/train/{class}/"), &format!("id/train/{class}"), TRAIN);
-            write(&format!("id/test/{class}/"), &format!("id/test/{class}"), TEST);
+            write(
+                &format!("id/train/{class}/"),
+                &format!("id/train/{class}"),
+                TRAIN,
+            );
+            write(
+                &format!("id/test/{class}/"),
+                &format!("id/test/{class}"),
+                TEST,
+            );
         }
         write("scenes/", "scenes/any", OOD);
         write("textures/", "textures/any", OOD);
@@ -83,7 +95,14 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clipood"));
         command
             .current_dir(self.dir.path())
-            .args(["run", "recipe.toml", "--data", "data", "--manifests", "manifests"])
+            .args([
+                "run",
+                "recipe.toml",
+                "--data",
+                "data",
+                "--manifests",
+                "manifests",
+            ])
             .args(["--run", run])
             .args(more);
         command

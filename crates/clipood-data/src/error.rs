@@ -1,0 +1,158 @@
+//! What can be wrong with a dataset.
+
+use std::path::PathBuf;
+
+use clipood_core::CoreError;
+
+/// A dataset that cannot be listed or split.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A folder that the manifest names is not there.
+    #[error("dataset `{dataset}`: {problem} at {path} (manifest key `{key}`)", path = path.display())]
+    MissingFolder {
+        /// Name of the dataset.
+        dataset: String,
+        /// The key that leads to the folder, such as `splits.train`.
+        key: String,
+        /// The folder.
+        path: PathBuf,
+        /// What is there instead.
+        problem: &'static str,
+    },
+    /// A folder that cannot be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A split without a single class folder.
+    #[error(
+        "dataset `{dataset}`: no class folder in {path} (manifest key `{key}`), {files} files lie directly in it; expected one folder for each class",
+        path = path.display()
+    )]
+    NoClasses {
+        /// Name of the dataset.
+        dataset: String,
+        /// The key that leads to the folder.
+        key: String,
+        /// The folder.
+        path: PathBuf,
+        /// Files lying directly in it.
+        files: usize,
+    },
+    /// A class folder without an image.
+    #[error(
+        "dataset `{dataset}`: class folder {path} holds no image{}; expected files named {extensions}",
+        unsearched(.folders),
+        path = path.display(),
+        extensions = crate::folder::EXTENSIONS.join(", ")
+    )]
+    EmptyClass {
+        /// Name of the dataset.
+        dataset: String,
+        /// The folder.
+        path: PathBuf,
+        /// Folders in it that were not searched.
+        folders: usize,
+    },
+    /// A class folder of one split that another split lacks.
+    #[error(
+        "dataset `{dataset}`: class folder `{class}` is in split `{found}` but not in split `{missing}`"
+    )]
+    ClassMissing {
+        /// Name of the dataset.
+        dataset: String,
+        /// Name of the folder.
+        class: String,
+        /// The split that has it.
+        found: &'static str,
+        /// The split that does not.
+        missing: &'static str,
+    },
+    /// Two class folders of an in-distribution dataset with the same readable name: no prompt can tell them apart.
+    #[error(
+        "dataset `{dataset}`: class folders `{first}` and `{second}` are both named `{name}`; give one another name in `class_names`"
+    )]
+    SameClassName {
+        /// Name of the dataset.
+        dataset: String,
+        /// The readable name.
+        name: String,
+        /// The first folder.
+        first: String,
+        /// The second folder.
+        second: String,
+    },
+    /// A manifest that names a split which is not `train`, `val` or `test`.
+    #[error("dataset `{dataset}`: unknown split `{split}`, expected train, val or test")]
+    UnknownSplit {
+        /// Name of the dataset.
+        dataset: String,
+        /// The split.
+        split: String,
+    },
+    /// Another number of images than the manifest's `expected_images`.
+    #[error("dataset `{dataset}`: {found} images found in {path}, `expected_images` says {expected}", path = path.display())]
+    ImageCount {
+        /// Name of the dataset.
+        dataset: String,
+        /// The dataset's folder.
+        path: PathBuf,
+        /// Images of all splits.
+        found: usize,
+        /// What the manifest says.
+        expected: usize,
+    },
+    /// A file or folder whose name is not UTF-8, so that it has no portable key.
+    #[error("the name of {path} is not UTF-8", path = path.display())]
+    NotUtf8 {
+        /// The path; bytes that are not UTF-8 are shown replaced.
+        path: PathBuf,
+    },
+    /// A class that `train_fraction` cannot divide.
+    #[error(
+        "dataset `{dataset}`: class `{class}` has {found} image, `train_fraction` needs at least 2 to divide"
+    )]
+    TooFewToDivide {
+        /// Name of the dataset.
+        dataset: String,
+        /// The class.
+        class: String,
+        /// Its images.
+        found: usize,
+    },
+    /// No training image to draw shots from.
+    #[error(
+        "dataset `{dataset}` has no labelled training image to draw shots from; give its manifest a train split or a `train_fraction`"
+    )]
+    NoTrainImages {
+        /// Name of the dataset.
+        dataset: String,
+    },
+    /// A class with fewer training images than shots.
+    #[error(
+        "dataset `{dataset}`: class `{class}` has {found} training images, {wanted} shots were asked for"
+    )]
+    TooFewShots {
+        /// Name of the dataset.
+        dataset: String,
+        /// The class.
+        class: String,
+        /// Its training images.
+        found: usize,
+        /// Shots asked for.
+        wanted: usize,
+    },
+    /// A name that makes no valid image key.
+    #[error(transparent)]
+    Key(#[from] CoreError),
+}
+
+fn unsearched(folders: &usize) -> String {
+    match folders {
+        0 => String::new(),
+        _ => format!(" but {folders} folders, which `nested = true` would search"),
+    }
+}

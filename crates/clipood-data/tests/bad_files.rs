@@ -1,0 +1,241 @@
+//! Files that are no images: each an error of its own kind, and never a panic or a huge allocation.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use clipood_data::{DecodeError, DecodeLimits, RgbImage, decode};
+use proptest::prelude::*;
+
+/// Counts the bytes held, to see what a header alone can make a decoder allocate.
+struct Counting;
+
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        LARGEST.fetch_max(size, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn read(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name);
+    fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn try_decode(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
+    decode(bytes, &DecodeLimits::default())
+}
+
+fn kind(bytes: &[u8]) -> &'static str {
+    try_decode(bytes).map_or_else(|e| e.kind(), |_| "decoded")
+}
+
+/// One small file of each format.
+const SMALL: [&str; 13] = [
+    "modes/png_rgb16.png",
+    "modes/png_palette2_alpha.png",
+    "modes/gif_offset_transparent.gif",
+    "modes/gif_animated.gif",
+    "modes/bmp_palette.bmp",
+    "modes/tiff_tiff_lzw.tiff",
+    "modes/tiff_grey16.tiff",
+    "modes/tiff_tiff_adobe_deflate.tiff",
+    "modes/webp_lossy.webp",
+    "modes/webp_rgba_lossless.webp",
+    "modes/pnm_rgb.ppm",
+    "modes/jpeg_rgb.jpg",
+    "modes/jpeg_restart.jpg",
+];
+
+#[test]
+fn the_reference_sets_bad_files_are_refused() {
+    assert_eq!(kind(&read("preprocess/empty.png")), "empty");
+    assert_eq!(kind(&read("preprocess/text.png")), "unknown-format");
+    assert_eq!(kind(&read("preprocess/truncated.jpg")), "truncated");
+    let error = try_decode(&read("preprocess/truncated.jpg")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "JPEG file is truncated: no end marker in 4000 bytes"
+    );
+}
+
+#[test]
+fn a_file_cut_in_half_is_truncated() {
+    for name in SMALL {
+        let whole = read(name);
+        let found = kind(&whole[..whole.len() / 2]);
+        // This decoder says no more than that something is wrong.
+        let expected = if name.ends_with(".webp") {
+            "corrupt"
+        } else {
+            "truncated"
+        };
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn a_jpeg_without_its_last_two_bytes_is_truncated_as_pillow_says() {
+    let whole = read("preprocess/jpeg_420_400x300.jpg");
+    assert_eq!(kind(&whole), "decoded");
+    assert_eq!(kind(&whole[..whole.len() - 2]), "truncated");
+    let mut longer = whole.clone();
+    longer.extend(b"bytes behind the end");
+    assert_eq!(kind(&longer), "decoded");
+}
+
+/// Headers of a few bytes that promise billions of pixels, and some that promise none.
+#[test]
+fn sizes_are_checked_before_pixels_are_allocated() {
+    let mut png = read("modes/png_rgb16.png");
+    let mut tiff = read("modes/tiff_grey.tiff");
+    let mut bmp = read("modes/bmp_rgba.bmp");
+    let mut gif = read("modes/gif_plain.gif");
+    let mut jpeg = read("modes/jpeg_rgb.jpg");
+    let mut webp = read("modes/webp_lossy.webp");
+    set_png(&mut png, 1 << 30, 1 << 30);
+    set_tiff(&mut tiff, 1 << 20, 1 << 20);
+    // The most that this decoder takes for a size at all.
+    bmp[18..26].copy_from_slice(&[0xFF, 0xFF, 0, 0, 0xFF, 0xFF, 0, 0]);
+    gif[6..10].copy_from_slice(&[0xFF; 4]);
+    set_jpeg(&mut jpeg, 0xFFFF, 0xFFFF);
+    // 14 bits each, the most that the format can say.
+    let frame = webp
+        .windows(3)
+        .position(|w| w == [0x9D, 0x01, 0x2A])
+        .unwrap();
+    webp[frame + 3..frame + 7].copy_from_slice(&[0xFF, 0x3F, 0xFF, 0x3F]);
+    let pnm = b"P6 1000000 1000000 255 ".to_vec();
+    let files = [
+        ("png", png),
+        ("tiff", tiff),
+        ("bmp", bmp),
+        ("gif", gif),
+        ("jpeg", jpeg),
+        ("webp", webp),
+        ("pnm", pnm),
+    ];
+    for (name, bytes) in files {
+        LARGEST.store(0, Ordering::Relaxed);
+        assert_eq!(kind(&bytes), "too-large", "{name}");
+        let largest = LARGEST.load(Ordering::Relaxed);
+        // Tables and buffers of the decoders, tests beside this one included.
+        assert!(largest < 32 << 20, "{name}: {largest} bytes at once");
+    }
+}
+
+#[test]
+fn a_side_of_zero_is_no_image() {
+    let mut png = read("modes/png_rgb16.png");
+    set_png(&mut png, 0, 5);
+    let mut jpeg = read("modes/jpeg_rgb.jpg");
+    set_jpeg(&mut jpeg, 5, 0);
+    // No side, a palette of two colours, a frame without a side.
+    let mut gif = b"GIF89a\0\0\0\0\x80\0\0abcdef,".to_vec();
+    gif.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 0x4C, 1, 0, 0x3B]);
+    for (name, bytes) in [("png", png), ("jpeg", jpeg), ("gif", gif)] {
+        assert_eq!(kind(&bytes), "no-pixels", "{name}");
+    }
+}
+
+#[test]
+fn the_limit_is_the_callers() {
+    let bytes = read("modes/png_rgb16.png");
+    let limit = |max_pixels| decode(&bytes, &DecodeLimits { max_pixels });
+    assert!(limit(23 * 17).is_ok());
+    let error = limit(23 * 17 - 1).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "image has 23 x 17 pixels, at most 390 are allowed"
+    );
+}
+
+fn set_png(file: &mut [u8], width: u32, height: u32) {
+    file[16..20].copy_from_slice(&width.to_be_bytes());
+    file[20..24].copy_from_slice(&height.to_be_bytes());
+    let crc = file[12..29].iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |c, _| {
+            (c >> 1) ^ (0xEDB8_8320 * (c & 1))
+        })
+    });
+    file[29..33].copy_from_slice(&(!crc).to_be_bytes());
+}
+
+fn set_jpeg(file: &mut [u8], width: u16, height: u16) {
+    let frame = file
+        .windows(4)
+        .position(|w| w == [0xFF, 0xC0, 0, 17])
+        .unwrap();
+    file[frame + 5..frame + 7].copy_from_slice(&height.to_be_bytes());
+    file[frame + 7..frame + 9].copy_from_slice(&width.to_be_bytes());
+}
+
+/// Sets width, height and the rows of a strip (tags 256, 257 and 278) of a little-endian file.
+fn set_tiff(file: &mut [u8], width: u32, height: u32) {
+    let directory = u32::from_le_bytes(file[4..8].try_into().unwrap()) as usize;
+    let count = u16::from_le_bytes([file[directory], file[directory + 1]]) as usize;
+    for entry in file[directory + 2..].chunks_exact_mut(12).take(count) {
+        let value = match u16::from_le_bytes([entry[0], entry[1]]) {
+            256 => width,
+            257 | 278 => height,
+            _ => continue,
+        };
+        // Type 4: one number of 32 bits.
+        entry[2..4].copy_from_slice(&[4, 0]);
+        entry[8..12].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(4000)
+    })]
+
+    /// Whatever happens to the bytes, the answer is an image of the size it states, or an error.
+    #[test]
+    fn mutated_files_never_panic(
+        name in prop::sample::select(&SMALL[..]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut bytes = read(name);
+        for (place, value) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()) + 1);
+        }
+        let limits = DecodeLimits { max_pixels: 1 << 20 };
+        if let Ok(image) = decode(&bytes, &limits) {
+            let (width, height) = (image.width as usize, image.height as usize);
+            prop_assert!(width * height <= 1 << 20);
+            prop_assert_eq!(image.pixels.len(), width * height * 3);
+        }
+    }
+}

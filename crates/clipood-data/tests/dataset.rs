@@ -1,0 +1,448 @@
+//! Listing of ImageFolder trees, and the few-shot splits drawn from them.
+
+use std::fs;
+use std::path::Path;
+
+use clipood_core::{DatasetManifest, SubsampleClasses};
+use clipood_data::{
+    DataError, ImageRecord, Listing, Split, few_shot_split, list_dataset, subsample_classes,
+};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+/// A tree of empty files.
+fn tree(files: &[&str]) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for file in files {
+        touch(&root.path().join(file));
+    }
+    root
+}
+
+fn touch(path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, b"").unwrap();
+}
+
+fn manifest(role: &str, rest: &str) -> DatasetManifest {
+    let text = format!(
+        "name = \"set\"\nrole = \"{role}\"\nlayout = \"image-folder\"\nroot = \"tree\"\n{rest}"
+    );
+    DatasetManifest::parse(&text, "set.toml").unwrap()
+}
+
+fn list(role: &str, rest: &str, root: &TempDir) -> Result<Listing, DataError> {
+    list_dataset(&manifest(role, rest), root.path())
+}
+
+fn error(role: &str, rest: &str, root: &TempDir) -> String {
+    let base = format!("{}/", root.path().display());
+    list(role, rest, root)
+        .unwrap_err()
+        .to_string()
+        .replace(&base, "")
+}
+
+fn keys(records: &[ImageRecord]) -> Vec<&str> {
+    records.iter().map(|r| r.image_key.as_str()).collect()
+}
+
+fn names(listing: &Listing, root: &TempDir) -> Vec<String> {
+    let below = |p: &std::path::PathBuf| p.strip_prefix(root.path()).unwrap().display().to_string();
+    listing.ignored.iter().map(below).collect()
+}
+
+#[test]
+fn labels_follow_folders_and_records_follow_keys() {
+    // As folders `a` < `a-b`, as keys `a-b/` < `a/`.
+    let root = tree(&[
+        "tree/a/2.JPG",
+        "tree/a/10.jpeg",
+        "tree/a-b/x.png",
+        "tree/Z/é.WebP",
+        "tree/a/notes.txt",
+        "tree/a/._2.JPG",
+        "tree/labels.csv",
+        "tree/.cache/b.png",
+        "tree/a/more/3.png",
+    ]);
+    let found = list("id", "[class_names]\na-b = \"crane\"\n", &root).unwrap();
+    assert_eq!(
+        keys(&found.records),
+        [
+            "set/test/Z/é.WebP",
+            "set/test/a-b/x.png",
+            "set/test/a/10.jpeg",
+            "set/test/a/2.JPG"
+        ]
+    );
+    let labels: Vec<_> = found.records.iter().map(|r| r.label.unwrap()).collect();
+    assert_eq!(labels, [0, 2, 1, 1]);
+    let classes: Vec<_> = found
+        .records
+        .iter()
+        .map(|r| r.class_name.clone().unwrap())
+        .collect();
+    assert_eq!(classes, ["Z", "crane", "a", "a"]);
+    assert_eq!(found.records[3].path, root.path().join("tree/a/2.JPG"));
+    assert_eq!(
+        names(&found, &root),
+        [
+            "tree/.cache",
+            "tree/a/._2.JPG",
+            "tree/a/more",
+            "tree/a/notes.txt",
+            "tree/labels.csv"
+        ]
+    );
+    let nested = list("id", "nested = true", &root).unwrap();
+    assert!(keys(&nested.records).contains(&"set/test/a/more/3.png"));
+    assert_eq!(nested.records.len(), 5);
+    assert_eq!(names(&nested, &root).len(), 4);
+}
+
+#[test]
+fn out_of_distribution_images_have_a_class_name_but_no_label() {
+    let root = tree(&["tree/deep_sea/1.png", "tree/b/1.bmp"]);
+    let found = list("ood", "", &root).unwrap();
+    assert!(
+        found
+            .records
+            .iter()
+            .all(|r| r.label.is_none() && r.split == Split::Test)
+    );
+    assert_eq!(found.records[1].class_name.as_deref(), Some("deep sea"));
+}
+
+#[test]
+fn splits_share_their_classes() {
+    let files = [
+        "tree/tr/a/1.png",
+        "tree/tr/b/1.png",
+        "tree/te/a/2.png",
+        "tree/te/b/2.png",
+    ];
+    let splits = "[splits]\ntrain = \"tr\"\ntest = \"te\"\n";
+    let root = tree(&files);
+    let found = list("id", splits, &root).unwrap();
+    assert_eq!(
+        keys(&found.records),
+        [
+            "set/test/a/2.png",
+            "set/test/b/2.png",
+            "set/train/a/1.png",
+            "set/train/b/1.png"
+        ]
+    );
+    assert_eq!(found.records[3].label, Some(1));
+    touch(&root.path().join("tree/te/c/1.png"));
+    assert_eq!(
+        error("id", splits, &root),
+        "dataset `set`: class folder `c` is in split `test` but not in split `train`"
+    );
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let root = tree(&["tree/te/a/1.png", "tree/te/b/readme", "file"]);
+    let whole = error("id", "", &root);
+    assert_eq!(
+        whole,
+        "dataset `set`: class folder tree/te holds no image but 2 folders, which `nested = true` would search; \
+         expected files named jpg, jpeg, png, ppm, bmp, pgm, tif, tiff, webp"
+    );
+    assert_eq!(
+        error(
+            "id",
+            "include = [\"a\"]\n[splits]\ntest = \"te\"\ntrain = \"tr\"\n",
+            &root
+        ),
+        "dataset `set`: no folder at tree/tr (manifest key `splits.train`)"
+    );
+    let te = "[splits]\ntest = \"te\"\n";
+    assert!(
+        error("ood", te, &root)
+            .starts_with("dataset `set`: class folder tree/te/b holds no image; expected")
+    );
+    assert_eq!(
+        error("ood", &format!("include = [\"a\", \"z\"]\n{te}"), &root),
+        "dataset `set`: no folder at tree/te/z (manifest key `include`)"
+    );
+    assert_eq!(
+        error(
+            "ood",
+            &format!("include = [\"a\"]\nexpected_images = 7\n{te}"),
+            &root
+        ),
+        "dataset `set`: 1 images found in tree, `expected_images` says 7"
+    );
+    assert!(
+        list(
+            "ood",
+            &format!("include = [\"a\"]\nexpected_images = 1\n{te}"),
+            &root
+        )
+        .is_ok()
+    );
+
+    let mut other = manifest("ood", te);
+    other.root = "nowhere".into();
+    let message = list_dataset(&other, root.path()).unwrap_err().to_string();
+    assert!(
+        message.ends_with("nowhere (manifest key `root`)"),
+        "{message}"
+    );
+    other.root = "file".into();
+    let message = list_dataset(&other, root.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("a file where a folder is expected"),
+        "{message}"
+    );
+    other.root = root.path().join("tree");
+    other.include = vec!["a".into()];
+    let anywhere = list_dataset(&other, Path::new("/elsewhere")).unwrap();
+    assert_eq!(
+        anywhere.records.len(),
+        1,
+        "an absolute root needs no data root"
+    );
+}
+
+#[test]
+fn images_outside_of_class_folders_are_an_error_if_there_is_nothing_else() {
+    let root = tree(&["tree/1.png", "tree/2.png"]);
+    assert_eq!(
+        error("ood", "", &root),
+        "dataset `set`: no class folder in tree (manifest key `root`), 2 files lie directly in it; \
+         expected one folder for each class"
+    );
+}
+
+#[test]
+fn two_classes_cannot_share_a_name() {
+    let root = tree(&["tree/a_b/1.png", "tree/a-b/1.png"]);
+    assert_eq!(
+        error("id", "", &root),
+        "dataset `set`: class folders `a-b` and `a_b` are both named `a b`; give one another name in `class_names`"
+    );
+    assert!(list("ood", "", &root).is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_but_never_in_circles() {
+    use std::os::unix::fs::symlink;
+    let root = tree(&["tree/a/1.png", "tree/b/1.png", "elsewhere/2.png"]);
+    let at = |path: &str| root.path().join(path);
+    symlink("..", at("tree/a/up")).unwrap();
+    symlink(".", at("tree/a/self")).unwrap();
+    symlink(at("tree"), at("tree/whole")).unwrap();
+    symlink("../../elsewhere", at("tree/b/other")).unwrap();
+    symlink("../../elsewhere", at("tree/b/other_again")).unwrap();
+    symlink("nowhere", at("tree/b/broken.png")).unwrap();
+    let error = error("ood", "nested = true", &root);
+    assert!(
+        error.contains("class folder tree/whole holds no image"),
+        "{error}"
+    );
+    fs::remove_file(at("tree/whole")).unwrap();
+    let found = list("ood", "nested = true", &root).unwrap();
+    // The broken link is listed: reading it will say what is wrong with it.
+    assert_eq!(
+        keys(&found.records),
+        [
+            "set/test/a/1.png",
+            "set/test/b/1.png",
+            "set/test/b/broken.png",
+            "set/test/b/other/2.png"
+        ]
+    );
+    assert_eq!(
+        names(&found, &root),
+        ["tree/a/self", "tree/a/up", "tree/b/other_again"]
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn names_without_a_portable_key_are_errors() {
+    use std::os::unix::ffi::OsStrExt;
+    let root = tree(&["tree/a/1.png"]);
+    let bad = root
+        .path()
+        .join("tree/a")
+        .join(std::ffi::OsStr::from_bytes(b"\xE9.png"));
+    touch(&bad);
+    assert_eq!(
+        error("ood", "", &root),
+        "the name of tree/a/\u{FFFD}.png is not UTF-8"
+    );
+    fs::remove_file(bad).unwrap();
+    touch(&root.path().join("tree/a/b\\c.png"));
+    assert!(error("ood", "", &root).contains("backslash"));
+}
+
+#[test]
+fn a_train_fraction_divides_every_class() {
+    let files: Vec<String> = (0..40)
+        .map(|i| format!("tree/{}/{i}.png", ["a", "b"][i % 2]))
+        .collect();
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let root = tree(&files);
+    let found = list("id", "train_fraction = 0.3", &root).unwrap();
+    assert_eq!(found.records.len(), 40);
+    let train = |class: &str| {
+        let of = found.records.iter().filter(|r| r.split == Split::Train);
+        of.filter(|r| r.class_name.as_deref() == Some(class))
+            .count()
+    };
+    assert_eq!((train("a"), train("b")), (6, 6));
+    for record in &found.records {
+        let start = format!("set/{}/", record.split.name());
+        assert!(record.image_key.starts_with(&start), "{record:?}");
+    }
+    // The choice depends on the keys alone, so it is written down here.
+    let first: Vec<_> = keys(&found.records)
+        .into_iter()
+        .filter(|k| k.contains("/train/a/"))
+        .collect();
+    assert_eq!(first, TRAIN_OF_A);
+    let tiny = tree(&["tree/a/1.png", "tree/b/1.png"]);
+    assert_eq!(
+        error("id", "train_fraction = 0.3", &tiny),
+        "dataset `set`: class `a` has 1 image, `train_fraction` needs at least 2 to divide"
+    );
+}
+
+/// Computed beside this crate too, in Python from the definition of the stream.
+const TRAIN_OF_A: [&str; 6] = [
+    "set/train/a/10.png",
+    "set/train/a/14.png",
+    "set/train/a/16.png",
+    "set/train/a/34.png",
+    "set/train/a/4.png",
+    "set/train/a/6.png",
+];
+
+fn records(counts: &[usize]) -> Vec<ImageRecord> {
+    let of = |(label, count): (usize, &usize)| {
+        (0..*count)
+            .map(move |i| ImageRecord {
+                image_key: format!("set/train/c{label}/{i}.png"),
+                path: format!("/data/{label}/{i}").into(),
+                split: Split::Train,
+                label: Some(label as u32),
+                class_name: Some(format!("class {label}")),
+            })
+            .collect::<Vec<_>>()
+    };
+    counts.iter().enumerate().flat_map(of).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn shots_are_nested_and_depend_on_keys_alone(
+        counts in prop::collection::vec(1usize..40, 1..5),
+        small in 0usize..20,
+        more in 0usize..20,
+        seed: u64,
+        turn in 0usize..100,
+    ) {
+        let mut images = records(&counts);
+        let k = few_shot_split("set", &images, small, seed, true).unwrap();
+        let turn = turn % images.len();
+        images.rotate_left(turn);
+        images.reverse();
+        let larger = few_shot_split("set", &images, small + more, seed, true).unwrap();
+        prop_assert_eq!(k.classes.len(), counts.len());
+        for (name, keys) in &k.classes {
+            let label: usize = name["class ".len()..].parse().unwrap();
+            prop_assert_eq!(keys.len(), small.min(counts[label]));
+            prop_assert_eq!(keys, &larger.classes[name][..keys.len()]);
+            let start = format!("set/train/c{label}/");
+            prop_assert!(keys.iter().all(|key| key.starts_with(&start)));
+            let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
+            prop_assert_eq!(distinct.len(), keys.len());
+        }
+        let text = serde_json::to_string(&larger).unwrap();
+        let back: clipood_data::FewShotSplit = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(back.hash().unwrap(), larger.hash().unwrap());
+        prop_assert_eq!(back, larger);
+    }
+}
+
+#[test]
+fn every_image_is_drawn_equally_often() {
+    let images = records(&[10]);
+    let mut counts = std::collections::BTreeMap::new();
+    for seed in 0..2000 {
+        for key in few_shot_split("set", &images, 3, seed, false)
+            .unwrap()
+            .keys()
+        {
+            *counts.entry(key.to_string()).or_insert(0u32) += 1;
+        }
+    }
+    // Five standard errors of a binomial with n = 2000 and p = 0.3.
+    assert_eq!(counts.len(), 10);
+    assert!(counts.values().all(|c| c.abs_diff(600) < 103), "{counts:?}");
+}
+
+#[test]
+fn a_split_is_part_of_the_format() {
+    let split = few_shot_split("set", &records(&[3, 4]), 2, 1, false).unwrap();
+    let json = serde_json::to_value(&split).unwrap();
+    assert_eq!(json["dataset"], "set");
+    assert_eq!((&json["shots"], &json["seed"]), (&2.into(), &1.into()));
+    // A change here changes every few-shot result.
+    assert_eq!(split.keys().collect::<Vec<_>>(), KEYS);
+    let other = few_shot_split("set", &records(&[3, 4]), 2, 2, false).unwrap();
+    assert_ne!(split.hash().unwrap(), other.hash().unwrap());
+}
+
+/// Computed beside this crate too, in Python from the definition of the stream.
+const KEYS: [&str; 4] = [
+    "set/train/c0/1.png",
+    "set/train/c0/0.png",
+    "set/train/c1/2.png",
+    "set/train/c1/3.png",
+];
+
+#[test]
+fn too_few_images_are_named() {
+    let mut images = records(&[20, 3]);
+    let error = few_shot_split("set", &images, 16, 1, false).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "dataset `set`: class `class 1` has 3 training images, 16 shots were asked for"
+    );
+    let fewer = few_shot_split("set", &images, 16, 1, true).unwrap();
+    assert_eq!(fewer.classes["class 1"].len(), 3);
+    // Only labelled training images count.
+    for image in &mut images {
+        if image.label == Some(1) {
+            image.split = Split::Test;
+        } else {
+            image.label = None;
+        }
+    }
+    let error = few_shot_split("set", &images, 1, 1, true).unwrap_err();
+    assert!(matches!(error, DataError::NoTrainImages { .. }), "{error}");
+}
+
+#[test]
+fn base_and_new_are_coops_halves() {
+    let classes = ["a", "b", "c", "d", "e"];
+    assert_eq!(subsample_classes(&classes, SubsampleClasses::All), classes);
+    assert_eq!(
+        subsample_classes(&classes, SubsampleClasses::Base),
+        ["a", "b", "c"]
+    );
+    assert_eq!(
+        subsample_classes(&classes, SubsampleClasses::New),
+        ["d", "e"]
+    );
+    assert!(subsample_classes(&classes[..1], SubsampleClasses::New).is_empty());
+}

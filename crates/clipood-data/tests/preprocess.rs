@@ -1,0 +1,109 @@
+//! Decoding and views against what Pillow and torchvision make of the same files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clipood_data::{CropBox, DecodeLimits, decode, eval_view, train_view};
+use safetensors::SafeTensors;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
+}
+
+fn image(folder: &Path, name: &str) -> clipood_data::RgbImage {
+    let bytes = fs::read(folder.join(name)).unwrap();
+    decode(&bytes, &DecodeLimits::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// (share of bytes that differ, largest difference, mean difference)
+fn difference(found: &[u8], expected: &[u8]) -> (f64, u8, f64) {
+    assert_eq!(found.len(), expected.len());
+    let each = found.iter().zip(expected).map(|(a, b)| a.abs_diff(*b));
+    let n = found.len() as f64;
+    let differing = each.clone().filter(|d| *d > 0).count() as f64 / n;
+    let sum: f64 = each.clone().map(f64::from).sum();
+    (differing, each.max().unwrap_or(0), sum / n)
+}
+
+/// To the byte; JPEG within the decoders' rounding: at most 4 levels anywhere and 0.1 in the mean, just above what was
+/// measured.
+fn check(name: &str, found: &[u8], expected: &[u8]) {
+    let (differing, worst, average) = difference(found, expected);
+    println!(
+        "{name}: {:.2}% differ, at most {worst}, mean {average:.4}",
+        differing * 100.0
+    );
+    let allowed = match name {
+        // Inks are multiplied in another rounding.
+        "tiff_cmyk.tiff" => (1, 0.5),
+        // Four channels are rounded, and multiplied.
+        "jpeg_cmyk_300x300.jpg" => (4, 0.25),
+        // So small that its edges, where the upsampling of colours differs, are much of it.
+        "jpeg_restart.jpg" => (4, 0.2),
+        _ if name.ends_with(".jpg") => (4, 0.1),
+        _ => (0, 0.0),
+    };
+    assert!(
+        worst <= allowed.0 && average <= allowed.1,
+        "{name}: {:.2}% of the bytes differ, by up to {worst}, {average:.4} in the mean",
+        differing * 100.0
+    );
+}
+
+#[test]
+fn evaluation_and_training_views_are_torchvisions() {
+    let folder = folder("preprocess");
+    let file = fs::read(folder.join("expected.safetensors")).unwrap();
+    let expected = SafeTensors::deserialize(&file).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let mut seen = (0, 0);
+    for (name, tensor) in expected.tensors() {
+        assert_eq!(tensor.shape(), [224, 224, 3]);
+        let found = match name.strip_prefix("crop/") {
+            None => {
+                seen.0 += 1;
+                eval_view(&image(&folder, &name), 224)
+            }
+            Some(file) => {
+                seen.1 += 1;
+                let crop = &json["crops"][file];
+                let place = |i: usize| crop["top_left_height_width"][i].as_u64().unwrap() as u32;
+                let crop = CropBox {
+                    top: place(0),
+                    left: place(1),
+                    height: place(2),
+                    width: place(3),
+                    mirror: crop["mirror"].as_bool().unwrap(),
+                };
+                train_view(&image(&folder, file), &crop, 224)
+            }
+        };
+        check(&name, &found, tensor.data());
+    }
+    assert_eq!(seen, (25, 4));
+}
+
+#[test]
+fn every_mode_decodes_to_pillows_rgb() {
+    let folder = folder("modes");
+    let file = fs::read(folder.join("expected.safetensors")).unwrap();
+    let expected = SafeTensors::deserialize(&file).unwrap();
+    let names: BTreeMap<_, _> = expected.tensors().into_iter().collect();
+    assert_eq!(names.len(), 44);
+    for (name, tensor) in names {
+        if name == "tiff_palette.tiff" {
+            let bytes = fs::read(folder.join(&name)).unwrap();
+            let error = decode(&bytes, &DecodeLimits::default()).unwrap_err();
+            assert_eq!(error.kind(), "unsupported");
+            continue;
+        }
+        let found = image(&folder, &name);
+        let shape = [found.height as usize, found.width as usize, 3];
+        assert_eq!(tensor.shape(), shape, "{name}");
+        check(&name, &found.pixels, tensor.data());
+    }
+}

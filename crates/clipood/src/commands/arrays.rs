@@ -1,0 +1,103 @@
+//! Images in and files of arrays out, as several commands need them.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use clipood_data::{DecodeLimits, RgbImage, decode};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use safetensors::tensor::{Dtype, TensorView};
+
+/// An array with its name, as a safetensors file holds it.
+pub struct Tensor {
+    /// Its key.
+    pub name: String,
+    /// Type of the values.
+    pub dtype: Dtype,
+    /// Sizes, the slowest dimension first.
+    pub shape: Vec<usize>,
+    /// The values, little-endian, row-major.
+    pub bytes: Vec<u8>,
+}
+
+impl Tensor {
+    /// An array of float32.
+    pub fn f32(name: &str, shape: Vec<usize>, values: &[f32]) -> Self {
+        Self {
+            name: name.to_owned(),
+            dtype: Dtype::F32,
+            shape,
+            bytes: values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
+        }
+    }
+}
+
+/// The ending of a file's name in lower case, without the dot; empty if there is none.
+pub fn extension(path: &Path) -> String {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.unwrap_or_default().to_ascii_lowercase()
+}
+
+/// Fails if the folder of an output file is missing, so that this is said before the work and not after it.
+pub fn check_folder(out: &Path) -> Result<()> {
+    match out.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            bail!(
+                "cannot write {}: no folder {}",
+                out.display(),
+                folder.display()
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads and decodes an image file.
+pub fn read_image(path: &Path) -> Result<RgbImage> {
+    let what = || format!("cannot read the image {}", path.display());
+    let bytes = std::fs::read(path).with_context(what)?;
+    decode(&bytes, &DecodeLimits::default()).with_context(what)
+}
+
+/// Writes a safetensors file.
+pub fn write_safetensors(path: &Path, tensors: &[Tensor]) -> Result<()> {
+    let what = || format!("cannot write {}", path.display());
+    let views = tensors
+        .iter()
+        .map(|tensor| {
+            TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes)
+                .map(|view| (tensor.name.as_str(), view))
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(what)?;
+    let bytes = safetensors::serialize(views, None).with_context(what)?;
+    std::fs::write(path, bytes).with_context(what)
+}
+
+/// Writes a Parquet file. It is made in memory first: a batch that fails leaves no half of a file.
+pub fn write_parquet(
+    path: &Path,
+    schema: &SchemaRef,
+    batches: impl IntoIterator<Item = Result<RecordBatch>>,
+) -> Result<()> {
+    let what = || format!("cannot write {}", path.display());
+    // Features and scores hardly repeat, so dictionaries would only cost time.
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_dictionary_enabled(false)
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer =
+        ArrowWriter::try_new(&mut bytes, schema.clone(), Some(properties)).with_context(what)?;
+    for batch in batches {
+        writer.write(&batch?).with_context(what)?;
+    }
+    writer.close().with_context(what)?;
+    std::fs::write(path, bytes).with_context(what)
+}

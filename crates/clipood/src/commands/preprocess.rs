@@ -1,0 +1,85 @@
+//! `clipood preprocess`: image files to what CLIP's image tower sees of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clipood_clip::config::{OPENAI_MEAN, OPENAI_STD};
+use clipood_data::{eval_view, normalise};
+use clipood_pipeline::PipelineError;
+use rayon::prelude::*;
+use safetensors::tensor::Dtype;
+
+use super::arrays::{Tensor, check_folder, read_image, write_safetensors};
+
+/// Options of `clipood preprocess`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Image files. Each makes one array, named as the file is, without its folder.
+    #[arg(required = true, value_name = "IMG")]
+    images: Vec<PathBuf>,
+    /// Side of the square that is cut from the middle, in pixels.
+    #[arg(long, default_value_t = 224, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    size: u32,
+    /// The safetensors file to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Bytes, rows x columns x RGB, instead of normalised floats, RGB x rows x columns.
+    #[arg(long)]
+    pixels: bool,
+}
+
+/// Reads all images, then writes the file: an image that cannot be read leaves none.
+pub fn run(args: Args) -> Result<ExitCode> {
+    check_folder(&args.out)?;
+    let images = named(&args.images)?;
+    let tensors = images
+        .par_iter()
+        .map(|(name, path)| tensor(name, path, args.size, args.pixels))
+        .collect::<Result<Vec<_>>>()?;
+    write_safetensors(&args.out, &tensors)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tensor(name: &str, path: &Path, size: u32, pixels: bool) -> Result<Tensor> {
+    let view = eval_view(&read_image(path)?, size);
+    let side = size as usize;
+    if pixels {
+        return Ok(Tensor {
+            name: name.to_owned(),
+            dtype: Dtype::U8,
+            shape: vec![side, side, 3],
+            bytes: view,
+        });
+    }
+    let values = normalise(&view, OPENAI_MEAN, OPENAI_STD);
+    Ok(Tensor::f32(name, vec![3, side, side], &values))
+}
+
+/// The files by their names without folders, which must differ.
+fn named(images: &[PathBuf]) -> Result<Vec<(&str, &Path)>> {
+    let mut seen = BTreeMap::new();
+    let mut all = Vec::with_capacity(images.len());
+    for path in images {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .with_context(|| {
+                format!(
+                    "{} has no file name in UTF-8 to call its array by",
+                    path.display()
+                )
+            })?;
+        if let Some(other) = seen.insert(name, path) {
+            return Err(PipelineError::Usage(format!(
+                "{} and {} are both named `{name}`, by which their arrays are called; rename one or write two files",
+                other.display(),
+                path.display()
+            ))
+            .into());
+        }
+        all.push((name, path.as_path()));
+    }
+    Ok(all)
+}
