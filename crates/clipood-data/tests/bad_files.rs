@@ -1,5 +1,7 @@
 //! Files that are no images: each an error of its own kind, and never a panic or a huge allocation.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::path::Path;

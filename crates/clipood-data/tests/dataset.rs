@@ -1,5 +1,7 @@
 //! Listing of ImageFolder trees, and the few-shot splits drawn from them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 use std::fs;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! Decoding and views against what Pillow and torchvision make of the same files.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
