@@ -264,7 +264,7 @@ impl ClipConfig {
         };
         let pooled = match &self.image.family {
             ImageFamily::Vit { layers, patch } => {
-                if *layers == 0 || *patch == 0 || self.image.size % (*patch).max(1) != 0 {
+                if *layers == 0 || *patch == 0 || !self.image.size.is_multiple_of((*patch).max(1)) {
                     return fail(format!(
                         "vision transformer of {layers} layers: image size {} is not a multiple of the patch size {patch}",
                         self.image.size
@@ -273,7 +273,7 @@ impl ClipConfig {
                 self.image.width
             }
             ImageFamily::Resnet { layers } => {
-                if self.image.size % 32 != 0 || layers.contains(&0) {
+                if !self.image.size.is_multiple_of(32) || layers.contains(&0) {
                     return fail(format!(
                         "ModifiedResNet of stages {layers:?}: image size {} is not a multiple of 32, or a stage is empty",
                         self.image.size

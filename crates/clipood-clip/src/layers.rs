@@ -280,7 +280,7 @@ impl<B: Backend> ResidualBlock<B> {
             .weight
             .val()
             .slice([0..width, 2 * width..3 * width]);
-        let bias = self.in_proj.bias.val().slice([2 * width..3 * width]);
+        let bias = self.in_proj.bias.val().narrow(0, 2 * width, width);
         let v = linear(h, weight, Some(bias));
         self.mlp(x + self.out_proj.forward(v))
     }

@@ -1,5 +1,8 @@
 //! The fused training kernel against the same operations composed of stock Burn.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use burn::backend::{Autodiff, Flex};

@@ -1,5 +1,8 @@
 //! Image and text features of every reference configuration, at full size, against the reference implementation.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use burn::backend::Flex;

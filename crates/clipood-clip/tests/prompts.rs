@@ -1,5 +1,8 @@
 //! Prompt learning against the reference: losses of five steps, first gradient, text features, final context, schedule.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use burn::backend::{Autodiff, Flex};

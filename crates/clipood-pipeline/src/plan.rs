@@ -168,10 +168,9 @@ fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()>
             images.extend(hashed);
             progress.add(block.len() as u64);
         }
-        let mut position = 0;
-        for image in images.iter_mut().filter(|image| image.split == "test") {
+        let test = images.iter_mut().filter(|image| image.split == "test");
+        for (position, image) in test.enumerate() {
             image.shard = (position / shard_rows) as u32;
-            position += 1;
         }
         let meta = FileMeta {
             fingerprint: unit.fingerprint.clone(),

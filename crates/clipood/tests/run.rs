@@ -1,5 +1,8 @@
 //! `clipood run` on real files: from images to tables, resumed, and with everything that users get wrong.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use bytes::Bytes;
@@ -217,12 +220,15 @@ fn an_unreadable_image_is_named_and_the_rest_is_scored() {
     );
 }
 
+/// Text of the recipe to replace and its replacement, arguments, exit code, words of the error.
+type Mistake<'a> = (&'a str, &'a str, &'a [&'a str], i32, &'a [&'a str]);
+
 #[test]
 fn mistakes_are_named_and_lose_nothing() {
     let world = World::new();
     assert!(world.run("run", &[]).status.success());
     let before = files(&world.path("run"));
-    let cases: [(&str, &str, &[&str], i32, &[&str]); 8] = [
+    let cases: [Mistake<'_>; 8] = [
         (
             "detectors =",
             "detektors =",

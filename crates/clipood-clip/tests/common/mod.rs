@@ -1,5 +1,5 @@
 //! Hash-made tensors: inputs and parameters that both sides of a reference value compute instead of storing.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use clipood_clip::config::{
     Activation, ClipConfig, ImageConfig, ImageFamily, OPENAI_MEAN, OPENAI_STD, TextConfig,

@@ -16,7 +16,7 @@ use crate::tables::QuarantineRow;
 const CROP_SEED: u64 = 0;
 
 /// Normalised pixels of each view, `[3, side, side]`, or why there are none.
-pub type Views = Result<Vec<Vec<f32>>, QuarantineRow>;
+pub type Views = Result<Vec<Vec<f32>>, Box<QuarantineRow>>;
 
 /// Reads, checks, decodes and crops one image. Never panics: a panic of a decoder becomes the image's reason.
 pub fn views_of(
@@ -25,13 +25,15 @@ pub fn views_of(
     crop_scale: [f64; 2],
     config: &ClipConfig,
 ) -> Views {
-    let reject = |kind: &str, message: String| QuarantineRow {
-        image_key: image.key.clone(),
-        uri: image.path.display().to_string(),
-        stage: "extract".to_string(),
-        error_kind: kind.to_string(),
-        message,
-        content_hash: image.content_hash.clone(),
+    let reject = |kind: &str, message: String| {
+        Box::new(QuarantineRow {
+            image_key: image.key.clone(),
+            uri: image.path.display().to_string(),
+            stage: "extract".to_string(),
+            error_kind: kind.to_string(),
+            message,
+            content_hash: image.content_hash.clone(),
+        })
     };
     let bytes = std::fs::read(&image.path).map_err(|e| reject("unreadable", e.to_string()))?;
     let hash = blake3::hash(&bytes).to_hex();

@@ -158,7 +158,7 @@ fn decode_units(
                 let views = match views {
                     Ok(views) => views,
                     Err(row) => {
-                        quarantined.push(row);
+                        quarantined.push(*row);
                         continue;
                     }
                 };
@@ -223,10 +223,13 @@ fn encode_batches(
     Ok(())
 }
 
-/// What has arrived of one unit.
+/// Rows (image and view), global and local features of one batch.
+type Encoded = (Vec<(usize, i16)>, Vec<f32>, Vec<f32>);
+
+/// What has arrived of one unit, its batches by sequence.
 #[derive(Default)]
 struct Arrived {
-    batches: BTreeMap<usize, (Vec<(usize, i16)>, Vec<f32>, Vec<f32>)>,
+    batches: BTreeMap<usize, Encoded>,
     end: Option<(usize, Vec<QuarantineRow>)>,
 }
 

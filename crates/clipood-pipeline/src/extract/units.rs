@@ -94,19 +94,14 @@ pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
     let per_unit = (shard_rows(job) / views.len()).max(1);
     let mut train = BTreeMap::new();
     for (seed, split) in &plan.splits {
-        let largest = split
-            .classes
-            .iter()
-            .map(|(_, keys)| keys.len())
-            .max()
-            .unwrap_or(0);
+        let largest = split.classes.values().map(Vec::len).max().unwrap_or(0);
         let mut list = Vec::new();
         let (mut first, mut end) = (0, 1);
         while first < largest {
             let mut images: Vec<PlannedImage> = split
                 .classes
-                .iter()
-                .flat_map(|(_, keys)| keys.iter().skip(first).take(end - first))
+                .values()
+                .flat_map(|keys| keys.iter().skip(first).take(end - first))
                 .filter_map(|key| by_key.get(key.as_str()).map(|image| (*image).clone()))
                 .collect();
             images.sort_by(|a, b| a.key.cmp(&b.key));

@@ -1,5 +1,5 @@
 //! A small benchmark of drawn pictures in a temporary folder, and the real command on it.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -28,7 +28,7 @@ impl World {
             dir: TempDir::new().unwrap(),
         };
         let pictures = planned_pictures();
-        let mut write = |prefix: &str, to: &str, count: usize| {
+        let write = |prefix: &str, to: &str, count: usize| {
             let mut found = 0;
             for planned in pictures
                 .iter()

@@ -174,6 +174,9 @@ fn metrics_bootstraps_on_request() {
     assert!(value("auroc_hi") - value("auroc_lo") < 0.4, "{found}");
 }
 
+/// File name and content, arguments, exit code, words of the error.
+type BadInput<'a> = (&'a str, &'a [u8], &'a [&'a str], i32, &'a [&'a str]);
+
 #[test]
 fn metrics_names_what_is_wrong() {
     let dir = TempDir::new().unwrap();
@@ -183,7 +186,7 @@ fn metrics_names_what_is_wrong() {
         text(&path).to_owned()
     };
     let good = write("good.json", b"[1, 2.5]");
-    let cases: [(&str, &[u8], &[&str], i32, &[&str]); 11] = [
+    let cases: [BadInput<'_>; 11] = [
         ("a.json", b"[1, null]", &[], 1, &["a.json", "null"]),
         ("a.json", b"[]", &[], 1, &["a.json"]),
         (
