@@ -250,9 +250,9 @@ fn mistakes_are_named_and_lose_nothing() {
         ("", "", &["--model", "no-such-model"], 1, &["no-such-model"]),
         ("", "", &["--devices", "cuda:0"], 2, &["cuda:0", "cpu"]),
     ];
-    for (from, to, arguments, code, words) in cases {
+    for (i, (from, to, arguments, code, words)) in cases.into_iter().enumerate() {
         world.write("recipe.toml", RECIPE.replace(from, to));
-        let run = world.run("other", arguments);
+        let run = world.run(&format!("other-{i}"), arguments);
         let log = stderr(&run);
         assert_eq!(run.status.code(), Some(code), "{arguments:?}: {log}");
         for word in words {

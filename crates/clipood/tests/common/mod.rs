@@ -95,14 +95,7 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clipood"));
         command
             .current_dir(self.dir.path())
-            .args([
-                "run",
-                "recipe.toml",
-                "--data",
-                "data",
-                "--manifests",
-                "manifests",
-            ])
+            .args(["run", "recipe.toml", "--manifests", "manifests"])
             .args(["--run", run])
             .args(more);
         command
