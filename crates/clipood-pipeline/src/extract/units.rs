@@ -15,7 +15,7 @@ pub struct ExtractUnit {
     pub key: String,
     /// Images in key order.
     pub images: Vec<PlannedImage>,
-    /// Views of every image, [`EVAL_VIEW`] or the number of a training crop.
+    /// Views of every image, -1 for the evaluation view or the number of a training crop.
     pub views: Vec<i16>,
 }
 

@@ -41,7 +41,7 @@ pub struct Args {
     /// Store of features and prompts, a path or URL.
     #[arg(long, default_value = "store")]
     store: String,
-    /// Run directory, a path or URL [default: runs/<recipe>-<short fingerprint>]
+    /// Run directory, a path or URL (default: `runs/RECIPE-FINGERPRINT`).
     #[arg(long)]
     run: Option<String>,
 }
