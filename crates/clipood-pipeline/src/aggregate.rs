@@ -108,6 +108,7 @@ pub fn aggregate(
             };
             ledger.commit_part(STAGE, &unit(name), part, &store_footer)?;
         }
+        ledger.sweep(&["images", "metrics"])?;
     }
     Ok(Metrics {
         ood: read_ood(fetch(job, OOD_PATH)?, OOD_PATH)?,

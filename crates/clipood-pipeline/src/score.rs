@@ -153,6 +153,7 @@ pub fn score(
         }
     }
     progress.finish();
+    job.run.ledger().sweep(&["scores"])?;
     Ok(())
 }
 

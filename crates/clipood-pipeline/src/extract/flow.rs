@@ -118,7 +118,10 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
         let encoded: Result<Vec<()>> = devices.into_iter().map(|d| join("encode", d)).collect();
         // The first cause counts: a writer's error ends the others.
         written.and(encoded.map(|_| ())).and(decoded)
-    })
+    })?;
+    // A killed writer leaves a staging file, which readers of the directory would trip over.
+    job.features.ledger.sweep(tables)?;
+    Ok(())
 }
 
 fn join(stage: &'static str, handle: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
