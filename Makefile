@@ -25,14 +25,12 @@ pipeline: build ## run a recipe: RECIPE, SHOTS, METHODS, SEEDS, DEVICES, DATA, S
 	$(CLIPOOD) run $(RECIPE) --devices $(DEVICES) --data $(DATA) --store $(STORE) $(OVERRIDES)
 
 test: ## all tests: crates, command, tables in pandas and polars
-	cargo test --release --locked --workspace
-	cargo test --release --locked -p clipood-demo --features train
+	cargo test --release --locked --workspace --features clipood-demo/train
 	$(MAKE) check-tables
 
 lint: ## formatting and clippy, warnings denied
 	cargo fmt --all --check
-	cargo clippy --release --locked --workspace --all-targets -- -D warnings
-	cargo clippy --release --locked -p clipood-demo --features train --all-targets -- -D warnings
+	cargo clippy --release --locked --workspace --features clipood-demo/train --all-targets -- -D warnings
 
 docs: ## API documentation, broken links denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
