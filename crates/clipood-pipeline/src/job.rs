@@ -173,7 +173,7 @@ impl Job {
     }
 }
 
-/// Detectors of this build score text and image features; those fitted on shots or negative texts come with their data.
+/// Two detectors of one name would share a column of the score table.
 fn check_detectors(detectors: &[DetectorSpec]) -> Result<()> {
     let mut names = std::collections::BTreeSet::new();
     for spec in detectors {

@@ -275,7 +275,7 @@ fn train(
             let stop = job.interrupt.is_set();
             if stop || saved.elapsed() >= CHECKPOINT_EVERY {
                 saved = Instant::now();
-                if let Err(error) = write_checkpoint(job, plan, unit, state, &log) {
+                if let Err(error) = write_checkpoint(job, unit, state, &log) {
                     failure = Some(error);
                     return false;
                 }
@@ -342,7 +342,6 @@ fn checkpoint_path(unit: &Unit) -> String {
 
 fn write_checkpoint(
     job: &Job,
-    plan: &Plan,
     unit: &Unit,
     state: &PromptState,
     log: &[TrainLogRow],
@@ -357,13 +356,10 @@ fn write_checkpoint(
             .map(|r| (r.epoch, r.step, r.loss, r.accuracy, r.lr))
             .collect(),
     };
-    let json = serde_json::to_vec(&checkpoint).map_err(|e| {
-        PipelineError::Inconsistent(format!("checkpoint of {} classes: {e}", plan.classes.len()))
-    })?;
-    Ok(job
-        .prompts
-        .store()
-        .put(&checkpoint_path(unit), Bytes::from(json))?)
+    let path = checkpoint_path(unit);
+    let json = serde_json::to_vec(&checkpoint)
+        .map_err(|e| PipelineError::Inconsistent(format!("{path}: {e}")))?;
+    Ok(job.prompts.store().put(&path, Bytes::from(json))?)
 }
 
 fn read_checkpoint(job: &Job, unit: &Unit) -> Result<(Option<PromptState>, Vec<TrainLogRow>)> {
