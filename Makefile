@@ -13,7 +13,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN))
 
-.PHONY: help build pipeline test lint docs check-tables train-demo clean
+.PHONY: help build pipeline test lint docs check-tables bench-peers train-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +38,12 @@ docs: ## API documentation, broken links denied
 check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
 	scripts/check-tables.sh
 
+bench-peers: ## images a second beside PyTorch and onnxruntime (installs them into .venv-peers); BATCH, ROUNDS
+	cargo build --release --locked -p clipood-clip --example encode_speed
+	scripts/bench-peers.sh
+
 train-demo: ## train the demo CLIP from nothing (about an hour on 2 cores); it goes on where it was interrupted
 	scripts/train-demo.sh
 
 clean: ## remove builds, runs, the store and drawn images
-	rm -rf target runs store data/demo/images .venv
+	rm -rf target runs store data/demo/images .venv .venv-peers

@@ -4,11 +4,12 @@ use burn::module::{Module, Param, RunningState};
 use burn::nn::{BatchNorm, LayerNorm};
 use burn::tensor::backend::Backend;
 use burn::tensor::module::{attention, linear};
-use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Tensor, activation};
+use burn::tensor::ops::{AttentionModuleOptions, FloatTensor};
+use burn::tensor::{Bool, Int, Tensor, TensorData, TensorPrimitive, activation};
 
 use crate::config::Activation;
 use crate::error::Result;
+use crate::kernels::{BlockParameters, BlockPass, ClipBackend};
 use crate::weights::Weights;
 
 /// Affine map; the weight is kept as `[input, output]`, transposed from the file's `[output, input]`.
@@ -160,7 +161,7 @@ pub struct KeysValues<B: Backend> {
     pub values: Tensor<B, 4>,
 }
 
-impl<B: Backend> ResidualBlock<B> {
+impl<B: ClipBackend> ResidualBlock<B> {
     /// Reads the block called `prefix` (`...resblocks.3`).
     ///
     /// # Errors
@@ -224,9 +225,21 @@ impl<B: Backend> ResidualBlock<B> {
 
     /// `[batch, tokens, width]` -> the same; `causal` lets a token see itself and what stands before it.
     pub fn forward(&self, x: Tensor<B, 3>, causal: bool) -> Tensor<B, 3> {
+        let x = match self.by_kernel(x, causal, BlockPass::All) {
+            Ok(y) => return y,
+            Err(x) => x,
+        };
         let (q, kv) = self.project(x.clone());
         let attended = attention(q, kv.keys, kv.values, None, None, options(causal));
         self.finish(x, attended)
+    }
+
+    /// As [`ResidualBlock::forward`], of which only token `at[i]` of row `i` is read: `[batch, width]`.
+    pub fn forward_at(&self, x: Tensor<B, 3>, causal: bool, at: &[usize]) -> Tensor<B, 2> {
+        match self.by_kernel(x, causal, BlockPass::At(at)) {
+            Ok(y) => y,
+            Err(x) => tokens_at(self.forward(x, causal), at),
+        }
     }
 
     /// As [`ResidualBlock::forward`] with `causal`, and also the keys and values for tokens that follow.
@@ -273,6 +286,10 @@ impl<B: Backend> ResidualBlock<B> {
 
     /// The value path alone, as LoCoOp's local features take it: `v = x + out_proj(V(ln_1(x)))`, `v + mlp(ln_2(v))`.
     pub fn forward_values(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let x = match self.by_kernel(x, false, BlockPass::Values) {
+            Ok(y) => return y,
+            Err(x) => x,
+        };
         let width = x.dims()[2];
         let h = self.ln_1.forward(x.clone());
         let weight = self
@@ -283,6 +300,39 @@ impl<B: Backend> ResidualBlock<B> {
         let bias = self.in_proj.bias.val().narrow(0, 2 * width, width);
         let v = linear(h, weight, Some(bias));
         self.mlp(x + self.out_proj.forward(v))
+    }
+
+    /// The backend's own kernel, which gives `x` back where it has none.
+    fn by_kernel<const D: usize>(
+        &self,
+        x: Tensor<B, 3>,
+        causal: bool,
+        pass: BlockPass<'_>,
+    ) -> std::result::Result<Tensor<B, D>, Tensor<B, 3>> {
+        let norm = |norm: &LayerNorm<B>| {
+            let beta = norm.beta.as_ref()?;
+            Some((primitive(norm.gamma.val()), primitive(beta.val())))
+        };
+        let (Some(ln_1), Some(ln_2)) = (norm(&self.ln_1), norm(&self.ln_2)) else {
+            return Err(x);
+        };
+        let affine =
+            |layer: &Linear<B>| (primitive(layer.weight.val()), primitive(layer.bias.val()));
+        let parameters = BlockParameters {
+            ln_1,
+            in_proj: affine(&self.in_proj),
+            out_proj: affine(&self.out_proj),
+            ln_2,
+            c_fc: affine(&self.c_fc),
+            c_proj: affine(&self.c_proj),
+            heads: self.heads,
+            quick_gelu: self.quick_gelu,
+        };
+        let tensor = TensorPrimitive::Float;
+        match B::residual_block(primitive(x), parameters, causal, pass) {
+            Ok(y) => Ok(Tensor::from_primitive(tensor(y))),
+            Err(x) => Err(Tensor::from_primitive(tensor(x))),
+        }
     }
 
     fn project(&self, x: Tensor<B, 3>) -> (Tensor<B, 4>, KeysValues<B>) {
@@ -318,4 +368,19 @@ fn options(is_causal: bool) -> AttentionModuleOptions {
         is_causal,
         ..Default::default()
     }
+}
+
+fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
+    tensor.into_primitive().tensor()
+}
+
+/// Token `at[i]` of row `i` of `[batch, tokens, width]`: `[batch, width]`.
+pub fn tokens_at<B: Backend>(x: Tensor<B, 3>, at: &[usize]) -> Tensor<B, 2> {
+    let [batch, tokens, width] = x.dims();
+    let device = x.device();
+    let index: Vec<i32> = (at.iter().enumerate())
+        .map(|(row, at)| (row * tokens + at) as i32)
+        .collect();
+    let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [batch]), &device);
+    x.reshape([batch * tokens, width]).select(0, index)
 }

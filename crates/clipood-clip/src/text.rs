@@ -12,7 +12,8 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use crate::config::ClipConfig;
 use crate::error::{ClipError, Result};
-use crate::layers::{ResidualBlock, load_layer_norm, save_layer_norm};
+use crate::kernels::ClipBackend;
+use crate::layers::{ResidualBlock, load_layer_norm, save_layer_norm, tokens_at};
 use crate::weights::Weights;
 
 /// Token embedding, transformer and projection.
@@ -77,7 +78,7 @@ fn end_of_text(row: &[u32]) -> usize {
     best
 }
 
-impl<B: Backend> TextTransformer<B> {
+impl<B: ClipBackend> TextTransformer<B> {
     /// Reads the tower.
     ///
     /// # Errors
@@ -181,10 +182,13 @@ impl<B: Backend> TextTransformer<B> {
         check_ends(ends, rows, length)?;
         let positions = self.positional_embedding.val().narrow(0, 0, length);
         let mut x = embedded + positions.unsqueeze::<3>();
-        for block in &self.blocks {
+        let Some((last, blocks)) = self.blocks.split_last() else {
+            return Ok(self.read_out(tokens_at(x, ends)));
+        };
+        for block in blocks {
             x = block.forward(x, true);
         }
-        Ok(self.read_out(x, ends))
+        Ok(self.read_out(last.forward_at(x, true, ends)))
     }
 
     /// Texts that start with the same `prefix` `[1, shared, width]` and go on with their own `suffix`
@@ -222,20 +226,11 @@ impl<B: Backend> TextTransformer<B> {
                 p = next;
             }
         }
-        Ok(self.read_out(x, ends))
+        Ok(self.read_out(tokens_at(x, ends)))
     }
 
-    /// Layer norm and projection of each row's end token.
-    fn read_out(&self, x: Tensor<B, 3>, ends: &[usize]) -> Tensor<B, 2> {
-        let [rows, length, width] = x.dims();
-        let device = x.device();
-        let index: Vec<i32> = ends
-            .iter()
-            .enumerate()
-            .map(|(row, end)| (row * length + end) as i32)
-            .collect();
-        let index = Tensor::<B, 1, Int>::from_data(TensorData::new(index, [rows]), &device);
-        let x = x.reshape([rows * length, width]).select(0, index);
+    /// Layer norm and projection of each row's end token `[rows, width]`.
+    fn read_out(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         self.ln_final.forward(x).matmul(self.projection.val())
     }
 

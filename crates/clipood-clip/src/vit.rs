@@ -10,7 +10,8 @@ use burn::tensor::ops::ConvOptions;
 use crate::config::{ClipConfig, ImageFamily};
 use crate::encoder::ImageFeatures;
 use crate::error::{ClipError, Result};
-use crate::layers::{ResidualBlock, load_layer_norm, save_layer_norm};
+use crate::kernels::ClipBackend;
+use crate::layers::{ResidualBlock, load_layer_norm, save_layer_norm, tokens_at};
 use crate::weights::Weights;
 
 /// Patch embedding, transformer and projection.
@@ -25,7 +26,7 @@ pub struct VisionTransformer<B: Backend> {
     proj: Param<Tensor<B, 2>>,
 }
 
-impl<B: Backend> VisionTransformer<B> {
+impl<B: ClipBackend> VisionTransformer<B> {
     /// Reads the tower from `visual.*`.
     ///
     /// # Errors
@@ -98,25 +99,30 @@ impl<B: Backend> VisionTransformer<B> {
         let x =
             Tensor::cat(vec![class, patches], 1) + self.positional_embedding.val().unsqueeze::<3>();
         let mut x = self.ln_pre.forward(x);
-        let mut features = None;
-        for (i, block) in self.blocks.iter().enumerate() {
-            // Only the last block's value path is kept: the features of the block's output are not used by any reference.
-            if local && i + 1 == self.blocks.len() {
-                let tokens = x.dims()[1];
-                let values = block.forward_values(x.clone()).narrow(1, 1, tokens - 1);
-                features = Some(self.project(values));
-            }
+        let class_token = vec![0; batch];
+        let Some((last, blocks)) = self.blocks.split_last() else {
+            return ImageFeatures {
+                global: self.project(tokens_at(x, &class_token)),
+                local: None,
+            };
+        };
+        for block in blocks {
             x = block.forward(x, false);
         }
-        let global = self.project(x.narrow(1, 0, 1)).squeeze_dim(1);
+        // Only the last block's value path is kept: the features of the block's output are not used by any reference.
+        let local = local.then(|| {
+            let tokens = x.dims()[1];
+            let values = last.forward_values(x.clone()).narrow(1, 1, tokens - 1);
+            self.project(values)
+        });
         ImageFeatures {
-            global,
-            local: features,
+            global: self.project(last.forward_at(x, false, &class_token)),
+            local,
         }
     }
 
-    /// `[batch, tokens, width]` -> `[batch, tokens, D]`.
-    fn project(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+    /// `[..., width]` -> `[..., D]`.
+    fn project<const N: usize>(&self, x: Tensor<B, N>) -> Tensor<B, N> {
         self.ln_post.forward(x).matmul(self.proj.val().unsqueeze())
     }
 }

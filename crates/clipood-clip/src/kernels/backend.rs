@@ -9,6 +9,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Shape, TensorData, TensorMetadata, ops::FloatTensor};
 
+use super::block::{self, BlockParameters, BlockPass};
 use super::conv_norm::{self, Geometry, Saved};
 
 /// Operands of a convolution with batch norm in training mode.
@@ -47,9 +48,30 @@ pub trait ClipBackend: Backend {
         let _ = args;
         None
     }
+
+    /// A transformer block at inference as one operation; gives `x` `[batch, tokens, width]` back where the backend has
+    /// no such kernel and the caller composes stock operations.
+    fn residual_block(
+        x: FloatTensor<Self>,
+        parameters: BlockParameters<Self>,
+        causal: bool,
+        pass: BlockPass<'_>,
+    ) -> Result<FloatTensor<Self>, FloatTensor<Self>> {
+        let _ = (parameters, causal, pass);
+        Err(x)
+    }
 }
 
-impl ClipBackend for Flex {}
+impl ClipBackend for Flex {
+    fn residual_block(
+        x: FlexTensor,
+        parameters: BlockParameters<Self>,
+        causal: bool,
+        pass: BlockPass<'_>,
+    ) -> Result<FlexTensor, FlexTensor> {
+        Ok(block::on_flex(x, &parameters, causal, pass))
+    }
+}
 
 /// A convolution with its norm as one step of the graph.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! Kernels of our own, for the few operations where stock Burn leaves most of a CPU idle.
 
 mod backend;
+mod block;
 mod conv_norm;
 
 pub use backend::{ClipBackend, ConvNormArgs, ConvNormOutput};
+pub use block::{BlockParameters, BlockPass};

@@ -6,6 +6,7 @@ use clipood_core::{ClassToken, SplitMix64};
 
 use crate::encoder::normalise;
 use crate::error::{ClipError, Result};
+use crate::kernels::ClipBackend;
 use crate::text::TextTransformer;
 use crate::tokenizer::{EOT, SOT, Tokenizer};
 
@@ -55,7 +56,7 @@ enum Layout<B: Backend> {
     },
 }
 
-impl<B: Backend> PromptLearner<B> {
+impl<B: ClipBackend> PromptLearner<B> {
     /// Tokenizes the class names (underscores read as spaces, a full stop added) and embeds them once.
     ///
     /// # Errors

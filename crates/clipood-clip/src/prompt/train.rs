@@ -8,6 +8,7 @@ use super::learner::PromptLearner;
 use super::loss::PromptLoss;
 use super::schedule::learning_rate;
 use crate::error::{ClipError, Result};
+use crate::kernels::ClipBackend;
 use crate::text::TextTransformer;
 use crate::weights::tensor_to_vec;
 
@@ -140,7 +141,7 @@ pub fn sgd(state: &mut PromptState, gradient: &[f32], lr: f64, momentum: f64, de
 /// # Errors
 /// Data of the wrong size, a label beyond the classes, or a loss that is not finite (the step is named; the last state
 /// that `after_epoch` saw is good).
-pub fn train_prompt<B: AutodiffBackend>(
+pub fn train_prompt<B: AutodiffBackend + ClipBackend>(
     text: &TextTransformer<B>,
     learner: &PromptLearner<B>,
     data: &PromptData,
@@ -226,7 +227,7 @@ pub struct BatchStep {
 /// # Errors
 /// A label beyond the classes, or a context of the wrong size.
 #[allow(clippy::too_many_arguments)]
-pub fn batch_step<B: AutodiffBackend>(
+pub fn batch_step<B: AutodiffBackend + ClipBackend>(
     text: &TextTransformer<B>,
     learner: &PromptLearner<B>,
     data: &PromptData,

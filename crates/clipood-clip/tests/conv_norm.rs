@@ -1,4 +1,4 @@
-//! The fused training kernel against the same operations composed of stock Burn.
+//! The fused training kernel of convolutions against the same operations composed of stock Burn.
 
 // Helpers of tests are tests too.
 #![allow(clippy::unwrap_used)]

@@ -1,0 +1,22 @@
+"""The same image tower in onnxruntime: python encode_onnx.py FOLDER FEATURES"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from turns import take_turns
+
+
+def main():
+    folder, features = Path(sys.argv[1]), sys.argv[2]
+    session = onnxruntime.InferenceSession(folder / "visual.onnx", providers=["CPUExecutionProvider"])
+    pixels = np.fromfile(folder / "pixels.f32", np.float32).reshape(-1, 3, 224, 224)
+    run = lambda: session.run(["features"], {"pixels": pixels})
+    run()[0].tofile(features)
+    take_turns(run)
+
+
+if __name__ == "__main__":
+    main()

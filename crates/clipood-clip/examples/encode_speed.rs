@@ -1,0 +1,55 @@
+//! Times the image tower: `cargo run --release -p clipood-clip --example encode_speed MODEL PIXELS FEATURES`.
+//!
+//! MODEL is an open_clip folder, PIXELS a file of normalised images (little-endian float32, `[batch, 3, size, size]`);
+//! FEATURES is written once. Then every line on standard input asks for one run over the batch, whose seconds are
+//! printed, so that a script can let several programs take turns (`make bench-peers`). At the end of the input the
+//! median is printed.
+
+use std::error::Error;
+use std::io::BufRead;
+use std::path::Path;
+use std::time::Instant;
+
+use clipood_clip::model::{Device, Model};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, pixels, features] = arguments.as_slice() else {
+        return Err("usage: encode_speed MODEL PIXELS FEATURES".into());
+    };
+    let model = Model::open(Path::new(model))?;
+    let encoder = model.image_encoder(Device::Cpu)?;
+    let pixels: Vec<f32> = std::fs::read(pixels)?
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|bytes| f32::from_le_bytes(*bytes))
+        .collect();
+    let encoded = encoder.encode(pixels.clone(), false)?;
+    let bytes: Vec<u8> = encoded
+        .global
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .collect();
+    std::fs::write(features, bytes)?;
+    let images = encoded.global.len() / model.config.embed_dim;
+    println!("ready");
+    let mut seconds = Vec::new();
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        let pixels = pixels.clone();
+        let start = Instant::now();
+        encoder.encode(pixels, false)?;
+        seconds.push(start.elapsed().as_secs_f64());
+        println!("{}", seconds[seconds.len() - 1]);
+    }
+    seconds.sort_by(f64::total_cmp);
+    if let Some(median) = seconds.get(seconds.len() / 2) {
+        println!(
+            "median of {}: {:.2} images/s",
+            seconds.len(),
+            images as f64 / median
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! The transformer block of [`clipood_kernels`] on Flex's tensors.
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Shape, TensorData, TensorMetadata, ops::FloatTensor};
+use clipood_kernels::activation::Activation;
+use clipood_kernels::attention::Attention;
+use clipood_kernels::block::Block;
+use clipood_kernels::matrix::Affine;
+use clipood_kernels::norm::Norm;
+
+/// Parameters of a transformer block; pairs are factor and offset, weights `[input, output]`.
+#[derive(Debug, Clone)]
+pub struct BlockParameters<B: Backend> {
+    /// Norm before attention.
+    pub ln_1: (FloatTensor<B>, FloatTensor<B>),
+    /// Queries, keys and values, `[width, 3 width]`.
+    pub in_proj: (FloatTensor<B>, FloatTensor<B>),
+    /// After attention.
+    pub out_proj: (FloatTensor<B>, FloatTensor<B>),
+    /// Norm before the perceptron.
+    pub ln_2: (FloatTensor<B>, FloatTensor<B>),
+    /// First layer of the perceptron.
+    pub c_fc: (FloatTensor<B>, FloatTensor<B>),
+    /// Second layer.
+    pub c_proj: (FloatTensor<B>, FloatTensor<B>),
+    /// Attention heads.
+    pub heads: usize,
+    /// QuickGELU instead of GELU.
+    pub quick_gelu: bool,
+}
+
+/// How much of a block is wanted.
+#[derive(Debug, Clone, Copy)]
+pub enum BlockPass<'a> {
+    /// Every token: `[batch, tokens, width]`.
+    All,
+    /// One token of each row: `[batch, width]`.
+    At(&'a [usize]),
+    /// Every token through the value path alone, as local features take it: `[batch, tokens, width]`.
+    Values,
+}
+
+/// In place where nothing else holds `x`.
+pub(super) fn on_flex(
+    x: FlexTensor,
+    parameters: &BlockParameters<Flex>,
+    causal: bool,
+    pass: BlockPass<'_>,
+) -> FlexTensor {
+    let [batch, tokens, width] = x.shape().dims();
+    let pair = |(a, b): &(FlexTensor, FlexTensor)| (a.to_contiguous(), b.to_contiguous());
+    let [ln_1, in_proj, out_proj, ln_2, c_fc, c_proj] = [
+        &parameters.ln_1,
+        &parameters.in_proj,
+        &parameters.out_proj,
+        &parameters.ln_2,
+        &parameters.c_fc,
+        &parameters.c_proj,
+    ]
+    .map(pair);
+    let block = Block {
+        ln_1: norm(&ln_1),
+        in_proj: affine(&in_proj),
+        out_proj: affine(&out_proj),
+        ln_2: norm(&ln_2),
+        c_fc: affine(&c_fc),
+        c_proj: affine(&c_proj),
+        activation: match parameters.quick_gelu {
+            true => Activation::QuickGelu,
+            false => Activation::Gelu,
+        },
+        attention: Attention {
+            heads: parameters.heads,
+            width,
+            causal,
+        },
+    };
+    let shared = x;
+    let mut x = shared.to_contiguous();
+    // Otherwise the values would count as held by two, and be copied before the first write.
+    drop(shared);
+    match pass {
+        BlockPass::All => block.forward(x.storage_mut(), tokens),
+        BlockPass::Values => block.forward_values(x.storage_mut()),
+        BlockPass::At(at) => {
+            let read = block.forward_at(x.storage(), tokens, at);
+            let shape = Shape::new([batch, width]);
+            return FlexTensor::from_data(TensorData::new(read, shape));
+        }
+    }
+    x
+}
+
+fn norm((gamma, beta): &(FlexTensor, FlexTensor)) -> Norm<'_> {
+    Norm {
+        gamma: gamma.storage(),
+        beta: beta.storage(),
+    }
+}
+
+fn affine((weight, bias): &(FlexTensor, FlexTensor)) -> Affine<'_> {
+    Affine {
+        weight: weight.storage(),
+        bias: bias.storage(),
+    }
+}

@@ -1,0 +1,22 @@
+//! The inner loops of CLIP on a CPU: float32 slices in, float32 slices out, no tensor library.
+//!
+//! A transformer block at inference is written out once, in [`block`], from four pieces: layer norm ([`norm`]), matrix
+//! products ([`matrix`]), attention ([`attention`]) and the activations ([`activation`]). Against the same block composed of
+//! tensor operations it saves the copies between them: biases and residuals go through the products, queries, keys and
+//! values are read where one product left them, and softmax and activation are vector code.
+//!
+//! The loops choose the instruction set of the CPU at hand while they run (AVX-512, AVX2 with FMA, or what the build
+//! allows), and round the same on each; the products round as the `gemm` crate does on that CPU.
+
+pub mod activation;
+pub mod attention;
+pub mod block;
+mod exp;
+pub mod matrix;
+pub mod norm;
+
+/// Runs `work` compiled for the best instruction set of this CPU.
+#[inline(always)]
+fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}

@@ -1,0 +1,229 @@
+//! Matrices inside slices, and their product.
+
+/// A matrix that lies in a slice, its entries `row_stride` and `column_stride` apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Row-major `[rows, columns]` with `row_stride` entries from one row's start to the next.
+    ///
+    /// # Panics
+    /// The slice ends before the matrix does.
+    pub fn new(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        check(data.len(), rows, columns, row_stride);
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride,
+            column_stride: 1,
+        }
+    }
+
+    /// Rows and columns exchanged, nothing moved.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// A row-major matrix to write to.
+#[derive(Debug)]
+pub struct MatrixMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+}
+
+impl<'a> MatrixMut<'a> {
+    /// As [`Matrix::new`].
+    ///
+    /// # Panics
+    /// The slice ends before the matrix does.
+    pub fn new(data: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        check(data.len(), rows, columns, row_stride);
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride,
+        }
+    }
+}
+
+fn check(length: usize, rows: usize, columns: usize, row_stride: usize) {
+    let end = match rows {
+        0 => 0,
+        rows => (rows - 1) * row_stride + columns,
+    };
+    assert!(
+        end <= length && columns <= row_stride.max(columns * usize::from(rows <= 1)),
+        "a matrix [{rows}, {columns}] with rows {row_stride} apart does not fit {length} values"
+    );
+}
+
+/// `out = a b`, or `out + a b` where `add` is set, on the calling thread.
+///
+/// # Panics
+/// The shapes do not fit.
+pub fn product(a: Matrix<'_>, b: Matrix<'_>, out: MatrixMut<'_>, add: bool) {
+    assert!(
+        a.columns == b.rows && a.rows == out.rows && b.columns == out.columns,
+        "a product [{}, {}] x [{}, {}] does not give [{}, {}]",
+        a.rows,
+        a.columns,
+        b.rows,
+        b.columns,
+        out.rows,
+        out.columns
+    );
+    // SAFETY: every matrix lies inside its slice (checked where it was made), `out` is borrowed mutably, so that it
+    // overlaps nothing, and the shapes fit (asserted above).
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.columns,
+            a.columns,
+            out.data.as_mut_ptr(),
+            1,
+            out.row_stride as isize,
+            add,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// An affine map: `x weight + bias`.
+#[derive(Debug, Clone, Copy)]
+pub struct Affine<'a> {
+    /// `[input, output]`.
+    pub weight: &'a [f32],
+    /// `[output]`.
+    pub bias: &'a [f32],
+}
+
+impl Affine<'_> {
+    /// Values a row of the input.
+    pub fn input(&self) -> usize {
+        self.weight.len() / self.bias.len().max(1)
+    }
+
+    /// The columns `from..from + output` of the map, for rows `x` `[n, input]`, into `out` `[n, output]`: their product
+    /// plus the bias, and plus what `out` holds where `add` is set.
+    pub fn apply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+        let bias = &self.bias[from..from + output];
+        for row in out.chunks_exact_mut(output.max(1)) {
+            if add {
+                for (out, b) in row.iter_mut().zip(bias) {
+                    *out += b;
+                }
+            } else {
+                row.copy_from_slice(bias);
+            }
+        }
+        self.multiply(x, from, output, out, true);
+    }
+
+    /// As [`Affine::apply`] without the bias.
+    pub fn multiply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+        let (input, all) = (self.input(), self.bias.len());
+        let rows = x.len() / input.max(1);
+        product(
+            Matrix::new(x, rows, input, input),
+            Matrix::new(&self.weight[from..], input, output, all),
+            MatrixMut::new(out, rows, output, output),
+            add,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        let mix = |i: usize| ((i + seed) * 2_654_435_761) >> 5;
+        (0..n)
+            .map(|i| (mix(i) % 2001) as f32 / 1000.0 - 1.0)
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn product_follows_its_definition(
+            m in 0usize..40, n in 0usize..40, k in 0usize..70, gap in 0usize..5, transposed: bool, add: bool,
+        ) {
+            let a = values(m * (k + gap), 1);
+            let b = values(if transposed { n * (k + gap) } else { k * (n + gap) }, 2);
+            let before = values(m * (n + gap), 3);
+            let mut out = before.clone();
+            let right = match transposed {
+                true => Matrix::new(&b, n, k, k + gap).transposed(),
+                false => Matrix::new(&b, k, n, n + gap),
+            };
+            let left = Matrix::new(&a, m, k, k + gap);
+            product(left, right, MatrixMut::new(&mut out, m, n, n + gap), add);
+            for i in 0..m {
+                for j in 0..n + gap {
+                    let at = i * (n + gap) + j;
+                    let mut expected = if j >= n || add { f64::from(before[at]) } else { 0.0 };
+                    for l in 0..if j < n { k } else { 0 } {
+                        let b = if transposed { b[j * (k + gap) + l] } else { b[l * (n + gap) + j] };
+                        expected += f64::from(a[i * (k + gap) + l]) * f64::from(b);
+                    }
+                    prop_assert!((f64::from(out[at]) - expected).abs() < 1e-4);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn columns_of_a_map_are_those_of_the_whole() {
+        let (weight, bias, x) = (values(7 * 12, 4), values(12, 5), values(3 * 7, 6));
+        let map = Affine {
+            weight: &weight,
+            bias: &bias,
+        };
+        let mut all = vec![f32::NAN; 3 * 12];
+        map.apply(&x, 0, 12, &mut all, false);
+        let mut some = vec![1.0; 3 * 5];
+        map.apply(&x, 4, 5, &mut some, true);
+        for row in 0..3 {
+            for column in 0..5 {
+                let expected = 1.0 + all[row * 12 + 4 + column];
+                assert!((some[row * 5 + column] - expected).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "does not fit")]
+    fn a_matrix_beyond_its_slice_is_refused() {
+        Matrix::new(&[0.0; 10], 3, 3, 4);
+    }
+}
