@@ -62,18 +62,30 @@ SCORES = Table(
 )
 OOD = Table(
     "ood",
-    """prompt method shots seed id_dataset ood_dataset detector selection scaling views classes_hash weights_hash
-    n_id n_ood n_excluded auroc aupr_in aupr_out fpr95 fpr95_openood aupr_in_openood aupr_out_openood threshold95
-    detection_accuracy balanced_accuracy ties auroc_lo auroc_hi fpr95_lo fpr95_hi""".split(),
+    """prompt method shots seed id_dataset ood_dataset detector selection scaling hyperparameters views classes_hash
+    weights_hash n_id n_ood n_excluded auroc aupr_in aupr_out fpr95 fpr95_openood aupr_in_openood aupr_out_openood threshold95
+    detection_accuracy balanced_accuracy ties score_resolution auroc_lo auroc_hi fpr95_lo fpr95_hi""".split(),
     {
         *("prompt", "method", "id_dataset", "ood_dataset", "detector", "selection", "scaling"),
-        *("classes_hash", "weights_hash"),
+        *("hyperparameters", "classes_hash", "weights_hash"),
     },
 )
 ACCURACY = Table(
     "accuracy",
     "prompt method shots seed id_dataset n top1 top5 ece views classes_hash weights_hash".split(),
     {"prompt", "method", "id_dataset", "classes_hash", "weights_hash"},
+)
+SUMMARY = Table(
+    "summary",
+    """method shots id_dataset ood_dataset detector selection scaling seeds auroc auroc_std fpr95 fpr95_std
+    fpr95_openood fpr95_openood_std aupr_in aupr_in_std aupr_out aupr_out_std top1 top1_std""".split(),
+    {"method", "id_dataset", "ood_dataset", "detector", "selection", "scaling"},
+)
+PAIRED = Table(
+    "paired",
+    """prompt method shots seed baseline id_dataset ood_dataset detector auroc_diff auroc_diff_lo auroc_diff_hi
+    auroc_larger fpr95_diff fpr95_diff_lo fpr95_diff_hi fpr95_smaller""".split(),
+    {"prompt", "method", "baseline", "id_dataset", "ood_dataset", "detector"},
 )
 QUARANTINE = Table(
     "quarantine",
@@ -212,7 +224,12 @@ def main() -> int:
         (SCORES, args.run / "scores"),
         (OOD, args.run / "metrics" / "ood.parquet"),
         (ACCURACY, args.run / "metrics" / "accuracy.parquet"),
+        (SUMMARY, args.run / "metrics" / "summary.parquet"),
+        (PAIRED, args.run / "metrics" / "paired.parquet"),
     ]
+    validation = args.run / "validation"
+    if validation.exists():
+        tables.append((SCORES, validation))
     quarantine = args.run / "_run" / "quarantine"
     if quarantine.exists():
         tables.append((QUARANTINE, quarantine))

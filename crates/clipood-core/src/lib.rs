@@ -53,7 +53,7 @@ pub use manifest::{DatasetManifest, Layout, Role};
 pub use method::Method;
 pub use nearest::nearest;
 pub use recipe::{
-    ClassToken, DataSection, EngineSection, LocoopSection, MetricsSection, Overrides,
-    PromptSection, Recipe, SubsampleClasses, TemplateSet, TrainSection,
+    ClassToken, DataSection, DualPatternSection, EngineSection, LocoopSection, MetricsSection,
+    Overrides, PromptSection, Recipe, SelectSection, SubsampleClasses, TemplateSet, TrainSection,
 };
 pub use rng::SplitMix64;

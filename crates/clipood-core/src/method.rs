@@ -20,11 +20,25 @@ pub enum Method {
     Locoop,
     /// LoCoOp with both terms weighted by the label's probability (SCT, Yu et al. 2024).
     Sct,
+    /// CoOp's prompt, its MCM score fused with the divergence from the class patterns of the shots.
+    Dpcoop,
+    /// LoCoOp's prompt, its GL-MCM score fused in the same way.
+    Dplocoop,
+    /// SCT's prompt, its GL-MCM score fused in the same way.
+    Dpsct,
 }
 
 impl Method {
     /// All methods, in the order of the tables.
-    pub const ALL: [Method; 4] = [Method::ZeroShot, Method::Coop, Method::Locoop, Method::Sct];
+    pub const ALL: [Method; 7] = [
+        Method::ZeroShot,
+        Method::Coop,
+        Method::Locoop,
+        Method::Sct,
+        Method::Dpcoop,
+        Method::Dplocoop,
+        Method::Dpsct,
+    ];
 
     /// The name in recipes and tables.
     pub fn name(self) -> &'static str {
@@ -33,7 +47,31 @@ impl Method {
             Method::Coop => "coop",
             Method::Locoop => "locoop",
             Method::Sct => "sct",
+            Method::Dpcoop => "dpcoop",
+            Method::Dplocoop => "dplocoop",
+            Method::Dpsct => "dpsct",
         }
+    }
+
+    /// The method that makes the prompt: a dual-pattern run trains as the method it is named after, so the two share
+    /// their prompt sets when everything else is equal.
+    pub fn trainer(self) -> Method {
+        match self {
+            Method::Dpcoop => Method::Coop,
+            Method::Dplocoop => Method::Locoop,
+            Method::Dpsct => Method::Sct,
+            other => other,
+        }
+    }
+
+    /// Whether the score is fused with the divergence from the class patterns.
+    pub fn is_dual_pattern(self) -> bool {
+        self.trainer() != self
+    }
+
+    /// Whether training looks at patches.
+    pub fn uses_patches(self) -> bool {
+        matches!(self.trainer(), Method::Locoop | Method::Sct)
     }
 
     /// Whether the method trains on labelled images, so that shots and seeds matter.
@@ -41,12 +79,13 @@ impl Method {
         self != Method::ZeroShot
     }
 
-    /// The epochs of the method's paper; 0 for a method that trains nothing.
+    /// The epochs of the method's paper, or of the dual-pattern repository's recipes; 0 for a method that trains nothing.
     pub fn default_epochs(self) -> usize {
         match self {
             Method::ZeroShot => 0,
             Method::Coop | Method::Locoop => 50,
             Method::Sct => 25,
+            Method::Dpcoop | Method::Dplocoop | Method::Dpsct => 20,
         }
     }
 }
@@ -86,15 +125,21 @@ mod tests {
 
     #[test]
     fn unknown_methods_get_the_valid_ones() {
-        let error = "dplocoop".parse::<Method>().unwrap_err();
+        let error = "locop".parse::<Method>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown method `dplocoop`; did you mean `locoop`? valid: `zero-shot`, `coop`, `locoop`, `sct`"
+            "unknown method `locop`; did you mean `locoop`? valid: `zero-shot`, `coop`, `locoop`, `sct`, `dpcoop`, \
+             `dplocoop`, `dpsct`"
         );
-        let error = "linear-probe".parse::<Method>().unwrap_err().to_string();
-        assert!(
-            error.ends_with("; valid: `zero-shot`, `coop`, `locoop`, `sct`"),
-            "{error}"
-        );
+    }
+
+    #[test]
+    fn a_dual_pattern_run_trains_as_its_namesake() {
+        for method in Method::ALL {
+            let trainer = method.trainer();
+            assert!(!trainer.is_dual_pattern());
+            let prefix = if method.is_dual_pattern() { "dp" } else { "" };
+            assert_eq!(method.name(), format!("{prefix}{trainer}"));
+        }
     }
 }

@@ -9,8 +9,8 @@ use crate::document::parse;
 use crate::{CoreError, Method, Place, canonical_json};
 
 pub use sections::{
-    ClassToken, DataSection, EngineSection, LocoopSection, MetricsSection, PromptSection,
-    SubsampleClasses, TemplateSet, TrainSection,
+    ClassToken, DataSection, DualPatternSection, EngineSection, LocoopSection, MetricsSection,
+    PromptSection, SelectSection, SubsampleClasses, TemplateSet, TrainSection,
 };
 
 /// A recipe, `pipelines/*.toml`, with every default filled in.
@@ -44,6 +44,12 @@ pub struct Recipe {
     /// LoCoOp's and SCT's patch term.
     #[serde(default)]
     pub locoop: LocoopSection,
+    /// The fused score of the dual-pattern methods.
+    #[serde(default)]
+    pub dual_pattern: DualPatternSection,
+    /// Parameters of detectors that are chosen among values.
+    #[serde(default)]
+    pub select: Vec<SelectSection>,
     /// How the work is cut and what it tolerates.
     #[serde(default)]
     pub engine: EngineSection,

@@ -118,7 +118,7 @@ fn a_short_recipe_gets_the_published_defaults() {
         (32, 8, false)
     );
     let epochs = Method::ALL.map(|method| train.epochs_for(method));
-    assert_eq!(epochs, [0, 50, 50, 25]);
+    assert_eq!(epochs, [0, 50, 50, 25, 20, 20, 20]);
     assert_eq!(recipe.locoop.lambda, 0.25);
     assert_eq!(recipe.engine.shard_bytes, 67_108_864);
     assert_eq!(recipe.engine.max_quarantine_fraction, 0.01);

@@ -6,7 +6,7 @@ use clipood_core::SplitMix64;
 use rayon::prelude::*;
 
 use crate::error::DemoError;
-use crate::objects::{ID_CLASSES, NEAR_CLASSES};
+use crate::objects::{ID_CLASSES, NEAR_CLASSES, OTHER_CLASSES};
 use crate::paint::{BENCHMARK, Picture, between};
 use crate::scenes::{GLYPHS, SCENES, TEXTURES, glyph, scene, texture};
 use crate::stream::draw_one;
@@ -18,7 +18,7 @@ pub const TEST_IMAGES: usize = 50;
 /// Seed of the benchmark's pictures; the training stream has its own generator, keyed by another label.
 const SEED: u64 = 20_26;
 /// Raised whenever a picture changes, so that trees drawn by an older version are drawn again.
-const VERSION: &str = "demo world 1\n";
+const VERSION: &str = "demo world 2\n";
 const STAMP: &str = "VERSION";
 
 /// One file of the trees.
@@ -35,12 +35,14 @@ pub struct PlannedPicture {
 enum Tree {
     Id,
     Near,
+    Validation,
     Glyphs,
     Scenes,
     Textures,
 }
 
-/// Every file of the trees: `id/train`, `id/test`, and one tree for each out-of-distribution set.
+/// Every file of the trees: `id/train`, `id/test`, and one tree for each out-of-distribution set, `validation` among them:
+/// objects that no other tree shows, to choose hyperparameters on.
 pub fn planned_pictures() -> Vec<PlannedPicture> {
     let mut all = Vec::new();
     let mut add = |tree, folder: String, kind, first: usize, count: usize| {
@@ -68,6 +70,10 @@ pub fn planned_pictures() -> Vec<PlannedPicture> {
     for (kind, name) in NEAR_CLASSES.iter().enumerate() {
         add(Tree::Near, format!("near/{name}"), kind, 0, 20);
     }
+    for (kind, name) in OTHER_CLASSES.iter().enumerate() {
+        let folder = format!("validation/{name}");
+        add(Tree::Validation, folder, kind, 0, 10);
+    }
     for (kind, (name, _)) in GLYPHS.iter().enumerate() {
         add(Tree::Glyphs, format!("glyphs/{name}"), kind, 0, 10);
     }
@@ -85,6 +91,7 @@ fn generator(planned: &PlannedPicture) -> SplitMix64 {
     let label = match planned.tree {
         Tree::Id => "benchmark id",
         Tree::Near => "benchmark near",
+        Tree::Validation => "benchmark validation",
         Tree::Glyphs => "benchmark glyphs",
         Tree::Scenes => "benchmark scenes",
         Tree::Textures => "benchmark textures",
@@ -107,27 +114,11 @@ pub fn draw_planned(planned: &PlannedPicture) -> Result<Picture, DemoError> {
     } else {
         (long as u32, short as u32)
     };
+    let object = |rng, name| draw_one(rng, name, (width, height), &BENCHMARK, 1.0);
     let canvas = match planned.tree {
-        Tree::Id => {
-            draw_one(
-                rng,
-                ID_CLASSES[planned.kind],
-                (width, height),
-                &BENCHMARK,
-                1.0,
-            )?
-            .canvas
-        }
-        Tree::Near => {
-            draw_one(
-                rng,
-                NEAR_CLASSES[planned.kind],
-                (width, height),
-                &BENCHMARK,
-                1.0,
-            )?
-            .canvas
-        }
+        Tree::Id => object(rng, ID_CLASSES[planned.kind])?.canvas,
+        Tree::Near => object(rng, NEAR_CLASSES[planned.kind])?.canvas,
+        Tree::Validation => object(rng, OTHER_CLASSES[planned.kind])?.canvas,
         Tree::Glyphs => glyph(rng, planned.kind, width, height)?.canvas,
         Tree::Scenes => scene(rng, SCENES[planned.kind], width, height)?.canvas,
         Tree::Textures => texture(rng, TEXTURES[planned.kind], width, height)?.canvas,

@@ -45,8 +45,8 @@ mod score;
 mod spec;
 
 pub use detectors::{
-    DualPatternPair, DualPatternScaling, FitInputs, FittedDetector, Scaling, beta_grid, fit,
-    fuse_dual_pattern, oracle_beta,
+    DualPatternPair, DualPatternScaling, FitInputs, FittedDetector, Scaling, best_beta, beta_grid,
+    fit, fuse_dual_pattern,
 };
 pub use error::OodError;
 pub use kind::{Covariance, DetectorKind, EnergyOn, Space};

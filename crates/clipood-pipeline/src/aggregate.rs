@@ -1,4 +1,9 @@
-//! Stage `aggregate`: from scores to metrics, each pair of ID and OOD set and their average.
+//! Stage `aggregate`: from scores to metrics, each pair of ID and OOD set and their averages, summaries over seeds and
+//! comparisons with zero-shot.
+
+mod compare;
+mod lines;
+mod scores;
 
 use std::collections::BTreeMap;
 
@@ -11,32 +16,51 @@ use clipood_ood::metrics::{
 };
 use clipood_store::{Part, Unit};
 
+use self::compare::{Baseline, compare, summarise};
+use self::lines::{Line, lines};
+use self::scores::{DatasetScores, fetch, read_scored};
 use crate::error::{PipelineError, Result};
 use crate::extract::FeatureIndex;
 use crate::job::Job;
-use crate::plan::Plan;
+use crate::plan::{Plan, Purpose};
 use crate::prompts::{PromptKey, PromptSet};
-use crate::score::{Shard, TOP5_HITS, part_path, score_unit, shards};
+use crate::score::{Shard, score_unit, shards};
 use crate::tables::{
-    AccuracyRow, FileMeta, OodRow, QuarantineRow, Scores, read_accuracy, read_footer, read_ood,
-    read_scores, store_footer, write_accuracy, write_ood,
+    AccuracyRow, FileMeta, OodRow, PairedRow, SummaryRow, read_accuracy, read_ood, read_paired,
+    read_summary, store_footer, write_accuracy, write_ood, write_paired, write_summary,
 };
+
+pub use self::lines::DUAL_PATTERN;
 
 const STAGE: &str = "aggregate";
 const OOD_PATH: &str = "metrics/ood.parquet";
 const ACCURACY_PATH: &str = "metrics/accuracy.parquet";
+const SUMMARY_PATH: &str = "metrics/summary.parquet";
+const PAIRED_PATH: &str = "metrics/paired.parquet";
+const TABLES: [(&str, &str); 4] = [
+    ("ood", OOD_PATH),
+    ("accuracy", ACCURACY_PATH),
+    ("summary", SUMMARY_PATH),
+    ("paired", PAIRED_PATH),
+];
 /// Bins of the expected calibration error.
 const ECE_BINS: usize = 15;
-/// Name of the rows that average over the OOD sets.
+/// Name of the rows that average over the OOD sets; those of a group are `average:<group>`.
 pub const AVERAGE: &str = "average";
+/// Below this share of distinct scores, equal scores decide the figures and the report says so.
+pub const LOW_RESOLUTION: f64 = 0.01;
 
-/// The two metric tables of a run.
-#[derive(Debug, Clone)]
+/// The metric tables of a run.
+#[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    /// One row a prompt set, detector and OOD set, and one for their average.
+    /// One row a prompt set, detector, selection and OOD set, and one for each average.
     pub ood: Vec<OodRow>,
     /// One row a prompt set.
     pub accuracy: Vec<AccuracyRow>,
+    /// The rows of `ood` over seeds.
+    pub summary: Vec<SummaryRow>,
+    /// Each trained prompt set against zero-shot, with the first detector; empty without zero-shot or intervals.
+    pub paired: Vec<PairedRow>,
 }
 
 /// Makes the metric tables, or reads them if this run has them.
@@ -69,38 +93,27 @@ pub fn aggregate(
     let ledger = job.run.ledger();
     let done = ledger.committed(STAGE)?;
     let mut missing = false;
-    for (name, path) in [("ood", OOD_PATH), ("accuracy", ACCURACY_PATH)] {
+    for (name, path) in TABLES {
         missing |= !done.contains(&unit(name))?
             && ledger
                 .recover_part(STAGE, &unit(name), path, &store_footer)?
                 .is_none();
     }
     if missing {
-        let mut progress = job.reporting.stage(STAGE, "prompt sets", keys.len() as u64);
-        let mut metrics = Metrics {
-            ood: Vec::new(),
-            accuracy: Vec::new(),
-        };
-        for key in keys {
-            job.interrupt.check()?;
-            measure(job, plan, key, &shards, &mut metrics)?;
-            progress.add(1);
-        }
-        progress.finish();
+        let metrics = measure_all(job, plan, keys, &shards)?;
         let meta = FileMeta {
             fingerprint: fingerprint.clone(),
             recipe: job.recipe.name.clone(),
             quarantined: Vec::new(),
             extra: BTreeMap::new(),
         };
-        for (name, path, bytes) in [
-            ("ood", OOD_PATH, write_ood(&metrics.ood, &meta)?),
-            (
-                "accuracy",
-                ACCURACY_PATH,
-                write_accuracy(&metrics.accuracy, &meta)?,
-            ),
-        ] {
+        let bytes = [
+            write_ood(&metrics.ood, &meta)?,
+            write_accuracy(&metrics.accuracy, &meta)?,
+            write_summary(&metrics.summary, &meta)?,
+            write_paired(&metrics.paired, &meta)?,
+        ];
+        for ((name, path), bytes) in TABLES.into_iter().zip(bytes) {
             let part = Part {
                 path: path.to_string(),
                 bytes: Bytes::from(bytes),
@@ -113,168 +126,169 @@ pub fn aggregate(
     Ok(Metrics {
         ood: read_ood(fetch(job, OOD_PATH)?, OOD_PATH)?,
         accuracy: read_accuracy(fetch(job, ACCURACY_PATH)?, ACCURACY_PATH)?,
+        summary: read_summary(fetch(job, SUMMARY_PATH)?, SUMMARY_PATH)?,
+        paired: read_paired(fetch(job, PAIRED_PATH)?, PAIRED_PATH)?,
     })
 }
 
-fn fetch(job: &Job, path: &str) -> Result<Bytes> {
-    let store = job.run.store();
-    store.get(path)?.ok_or_else(|| {
-        PipelineError::Inconsistent(format!("{}: committed but missing", store.display(path)))
-    })
-}
-
-/// All scores of one prompt set on one dataset.
-struct DatasetScores {
-    scores: Scores,
-    top5_hits: u64,
-    quarantined: Vec<QuarantineRow>,
-}
-
-fn read_dataset(
+fn measure_all(
     job: &Job,
-    key: &PromptKey,
+    plan: &Plan,
+    keys: &[PromptKey],
     shards: &[Shard<'_>],
-    dataset: &str,
-) -> Result<DatasetScores> {
-    let mut all = DatasetScores {
-        scores: Scores::default(),
-        top5_hits: 0,
-        quarantined: Vec::new(),
-    };
-    for shard in shards.iter().filter(|s| s.dataset.name == dataset) {
-        let path = part_path(key, shard);
-        let bytes = fetch(job, &path)?;
-        let footer = read_footer(&bytes, &path)?;
-        let hits = footer.meta.extra.get(TOP5_HITS);
-        all.top5_hits += hits.and_then(|h| h.parse::<u64>().ok()).ok_or_else(|| {
-            PipelineError::Inconsistent(format!("{path}: no `{TOP5_HITS}` in its metadata"))
-        })?;
-        all.quarantined.extend(footer.meta.quarantined);
-        let part = read_scores(bytes, &path)?;
-        if all.scores.detectors.is_empty() {
-            all.scores.detectors = part.detectors;
-        } else {
-            for (whole, more) in all.scores.detectors.iter_mut().zip(part.detectors) {
-                whole.values.extend(more.values);
-            }
-        }
-        all.scores.rows.extend(part.rows);
+) -> Result<Metrics> {
+    let mut progress = job.reporting.stage(STAGE, "prompt sets", keys.len() as u64);
+    let mut metrics = Metrics::default();
+    // Zero-shot first: the trained prompt sets are compared with it.
+    let mut baseline = None;
+    let mut order: Vec<usize> = (0..keys.len()).collect();
+    order.sort_by_key(|k| keys[*k].method.uses_shots());
+    let mut measured: Vec<Option<Metrics>> = vec![None; keys.len()];
+    for k in order {
+        job.interrupt.check()?;
+        measured[k] = Some(measure(job, plan, &keys[k], shards, &mut baseline)?);
+        progress.add(1);
     }
-    if all.scores.rows.is_empty() {
-        return Err(PipelineError::Inconsistent(format!(
-            "{dataset}: no image of it could be scored ({} in quarantine)",
-            all.quarantined.len()
-        )));
+    progress.finish();
+    for one in measured.into_iter().flatten() {
+        metrics.ood.extend(one.ood);
+        metrics.accuracy.extend(one.accuracy);
+        metrics.paired.extend(one.paired);
     }
-    Ok(all)
+    metrics.summary = summarise(&metrics.ood, &metrics.accuracy);
+    Ok(metrics)
 }
 
+/// The tables' rows of one prompt set. The first detector's line of zero-shot becomes the `baseline`.
 fn measure(
     job: &Job,
     plan: &Plan,
     key: &PromptKey,
     shards: &[Shard<'_>],
-    metrics: &mut Metrics,
-) -> Result<()> {
-    let id = read_dataset(job, key, shards, &plan.id().name)?;
+    baseline: &mut Option<Baseline>,
+) -> Result<Metrics> {
+    let test = read_scored(job, key, shards, Purpose::Test)?.ok_or_else(|| {
+        PipelineError::Inconsistent(format!("{}: no scores of test images", key.name()))
+    })?;
+    let validation = read_scored(job, key, shards, Purpose::Validation)?;
     let classes_hash = FingerprintBuilder::new("classes")
         .field("names", &plan.classes)
         .finish()?
         .short();
     let weights_hash = job.model.hash[..12].to_string();
     let views = key.shots.map(|_| job.recipe.train.views as u32);
+    let mut metrics = Metrics::default();
     metrics.accuracy.push(accuracy_row(
         job,
         key,
-        &id,
+        &test.id,
         &classes_hash,
         &weights_hash,
         views,
     )?);
-    let mut sets = Vec::new();
-    for dataset in plan.datasets.iter().filter(|d| !d.is_id) {
-        let ood = read_dataset(job, key, shards, &dataset.name)?;
-        sets.push((dataset.name.clone(), ood));
-    }
     let blank = OodRow {
         prompt: key.name(),
         method: key.method.to_string(),
         shots: key.shots.map(|s| s as u32),
         seed: key.seed,
         id_dataset: plan.id().name.clone(),
-        selection: Selection::Fixed.as_str().to_string(),
         views,
         classes_hash,
         weights_hash,
         ..OodRow::default()
     };
-    // All detectors of one pair share their resamples; the loop over pairs is outermost for that.
-    let mut by_detector: BTreeMap<usize, Vec<OodMetrics>> = BTreeMap::new();
-    let mut excluded = 0;
-    for (name, ood) in &sets {
-        let pairs: Vec<ScorePair<'_>> = id
-            .scores
-            .detectors
+    let lines = lines(job, &test, validation.as_ref())?;
+    let section = &job.recipe.metrics;
+    let options = (section.bootstrap > 0).then(|| BootstrapOptions {
+        resamples: section.bootstrap,
+        seed: section.bootstrap_seed,
+        ..BootstrapOptions::default()
+    });
+    let sets: Vec<String> = test.ood.iter().map(|ood| ood.name.clone()).collect();
+    // All lines of one pair share their resamples; the loop over pairs is outermost for that.
+    let mut by_set = Vec::new();
+    for (s, ood) in test.ood.iter().enumerate() {
+        let pairs: Vec<ScorePair<'_>> = lines
             .iter()
-            .zip(&ood.scores.detectors)
-            .map(|(id, ood)| ScorePair {
-                id: &id.values,
-                ood: &ood.values,
+            .map(|line| ScorePair {
+                id: &line.pairs[s].id,
+                ood: &line.pairs[s].ood,
             })
             .collect();
-        let section = &job.recipe.metrics;
-        let intervals = match section.bootstrap {
-            0 => vec![None; pairs.len()],
-            resamples => bootstrap(
-                &pairs,
-                &BootstrapOptions {
-                    resamples,
-                    seed: section.bootstrap_seed,
-                    ..BootstrapOptions::default()
-                },
-            )?
-            .into_iter()
-            .map(Some)
-            .collect(),
+        let intervals = match &options {
+            None => vec![None; pairs.len()],
+            Some(options) => bootstrap(&pairs, options)?.into_iter().map(Some).collect(),
         };
-        let left_out = (id.quarantined.len() + ood.quarantined.len()) as u64;
-        excluded += ood.quarantined.len() as u64;
-        for (d, (pair, interval)) in pairs.iter().zip(intervals).enumerate() {
-            let figures = ood_metrics(pair.id, pair.ood)?;
-            metrics.ood.push(ood_row(
-                &blank,
-                name,
-                &id.scores.detectors[d].detector,
-                &figures,
-                interval,
-                left_out,
-            ));
-            by_detector.entry(d).or_default().push(figures);
+        let figures = pairs
+            .iter()
+            .map(|pair| Ok(ood_metrics(pair.id, pair.ood)?))
+            .collect::<Result<Vec<_>>>()?;
+        let excluded = (test.id.quarantined.len() + ood.quarantined.len()) as u64;
+        for ((line, figures), interval) in lines.iter().zip(&figures).zip(intervals) {
+            let mut row = ood_row(&blank, &ood.name, line, figures, interval, excluded);
+            row.hyperparameters = line.pairs[s].hyperparameters.clone();
+            metrics.ood.push(row);
         }
+        by_set.push(figures);
     }
-    for (d, figures) in by_detector {
-        let detector = &id.scores.detectors[d].detector;
-        if let Some(mean) = average(&figures) {
-            let left_out = excluded + id.quarantined.len() as u64;
-            let mut row = ood_row(&blank, AVERAGE, detector, &mean, None, left_out);
+    let mut averages: Vec<(String, Vec<usize>)> =
+        vec![(AVERAGE.to_string(), (0..sets.len()).collect())];
+    for (group, members) in &job.recipe.data.groups {
+        let places = (0..sets.len()).filter(|s| members.contains(&sets[*s]));
+        averages.push((format!("{AVERAGE}:{group}"), places.collect()));
+    }
+    for (name, places) in &averages {
+        let lost = places.iter().map(|s| test.ood[*s].quarantined.len());
+        let excluded = (test.id.quarantined.len() + lost.sum::<usize>()) as u64;
+        for (l, line) in lines.iter().enumerate() {
+            let figures: Vec<OodMetrics> = places.iter().map(|s| by_set[*s][l]).collect();
+            let Some(mean) = average(&figures) else {
+                continue;
+            };
+            let mut row = ood_row(&blank, name, line, &mean, None, excluded);
             row.threshold95 = None;
+            let resolutions = figures.iter().map(resolution);
+            row.score_resolution = resolutions.sum::<f64>() / figures.len() as f64;
+            let mut chosen = places.iter().map(|s| &line.pairs[*s].hyperparameters);
+            if let Some(first) = chosen.next()
+                && chosen.all(|other| other == first)
+            {
+                row.hyperparameters = first.clone();
+            }
             metrics.ood.push(row);
         }
     }
-    Ok(())
+    if let Some(line) = lines.first().filter(|l| l.selection == Selection::Fixed) {
+        if !key.method.uses_shots() {
+            *baseline = Some(Baseline::keep(key.name(), line));
+        } else if let (Some(baseline), Some(options)) = (&*baseline, &options)
+            && baseline.detector == line.detector
+        {
+            let id = &plan.id().name;
+            metrics.paired = compare(key, id, &sets, line, baseline, options)?;
+        }
+    }
+    Ok(metrics)
+}
+
+/// Distinct scores an image of one pair.
+fn resolution(m: &OodMetrics) -> f64 {
+    1.0 - m.ties as f64 / (m.n_id + m.n_ood).max(1) as f64
 }
 
 fn ood_row(
     blank: &OodRow,
     ood_dataset: &str,
-    detector: &str,
+    line: &Line<'_>,
     m: &OodMetrics,
     interval: Option<MetricIntervals>,
     n_excluded: u64,
 ) -> OodRow {
     OodRow {
         ood_dataset: ood_dataset.to_string(),
-        detector: detector.to_string(),
+        detector: line.detector.clone(),
+        selection: line.selection.as_str().to_string(),
+        scaling: line.scaling.map(|s| s.as_str().to_string()),
         n_id: m.n_id,
         n_ood: m.n_ood,
         n_excluded,
@@ -289,6 +303,7 @@ fn ood_row(
         detection_accuracy: m.detection_accuracy,
         balanced_accuracy: m.balanced_accuracy,
         ties: m.ties,
+        score_resolution: resolution(m),
         auroc_lo: interval.map(|i| i.auroc.lo),
         auroc_hi: interval.map(|i| i.auroc.hi),
         fpr95_lo: interval.map(|i| i.fpr95.lo),

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clipood_clip::model::{Device, Model};
 use clipood_core::{DatasetManifest, Fingerprint, FingerprintBuilder, Recipe, Role, nearest};
-use clipood_ood::{DetectorKind, DetectorSpec};
 use clipood_store::{Ledger, Run, Store};
 use serde_json::json;
 
+use crate::columns::{Candidates, ScoreColumn, score_columns, uses_patches};
 use crate::error::{PipelineError, Result};
 use crate::interrupt::Interrupt;
 use crate::progress::Reporting;
@@ -44,12 +44,16 @@ pub struct JobOptions {
 pub struct Job {
     /// The recipe.
     pub recipe: Recipe,
-    /// Its detectors, parsed.
-    pub detectors: Vec<DetectorSpec>,
+    /// The score columns.
+    pub columns: Vec<ScoreColumn>,
+    /// What hyperparameters are chosen among.
+    pub selections: Vec<Candidates>,
     /// Manifest of the in-distribution dataset.
     pub id: DatasetManifest,
     /// Manifests of the out-of-distribution datasets, in the recipe's order.
     pub ood: Vec<DatasetManifest>,
+    /// Manifests of the OOD datasets that hyperparameters are chosen on.
+    pub validation_ood: Vec<DatasetManifest>,
     /// Folder that relative dataset roots start from.
     pub data: PathBuf,
     /// The model.
@@ -90,26 +94,21 @@ impl Job {
     pub fn open(options: JobOptions) -> Result<Self> {
         let recipe = options.recipe;
         recipe.validate()?;
-        let detectors = recipe
-            .detectors
-            .iter()
-            .map(|spec| spec.parse::<DetectorSpec>())
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(|e| PipelineError::Usage(format!("recipe `{}`: {e}", recipe.name)))?;
-        check_detectors(&detectors)?;
+        let (columns, selections) = score_columns(&recipe)?;
         let id = load_manifest(&options.manifests, &recipe.data.id, Role::Id)?;
-        let ood = recipe
-            .data
-            .ood
-            .iter()
-            .map(|name| load_manifest(&options.manifests, name, Role::Ood))
-            .collect::<Result<Vec<_>>>()?;
+        let ood_manifests = |names: &[String]| {
+            let load = |name: &String| load_manifest(&options.manifests, name, Role::Ood);
+            names.iter().map(load).collect::<Result<Vec<_>>>()
+        };
+        let ood = ood_manifests(&recipe.data.ood)?;
+        let validation_ood = ood_manifests(&recipe.data.validation_ood)?;
         let model = open_model(&recipe.model)?;
         let fingerprint = FingerprintBuilder::new("run")
             .field("results", &RESULTS_VERSION)
             .field("recipe", &recipe)
             .field("id", &id)
             .field("ood", &ood)
+            .field("validation_ood", &validation_ood)
             .field("model", &model.hash)
             .field("backend", &options.device.backend())
             .finish()?;
@@ -119,7 +118,7 @@ impl Job {
         let config = json!({
             "results_version": RESULTS_VERSION,
             "recipe": recipe,
-            "manifests": { "id": id, "ood": ood },
+            "manifests": { "id": id, "ood": ood, "validation_ood": validation_ood },
             "model_hash": model.hash,
             "backend": options.device.backend(),
             "fingerprint": fingerprint,
@@ -142,9 +141,11 @@ impl Job {
                 ledger: Ledger::new(folder, "_commits", &worker),
             },
             prompts: Ledger::new(store.child("prompts")?, "_commits", &worker),
-            detectors,
+            columns,
+            selections,
             id,
             ood,
+            validation_ood,
             data: options.data,
             model,
             device: options.device,
@@ -158,34 +159,27 @@ impl Job {
     }
 
     /// Whether any detector of the recipe scores patches.
-    pub fn detectors_use_patches(&self) -> bool {
-        self.detectors.iter().any(|spec| {
-            matches!(
-                spec.kind(),
-                DetectorKind::LMcm { .. } | DetectorKind::GlMcm { .. }
-            )
-        })
+    ///
+    /// # Errors
+    /// None for a job that was opened.
+    pub fn detectors_use_patches(&self) -> Result<bool> {
+        for column in &self.columns {
+            for method in &self.recipe.methods {
+                if column
+                    .spec(*method)?
+                    .is_some_and(|spec| uses_patches(&spec))
+                {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// What the side tables say about preprocessing.
     pub fn preprocessing(&self) -> String {
         format!("{PREPROCESSING}, {0}x{0}", self.model.config.image.size)
     }
-}
-
-/// Two detectors of one name would share a column of the score table.
-fn check_detectors(detectors: &[DetectorSpec]) -> Result<()> {
-    let mut names = std::collections::BTreeSet::new();
-    for spec in detectors {
-        if !names.insert(spec.name()) {
-            return Err(PipelineError::Usage(format!(
-                "detector `{}` is listed twice; give one an alias (`other={}`)",
-                spec.name(),
-                spec.name()
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Reads the manifest called `name` and checks its role.

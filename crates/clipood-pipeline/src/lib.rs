@@ -25,6 +25,8 @@
 //! [`prompt_sets`] makes the text sides, [`score()`] writes a row an image, [`aggregate()`] the metrics.
 
 mod aggregate;
+mod columns;
+mod dual_pattern;
 mod error;
 mod extract;
 mod features;
@@ -38,12 +40,13 @@ mod run;
 mod score;
 pub mod tables;
 
-pub use aggregate::{AVERAGE, Metrics, aggregate};
+pub use aggregate::{AVERAGE, DUAL_PATTERN, Metrics, aggregate};
+pub use columns::{Candidates, ScoreColumn};
 pub use error::{PipelineError, Result};
 pub use extract::{ExtractUnit, FeatureIndex, extract, feature_index};
 pub use interrupt::Interrupt;
 pub use job::{Features, Job, JobOptions, RESULTS_VERSION, open_model};
-pub use plan::{Plan, PlannedDataset, PlannedImage, plan};
+pub use plan::{Plan, PlannedDataset, PlannedImage, Purpose, plan};
 pub use progress::{Reporting, StageProgress};
 pub use prompts::{PromptKey, PromptSet, prompt_keys, prompt_sets};
 pub use report::{console, write_html};

@@ -1,12 +1,15 @@
-//! Stage `plan`: lists the datasets, draws the few-shot splits, hashes every image that will be used and cuts the test
-//! images into shards. The plan is a table in the run directory, so that a resumed run sees the same images.
+//! Stage `plan`: lists the datasets, sets validation images apart, draws the few-shot splits, hashes every image that will
+//! be used and cuts the images to score into shards. The plan is a table in the run directory, so that a resumed run sees
+//! the same images.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use clipood_core::{DatasetManifest, FingerprintBuilder, SubsampleClasses};
-use clipood_data::{FewShotSplit, ImageRecord, few_shot_split, list_dataset, subsample_classes};
+use clipood_data::{
+    FewShotSplit, ImageRecord, Split, few_shot_split, list_dataset, subsample_classes,
+};
 use clipood_store::{Part, Unit};
 use rayon::prelude::*;
 
@@ -25,14 +28,23 @@ pub struct PlannedImage {
     pub path: PathBuf,
     /// blake3 of the file's bytes when it was planned, hexadecimal.
     pub content_hash: String,
-    /// `train` or `test`.
+    /// `train`, `val` or `test`: what it serves for.
     pub split: String,
     /// Class, for in-distribution images.
     pub label: Option<u32>,
     /// Name of the class or folder.
     pub class_name: Option<String>,
-    /// Shard of a test image.
+    /// Shard of an image that is scored.
     pub shard: u32,
+}
+
+/// What the scored images of a dataset serve for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The figures of the tables.
+    Test,
+    /// Choosing hyperparameters; scored apart from the test images.
+    Validation,
 }
 
 /// The images of one dataset, in key order.
@@ -40,10 +52,12 @@ pub struct PlannedImage {
 pub struct PlannedDataset {
     /// Name of the dataset.
     pub name: String,
-    /// Whether it is the in-distribution one.
+    /// Whether it is in-distribution.
     pub is_id: bool,
-    /// Test images.
-    pub test: Vec<PlannedImage>,
+    /// What its scored images serve for.
+    pub purpose: Purpose,
+    /// Images to score.
+    pub scored: Vec<PlannedImage>,
     /// Training images that some few-shot split takes.
     pub train: Vec<PlannedImage>,
 }
@@ -51,7 +65,8 @@ pub struct PlannedDataset {
 /// Everything the later stages work on.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The in-distribution dataset first, then the others in the recipe's order.
+    /// The in-distribution dataset first, then the OOD sets in the recipe's order; then, if the recipe validates, the ID
+    /// validation images and the validation OOD sets.
     pub datasets: Vec<PlannedDataset>,
     /// Readable class names, by label.
     pub classes: Vec<String>,
@@ -60,9 +75,15 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The datasets whose images serve `purpose`, the in-distribution one first.
+    pub fn datasets_for(&self, purpose: Purpose) -> impl Iterator<Item = &PlannedDataset> {
+        self.datasets.iter().filter(move |d| d.purpose == purpose)
+    }
+
     /// Number of test images of all datasets.
     pub fn test_images(&self) -> usize {
-        self.datasets.iter().map(|d| d.test.len()).sum()
+        let tested = self.datasets_for(Purpose::Test);
+        tested.map(|d| d.scored.len()).sum()
     }
 
     /// The in-distribution dataset.
@@ -85,7 +106,10 @@ const CLASSES_FILE: &str = "_run/classes.json";
 /// # Errors
 /// A dataset that is missing or empty, a class with fewer images than shots.
 pub fn plan(job: &Job) -> Result<Plan> {
-    let manifests: Vec<&DatasetManifest> = std::iter::once(&job.id).chain(&job.ood).collect();
+    let manifests: Vec<&DatasetManifest> = std::iter::once(&job.id)
+        .chain(&job.ood)
+        .chain(&job.validation_ood)
+        .collect();
     let units = manifests
         .iter()
         .map(|manifest| plan_unit(job, manifest))
@@ -121,10 +145,13 @@ fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()>
         .iter()
         .map(|manifest| list(job, manifest))
         .collect::<Result<Vec<_>>>()?;
-    let (classes, splits) = choose(job, &lists[0])?;
-    let wanted: std::collections::HashSet<&str> =
-        splits.values().flat_map(|split| split.keys()).collect();
-    let mut chosen: Vec<Vec<(&ImageRecord, Option<u32>)>> = Vec::new();
+    let Chosen {
+        classes,
+        splits,
+        validation,
+    } = choose(job, &lists[0])?;
+    let shots: HashSet<&str> = splits.values().flat_map(|split| split.keys()).collect();
+    let mut chosen: Vec<Vec<(&ImageRecord, Option<u32>, Split)>> = Vec::new();
     for (i, records) in lists.iter().enumerate() {
         let mut rows = Vec::new();
         for record in records {
@@ -135,12 +162,24 @@ fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()>
                 },
                 _ => None,
             };
-            let is_train = record.split.name() == "train";
-            if record.split.name() == "test" || (is_train && wanted.contains(&*record.image_key)) {
-                rows.push((record, label));
-            }
+            let key = record.image_key.as_str();
+            let split = if validation.contains(key) {
+                Split::Val
+            } else if record.split == Split::Test {
+                // The images of a validation OOD set choose hyperparameters, whatever their folder is called.
+                if i > job.ood.len() {
+                    Split::Val
+                } else {
+                    Split::Test
+                }
+            } else if shots.contains(key) {
+                Split::Train
+            } else {
+                continue;
+            };
+            rows.push((record, label, split));
         }
-        if !rows.iter().any(|(record, _)| record.split.name() == "test") {
+        if !rows.iter().any(|(record, ..)| record.split == Split::Test) {
             return Err(PipelineError::Usage(format!(
                 "dataset `{}` has no test image under {}",
                 manifests[i].name,
@@ -156,22 +195,30 @@ fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()>
         .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
     job.run.store().put(CLASSES_FILE, Bytes::from(json))?;
     let shard_rows = shard_rows(job);
-    for ((manifest, unit), rows) in manifests.iter().zip(units).zip(&chosen) {
-        job.interrupt.check()?;
+    let mut all: Vec<Vec<ImageRow>> = Vec::new();
+    for rows in &chosen {
         let mut images = Vec::with_capacity(rows.len());
         for block in rows.chunks(1024) {
             job.interrupt.check()?;
             let hashed = block
                 .par_iter()
-                .map(|(record, label)| image_row(record, *label))
+                .map(|(record, label, split)| image_row(record, *label, *split))
                 .collect::<Vec<_>>();
             images.extend(hashed);
             progress.add(block.len() as u64);
         }
-        let test = images.iter_mut().filter(|image| image.split == "test");
-        for (position, image) in test.enumerate() {
-            image.shard = (position / shard_rows) as u32;
+        for split in [Split::Val, Split::Test] {
+            let own = images
+                .iter_mut()
+                .filter(|image| image.split == split.name());
+            for (position, image) in own.enumerate() {
+                image.shard = (position / shard_rows) as u32;
+            }
         }
+        all.push(images);
+    }
+    check_disjoint(&all)?;
+    for ((manifest, unit), images) in manifests.iter().zip(units).zip(&all) {
         let meta = FileMeta {
             fingerprint: unit.fingerprint.clone(),
             recipe: job.recipe.name.clone(),
@@ -180,7 +227,7 @@ fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()>
         };
         let part = Part {
             path: part_path(&manifest.name),
-            bytes: Bytes::from(write_images(&images, &meta)?),
+            bytes: Bytes::from(write_images(images, &meta)?),
             extra: BTreeMap::new(),
         };
         job.run
@@ -214,11 +261,37 @@ fn list(job: &Job, manifest: &DatasetManifest) -> Result<Vec<ImageRecord>> {
     Ok(listing.records)
 }
 
-/// Class names and the few-shot splits that the recipe's methods need.
-fn choose(
-    job: &Job,
-    records: &[ImageRecord],
-) -> Result<(Vec<String>, BTreeMap<u64, FewShotSplit>)> {
+/// No image may both choose a hyperparameter and be tested. Files are compared by their bytes.
+fn check_disjoint(datasets: &[Vec<ImageRow>]) -> Result<()> {
+    let images = || datasets.iter().flatten();
+    let tested: HashMap<&str, &str> = images()
+        .filter(|image| image.split == Split::Test.name() && !image.content_hash.is_empty())
+        .map(|image| (image.content_hash.as_str(), image.uri.as_str()))
+        .collect();
+    for image in images().filter(|image| image.split == Split::Val.name()) {
+        if let Some(other) = tested.get(image.content_hash.as_str()) {
+            return Err(PipelineError::Usage(format!(
+                "{} serves validation, but {other} is the same image and is tested; take it out of one of them",
+                image.uri
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What is drawn from the in-distribution dataset.
+struct Chosen {
+    classes: Vec<String>,
+    splits: BTreeMap<u64, FewShotSplit>,
+    /// Keys of the validation images.
+    validation: HashSet<String>,
+}
+
+/// Seed of the draw of validation images: one set for all seeds, so that all prompt sets choose on the same images.
+const VALIDATION_SEED: u64 = u64::MAX;
+
+/// Class names, the validation images, and the few-shot splits that the recipe's methods need.
+fn choose(job: &Job, records: &[ImageRecord]) -> Result<Chosen> {
     let mut by_label: BTreeMap<u32, &str> = BTreeMap::new();
     for record in records {
         if let (Some(label), Some(name)) = (record.label, &record.class_name) {
@@ -237,38 +310,57 @@ fn choose(
             classes.len()
         )));
     }
-    let trains = job.recipe.methods.iter().any(|m| m.uses_shots());
-    let largest = job.recipe.shots.iter().copied().max().filter(|_| trains);
-    let mut splits = BTreeMap::new();
-    if let Some(shots) = largest {
-        let train: Vec<ImageRecord> = records
-            .iter()
-            .filter(|r| r.split.name() == "train")
+    let of = |split: Split| -> Vec<ImageRecord> {
+        let taken = records.iter().filter(|r| r.split == split);
+        taken
             .filter(|r| r.class_name.as_ref().is_some_and(|n| classes.contains(n)))
             .cloned()
-            .collect();
-        if train.is_empty() {
-            return Err(PipelineError::Usage(format!(
-                "dataset `{}` has no training images, but the recipe trains with {shots} shots; give its manifest a train split or a train_fraction",
-                job.id.name
-            )));
-        }
+            .collect()
+    };
+    let trains = job.recipe.methods.iter().any(|m| m.uses_shots());
+    let largest = job.recipe.shots.iter().copied().max().filter(|_| trains);
+    let validates = !job.validation_ood.is_empty();
+    let mut train = of(Split::Train);
+    let mut validation = HashSet::new();
+    if validates {
+        validation.extend(of(Split::Val).into_iter().map(|record| record.image_key));
+    }
+    let hold_out = validates && validation.is_empty();
+    if train.is_empty() && (hold_out || largest.is_some()) {
+        let purpose = match largest {
+            Some(shots) => format!("trains with {shots} shots"),
+            None => "validates".to_string(),
+        };
+        return Err(PipelineError::Usage(format!(
+            "dataset `{}` has no training images, but the recipe {purpose}; give its manifest a train split or a train_fraction",
+            job.id.name
+        )));
+    }
+    let few_shot = |train: &[ImageRecord], images: usize, seed: u64| {
+        let allow_fewer = job.recipe.train.allow_fewer;
+        few_shot_split(&job.id.name, train, images, seed, allow_fewer)
+    };
+    if hold_out {
+        let images = job.recipe.data.validation_per_class;
+        let held_out = few_shot(&train, images, VALIDATION_SEED)?;
+        validation.extend(held_out.keys().map(String::from));
+        train.retain(|record| !validation.contains(&record.image_key));
+    }
+    let mut splits = BTreeMap::new();
+    if let Some(shots) = largest {
         for seed in &job.recipe.seeds {
-            let split = few_shot_split(
-                &job.id.name,
-                &train,
-                shots,
-                *seed,
-                job.recipe.train.allow_fewer,
-            )?;
-            splits.insert(*seed, split);
+            splits.insert(*seed, few_shot(&train, shots, *seed)?);
         }
     }
-    Ok((classes, splits))
+    Ok(Chosen {
+        classes,
+        splits,
+        validation,
+    })
 }
 
 /// A file that cannot be read keeps an empty hash: extraction will try again and put it into quarantine with its reason.
-fn image_row(record: &ImageRecord, label: Option<u32>) -> ImageRow {
+fn image_row(record: &ImageRecord, label: Option<u32>, split: Split) -> ImageRow {
     let bytes = std::fs::read(&record.path).ok();
     ImageRow {
         image_key: record.image_key.clone(),
@@ -276,7 +368,7 @@ fn image_row(record: &ImageRecord, label: Option<u32>) -> ImageRow {
         offset: None,
         length: bytes.as_ref().map(|b| b.len() as u64),
         content_hash: bytes.map_or(String::new(), |b| blake3::hash(&b).to_hex().to_string()),
-        split: record.split.name().to_string(),
+        split: split.name().to_string(),
         label,
         class_name: record.class_name.clone(),
         shard: 0,
@@ -302,15 +394,19 @@ fn read(job: &Job, manifests: &[&DatasetManifest]) -> Result<Plan> {
     let file: ClassesFile = serde_json::from_slice(&bytes)
         .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
     let mut datasets = Vec::new();
+    let mut held_out = None;
     for (i, manifest) in manifests.iter().enumerate() {
         let path = part_path(&manifest.name);
         let bytes = job.run.store().get(&path)?.ok_or_else(|| missing(&path))?;
-        let mut dataset = PlannedDataset {
+        let dataset = |purpose| PlannedDataset {
             name: manifest.name.clone(),
             is_id: i == 0,
-            test: Vec::new(),
+            purpose,
+            scored: Vec::new(),
             train: Vec::new(),
         };
+        let mut test = dataset(Purpose::Test);
+        let mut validation = dataset(Purpose::Validation);
         for row in read_images(bytes, &path)? {
             let image = PlannedImage {
                 key: row.image_key,
@@ -321,13 +417,24 @@ fn read(job: &Job, manifests: &[&DatasetManifest]) -> Result<Plan> {
                 class_name: row.class_name,
                 shard: row.shard,
             };
-            if image.split == "train" {
-                dataset.train.push(image);
+            if image.split == Split::Train.name() {
+                test.train.push(image);
+            } else if image.split == Split::Val.name() {
+                validation.scored.push(image);
             } else {
-                dataset.test.push(image);
+                test.scored.push(image);
             }
         }
-        datasets.push(dataset);
+        if i > job.ood.len() {
+            // The first of the validation datasets is the in-distribution one.
+            datasets.extend(held_out.take());
+            datasets.push(validation);
+        } else {
+            datasets.push(test);
+            if i == 0 {
+                held_out = Some(validation);
+            }
+        }
     }
     Ok(Plan {
         datasets,

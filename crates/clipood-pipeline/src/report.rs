@@ -1,180 +1,114 @@
-//! Stage `report`: the table on the console and a page in the run directory.
+//! Stage `report`: the tables on the console and a page in the run directory.
+
+mod chart;
+mod tables;
+mod text_table;
 
 use bytes::Bytes;
 
-use crate::aggregate::{AVERAGE, Metrics};
+use self::chart::{Series, shots_chart};
+use self::tables::{
+    accuracy_table, detector_table, detectors, has_oracles, left_columns, main_table, paired_table,
+    percent, summary_table,
+};
+use self::text_table::escape;
+use crate::aggregate::{AVERAGE, DUAL_PATTERN, LOW_RESOLUTION, Metrics};
 use crate::error::Result;
 use crate::job::Job;
-use crate::tables::{AccuracyRow, OodRow};
+use crate::tables::SummaryRow;
 
-/// A table of text: headings and rows of the same length.
-struct TextTable {
-    headings: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
+/// Prompt sets whose single rows the console still shows; more are summarised over seeds.
+const FEW_PROMPTS: usize = 8;
 
-impl TextTable {
-    /// Columns padded to their widest cell, the first ones left-aligned, figures right-aligned.
-    fn to_text(&self, left: usize) -> String {
-        let widths: Vec<usize> = (0..self.headings.len())
-            .map(|c| {
-                let cells = self.rows.iter().map(|row| row[c].chars().count());
-                cells
-                    .chain([self.headings[c].chars().count()])
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect();
-        let line = |cells: &[String]| {
-            let padded: Vec<String> = cells
-                .iter()
-                .zip(&widths)
-                .enumerate()
-                .map(|(c, (cell, width))| match c < left {
-                    true => format!("{cell:<width$}"),
-                    false => format!("{cell:>width$}"),
-                })
-                .collect();
-            format!("{}\n", padded.join("  ").trim_end())
-        };
-        let rule: Vec<String> = widths.iter().map(|w| "-".repeat(*w)).collect();
-        let mut text = line(&self.headings) + &line(&rule);
-        for row in &self.rows {
-            text += &line(row);
-        }
-        text
-    }
+const ORACLE_NOTE: &str = "* chosen on the tested images themselves: an upper bound to read beside the other rows, not a result.";
 
-    fn to_html(&self, left: usize) -> String {
-        let cells = |tag: &str, row: &[String]| -> String {
-            row.iter()
-                .enumerate()
-                .map(|(c, cell)| {
-                    let class = if c < left { "" } else { " class=\"figure\"" };
-                    format!("<{tag}{class}>{}</{tag}>", escape(cell))
-                })
-                .collect()
-        };
-        let body: String = self
-            .rows
-            .iter()
-            .map(|row| format!("<tr>{}</tr>\n", cells("td", row)))
-            .collect();
-        format!(
-            "<table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n",
-            cells("th", &self.headings)
-        )
-    }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
-
-fn percent(value: f64) -> String {
-    format!("{:.2}", 100.0 * value)
-}
-
-/// One row a prompt set and OOD set, with AUROC and FPR95 of one detector, both in percent.
-fn main_table(metrics: &Metrics, detector: &str) -> TextTable {
-    let headings = [
-        "prompt",
-        "OOD set",
-        "AUROC",
-        "95% interval",
-        "FPR95",
-        "AUPR-in",
-        "AUPR-out",
-    ];
-    let rows = metrics
-        .ood
-        .iter()
-        .filter(|row| row.detector == detector)
-        .map(|row| {
-            vec![
-                row.prompt.clone(),
-                row.ood_dataset.clone(),
-                percent(row.auroc),
-                match (row.auroc_lo, row.auroc_hi) {
-                    (Some(lo), Some(hi)) => format!("{}-{}", percent(lo), percent(hi)),
-                    _ => String::new(),
-                },
-                percent(row.fpr95),
-                percent(row.aupr_in),
-                percent(row.aupr_out),
-            ]
-        })
-        .collect();
-    TextTable {
-        headings: headings.map(String::from).to_vec(),
-        rows,
-    }
-}
-
-/// One row a prompt set: ID accuracy and the average AUROC of every detector, in percent.
-fn summary_table(metrics: &Metrics) -> TextTable {
-    let detectors = detectors(&metrics.ood);
-    let mut headings: Vec<String> = ["prompt", "ID top-1", "top-5", "ECE"]
-        .map(String::from)
-        .to_vec();
-    headings.extend(detectors.iter().map(|d| d.to_string()));
-    let rows = metrics
-        .accuracy
-        .iter()
-        .map(|accuracy| {
-            let mut cells = vec![
-                accuracy.prompt.clone(),
-                percent(accuracy.top1),
-                percent(accuracy.top5),
-                percent(accuracy.ece),
-            ];
-            for detector in &detectors {
-                let row = average_row(&metrics.ood, accuracy, detector);
-                cells.push(row.map_or(String::new(), |row| percent(row.auroc)));
-            }
-            cells
-        })
-        .collect();
-    TextTable { headings, rows }
-}
-
-fn average_row<'a>(
-    rows: &'a [OodRow],
-    accuracy: &AccuracyRow,
-    detector: &str,
-) -> Option<&'a OodRow> {
-    rows.iter().find(|row| {
-        row.prompt == accuracy.prompt && row.detector == detector && row.ood_dataset == AVERAGE
-    })
-}
-
-/// Detectors in the order of the table.
-fn detectors(rows: &[OodRow]) -> Vec<&str> {
-    let mut names: Vec<&str> = Vec::new();
-    for row in rows {
-        if !names.contains(&row.detector.as_str()) {
-            names.push(&row.detector);
-        }
-    }
-    names
-}
-
-/// The tables of a run as text: each prompt set and OOD set under the first detector, then all detectors on average.
+/// The tables of a run as text. Few prompt sets: each with its OOD sets under the first detector, then under all.
+/// Many: means and standard deviations over seeds.
 pub fn console(metrics: &Metrics) -> String {
     let mut text = String::new();
-    if let Some(first) = detectors(&metrics.ood).first() {
-        text += &format!(
-            "detector {first}, in percent (ID positive, FPR at the recall nearest to 95%):\n\n"
-        );
-        text += &main_table(metrics, first).to_text(2);
+    if metrics.accuracy.len() <= FEW_PROMPTS {
+        let first = detectors(&metrics.ood).into_iter().next();
+        let fused = detectors(&metrics.ood)
+            .into_iter()
+            .find(|d| *d == DUAL_PATTERN);
+        for detector in first.into_iter().chain(fused.filter(|d| Some(*d) != first)) {
+            let table = main_table(metrics, detector);
+            text += &format!(
+                "detector {detector}, in percent (ID positive, FPR at the recall nearest to 95%):\n\n{}\n",
+                table.to_text(left_columns(&table))
+            );
+        }
+        text += "AUROC of every detector with its 95% interval, in percent:\n\n";
+        text += &detector_table(metrics).to_text(3);
+        text += "\naccuracy on the ID images, in percent:\n\n";
+        text += &accuracy_table(metrics).to_text(1);
+    } else {
+        text += "averages over the OOD sets, mean ± standard deviation over seeds, in percent (ID positive, FPR at the recall \
+                 nearest to 95%):\n\n";
+        text += &summary_table(metrics).to_text(3);
     }
-    text +=
-        "\nID accuracy, and AUROC averaged over the OOD sets for every detector, in percent:\n\n";
-    text += &summary_table(metrics).to_text(1);
+    if has_oracles(metrics) {
+        text += &format!("\n{ORACLE_NOTE}\n");
+    }
+    if let Some(warning) = resolution_warning(metrics) {
+        text += &format!("\nwarning: {warning}\n");
+    }
     text
+}
+
+/// Names the detectors whose equal scores decide their figures.
+fn resolution_warning(metrics: &Metrics) -> Option<String> {
+    let coarse: Vec<_> = metrics
+        .ood
+        .iter()
+        .filter(|row| row.score_resolution < LOW_RESOLUTION && row.n_id > 0)
+        .collect();
+    let first = coarse.first()?;
+    Some(format!(
+        "{} rows have fewer distinct scores than 1% of their images ({} of {} on {}: {}%); ties decide their figures",
+        coarse.len(),
+        first.detector,
+        first.prompt,
+        first.ood_dataset,
+        percent(first.score_resolution)
+    ))
+}
+
+/// The lines of the charts: each method under the first detector, and the fused score where nothing was chosen on it.
+fn curves(metrics: &Metrics, figure: impl Fn(&SummaryRow) -> (f64, Option<f64>)) -> Vec<Series> {
+    let Some(first) = metrics.summary.first().map(|row| row.detector.as_str()) else {
+        return Vec::new();
+    };
+    let mut series: Vec<Series> = Vec::new();
+    for row in metrics.summary.iter().filter(|r| r.ood_dataset == AVERAGE) {
+        let fused = row.detector == DUAL_PATTERN && row.scaling.as_deref() == Some("calibrated");
+        let is_dual = row.method.starts_with("dp");
+        let shown = if is_dual {
+            fused
+        } else {
+            row.detector == first
+        };
+        if !shown || row.selection != "fixed" {
+            continue;
+        }
+        let (mean, std) = figure(row);
+        let point = (
+            row.shots.unwrap_or(0),
+            100.0 * mean,
+            100.0 * std.unwrap_or(0.0),
+        );
+        match series.iter_mut().find(|s| s.name == row.method) {
+            Some(line) => line.points.push(point),
+            None => series.push(Series {
+                name: row.method.clone(),
+                points: vec![point],
+            }),
+        }
+    }
+    series
+        .iter_mut()
+        .for_each(|s| s.points.sort_by_key(|p| p.0));
+    series
 }
 
 /// Writes `report/index.html` into the run directory.
@@ -184,22 +118,60 @@ pub fn console(metrics: &Metrics) -> String {
 pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
     let mut body = format!(
         "<h1>{}</h1>\n<p>Model <code>{}</code>, run <code>{}</code>. All figures in percent; ID is the positive class; \
-         FPR95 at the threshold whose recall is nearest to 95%. Selection <code>fixed</code>: nothing was chosen on the test sets. \
-         Trained prompts use {} pre-drawn views an image.</p>\n",
+         FPR95 at the threshold whose recall is nearest to 95%. Selection <code>fixed</code>: nothing was chosen; \
+         <code>validation</code>: chosen on images that are not tested. Trained prompts use {} pre-drawn views an image.</p>\n",
         escape(&job.recipe.name),
         escape(&job.recipe.model),
         job.fingerprint.short(),
         job.recipe.train.views,
     );
-    body += "<h2>ID accuracy and average AUROC</h2>\n";
-    body += &summary_table(metrics).to_html(1);
+    if has_oracles(metrics) {
+        body += &format!("<p>{}</p>\n", escape(ORACLE_NOTE));
+    }
+    if let Some(warning) = resolution_warning(metrics) {
+        body += &format!("<p><strong>Warning:</strong> {}.</p>\n", escape(&warning));
+    }
+    let charts: Vec<String> = [
+        shots_chart(
+            "AUROC, average over the OOD sets",
+            &curves(metrics, |r| (r.auroc, r.auroc_std)),
+        ),
+        shots_chart(
+            "FPR95, average over the OOD sets",
+            &curves(metrics, |r| (r.fpr95, r.fpr95_std)),
+        ),
+        shots_chart("ID top-1", &curves(metrics, |r| (r.top1, r.top1_std))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if !charts.is_empty() {
+        body += &format!(
+            "<h2>Against the number of shots</h2>\n<p>{}; dual-pattern methods under their fused score with nothing chosen; \
+             bars: one standard deviation over seeds; dashed: zero-shot.</p>\n<p>{}</p>\n",
+            escape(&format!(
+                "Detector {}",
+                metrics.summary.first().map_or("", |r| r.detector.as_str())
+            )),
+            charts.concat()
+        );
+    }
+    body += "<h2>Averages over the OOD sets, mean ± standard deviation over seeds</h2>\n";
+    body += &summary_table(metrics).to_html(3);
+    body += "<h2>ID accuracy</h2>\n";
+    body += &accuracy_table(metrics).to_html(1);
+    if !metrics.paired.is_empty() {
+        body += "<h2>Differences from zero-shot, on the same bootstrap resamples</h2>\n";
+        body += &paired_table(metrics).to_html(4);
+    }
     for detector in detectors(&metrics.ood) {
         body += &format!("<h2>Detector {}</h2>\n", escape(detector));
-        body += &main_table(metrics, detector).to_html(2);
+        let table = main_table(metrics, detector);
+        body += &table.to_html(left_columns(&table));
     }
     let page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>clipood: {}</title>\n<style>\n\
-         body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 70em; padding: 0 1em; }}\n\
+         body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 84em; padding: 0 1em; }}\n\
          table {{ border-collapse: collapse; }} th, td {{ padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left; }}\n\
          .figure {{ text-align: right; font-variant-numeric: tabular-nums; }}\n</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
         escape(&job.recipe.name)
@@ -216,42 +188,53 @@ pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::{AccuracyRow, OodRow};
 
     fn metrics() -> Metrics {
-        let row = |detector: &str, ood: &str, auroc: f64| OodRow {
+        let row = |detector: &str, selection: &str, ood: &str, auroc: f64| OodRow {
             prompt: "zero-shot".into(),
             detector: detector.into(),
+            selection: selection.into(),
             ood_dataset: ood.into(),
+            n_id: 10,
             auroc,
+            score_resolution: 1.0,
             ..OodRow::default()
         };
         Metrics {
             ood: vec![
-                row("mcm", "a & b", 0.75),
-                row("mcm", AVERAGE, 0.75),
-                row("msp", "a & b", 0.5),
-                row("msp", AVERAGE, 0.5),
+                row("mcm", "fixed", "a & b", 0.75),
+                row("mcm", "fixed", AVERAGE, 0.75),
+                row("msp", "fixed", "a & b", 0.5),
+                row("msp", "fixed", AVERAGE, 0.5),
+                row("msp", "oracle", "a & b", 0.625),
             ],
             accuracy: vec![AccuracyRow {
                 prompt: "zero-shot".into(),
                 top1: 0.625,
                 ..AccuracyRow::default()
             }],
+            ..Metrics::default()
         }
     }
 
     #[test]
-    fn console_lists_sets_and_detectors() {
+    fn console_lists_sets_and_marks_oracles() {
         let text = console(&metrics());
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(
-            lines
-                .iter()
-                .any(|l| l.contains("a & b") && l.contains("75.00"))
-        );
-        let last = lines.last().unwrap();
-        assert!(last.starts_with("zero-shot") && last.contains("62.50"));
-        assert!(last.contains("75.00") && last.ends_with("50.00"), "{last}");
+        let line = |words: &[&str]| text.lines().any(|l| words.iter().all(|w| l.contains(w)));
+        assert!(line(&["zero-shot", "a & b", "75.00"]), "{text}");
+        assert!(line(&["msp", "oracle*", "62.50"]), "{text}");
+        assert!(text.contains(ORACLE_NOTE));
+        assert!(!text.contains("warning"));
+    }
+
+    #[test]
+    fn coarse_scores_are_named() {
+        let mut metrics = metrics();
+        metrics.ood[2].score_resolution = 0.009;
+        let text = console(&metrics);
+        assert!(text.contains("warning: 1 rows"), "{text}");
+        assert!(text.contains("msp of zero-shot on a & b: 0.90%"), "{text}");
     }
 
     #[test]

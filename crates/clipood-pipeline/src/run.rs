@@ -1,6 +1,6 @@
 //! A whole run: plan, extract, train, score, aggregate, report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 
@@ -9,8 +9,8 @@ use crate::error::{PipelineError, Result};
 use crate::extract::{FeatureIndex, extract, feature_index};
 use crate::features::read_quarantine_of;
 use crate::job::Job;
-use crate::plan::{Plan, plan};
-use crate::prompts::{prompt_keys, prompt_sets, trains_on_patches};
+use crate::plan::{Plan, Purpose, plan};
+use crate::prompts::{prompt_keys, prompt_sets};
 use crate::report::write_html;
 use crate::score::score;
 use crate::tables::{FileMeta, QuarantineRow, write_quarantine};
@@ -37,7 +37,7 @@ pub fn run(job: &Job) -> Result<Outcome> {
     job.interrupt.check()?;
     let index = feature_index(job, &plan);
     let keys = prompt_keys(job);
-    let local = job.detectors_use_patches() || keys.iter().any(|k| trains_on_patches(k.method));
+    let local = job.detectors_use_patches()? || keys.iter().any(|k| k.method.uses_patches());
     extract(job, &index, local)?;
     let quarantined = quarantine(job, &plan, &index)?;
     let sets = prompt_sets(job, &plan, &index)?;
@@ -58,9 +58,8 @@ pub fn run(job: &Job) -> Result<Outcome> {
 }
 
 fn is_test(plan: &Plan, key: &str) -> bool {
-    plan.datasets
-        .iter()
-        .any(|d| d.test.iter().any(|image| image.key == key))
+    plan.datasets_for(Purpose::Test)
+        .any(|d| d.scored.iter().any(|image| image.key == key))
 }
 
 /// Collects the images that could not be read, keeps them as a table, and checks the recipe's limit for each dataset.
@@ -84,11 +83,16 @@ fn quarantine(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<Quaran
     }
     let allowed = job.recipe.engine.max_quarantine_fraction;
     for dataset in &plan.datasets {
-        let planned = dataset.test.len() + dataset.train.len();
-        let prefix = format!("{}/", dataset.name);
+        let keys: HashSet<&str> = dataset
+            .scored
+            .iter()
+            .chain(&dataset.train)
+            .map(|image| image.key.as_str())
+            .collect();
+        let planned = keys.len();
         let own: Vec<&QuarantineRow> = rows
             .iter()
-            .filter(|row| row.image_key.starts_with(&prefix))
+            .filter(|row| keys.contains(row.image_key.as_str()))
             .collect();
         if let Some(first) = own.first()
             && own.len() as f64 > allowed * planned as f64

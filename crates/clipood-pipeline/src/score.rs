@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
-use clipood_ood::{FitInputs, FittedDetector, LocalFeatures, Matrix, ScoreInputs, fit, score_all};
+use clipood_ood::{
+    DetectorSpec, DualPatternScaling, FitInputs, FittedDetector, LocalFeatures, Matrix,
+    ScoreInputs, fit, score_all,
+};
 use clipood_store::{Part, Unit};
 
-use crate::error::Result;
+use crate::columns::{DUAL_BASE, DUAL_NEG_MIN_KL};
+use crate::dual_pattern::{TRAIN_RANGES, train_ranges};
+use crate::error::{PipelineError, Result};
 use crate::extract::{EVAL_VIEW, ExtractUnit, FeatureIndex};
 use crate::features::{FeatureBlock, read_features};
 use crate::job::{Job, RESULTS_VERSION};
-use crate::plan::{Plan, PlannedDataset, PlannedImage};
+use crate::plan::{Plan, PlannedDataset, PlannedImage, Purpose};
 use crate::prompts::{PromptKey, PromptSet, shot_features};
 use crate::tables::{DetectorScores, FileMeta, ScoreRow, Scores, store_footer, write_scores};
 
@@ -23,7 +28,12 @@ pub const TOP5_HITS: &str = "clipood.top5_hits";
 struct Fitted<'a> {
     key: &'a PromptKey,
     set: &'a PromptSet,
+    /// The detectors of the columns that are defined for it, in their order.
     detectors: Vec<FittedDetector>,
+    /// By column, whether it is.
+    defined: Vec<bool>,
+    /// Ranges of the dual-pattern score over the training crops.
+    train_ranges: Option<DualPatternScaling>,
 }
 
 /// One shard of one dataset.
@@ -41,7 +51,7 @@ pub struct Shard<'a> {
 pub fn shards<'a>(plan: &'a Plan, index: &'a FeatureIndex) -> Vec<Shard<'a>> {
     plan.datasets
         .iter()
-        .zip(&index.test)
+        .zip(&index.scored)
         .flat_map(|(dataset, units)| {
             units.iter().enumerate().map(move |(number, unit)| Shard {
                 dataset,
@@ -54,8 +64,13 @@ pub fn shards<'a>(plan: &'a Plan, index: &'a FeatureIndex) -> Vec<Shard<'a>> {
 
 /// Path of a part, relative to the run directory.
 pub fn part_path(key: &PromptKey, shard: &Shard<'_>) -> String {
+    // Apart from the test scores, so that whoever opens `scores` sees tested images only.
+    let folder = match shard.dataset.purpose {
+        Purpose::Test => "scores",
+        Purpose::Validation => "validation",
+    };
     format!(
-        "scores/prompt={}/dataset={}/part-{:05}.parquet",
+        "{folder}/prompt={}/dataset={}/part-{:05}.parquet",
         key.name(),
         shard.dataset.name,
         shard.number
@@ -64,14 +79,28 @@ pub fn part_path(key: &PromptKey, shard: &Shard<'_>) -> String {
 
 /// The unit of one prompt set and shard.
 pub fn score_unit(job: &Job, key: &PromptKey, set: &PromptSet, shard: &Shard<'_>) -> Result<Unit> {
+    let purpose = match shard.dataset.purpose {
+        Purpose::Test => "",
+        Purpose::Validation => "validation.",
+    };
+    let columns = job
+        .columns
+        .iter()
+        .map(|column| Ok((&column.name, column.spec(key.method)?)))
+        .collect::<Result<Vec<_>>>()?;
     Ok(Unit {
-        key: format!("{}.{}.{:05}", key.name(), shard.dataset.name, shard.number),
+        key: format!(
+            "{purpose}{}.{}.{:05}",
+            key.name(),
+            shard.dataset.name,
+            shard.number
+        ),
         fingerprint: FingerprintBuilder::new(STAGE)
             .field("results", &RESULTS_VERSION)
             .field("features", &job.features.fingerprint)
             .field("unit", &shard.features.key)
             .field("prompt", &set.fingerprint)
-            .field("detectors", &job.recipe.detectors)
+            .field("columns", &columns)
             .finish()?
             .to_string(),
     })
@@ -122,7 +151,7 @@ pub fn score(
         .map(|(s, prompts)| shards[*s].features.images.len() * prompts.len())
         .sum();
     let mut progress = job.reporting.stage(STAGE, "images", total as u64);
-    let local = job.detectors_use_patches();
+    let local = job.detectors_use_patches()?;
     for (s, prompts) in pending {
         let shard = &shards[s];
         let block = read_features(job, shard.features, local)?;
@@ -136,11 +165,17 @@ pub fn score(
             job.interrupt.check()?;
             let unit = score_unit(job, fitted[p].key, fitted[p].set, shard)?;
             let (scores, top5) = score_block(job, plan, &block, &images, &fitted[p])?;
+            let mut extra = BTreeMap::from([(TOP5_HITS.to_string(), top5.to_string())]);
+            if let Some(ranges) = &fitted[p].train_ranges {
+                let json = serde_json::to_string(ranges)
+                    .map_err(|e| PipelineError::Inconsistent(format!("{TRAIN_RANGES}: {e}")))?;
+                extra.insert(TRAIN_RANGES.to_string(), json);
+            }
             let meta = FileMeta {
                 fingerprint: unit.fingerprint.clone(),
                 recipe: job.recipe.name.clone(),
                 quarantined: block.quarantined.clone(),
-                extra: BTreeMap::from([(TOP5_HITS.to_string(), top5.to_string())]),
+                extra,
             };
             let part = Part {
                 path: part_path(fitted[p].key, shard),
@@ -153,7 +188,7 @@ pub fn score(
         }
     }
     progress.finish();
-    job.run.ledger().sweep(&["scores"])?;
+    job.run.ledger().sweep(&["scores", "validation"])?;
     Ok(())
 }
 
@@ -166,12 +201,14 @@ fn fit_detectors<'a>(
 ) -> Result<Fitted<'a>> {
     let dim = job.model.config.embed_dim;
     let text = Matrix::new("text features", &set.text, set.classes.len(), dim)?;
-    let on_shots = job
-        .detectors
+    let specs = job
+        .columns
         .iter()
-        .any(|spec| spec.info().fitted_on.contains("train"));
+        .map(|column| column.spec(key.method))
+        .collect::<Result<Vec<_>>>()?;
+    let on_shots = |spec: &DetectorSpec| spec.info().fitted_on.contains("train");
     let shots = match (key.seed, key.shots) {
-        (Some(seed), Some(shots)) if on_shots => {
+        (Some(seed), Some(shots)) if specs.iter().flatten().any(on_shots) => {
             Some(shot_features(job, plan, index, seed, shots)?)
         }
         _ => None,
@@ -186,21 +223,44 @@ fn fit_detectors<'a>(
         train,
         train_labels: shots.as_ref().map(|(_, labels)| labels.as_slice()),
     };
-    let detectors = job
-        .detectors
-        .iter()
-        .map(|spec| fit(spec, &inputs))
-        .collect::<std::result::Result<Vec<_>, _>>()?;
-    for detector in &detectors {
-        for note in detector.notes() {
+    let mut detectors = Vec::new();
+    for (column, spec) in job.columns.iter().zip(&specs) {
+        detectors.push(match spec {
+            Some(spec) if on_shots(spec) && shots.is_none() => {
+                job.reporting.say(&format!(
+                    "{}: {} is fitted on shots and stays empty",
+                    key.name(),
+                    column.name
+                ));
+                None
+            }
+            Some(spec) => Some(fit(spec, &inputs)?),
+            None => None,
+        });
+    }
+    for (column, detector) in job.columns.iter().zip(&detectors) {
+        for note in detector.iter().flat_map(|d| d.notes()) {
             job.reporting
-                .say(&format!("{}, {}: {note}", key.name(), detector.name()));
+                .say(&format!("{}, {}: {note}", key.name(), column.name));
         }
     }
+    let half = |name: &str| {
+        let column = job.columns.iter().position(|column| column.name == name);
+        column.and_then(|c| detectors[c].clone())
+    };
+    let train_ranges = match (half(DUAL_BASE), half(DUAL_NEG_MIN_KL)) {
+        (Some(base), Some(kl)) => {
+            let halves = [base, kl];
+            Some(train_ranges(job, plan, index, key, &text, &halves)?)
+        }
+        _ => None,
+    };
     Ok(Fitted {
         key,
         set,
-        detectors,
+        defined: detectors.iter().map(Option::is_some).collect(),
+        detectors: detectors.into_iter().flatten().collect(),
+        train_ranges,
     })
 }
 
@@ -219,13 +279,13 @@ fn score_block(
         rows: Vec::with_capacity(rows),
         detectors: Vec::new(),
     };
-    let names = job.detectors.iter().map(|spec| spec.name());
+    let names = job.columns.iter().map(|column| column.name.clone());
     if rows == 0 {
         // Every image of the shard is in quarantine: an empty part with the same columns.
         table.detectors = names
             .map(|detector| DetectorScores {
                 detector,
-                values: Vec::new(),
+                values: Some(Vec::new()),
             })
             .collect();
         return Ok((table, 0));
@@ -269,9 +329,13 @@ fn score_block(
             prob: prediction.probability,
         });
     }
+    let mut columns = scores.columns.into_iter();
     table.detectors = names
-        .zip(scores.columns)
-        .map(|(detector, values)| DetectorScores { detector, values })
+        .zip(&fitted.defined)
+        .map(|(detector, defined)| DetectorScores {
+            detector,
+            values: defined.then(|| columns.next()).flatten(),
+        })
         .collect();
     Ok((table, top5))
 }

@@ -247,7 +247,7 @@ fn scores() -> Scores {
     };
     let column = |name: &str| DetectorScores {
         detector: name.into(),
-        values: vec![0.25; 12],
+        values: Some(vec![0.25; 12]),
     };
     Scores {
         rows: vec![row; 12],
@@ -431,6 +431,8 @@ fn whole_files() -> Vec<Vec<u8>> {
         write_quarantine(&[quarantine], &meta).unwrap(),
         write_ood(&vec![OodRow::default(); 5], &meta).unwrap(),
         write_accuracy(&[AccuracyRow::default()], &meta).unwrap(),
+        write_summary(&[SummaryRow::default()], &meta).unwrap(),
+        write_paired(&[PairedRow::default()], &meta).unwrap(),
         write_train_log(&vec![TrainLogRow::default(); 5], &meta).unwrap(),
         write_scores(&scores(), &meta).unwrap(),
         write_global(&global(), GlobalType::F16, &meta).unwrap(),

@@ -27,6 +27,12 @@ impl Recipe {
         if self.locoop.top_k == Some(0) {
             return Err(at_least_one("locoop.top_k"));
         }
+        let beta = self.dual_pattern.beta;
+        if !(-1.0..=0.0).contains(&beta) {
+            let text = format!("found {beta}, allowed: -1 to 0");
+            return Err(Problem::new("dual_pattern.beta", text));
+        }
+        self.check_select()?;
         if self.engine.shard_bytes == 0 {
             return Err(at_least_one("engine.shard_bytes"));
         }
@@ -73,6 +79,58 @@ impl Recipe {
                 data.id
             );
             return Err(Problem::new("data.ood", text));
+        }
+        for name in &data.validation_ood {
+            check_name("data.validation_ood", name)?;
+            if *name == data.id || data.ood.contains(name) {
+                let text = format!("found `{name}`, which is tested: choose on other images");
+                return Err(Problem::new("data.validation_ood", text));
+            }
+        }
+        distinct("data.validation_ood", &data.validation_ood)?;
+        if data.validation_per_class == 0 && !data.validation_ood.is_empty() {
+            return Err(at_least_one("data.validation_per_class"));
+        }
+        for (group, members) in &data.groups {
+            let key = format!("data.groups.{group}");
+            check_name(&key, group)?;
+            not_empty(&key, members)?;
+            distinct(&key, members)?;
+            if let Some(other) = members.iter().find(|name| !data.ood.contains(name)) {
+                let text = format!("found `{other}`, allowed: the datasets of data.ood");
+                return Err(Problem::new(&key, text));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_select(&self) -> Result<(), Problem> {
+        for (i, select) in self.select.iter().enumerate() {
+            if !self.detectors.contains(&select.detector) {
+                let text = format!(
+                    "found `{}`, which is not among `detectors`: add it, its rows there are the fixed ones",
+                    select.detector
+                );
+                return Err(Problem::new("select.detector", text));
+            }
+            not_blank("select.parameter", &select.parameter)?;
+            not_empty("select.values", &select.values)?;
+            if let Some(value) = select.values.iter().find(|value| !value.is_finite()) {
+                let text = format!("found {value}, allowed: finite numbers");
+                return Err(Problem::new("select.values", text));
+            }
+            let texts: Vec<String> = select.values.iter().map(f64::to_string).collect();
+            distinct("select.values", &texts)?;
+            let same = |other: &&super::SelectSection| {
+                other.detector == select.detector && other.parameter == select.parameter
+            };
+            if self.select[..i].iter().find(same).is_some() {
+                let text = format!(
+                    "found `{}` and its `{}` twice, allowed: once",
+                    select.detector, select.parameter
+                );
+                return Err(Problem::new("select", text));
+            }
         }
         Ok(())
     }

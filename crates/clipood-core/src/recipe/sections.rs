@@ -1,5 +1,7 @@
 //! The sections of a recipe and their defaults.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::document::Problem;
@@ -16,6 +18,20 @@ pub struct DataSection {
     /// Which of the in-distribution classes take part.
     #[serde(default)]
     pub subsample_classes: SubsampleClasses,
+    /// Out-of-distribution datasets that hyperparameters may be chosen on; they share no image with `ood`.
+    #[serde(default)]
+    pub validation_ood: Vec<String>,
+    /// In-distribution images a class that hyperparameters may be chosen on, set apart from the training images before
+    /// any shot is drawn; only used with `validation_ood`.
+    #[serde(default = "default_validation_per_class")]
+    pub validation_per_class: usize,
+    /// Groups of OOD datasets, such as `near` and `far`, that get an average of their own.
+    #[serde(default)]
+    pub groups: BTreeMap<String, Vec<String>>,
+}
+
+fn default_validation_per_class() -> usize {
+    8
 }
 
 /// Which in-distribution classes take part (CoOp's base-to-new protocol).
@@ -172,6 +188,34 @@ impl Default for LocoopSection {
             top_k: None,
         }
     }
+}
+
+/// `[dual_pattern]`: the fused score of `dpcoop`, `dplocoop` and `dpsct`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DualPatternSection {
+    /// Weight of the scaled divergence in the `fixed` rows, -1 to 0. The default, -0.5, is the middle of the range that
+    /// the dual-pattern repository sweeps: chosen before any figure was seen.
+    pub beta: f64,
+}
+
+impl Default for DualPatternSection {
+    fn default() -> Self {
+        DualPatternSection { beta: -0.5 }
+    }
+}
+
+/// `[[select]]`: a detector's parameter that is chosen among values, on validation data and, beside it and marked, on the
+/// test sets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelectSection {
+    /// The detector, as it stands in `detectors`: its rows there are the `fixed` ones.
+    pub detector: String,
+    /// Name of the parameter, such as `t` of `mcm`.
+    pub parameter: String,
+    /// Values to choose among, each once.
+    pub values: Vec<f64>,
 }
 
 /// `[engine]`: how the work is cut and what it tolerates.

@@ -7,15 +7,18 @@
 //!
 //! * [`Scaling::Transductive`]: ranges over the tested pair, as the repository;
 //! * [`Scaling::Calibrated`]: ranges over other images (validation or train), so that an image is scored by itself;
-//! * [`oracle_beta`] chooses beta on the tested pairs and belongs beside an honest figure, never in its place.
+//! * [`best_beta`] chooses beta on pairs: an honest choice on validation pairs; on the tested ones an oracle that belongs
+//!   beside an honest figure, never in its place.
 //!
 //! Cost: one pass over two columns.
 
 use crate::error::OodError;
 use crate::metrics::ood_metrics;
+use serde::{Deserialize, Serialize};
 
 /// Where the ranges of a [`DualPatternScaling`] come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Scaling {
     /// The tested images themselves, in-distribution and OOD together.
     Transductive,
@@ -34,7 +37,7 @@ impl Scaling {
 }
 
 /// Ranges that map the divergence onto the base score.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DualPatternScaling {
     scaling: Scaling,
     base: (f64, f64),
@@ -128,25 +131,22 @@ pub fn beta_grid() -> impl Iterator<Item = f64> {
     (0..=10).map(|i| f64::from(i - 10) / 10.0)
 }
 
-/// Columns of one tested pair: base and `dpm_neg_min_kl`, each of the in-distribution and the OOD images.
+/// Columns of one pair: base and `dpm_neg_min_kl`, each of the in-distribution and the OOD images.
 pub type DualPatternPair<'a> = (
     &'a DualPatternScaling,
     (&'a [f32], &'a [f32]),
     (&'a [f32], &'a [f32]),
 );
 
-/// The beta of [`beta_grid`] that maximises the mean of AUROC - FPR95 over the tested pairs, each given as its scaling, its
+/// The beta of [`beta_grid`] that maximises the mean of AUROC - FPR95 over the pairs, each given as its scaling, its
 /// in-distribution (base, `dpm_neg_min_kl`) and its OOD (base, `dpm_neg_min_kl`): one pair for a beta of its own, all for
-/// one beta. Of equals the smallest. It looks at the test labels: report it as `oracle`.
+/// one beta. Of equals the smallest. On tested pairs it looks at the labels: report that as `oracle`.
 ///
 /// # Errors
 /// [`OodError::Metric`] for no pairs or columns that do not fit, [`OodError::NanScore`].
-pub fn oracle_beta(pairs: &[DualPatternPair<'_>]) -> Result<f64, OodError> {
+pub fn best_beta(pairs: &[DualPatternPair<'_>]) -> Result<f64, OodError> {
     if pairs.is_empty() {
-        return Err(problem(
-            "oracle beta",
-            "has no pairs to choose on".to_owned(),
-        ));
+        return Err(problem("beta", "has no pairs to choose on".to_owned()));
     }
     let mut best = (f64::NEG_INFINITY, 0.0);
     for beta in beta_grid() {

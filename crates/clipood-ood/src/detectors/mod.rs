@@ -14,7 +14,7 @@ mod smo;
 mod vim;
 
 pub use dual_pattern::{
-    DualPatternPair, DualPatternScaling, Scaling, beta_grid, fuse_dual_pattern, oracle_beta,
+    DualPatternPair, DualPatternScaling, Scaling, best_beta, beta_grid, fuse_dual_pattern,
 };
 pub use shots::FitInputs;
 

@@ -54,14 +54,16 @@ pub fn average(sets: &[OodMetrics]) -> Option<OodMetrics> {
 
 /// How a hyperparameter was chosen. Every row of a metrics table says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Selection {
     /// Named in the recipe.
     Fixed,
     /// The best on validation OOD images that are not tested.
     Validation,
-    /// The best on the tested images themselves: an upper bound, shown beside honest rows only.
+    /// The best on the tested images themselves, for each OOD set apart: an upper bound, shown beside honest rows only.
     Oracle,
+    /// One value for all OOD sets, the best on average on the tested images: an upper bound, too.
+    OracleShared,
 }
 
 impl Selection {
@@ -71,6 +73,7 @@ impl Selection {
             Selection::Fixed => "fixed",
             Selection::Validation => "validation",
             Selection::Oracle => "oracle",
+            Selection::OracleShared => "oracle-shared",
         }
     }
 }

@@ -123,7 +123,7 @@ fn calibrated_scaling_is_transductive_on_the_same_images() {
 }
 
 #[test]
-fn oracle_beta_is_the_best_of_the_grid() {
+fn best_beta_is_the_best_of_the_grid() {
     let bundle = Bundle::read();
     let [id, ood] = bundle.score(&[bundle.fit("mcm:t=0.1"), bundle.fit("dpm_neg_min_kl")]);
     let (base_id, kl_id) = (&id.columns[0], &id.columns[1]);
@@ -141,9 +141,9 @@ fn oracle_beta_is_the_best_of_the_grid() {
         (&base_id[..], &kl_id[..]),
         (&base_ood[..], &kl_ood[..]),
     );
-    let beta = clipood_ood::oracle_beta(&[pair]).unwrap();
+    let beta = clipood_ood::best_beta(&[pair]).unwrap();
     assert!(clipood_ood::beta_grid().all(|other| criterion(other) <= criterion(beta)));
-    assert!(clipood_ood::oracle_beta(&[]).is_err());
+    assert!(clipood_ood::best_beta(&[]).is_err());
 }
 
 #[test]

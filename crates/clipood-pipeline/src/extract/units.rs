@@ -24,8 +24,8 @@ pub struct ExtractUnit {
 pub struct FeatureIndex {
     /// All units, without repetition.
     pub units: Vec<ExtractUnit>,
-    /// By dataset (in plan order) and shard, the unit of its test images.
-    pub test: Vec<Vec<usize>>,
+    /// By dataset (in plan order) and shard, the unit of its scored images.
+    pub scored: Vec<Vec<usize>>,
     /// By seed, the units of the few-shot images, with the smallest rank of each: k shots need the ranks below k.
     pub train: BTreeMap<u64, Vec<(usize, usize)>>,
 }
@@ -58,7 +58,7 @@ impl ExtractUnit {
     }
 }
 
-/// Cuts a plan into units. Test images: one unit a shard. Few-shot images: one unit for the ranks 0, 1, 2 to 3, 4 to 7
+/// Cuts a plan into units. Images to score: one unit a shard. Few-shot images: one unit for the ranks 0, 1, 2 to 3, 4 to 7
 /// and so on of each seed (cut further where they are many), so that 1, 2, 4, 8 and 16 shots share their features.
 pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
     let crop_scale = job.recipe.train.crop_scale;
@@ -70,13 +70,13 @@ pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
             units.len() - 1
         })
     };
-    let mut test = Vec::new();
+    let mut scored = Vec::new();
     for dataset in &plan.datasets {
         let mut shards: BTreeMap<u32, Vec<PlannedImage>> = BTreeMap::new();
-        for image in &dataset.test {
+        for image in &dataset.scored {
             shards.entry(image.shard).or_default().push(image.clone());
         }
-        test.push(
+        scored.push(
             shards
                 .into_values()
                 .map(|images| add(ExtractUnit::new(images, vec![EVAL_VIEW], crop_scale)))
@@ -115,5 +115,9 @@ pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
         }
         train.insert(*seed, list);
     }
-    FeatureIndex { units, test, train }
+    FeatureIndex {
+        units,
+        scored,
+        train,
+    }
 }

@@ -92,7 +92,7 @@ pub fn prompt_data(
 }
 
 /// Label of each of the first `shots` images of every class.
-fn labels_of<'a>(
+pub fn labels_of<'a>(
     plan: &Plan,
     split: &'a FewShotSplit,
     shots: usize,

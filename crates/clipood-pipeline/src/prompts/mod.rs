@@ -4,6 +4,6 @@ mod data;
 mod file;
 mod stage;
 
-pub use data::shot_features;
+pub use data::{labels_of, shot_features};
 pub use file::PromptSet;
-pub use stage::{PromptKey, prompt_keys, prompt_sets, trains_on_patches};
+pub use stage::{PromptKey, prompt_keys, prompt_sets};

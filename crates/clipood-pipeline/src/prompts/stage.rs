@@ -70,11 +70,6 @@ pub fn prompt_keys(job: &Job) -> Vec<PromptKey> {
     keys
 }
 
-/// Whether training the method looks at patches.
-pub fn trains_on_patches(method: Method) -> bool {
-    matches!(method, Method::Locoop | Method::Sct)
-}
-
 /// Makes or reads every prompt set of the recipe, in the order of [`prompt_keys`].
 ///
 /// # Errors
@@ -86,8 +81,12 @@ pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<P
         .map(|key| unit(job, plan, key))
         .collect::<Result<Vec<_>>>()?;
     let done = job.prompts.committed(STAGE)?;
-    let mut pending = Vec::new();
+    let mut pending: Vec<(&PromptKey, &Unit)> = Vec::new();
     for (key, unit) in keys.iter().zip(&units) {
+        // A dual-pattern method may share the prompt set of its namesake.
+        if pending.iter().any(|(_, other)| *other == unit) {
+            continue;
+        }
         let stands = done.contains(unit)?
             || job
                 .prompts
@@ -142,7 +141,7 @@ fn unit(job: &Job, plan: &Plan, key: &PromptKey) -> Result<Unit> {
         .field("results", &RESULTS_VERSION)
         .field("model", &job.model.hash)
         .field("backend", &job.device.backend())
-        .field("method", &key.method)
+        .field("method", &key.method.trainer())
         .field("classes", &plan.classes);
     if let (Some(shots), Some(seed)) = (key.shots, key.seed) {
         let content: BTreeMap<&str, &str> = plan
@@ -177,7 +176,7 @@ fn unit(job: &Job, plan: &Plan, key: &PromptKey) -> Result<Unit> {
             .field("class_specific", &recipe.prompt.class_specific)
             .field("train", &recipe.train)
             .field("epochs", &recipe.train.epochs_for(key.method));
-        if trains_on_patches(key.method) {
+        if key.method.uses_patches() {
             builder = builder
                 .field("lambda", &recipe.locoop.lambda)
                 .field("top_k", &recipe.locoop.top_k_for(plan.classes.len())?);
@@ -210,10 +209,10 @@ fn loss_of(job: &Job, plan: &Plan, method: Method) -> Result<PromptLoss> {
             top_k: job.recipe.locoop.top_k_for(plan.classes.len())?,
         })
     };
-    Ok(match method {
-        Method::ZeroShot | Method::Coop => PromptLoss::Coop,
+    Ok(match method.trainer() {
         Method::Locoop => PromptLoss::Locoop(patch()?),
         Method::Sct => PromptLoss::Sct(patch()?),
+        _ => PromptLoss::Coop,
     })
 }
 
@@ -234,7 +233,7 @@ fn train(
         )));
     };
     let section = &job.recipe.train;
-    let data = prompt_data(job, plan, index, seed, shots, trains_on_patches(key.method))?;
+    let data = prompt_data(job, plan, index, seed, shots, key.method.uses_patches())?;
     let options = TrainOptions {
         loss: loss_of(job, plan, key.method)?,
         logit_scale: job.model.logit_scale(),

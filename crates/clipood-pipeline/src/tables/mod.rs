@@ -31,7 +31,10 @@ pub use features::{
 };
 pub use footer::{FileMeta, Footer, SCHEMA_VERSION, read_footer, store_footer};
 pub use images::{ImageRow, read_images, write_images};
-pub use metrics::{AccuracyRow, OodRow, read_accuracy, read_ood, write_accuracy, write_ood};
+pub use metrics::{
+    AccuracyRow, OodRow, PairedRow, SummaryRow, read_accuracy, read_ood, read_paired, read_summary,
+    write_accuracy, write_ood, write_paired, write_summary,
+};
 pub use quarantine::{QuarantineRow, read_quarantine, write_quarantine};
 pub use scores::{DetectorScores, ScoreRow, Scores, read_scores, write_scores};
 pub use train_log::{TrainLogRow, read_train_log, write_train_log};

@@ -42,8 +42,9 @@ pub struct ScoreRow {
 pub struct DetectorScores {
     /// Name of the detector, the column's name after `score_`.
     pub detector: String,
-    /// One score a row.
-    pub values: Vec<f32>,
+    /// One score a row; `None` where the detector is not defined for the prompt set, a column of nulls: every part of a run
+    /// has the same columns, or readers of the directory would refuse it.
+    pub values: Option<Vec<f32>>,
 }
 
 /// A table of scores.
@@ -93,19 +94,20 @@ pub fn write_scores(scores: &Scores, meta: &FileMeta) -> Result<Vec<u8>> {
     let mut names = BTreeSet::new();
     for DetectorScores { detector, values } in &scores.detectors {
         let name = score_column(detector);
-        if values.len() != scores.rows.len() {
+        let found = values.as_ref().map_or(scores.rows.len(), Vec::len);
+        if found != scores.rows.len() {
             let expected = format!("{} values", scores.rows.len());
             return Err(TableError::column(
                 TABLE,
                 &name,
                 expected,
-                values.len().to_string(),
+                found.to_string(),
             ));
         }
         if !names.insert(detector) {
             return Err(TableError::column(TABLE, &name, "one such column", "two"));
         }
-        fields.push(Field::new(name, DataType::Float32, false));
+        fields.push(Field::new(name, DataType::Float32, true));
     }
     let schema = Arc::new(Schema::new(fields));
     let file = NewFile {
@@ -122,7 +124,10 @@ pub fn write_scores(scores: &Scores, meta: &FileMeta) -> Result<Vec<u8>> {
             .map(|column| column.array(TABLE, &scores.rows[range.clone()]))
             .collect::<Result<Vec<_>>>()?;
         arrays.extend(scores.detectors.iter().map(|detector| -> ArrayRef {
-            Arc::new(Float32Array::from(detector.values[range.clone()].to_vec()))
+            Arc::new(match &detector.values {
+                Some(values) => Float32Array::from(values[range.clone()].to_vec()),
+                None => Float32Array::new_null(range.len()),
+            })
         }));
         RecordBatch::try_new(schema.clone(), arrays).map_err(|e| TableError::unwritable(TABLE, e))
     })
@@ -140,20 +145,35 @@ pub fn read_scores(bytes: Bytes, file: &str) -> Result<Scores> {
         let mut scores = Scores::default();
         for field in open.schema().fields() {
             if let Some(detector) = field.name().strip_prefix(PREFIX) {
-                open.check([&Field::new(field.name(), DataType::Float32, false)])?;
+                open.check([&Field::new(field.name(), DataType::Float32, true)])?;
                 scores.detectors.push(DetectorScores {
                     detector: detector.to_owned(),
-                    values: Vec::new(),
+                    values: None,
                 });
             }
         }
+        let mut cells: Vec<Vec<Option<f32>>> = vec![Vec::new(); scores.detectors.len()];
         open.read(0, |batch| {
             scores.rows.extend(batch_rows(&columns, batch, file)?);
-            for DetectorScores { detector, values } in &mut scores.detectors {
-                values.extend(read_cells::<f32>(batch, file, &score_column(detector))?);
+            for (column, detector) in cells.iter_mut().zip(&scores.detectors) {
+                let name = score_column(&detector.detector);
+                column.extend(read_cells::<Option<f32>>(batch, file, &name)?);
             }
             Ok(())
         })?;
+        for (column, detector) in cells.into_iter().zip(&mut scores.detectors) {
+            let nulls = column.iter().filter(|cell| cell.is_none()).count();
+            if nulls == 0 {
+                detector.values = Some(column.into_iter().flatten().collect());
+            } else if nulls < column.len() {
+                return Err(TableError::column(
+                    file,
+                    &score_column(&detector.detector),
+                    "scores, or nulls only",
+                    format!("{nulls} nulls in {} rows", column.len()),
+                ));
+            }
+        }
         Ok(scores)
     })
 }

@@ -1,0 +1,184 @@
+//! Over seeds and against zero-shot: the summary table and the paired one.
+
+use clipood_ood::metrics::{
+    BootstrapOptions, Interval, ScorePair, mean_std, ood_metrics, paired_bootstrap,
+};
+
+use super::lines::Line;
+use crate::error::Result;
+use crate::prompts::PromptKey;
+use crate::tables::{AccuracyRow, OodRow, PairedRow, SummaryRow};
+
+/// Mean and standard deviation over seeds of every line of the OOD table, in the order of its first rows.
+pub fn summarise(ood: &[OodRow], accuracy: &[AccuracyRow]) -> Vec<SummaryRow> {
+    let same = |row: &OodRow, s: &SummaryRow| {
+        row.method == s.method
+            && row.shots == s.shots
+            && row.ood_dataset == s.ood_dataset
+            && row.detector == s.detector
+            && row.selection == s.selection
+            && row.scaling == s.scaling
+    };
+    let mut groups: Vec<(SummaryRow, Vec<&OodRow>)> = Vec::new();
+    for row in ood {
+        match groups.iter_mut().find(|(s, _)| same(row, s)) {
+            Some((_, rows)) => rows.push(row),
+            None => {
+                let summary = SummaryRow {
+                    method: row.method.clone(),
+                    shots: row.shots,
+                    id_dataset: row.id_dataset.clone(),
+                    ood_dataset: row.ood_dataset.clone(),
+                    detector: row.detector.clone(),
+                    selection: row.selection.clone(),
+                    scaling: row.scaling.clone(),
+                    ..SummaryRow::default()
+                };
+                groups.push((summary, vec![row]));
+            }
+        }
+    }
+    groups
+        .into_iter()
+        .map(|(mut s, rows)| {
+            s.seeds = rows.len() as u32;
+            let over = |figure: &dyn Fn(&OodRow) -> f64, mean: &mut f64, std: &mut Option<f64>| {
+                let values: Vec<f64> = rows.iter().map(|row| figure(row)).collect();
+                if let Some(found) = mean_std(&values) {
+                    (*mean, *std) = (found.mean, found.std);
+                }
+            };
+            over(&|r| r.auroc, &mut s.auroc, &mut s.auroc_std);
+            over(&|r| r.fpr95, &mut s.fpr95, &mut s.fpr95_std);
+            over(
+                &|r| r.fpr95_openood,
+                &mut s.fpr95_openood,
+                &mut s.fpr95_openood_std,
+            );
+            over(&|r| r.aupr_in, &mut s.aupr_in, &mut s.aupr_in_std);
+            over(&|r| r.aupr_out, &mut s.aupr_out, &mut s.aupr_out_std);
+            let top1 = |r: &OodRow| {
+                let own = accuracy.iter().find(|a| a.prompt == r.prompt);
+                own.map_or(f64::NAN, |a| a.top1)
+            };
+            over(&top1, &mut s.top1, &mut s.top1_std);
+            s
+        })
+        .collect()
+}
+
+/// The scores of the line that trained prompt sets are compared on, kept of the baseline.
+pub struct Baseline {
+    /// Name of the prompt set.
+    pub prompt: String,
+    /// Detector of the line.
+    pub detector: String,
+    /// ID and OOD scores, by OOD set.
+    pub pairs: Vec<(Vec<f32>, Vec<f32>)>,
+}
+
+impl Baseline {
+    /// Keeps a line of the prompt set called `prompt`.
+    pub fn keep(prompt: String, line: &Line<'_>) -> Self {
+        let pairs = line.pairs.iter();
+        Self {
+            prompt,
+            detector: line.detector.clone(),
+            pairs: pairs
+                .map(|pair| (pair.id.to_vec(), pair.ood.to_vec()))
+                .collect(),
+        }
+    }
+}
+
+/// A trained prompt set against the baseline, set by set. The images of both are the same, in the same order: quarantine
+/// happens before any prompt set is looked at.
+///
+/// # Errors
+/// Scores that are NaN.
+pub fn compare(
+    key: &PromptKey,
+    id_dataset: &str,
+    sets: &[String],
+    line: &Line<'_>,
+    baseline: &Baseline,
+    options: &BootstrapOptions,
+) -> Result<Vec<PairedRow>> {
+    let mut rows = Vec::new();
+    for ((set, pair), (base_id, base_ood)) in sets.iter().zip(&line.pairs).zip(&baseline.pairs) {
+        let own = ood_metrics(&pair.id, &pair.ood)?;
+        let base = ood_metrics(base_id, base_ood)?;
+        let difference = paired_bootstrap(
+            &ScorePair {
+                id: &pair.id,
+                ood: &pair.ood,
+            },
+            &ScorePair {
+                id: base_id,
+                ood: base_ood,
+            },
+            options,
+        )?;
+        let Interval { lo, hi } = difference.auroc;
+        rows.push(PairedRow {
+            prompt: key.name(),
+            method: key.method.to_string(),
+            shots: key.shots.map(|s| s as u32),
+            seed: key.seed,
+            baseline: baseline.prompt.clone(),
+            id_dataset: id_dataset.to_string(),
+            ood_dataset: set.clone(),
+            detector: baseline.detector.clone(),
+            auroc_diff: own.auroc - base.auroc,
+            auroc_diff_lo: lo,
+            auroc_diff_hi: hi,
+            auroc_larger: difference.auroc_larger,
+            fpr95_diff: own.fpr95 - base.fpr95,
+            fpr95_diff_lo: difference.fpr95.lo,
+            fpr95_diff_hi: difference.fpr95.hi,
+            fpr95_smaller: difference.fpr95_smaller,
+        });
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summary_takes_mean_and_deviation_over_seeds_only() {
+        let row = |seed: u64, set: &str, auroc: f64| OodRow {
+            prompt: format!("coop-{seed}"),
+            method: "coop".into(),
+            shots: Some(1),
+            seed: Some(seed),
+            ood_dataset: set.into(),
+            detector: "mcm".into(),
+            auroc,
+            ..OodRow::default()
+        };
+        let rows = [
+            row(1, "a", 0.7),
+            row(1, "b", 0.1),
+            row(2, "a", 0.8),
+            row(3, "a", 0.9),
+        ];
+        let accuracy: Vec<AccuracyRow> = [0.5, 0.6, 0.7]
+            .iter()
+            .zip(1..)
+            .map(|(top1, seed)| AccuracyRow {
+                prompt: format!("coop-{seed}"),
+                top1: *top1,
+                ..AccuracyRow::default()
+            })
+            .collect();
+        let summary = summarise(&rows, &accuracy);
+        assert_eq!(summary.len(), 2);
+        assert_eq!(summary[0].seeds, 3);
+        assert!((summary[0].auroc - 0.8).abs() < 1e-12);
+        assert!((summary[0].auroc_std.unwrap() - 0.1).abs() < 1e-12);
+        assert!((summary[0].top1 - 0.6).abs() < 1e-12);
+        assert_eq!((summary[1].seeds, summary[1].auroc_std), (1, None));
+    }
+}

@@ -1,0 +1,138 @@
+//! Reading back the scores of one prompt set, dataset by dataset.
+
+use bytes::Bytes;
+
+use crate::dual_pattern::TRAIN_RANGES;
+use crate::error::{PipelineError, Result};
+use crate::job::Job;
+use crate::plan::Purpose;
+use crate::prompts::PromptKey;
+use crate::score::{Shard, TOP5_HITS, part_path};
+use crate::tables::{QuarantineRow, Scores, read_footer, read_scores};
+
+/// All scores of one prompt set on one dataset.
+pub struct DatasetScores {
+    /// Name of the dataset.
+    pub name: String,
+    /// Rows in key order and a column a detector.
+    pub scores: Scores,
+    /// ID images whose label is among the five likeliest classes.
+    pub top5_hits: u64,
+    /// Images without a score.
+    pub quarantined: Vec<QuarantineRow>,
+    /// Ranges of the dual-pattern score over the training crops, as JSON.
+    pub train_ranges: Option<String>,
+}
+
+impl DatasetScores {
+    /// Scores of the column `name`; `None` where it is not defined for the prompt set.
+    pub fn column(&self, name: &str) -> Option<&[f32]> {
+        let found = self.scores.detectors.iter().find(|d| d.detector == name);
+        found.and_then(|d| d.values.as_deref())
+    }
+}
+
+/// The scores of a prompt set on the images that serve one purpose.
+pub struct Scored {
+    /// The in-distribution images.
+    pub id: DatasetScores,
+    /// The OOD sets, in the plan's order.
+    pub ood: Vec<DatasetScores>,
+}
+
+/// Bytes of a file of the run.
+///
+/// # Errors
+/// It is missing or cannot be read.
+pub fn fetch(job: &Job, path: &str) -> Result<Bytes> {
+    let store = job.run.store();
+    store.get(path)?.ok_or_else(|| {
+        PipelineError::Inconsistent(format!("{}: committed but missing", store.display(path)))
+    })
+}
+
+/// Reads the scores of `key` on the datasets that serve `purpose`; `None` if there are none.
+///
+/// # Errors
+/// A part that is missing or damaged, a dataset without any score.
+pub fn read_scored(
+    job: &Job,
+    key: &PromptKey,
+    shards: &[Shard<'_>],
+    purpose: Purpose,
+) -> Result<Option<Scored>> {
+    let mut datasets: Vec<(bool, &str)> = Vec::new();
+    for shard in shards.iter().filter(|s| s.dataset.purpose == purpose) {
+        let entry = (shard.dataset.is_id, shard.dataset.name.as_str());
+        if !datasets.contains(&entry) {
+            datasets.push(entry);
+        }
+    }
+    let (mut id, mut ood) = (None, Vec::new());
+    for (is_id, name) in datasets {
+        let own: Vec<&Shard<'_>> = shards
+            .iter()
+            .filter(|s| s.dataset.purpose == purpose && s.dataset.name == name)
+            .collect();
+        let scores = read_dataset(job, key, &own, name)?;
+        match is_id {
+            true => id = Some(scores),
+            false => ood.push(scores),
+        }
+    }
+    Ok(id.map(|id| Scored { id, ood }))
+}
+
+fn read_dataset(
+    job: &Job,
+    key: &PromptKey,
+    shards: &[&Shard<'_>],
+    dataset: &str,
+) -> Result<DatasetScores> {
+    let mut all = DatasetScores {
+        name: dataset.to_string(),
+        scores: Scores::default(),
+        top5_hits: 0,
+        quarantined: Vec::new(),
+        train_ranges: None,
+    };
+    for shard in shards {
+        let path = part_path(key, shard);
+        let bytes = fetch(job, &path)?;
+        let mut footer = read_footer(&bytes, &path)?;
+        let hits = footer.meta.extra.get(TOP5_HITS);
+        all.top5_hits += hits.and_then(|h| h.parse::<u64>().ok()).ok_or_else(|| {
+            PipelineError::Inconsistent(format!("{path}: no `{TOP5_HITS}` in its metadata"))
+        })?;
+        all.train_ranges = footer.meta.extra.remove(TRAIN_RANGES);
+        all.quarantined.extend(footer.meta.quarantined);
+        let part = read_scores(bytes, &path)?;
+        if part.rows.is_empty() {
+            continue;
+        }
+        if all.scores.detectors.is_empty() {
+            all.scores.detectors = part.detectors;
+        } else {
+            for (whole, more) in all.scores.detectors.iter_mut().zip(part.detectors) {
+                match (&mut whole.values, more.values) {
+                    (Some(values), Some(more)) => values.extend(more),
+                    (None, None) => {}
+                    _ => {
+                        return Err(PipelineError::Inconsistent(format!(
+                            "{path}: column `score_{}` is empty in some parts and not in others",
+                            whole.detector
+                        )));
+                    }
+                }
+            }
+        }
+        all.scores.rows.extend(part.rows);
+    }
+    if all.scores.rows.is_empty() {
+        return Err(PipelineError::Inconsistent(format!(
+            "{dataset}: no image of it could be scored ({} in quarantine)",
+            all.quarantined.len()
+        )));
+    }
+    Ok(all)
+}

@@ -1,0 +1,202 @@
+//! The score columns of a run: the recipe's detectors, the candidates that its hyperparameters are chosen among, and the
+//! two halves of the dual-pattern score. Every part of a run has all of them, so that readers open the directory.
+
+use clipood_core::{Method, Recipe, SelectSection};
+use clipood_ood::{DetectorKind, DetectorSpec};
+
+use crate::error::{PipelineError, Result};
+
+/// Column of the dual-pattern base score: MCM or GL-MCM at the dual-pattern repository's temperature.
+pub const DUAL_BASE: &str = "dual_pattern_base";
+/// Column of minus the smallest divergence from a class pattern.
+pub const DUAL_NEG_MIN_KL: &str = "dual_pattern_neg_min_kl";
+
+/// One score column.
+#[derive(Debug, Clone)]
+pub struct ScoreColumn {
+    /// Name after `score_`.
+    pub name: String,
+    /// The detector under each method, `None` where the column is not defined for it.
+    spec: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    /// The same for every prompt set.
+    Detector(DetectorSpec),
+    /// The base of a dual-pattern method.
+    DualBase,
+    /// The divergence of a dual-pattern method.
+    DualNegMinKl,
+}
+
+impl ScoreColumn {
+    fn detector(spec: DetectorSpec) -> Self {
+        Self {
+            name: spec.name(),
+            spec: Source::Detector(spec),
+        }
+    }
+
+    /// The detector that fills the column for prompt sets of `method`; `None` leaves nulls.
+    ///
+    /// # Errors
+    /// None for the specifications of this file.
+    pub fn spec(&self, method: Method) -> Result<Option<DetectorSpec>> {
+        let text = match (&self.spec, method) {
+            (Source::Detector(spec), _) => return Ok(Some(spec.clone())),
+            (Source::DualBase, Method::Dpcoop) => "mcm:t=0.1",
+            (Source::DualBase, Method::Dplocoop | Method::Dpsct) => "gl_mcm:t=0.1:weight=0.5",
+            (Source::DualNegMinKl, m) if m.is_dual_pattern() => "dpm_neg_min_kl:t=0.1",
+            (Source::DualBase | Source::DualNegMinKl, _) => return Ok(None),
+        };
+        Ok(Some(text.parse()?))
+    }
+}
+
+/// A parameter of a detector and the columns of its candidate values.
+#[derive(Debug, Clone)]
+pub struct Candidates {
+    /// Name of the detector in the tables: the one whose `fixed` rows stand beside.
+    pub detector: String,
+    /// By value: what the tables print (`t=0.5`) and the column's name.
+    pub values: Vec<(String, String)>,
+}
+
+/// The columns of a recipe, in the order of the score table, and what is chosen among them.
+///
+/// # Errors
+/// A detector that cannot be read, two of one name, a parameter or value that a detector does not take.
+pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidates>)> {
+    let usage =
+        |problem: String| PipelineError::Usage(format!("recipe `{}`: {problem}", recipe.name));
+    let parse = |text: &str| {
+        text.parse::<DetectorSpec>()
+            .map_err(|e| usage(e.to_string()))
+    };
+    let mut columns: Vec<ScoreColumn> = Vec::new();
+    for text in &recipe.detectors {
+        let column = ScoreColumn::detector(parse(text)?);
+        let name = &column.name;
+        if columns.iter().any(|other| other.name == *name) {
+            return Err(PipelineError::Usage(format!(
+                "detector `{name}` is listed twice; give one an alias (`other={name}`)"
+            )));
+        }
+        if [DUAL_BASE, DUAL_NEG_MIN_KL].contains(&name.as_str()) {
+            return Err(usage(format!(
+                "detector `{name}`: the dual-pattern score has that column; give another alias"
+            )));
+        }
+        columns.push(column);
+    }
+    let mut selections = Vec::new();
+    for select in &recipe.select {
+        let candidates = candidates(select, &parse)?;
+        let mut values = Vec::new();
+        for (label, spec) in candidates {
+            let column = ScoreColumn::detector(spec);
+            values.push((label, column.name.clone()));
+            if !columns.iter().any(|other| other.name == column.name) {
+                columns.push(column);
+            }
+        }
+        selections.push(Candidates {
+            detector: parse(&select.detector)?.name(),
+            values,
+        });
+    }
+    if recipe.methods.iter().any(|m| m.is_dual_pattern()) {
+        for (name, spec) in [
+            (DUAL_BASE, Source::DualBase),
+            (DUAL_NEG_MIN_KL, Source::DualNegMinKl),
+        ] {
+            let name = name.to_string();
+            columns.push(ScoreColumn { name, spec });
+        }
+    }
+    Ok((columns, selections))
+}
+
+/// Each value as the tables print it, with its detector. A candidate has no alias: its name says its value.
+fn candidates(
+    select: &SelectSection,
+    parse: &impl Fn(&str) -> Result<DetectorSpec>,
+) -> Result<Vec<(String, DetectorSpec)>> {
+    let kind = DetectorSpec::new(parse(&select.detector)?.kind()).to_string();
+    let with = |value: f64| format!("{}={value}", select.parameter);
+    let values = select.values.iter();
+    values
+        .map(|value| Ok((with(*value), parse(&format!("{kind}:{}", with(*value)))?)))
+        .collect()
+}
+
+/// Whether a detector scores patches.
+pub fn uses_patches(spec: &DetectorSpec) -> bool {
+    matches!(
+        spec.kind(),
+        DetectorKind::LMcm { .. } | DetectorKind::GlMcm { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe(more: &str) -> Recipe {
+        let text = format!(
+            "name = \"r\"\nmodel = \"demo\"\nmethods = [\"zero-shot\", \"dpcoop\"]\nshots = [1]\nseeds = [1]\n\
+             detectors = [\"mcm\", \"local=gl_mcm:weight=0.5\"]\n[data]\nid = \"a\"\nood = [\"b\"]\n{more}"
+        );
+        Recipe::parse(&text, "r.toml").unwrap()
+    }
+
+    fn select(detector: &str, parameter: &str, values: &str) -> String {
+        format!(
+            "[[select]]\ndetector = \"{detector}\"\nparameter = \"{parameter}\"\nvalues = {values}\n"
+        )
+    }
+
+    #[test]
+    fn candidates_share_columns_with_listed_detectors() {
+        let more = select("mcm", "t", "[0.5, 1]") + &select("local=gl_mcm:weight=0.5", "t", "[2]");
+        let (columns, selections) = score_columns(&recipe(&more)).unwrap();
+        let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+        let expected = [
+            "mcm",
+            "local",
+            "mcm:t=0.5",
+            "gl_mcm:t=2:weight=0.5",
+            DUAL_BASE,
+            DUAL_NEG_MIN_KL,
+        ];
+        assert_eq!(names, expected);
+        let pair = |a: &str, b: &str| (a.to_string(), b.to_string());
+        assert_eq!(
+            selections[0].values,
+            [pair("t=0.5", "mcm:t=0.5"), pair("t=1", "mcm")]
+        );
+        assert_eq!(selections[1].detector, "local");
+    }
+
+    #[test]
+    fn dual_columns_are_defined_for_dual_methods_only() {
+        let (columns, _) = score_columns(&recipe("")).unwrap();
+        let base = &columns[2];
+        assert_eq!(base.spec(Method::ZeroShot).unwrap(), None);
+        assert_eq!(base.spec(Method::Coop).unwrap(), None);
+        let spec = base.spec(Method::Dpcoop).unwrap().unwrap();
+        assert_eq!(spec.to_string(), "mcm:t=0.1");
+        let spec = base.spec(Method::Dpsct).unwrap().unwrap();
+        assert_eq!(spec.to_string(), "gl_mcm:t=0.1:weight=0.5");
+    }
+
+    #[test]
+    fn wrong_parameters_are_named() {
+        let error = |more: &str| score_columns(&recipe(more)).unwrap_err().to_string();
+        assert!(error(&select("mcm", "tau", "[1]")).contains("tau"));
+        assert!(error(&select("mcm", "t", "[0]")).contains('t'));
+        // The parameter stands in the detector already.
+        assert!(error(&select("local=gl_mcm:weight=0.5", "weight", "[1]")).contains("weight"));
+    }
+}

@@ -1,0 +1,81 @@
+//! Train statistics of the dual-pattern score: the ranges of its two halves over the training crops of the shots.
+//!
+//! The crops, not the evaluation views, because the class patterns are means over the evaluation views: with one shot a
+//! class, every evaluation view is its own pattern and its divergence is zero.
+
+use clipood_ood::{
+    DualPatternScaling, FittedDetector, LocalFeatures, Matrix, ScoreInputs, score_all,
+};
+
+use crate::error::{PipelineError, Result};
+use crate::extract::{EVAL_VIEW, FeatureIndex};
+use crate::features::read_features;
+use crate::job::Job;
+use crate::plan::Plan;
+use crate::prompts::{PromptKey, labels_of};
+
+/// File metadata of a dual-pattern prompt set's score parts: the ranges over its training crops, as JSON.
+pub const TRAIN_RANGES: &str = "clipood.dual_pattern_train_ranges";
+
+/// Scores the training crops of the shots, one part of the store after the other, with the base score and the divergence
+/// of a prompt set whose text features are `text`, and returns their ranges.
+///
+/// # Errors
+/// Features that cannot be read; a divergence that is the same for all crops.
+pub fn train_ranges(
+    job: &Job,
+    plan: &Plan,
+    index: &FeatureIndex,
+    key: &PromptKey,
+    text: &Matrix<'_>,
+    halves: &[FittedDetector; 2],
+) -> Result<DualPatternScaling> {
+    let (Some(shots), Some(seed)) = (key.shots, key.seed) else {
+        return Err(PipelineError::Inconsistent(format!(
+            "prompt set {} has no shots to take ranges over",
+            key.name()
+        )));
+    };
+    let config = &job.model.config;
+    let (dim, patches) = (config.embed_dim, config.image.positions());
+    let local = key.method.trainer().uses_patches();
+    let wanted = labels_of(plan, &plan.splits[&seed], shots);
+    let (mut base, mut neg_min_kl) = (Vec::new(), Vec::new());
+    for (first_rank, unit) in &index.train[&seed] {
+        if *first_rank >= shots {
+            continue;
+        }
+        let block = read_features(job, &index.units[*unit], local)?;
+        let rows: Vec<usize> = (0..block.keys.len())
+            .filter(|row| block.views[*row] != EVAL_VIEW)
+            .filter(|row| wanted.contains_key(block.keys[*row].as_str()))
+            .collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let pick = |values: &[f32], size: usize| -> Vec<f32> {
+            let rows = rows.iter();
+            rows.flat_map(|row| values[row * size..(row + 1) * size].iter().copied())
+                .collect()
+        };
+        let global = pick(&block.global, dim);
+        let local = local.then(|| pick(&block.local, patches * dim));
+        let inputs = ScoreInputs {
+            global: Matrix::new("training crops", &global, rows.len(), dim)?,
+            local: match &local {
+                Some(local) => Some(LocalFeatures::new(
+                    "patches of training crops",
+                    local,
+                    rows.len(),
+                    patches,
+                    dim,
+                )?),
+                None => None,
+            },
+        };
+        let mut columns = score_all(halves, text, &inputs)?.columns.into_iter();
+        base.extend(columns.next().unwrap_or_default());
+        neg_min_kl.extend(columns.next().unwrap_or_default());
+    }
+    Ok(DualPatternScaling::calibrated(&base, &neg_min_kl)?)
+}
