@@ -224,8 +224,9 @@ fn values_of_the_wrong_type_name_key_and_line() {
         ),
         (
             "\"sct\"",
-            "\"dpsct\"",
-            "r.toml:4: key `methods`: found `dpsct`; did you mean `sct`? valid: `zero-shot`, `coop`, `locoop`, `sct`",
+            "\"dpstc\"",
+            "r.toml:4: key `methods`: found `dpstc`; did you mean `dpsct`? valid: `zero-shot`, `coop`, `locoop`, `sct`, \
+             `dpcoop`, `dplocoop`, `dpsct`",
         ),
         (
             "\"simple\"",

@@ -294,7 +294,7 @@ fn arrays_that_do_not_fit_together_are_not_written() {
         "scores table: column `score_mcm`: expected one such column, found two"
     );
     let mut short = scores();
-    short.detectors[1].values.pop();
+    short.detectors[1].values.as_mut().unwrap().pop();
     assert_eq!(
         error(write_scores(&short, &meta)),
         "scores table: column `score_msp`: expected 12 values, found 11"
@@ -391,7 +391,7 @@ fn read_all(bytes: &Bytes) {
     if let Ok(scores) = read_scores(bytes.clone(), "f") {
         same(Some(scores.rows.len()));
         for detector in scores.detectors {
-            same(Some(detector.values.len()));
+            same(detector.values.map(|values| values.len()));
         }
     }
     if let Ok(f) = read_global(bytes.clone(), "f") {
