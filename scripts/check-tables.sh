@@ -8,7 +8,7 @@ fi
 .venv/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-target/release/clipood run demo --shots 1 --methods zero-shot,coop --store "$work/store" --run "$work/run" >"$work/log" 2>&1 || {
+target/release/clipood run demo --shots 1 --methods zero-shot,dpcoop --store "$work/store" --run "$work/run" >"$work/log" 2>&1 || {
     cat "$work/log"
     exit 1
 }

@@ -45,7 +45,8 @@ fn assert_same_scores(a: &[(String, Scores)], b: &[(String, Scores)]) {
         }
         for (x, y) in a.detectors.iter().zip(&b.detectors) {
             assert_eq!(x.detector, y.detector);
-            for (x, y) in x.values.iter().zip(&y.values) {
+            let (x, y) = (x.values.as_ref().unwrap(), y.values.as_ref().unwrap());
+            for (x, y) in x.iter().zip(y) {
                 assert!((x - y).abs() < 1e-6, "{name_a}: {x} and {y}");
             }
         }
@@ -98,7 +99,7 @@ fn images_to_tables_and_a_second_run_without_work() {
         let own = parts
             .iter()
             .filter(|(part, _)| part.starts_with(&format!("prompt=zero-shot/dataset={dataset}/")));
-        own.flat_map(|(_, s)| s.detectors[0].values.clone())
+        own.flat_map(|(_, s)| s.detectors[0].values.clone().unwrap())
             .collect()
     };
     let (id, ood) = (values("id"), values("textures"));

@@ -20,7 +20,8 @@ pub struct Args {
     /// Seeds of split and training, several apart by commas.
     #[arg(long, value_delimiter = ',')]
     seeds: Option<Vec<u64>>,
-    /// Methods, several apart by commas: zero-shot, coop, locoop, sct.
+    /// Methods, several apart by commas: zero-shot, coop, locoop, sct, dpcoop,
+    /// dplocoop, dpsct.
     #[arg(long, value_delimiter = ',')]
     methods: Option<Vec<String>>,
     /// Detectors, several apart by commas: `[alias=]kind[:key=value]...`.

@@ -27,43 +27,14 @@ impl World {
         let world = Self {
             dir: TempDir::new().unwrap(),
         };
-        let pictures = planned_pictures();
-        let write = |prefix: &str, to: &str, count: usize| {
-            let mut found = 0;
-            for planned in pictures
-                .iter()
-                .filter(|p| p.path.starts_with(prefix))
-                .take(count)
-            {
-                let picture = draw_planned(planned).unwrap();
-                let path = world.path(&format!("data/{to}/{found:02}.png"));
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                let file = std::fs::File::create(&path).unwrap();
-                let mut encoder = png::Encoder::new(file, picture.width, picture.height);
-                encoder.set_color(png::ColorType::Rgb);
-                encoder
-                    .write_header()
-                    .unwrap()
-                    .write_image_data(&picture.pixels)
-                    .unwrap();
-                found += 1;
-            }
-            assert_eq!(found, count, "{prefix}");
-        };
         for class in CLASSES {
-            write(
-                &format!("id/train/{class}/"),
-                &format!("id/train/{class}"),
-                TRAIN,
-            );
-            write(
-                &format!("id/test/{class}/"),
-                &format!("id/test/{class}"),
-                TEST,
-            );
+            for (split, count) in [("train", TRAIN), ("test", TEST)] {
+                let folder = format!("id/{split}/{class}");
+                world.draw(&format!("{folder}/"), &folder, count);
+            }
         }
-        write("scenes/", "scenes/any", OOD);
-        write("textures/", "textures/any", OOD);
+        world.draw("scenes/", "scenes/any", OOD);
+        world.draw("textures/", "textures/any", OOD);
         world.write(
             "manifests/id.toml",
             "name = \"id\"\nrole = \"id\"\nlayout = \"image-folder\"\nroot = \"id\"\n[splits]\ntrain = \"train\"\ntest = \"test\"\n",
@@ -76,6 +47,25 @@ impl World {
         }
         world.write("recipe.toml", RECIPE);
         world
+    }
+
+    /// Draws the first `count` of the demo's pictures whose path starts with `prefix` as `data/<to>/00.png` and on.
+    pub fn draw(&self, prefix: &str, to: &str, count: usize) {
+        let pictures = planned_pictures();
+        let found = pictures.iter().filter(|p| p.path.starts_with(prefix));
+        let mut drawn = 0;
+        for planned in found.take(count) {
+            let picture = draw_planned(planned).unwrap();
+            let path = self.path(&format!("data/{to}/{drawn:02}.png"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let file = std::fs::File::create(&path).unwrap();
+            let mut encoder = png::Encoder::new(file, picture.width, picture.height);
+            encoder.set_color(png::ColorType::Rgb);
+            let mut writer = encoder.write_header().unwrap();
+            writer.write_image_data(&picture.pixels).unwrap();
+            drawn += 1;
+        }
+        assert_eq!(drawn, count, "{prefix}");
     }
 
     /// A path in the folder.
