@@ -309,30 +309,34 @@ impl<B: ClipBackend> ResidualBlock<B> {
         causal: bool,
         pass: BlockPass<'_>,
     ) -> std::result::Result<Tensor<B, D>, Tensor<B, 3>> {
-        let norm = |norm: &LayerNorm<B>| {
-            let beta = norm.beta.as_ref()?;
-            Some((primitive(norm.gamma.val()), primitive(beta.val())))
-        };
-        let (Some(ln_1), Some(ln_2)) = (norm(&self.ln_1), norm(&self.ln_2)) else {
+        let Some(parameters) = self.parameters() else {
             return Err(x);
-        };
-        let affine =
-            |layer: &Linear<B>| (primitive(layer.weight.val()), primitive(layer.bias.val()));
-        let parameters = BlockParameters {
-            ln_1,
-            in_proj: affine(&self.in_proj),
-            out_proj: affine(&self.out_proj),
-            ln_2,
-            c_fc: affine(&self.c_fc),
-            c_proj: affine(&self.c_proj),
-            heads: self.heads,
-            quick_gelu: self.quick_gelu,
         };
         let tensor = TensorPrimitive::Float;
         match B::residual_block(primitive(x), parameters, causal, pass) {
             Ok(y) => Ok(Tensor::from_primitive(tensor(y))),
             Err(x) => Err(Tensor::from_primitive(tensor(x))),
         }
+    }
+
+    /// For the backend's own kernels; `None` for a norm without an offset, which CLIP does not have.
+    pub(crate) fn parameters(&self) -> Option<BlockParameters<B>> {
+        let norm = |norm: &LayerNorm<B>| {
+            let beta = norm.beta.as_ref()?;
+            Some((primitive(norm.gamma.val()), primitive(beta.val())))
+        };
+        let affine =
+            |layer: &Linear<B>| (primitive(layer.weight.val()), primitive(layer.bias.val()));
+        Some(BlockParameters {
+            ln_1: norm(&self.ln_1)?,
+            in_proj: affine(&self.in_proj),
+            out_proj: affine(&self.out_proj),
+            ln_2: norm(&self.ln_2)?,
+            c_fc: affine(&self.c_fc),
+            c_proj: affine(&self.c_proj),
+            heads: self.heads,
+            quick_gelu: self.quick_gelu,
+        })
     }
 
     fn project(&self, x: Tensor<B, 3>) -> (Tensor<B, 4>, KeysValues<B>) {
@@ -370,7 +374,7 @@ fn options(is_causal: bool) -> AttentionModuleOptions {
     }
 }
 
-fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
+pub(crate) fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
     tensor.into_primitive().tensor()
 }
 

@@ -8,12 +8,12 @@
 use burn::module::{Module, Param};
 use burn::nn::LayerNorm;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData, TensorPrimitive};
 
 use crate::config::ClipConfig;
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
-use crate::layers::{ResidualBlock, load_layer_norm, save_layer_norm, tokens_at};
+use crate::layers::{ResidualBlock, load_layer_norm, primitive, save_layer_norm, tokens_at};
 use crate::weights::Weights;
 
 /// Token embedding, transformer and projection.
@@ -227,6 +227,61 @@ impl<B: ClipBackend> TextTransformer<B> {
             }
         }
         Ok(self.read_out(tokens_at(x, ends)))
+    }
+
+    /// Texts without padding: `rows` `[shared + sum of lengths, width]` are embedded tokens (positions not added), first
+    /// the `shared` ones that every text starts with, then the others of each text, whose last is its end. The features
+    /// of [`TextTransformer::forward`]; gradients reach `rows` as long as the tower is frozen.
+    ///
+    /// # Errors
+    /// A text is empty or longer than the context, or the rows are not as many.
+    pub fn forward_packed(
+        &self,
+        rows: Tensor<B, 2>,
+        shared: usize,
+        lengths: &[usize],
+    ) -> Result<Tensor<B, 2>> {
+        let [found, width] = rows.dims();
+        let expected = shared + lengths.iter().sum::<usize>();
+        let longest = lengths.iter().max().copied().unwrap_or(0);
+        self.check_length(shared + longest)?;
+        if found != expected || lengths.contains(&0) || lengths.is_empty() {
+            return Err(ClipError::Input {
+                what: "rows of texts that are not empty",
+                expected,
+                found,
+            });
+        }
+        let device = rows.device();
+        let index = |values: Vec<i32>| {
+            let shape = [values.len()];
+            Tensor::<B, 1, Int>::from_data(TensorData::new(values, shape), &device)
+        };
+        let blocks: Option<Vec<_>> = self.blocks.iter().map(ResidualBlock::parameters).collect();
+        if let Some(blocks) = blocks {
+            let own = |length: &usize| (shared..shared + length).map(|i| i as i32);
+            let positions = (0..shared as i32).chain(lengths.iter().flat_map(own));
+            let positions = index(positions.collect());
+            let x = rows.clone() + self.positional_embedding.val().select(0, positions);
+            if let Some(ends) = B::frozen_tower(&primitive(x), &blocks, shared, lengths) {
+                return Ok(self.read_out(Tensor::from_primitive(TensorPrimitive::Float(ends))));
+            }
+        }
+        // Padded with rows that nobody sees.
+        let mut padded = Vec::with_capacity(lengths.len() * longest);
+        let mut first = shared;
+        for length in lengths {
+            padded.extend((0..longest).map(|i| (first + i.min(length - 1)) as i32));
+            first += length;
+        }
+        let suffix = rows.clone().select(0, index(padded));
+        let suffix = suffix.reshape([lengths.len(), longest, width]);
+        let ends: Vec<usize> = lengths.iter().map(|length| length - 1).collect();
+        if shared == 0 {
+            return self.forward(suffix, &ends);
+        }
+        let prefix = rows.narrow(0, 0, shared).unsqueeze::<3>();
+        self.forward_shared(prefix, suffix, &ends)
     }
 
     /// Layer norm and projection of each row's end token `[rows, width]`.

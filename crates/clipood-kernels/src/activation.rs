@@ -20,6 +20,36 @@ impl Activation {
             Self::QuickGelu => vectorized(|| with_bias(rows, bias, quick_gelu)),
         }
     }
+
+    /// `out = activation(x)`, both of one length.
+    pub fn map(self, x: &[f32], out: &mut [f32]) {
+        match self {
+            Self::Gelu => vectorized(|| each(x, out, gelu)),
+            Self::QuickGelu => vectorized(|| each(x, out, quick_gelu)),
+        }
+    }
+
+    /// `dy` becomes the gradient of the input `x`, given that of the output.
+    pub fn backward(self, x: &[f32], dy: &mut [f32]) {
+        match self {
+            Self::Gelu => vectorized(|| scale_by(x, dy, gelu_slope)),
+            Self::QuickGelu => vectorized(|| scale_by(x, dy, quick_gelu_slope)),
+        }
+    }
+}
+
+#[inline(always)]
+fn each(x: &[f32], out: &mut [f32], activation: impl Fn(f32) -> f32) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = activation(*x);
+    }
+}
+
+#[inline(always)]
+fn scale_by(x: &[f32], dy: &mut [f32], slope: impl Fn(f32) -> f32) {
+    for (d, x) in dy.iter_mut().zip(x) {
+        *d *= slope(*x);
+    }
 }
 
 #[inline(always)]
@@ -36,9 +66,29 @@ fn quick_gelu(x: f32) -> f32 {
     x / (1.0 + exp(-1.702 * x))
 }
 
-/// With the error function of Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26 (error below 1.5e-7).
+/// With s = sigmoid(1.702 x): `s + 1.702 x s (1 - s)`.
+#[inline(always)]
+fn quick_gelu_slope(x: f32) -> f32 {
+    let s = 1.0 / (1.0 + exp(-1.702 * x));
+    s + 1.702 * x * s * (1.0 - s)
+}
+
+/// `Phi(x) + x phi(x)`.
+#[inline(always)]
+fn gelu_slope(x: f32) -> f32 {
+    const INVERSE_SQRT_2_PI: f32 = 0.398_942_3;
+    phi(x) + x * INVERSE_SQRT_2_PI * exp(-0.5 * x * x)
+}
+
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
+    // The multiplication keeps a NaN.
+    x * phi(x)
+}
+
+/// The normal distribution function, with the error function of Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26 (error below 1.5e-7).
+#[inline(always)]
+fn phi(x: f32) -> f32 {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
     let mut p = 1.061_405_4;
@@ -48,8 +98,8 @@ fn gelu(x: f32) -> f32 {
     p = p * t + 0.254_829_6;
     // Half the tail that lies beyond |x|: Phi(-|x|).
     let tail = 0.5 * p * t * exp(-z * z);
-    // The multiplication by x keeps a NaN, and the sign picks Phi(x) or 1 - Phi(-x).
-    x * if x < 0.0 { tail } else { 1.0 - tail }
+    // The sign picks Phi(-|x|) or 1 - Phi(-|x|).
+    if x < 0.0 { tail } else { 1.0 - tail }
 }
 
 #[cfg(test)]
@@ -90,6 +140,28 @@ mod tests {
             x / (1.0 + (-1.702 * x).exp())
         });
         assert!(error < 4e-7, "error {error}");
+    }
+
+    #[test]
+    fn slopes_are_the_differences_of_the_functions() {
+        let quick = |x: f64| x / (1.0 + (-1.702 * x).exp());
+        let exact = |x: f64| x * normal_cdf(x);
+        for i in -5000..=5000 {
+            let x = i as f32 / 1000.0;
+            for (activation, function) in [
+                (Activation::Gelu, &exact as &dyn Fn(f64) -> f64),
+                (Activation::QuickGelu, &quick),
+            ] {
+                let mut found = [2.0];
+                activation.backward(&[x], &mut found);
+                let (low, high) = (f64::from(x) - 1e-4, f64::from(x) + 1e-4);
+                let expected = (function(high) - function(low)) / 1e-4;
+                assert!(
+                    (f64::from(found[0]) - expected).abs() < 2e-6,
+                    "{activation:?} at {x}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Attention {
 const LANES: usize = 64;
 
 /// The softmax of `row / sqrt(head)` over its first `seen` entries; the others become 0.
-fn softmax(row: &mut [f32], seen: usize, head: usize) {
+pub(crate) fn softmax(row: &mut [f32], seen: usize, head: usize) {
     let scale = 1.0 / (head as f32).sqrt();
     let (row, unseen) = row.split_at_mut(seen);
     unseen.fill(0.0);

@@ -164,7 +164,7 @@ impl Block<'_> {
 }
 
 /// The first `length` values of a scratch vector, whatever they hold.
-fn sized(scratch: &mut Vec<f32>, length: usize) -> &mut [f32] {
+pub(crate) fn sized(scratch: &mut Vec<f32>, length: usize) -> &mut [f32] {
     if scratch.len() < length {
         scratch.resize(length, 0.0);
     }

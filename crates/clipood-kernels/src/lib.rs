@@ -5,6 +5,9 @@
 //! tensor operations it saves the copies between them: biases and residuals go through the products, queries, keys and
 //! values are read where one product left them, and softmax and activation are vector code.
 //!
+//! [`tower`] is the same transformer with frozen weights under training, from texts that share their first tokens to the
+//! gradient of those tokens.
+//!
 //! The loops choose the instruction set of the CPU at hand while they run (AVX-512, AVX2 with FMA, or what the build
 //! allows), and round the same on each; the products round as the `gemm` crate does on that CPU.
 
@@ -14,6 +17,8 @@ pub mod block;
 mod exp;
 pub mod matrix;
 pub mod norm;
+mod ragged;
+pub mod tower;
 
 /// Runs `work` compiled for the best instruction set of this CPU.
 #[inline(always)]

@@ -158,6 +158,19 @@ impl Affine<'_> {
             add,
         );
     }
+
+    /// The gradient of the rows that [`Affine::apply`] took, `[n, input]`, given that of its output, `dy` `[n, output]`:
+    /// written to `dx`, or added to it where `add` is set.
+    pub fn backward(&self, dy: &[f32], from: usize, output: usize, dx: &mut [f32], add: bool) {
+        let (input, all) = (self.input(), self.bias.len());
+        let rows = dx.len() / input.max(1);
+        product(
+            Matrix::new(dy, rows, output, output),
+            Matrix::new(&self.weight[from..], input, output, all).transposed(),
+            MatrixMut::new(dx, rows, input, input),
+            add,
+        );
+    }
 }
 
 #[cfg(test)]

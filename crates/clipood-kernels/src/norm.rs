@@ -29,6 +29,26 @@ impl Norm<'_> {
             }
         });
     }
+
+    /// Adds to `dx` the gradient of the input `x`, both `[n, width]`, given that of the output, `dy`.
+    pub fn backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let width = self.gamma.len().max(1);
+        let n = width as f32;
+        vectorized(|| {
+            let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
+            for ((x, dy), dx) in rows.zip(dx.chunks_exact_mut(width)) {
+                let mean = sum(x, |v| v) / n;
+                let variance = sum(x, |v| (v - mean) * (v - mean)) / n;
+                let scale = 1.0 / (variance + 1e-5).sqrt();
+                let along_one = sum_of(x, dy, self.gamma, |_, d, g| d * g) / n;
+                let along_x = sum_of(x, dy, self.gamma, |v, d, g| (v - mean) * d * g) / n;
+                let along_x = along_x * scale * scale;
+                for (((dx, v), d), g) in dx.iter_mut().zip(x).zip(dy).zip(self.gamma) {
+                    *dx += scale * (d * g - along_one - (v - mean) * along_x);
+                }
+            }
+        });
+    }
 }
 
 #[inline(always)]
@@ -43,6 +63,29 @@ fn sum(x: &[f32], of: impl Fn(f32) -> f32) -> f32 {
     for (lane, v) in lanes.iter_mut().zip(rest) {
         *lane += of(*v);
     }
+    total(lanes)
+}
+
+/// The sum of `of` over three slices of one length.
+#[inline(always)]
+fn sum_of(a: &[f32], b: &[f32], c: &[f32], of: impl Fn(f32, f32, f32) -> f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    let (c, c_rest) = c.as_chunks::<LANES>();
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for (((lane, a), b), c) in lanes.iter_mut().zip(a).zip(b).zip(c) {
+            *lane += of(*a, *b, *c);
+        }
+    }
+    for (((lane, a), b), c) in lanes.iter_mut().zip(a_rest).zip(b_rest).zip(c_rest) {
+        *lane += of(*a, *b, *c);
+    }
+    total(lanes)
+}
+
+#[inline(always)]
+fn total(mut lanes: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {

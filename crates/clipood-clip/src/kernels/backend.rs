@@ -11,6 +11,7 @@ use burn::tensor::{Shape, TensorData, TensorMetadata, ops::FloatTensor};
 
 use super::block::{self, BlockParameters, BlockPass};
 use super::conv_norm::{self, Geometry, Saved};
+use super::tower;
 
 /// Operands of a convolution with batch norm in training mode.
 #[derive(Debug, Clone)]
@@ -60,6 +61,20 @@ pub trait ClipBackend: Backend {
         let _ = (parameters, causal, pass);
         Err(x)
     }
+
+    /// Texts that start with the same `shared` tokens through a causal transformer as one operation, differentiable in
+    /// `x` alone: `x` `[shared + sum of lengths, width]` holds embedded tokens with their positions, the shared ones and
+    /// then those of each text up to its end; the result `[texts, width]` is the last block's output at each end. `None`
+    /// where the backend has no such kernel, or a parameter is to be trained.
+    fn frozen_tower(
+        x: &FloatTensor<Self>,
+        blocks: &[BlockParameters<Self>],
+        shared: usize,
+        lengths: &[usize],
+    ) -> Option<FloatTensor<Self>> {
+        let _ = (x, blocks, shared, lengths);
+        None
+    }
 }
 
 impl ClipBackend for Flex {
@@ -70,6 +85,15 @@ impl ClipBackend for Flex {
         pass: BlockPass<'_>,
     ) -> Result<FlexTensor, FlexTensor> {
         Ok(block::on_flex(x, &parameters, causal, pass))
+    }
+
+    fn frozen_tower(
+        x: &FlexTensor,
+        blocks: &[BlockParameters<Self>],
+        shared: usize,
+        lengths: &[usize],
+    ) -> Option<FlexTensor> {
+        Some(tower::on_flex(x, blocks, shared, lengths))
     }
 }
 
@@ -172,5 +196,14 @@ impl<C: CheckpointStrategy> ClipBackend for Autodiff<Flex, C> {
             OpsKind::UnTracked(step) => step.finish(y),
         };
         Some(ConvNormOutput { y, mean, variance })
+    }
+
+    fn frozen_tower(
+        x: &FloatTensor<Self>,
+        blocks: &[BlockParameters<Self>],
+        shared: usize,
+        lengths: &[usize],
+    ) -> Option<FloatTensor<Self>> {
+        tower::on_autodiff(x, blocks, shared, lengths)
     }
 }

@@ -42,6 +42,56 @@ pub enum BlockPass<'a> {
     Values,
 }
 
+/// Parameters whose memory follows their shape.
+#[derive(Debug, Clone)]
+pub(super) struct Contiguous {
+    pairs: [(FlexTensor, FlexTensor); 6],
+    heads: usize,
+    quick_gelu: bool,
+}
+
+impl Contiguous {
+    /// Nothing is copied where the memory does so already.
+    pub fn of(parameters: &BlockParameters<Flex>) -> Self {
+        let pair = |(a, b): &(FlexTensor, FlexTensor)| (a.to_contiguous(), b.to_contiguous());
+        Self {
+            pairs: [
+                &parameters.ln_1,
+                &parameters.in_proj,
+                &parameters.out_proj,
+                &parameters.ln_2,
+                &parameters.c_fc,
+                &parameters.c_proj,
+            ]
+            .map(pair),
+            heads: parameters.heads,
+            quick_gelu: parameters.quick_gelu,
+        }
+    }
+
+    /// The block that computes with them.
+    pub fn block(&self, width: usize, causal: bool) -> Block<'_> {
+        let [ln_1, in_proj, out_proj, ln_2, c_fc, c_proj] = &self.pairs;
+        Block {
+            ln_1: norm(ln_1),
+            in_proj: affine(in_proj),
+            out_proj: affine(out_proj),
+            ln_2: norm(ln_2),
+            c_fc: affine(c_fc),
+            c_proj: affine(c_proj),
+            activation: match self.quick_gelu {
+                true => Activation::QuickGelu,
+                false => Activation::Gelu,
+            },
+            attention: Attention {
+                heads: self.heads,
+                width,
+                causal,
+            },
+        }
+    }
+}
+
 /// In place where nothing else holds `x`.
 pub(super) fn on_flex(
     x: FlexTensor,
@@ -50,33 +100,8 @@ pub(super) fn on_flex(
     pass: BlockPass<'_>,
 ) -> FlexTensor {
     let [batch, tokens, width] = x.shape().dims();
-    let pair = |(a, b): &(FlexTensor, FlexTensor)| (a.to_contiguous(), b.to_contiguous());
-    let [ln_1, in_proj, out_proj, ln_2, c_fc, c_proj] = [
-        &parameters.ln_1,
-        &parameters.in_proj,
-        &parameters.out_proj,
-        &parameters.ln_2,
-        &parameters.c_fc,
-        &parameters.c_proj,
-    ]
-    .map(pair);
-    let block = Block {
-        ln_1: norm(&ln_1),
-        in_proj: affine(&in_proj),
-        out_proj: affine(&out_proj),
-        ln_2: norm(&ln_2),
-        c_fc: affine(&c_fc),
-        c_proj: affine(&c_proj),
-        activation: match parameters.quick_gelu {
-            true => Activation::QuickGelu,
-            false => Activation::Gelu,
-        },
-        attention: Attention {
-            heads: parameters.heads,
-            width,
-            causal,
-        },
-    };
+    let parameters = Contiguous::of(parameters);
+    let block = parameters.block(width, causal);
     let shared = x;
     let mut x = shared.to_contiguous();
     // Otherwise the values would count as held by two, and be copied before the first write.

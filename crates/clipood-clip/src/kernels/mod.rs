@@ -3,6 +3,7 @@
 mod backend;
 mod block;
 mod conv_norm;
+mod tower;
 
 pub use backend::{ClipBackend, ConvNormArgs, ConvNormOutput};
 pub use block::{BlockParameters, BlockPass};

@@ -29,31 +29,15 @@ pub struct PromptLearner<B: Backend> {
     classes: usize,
     n_ctx: usize,
     class_specific: bool,
-    layout: Layout<B>,
-}
-
-#[derive(Debug, Clone)]
-enum Layout<B: Backend> {
-    /// Context shared, name at the end: the start is the same for every class.
-    Shared {
-        /// Embedding of the start token `[1, 1, width]`.
-        start: Tensor<B, 3>,
-        /// Name, full stop, end and padding `[classes, own, width]`.
-        suffix: Tensor<B, 3>,
-        /// End-of-text position inside the suffix, a class.
-        ends: Vec<usize>,
-    },
-    /// Everything else: rows are gathered from the static embeddings followed by the context vectors.
-    Gathered {
-        /// `[classes * length, width]`.
-        fixed: Tensor<B, 2>,
-        /// Row of `fixed` or, beyond it, of the context; `[classes * length]`.
-        index: Tensor<B, 1, Int>,
-        /// Tokens a prompt.
-        length: usize,
-        /// End-of-text position, a class.
-        ends: Vec<usize>,
-    },
+    /// Embeddings of the fixed tokens `[fixed, width]`.
+    fixed: Tensor<B, 2>,
+    /// Row of `fixed` or, beyond it, of the context: first the tokens that all prompts start with, then the others of
+    /// each prompt up to its end, `[shared + sum of lengths]`.
+    index: Tensor<B, 1, Int>,
+    /// Tokens that all prompts start with.
+    shared: usize,
+    /// Further tokens of each prompt.
+    lengths: Vec<usize>,
 }
 
 impl<B: ClipBackend> PromptLearner<B> {
@@ -92,68 +76,55 @@ impl<B: ClipBackend> PromptLearner<B> {
             }
             tails.push((tail, own));
         }
-        let own = tails.iter().map(|(tail, _)| tail.len()).max().unwrap_or(1);
         let classes = names.len();
-        let layout = if options.class_token == ClassToken::End && !options.class_specific {
-            let mut ids = Vec::with_capacity(classes * own);
-            for (tail, _) in &tails {
-                ids.extend_from_slice(tail);
-                ids.resize(ids.len() + own - tail.len(), 0);
-            }
-            Layout::Shared {
-                start: text.embed(&[SOT], 1, 1)?,
-                suffix: text.embed(&ids, classes, own)?,
-                ends: tails.iter().map(|(tail, _)| tail.len() - 1).collect(),
-            }
-        } else {
-            let length = 1 + n_ctx + own;
-            let mut ids = vec![0u32; classes * length];
-            let mut index: Vec<i32> = (0..(classes * length) as i32).collect();
-            for (class, (tail, own)) in tails.iter().enumerate() {
-                let before = match options.class_token {
-                    ClassToken::End => n_ctx,
-                    ClassToken::Middle => n_ctx / 2,
-                    ClassToken::Front => 0,
+        let prompts: Vec<Vec<Piece>> = tails
+            .iter()
+            .enumerate()
+            .map(|(class, (tail, own))| {
+                let first = if options.class_specific {
+                    class * n_ctx
+                } else {
+                    0
                 };
-                // A name at the end keeps its full stop beside it in any case.
-                let own = match options.class_token {
-                    ClassToken::End => tail.len(),
-                    _ => *own,
-                };
-                let mut row: Vec<Piece> = vec![Piece::Token(SOT)];
-                row.extend((0..before).map(Piece::Context));
-                row.extend(tail[..own].iter().map(|id| Piece::Token(*id)));
-                row.extend((before..n_ctx).map(Piece::Context));
-                row.extend(tail[own..].iter().map(|id| Piece::Token(*id)));
-                for (position, piece) in row.into_iter().enumerate() {
-                    let at = class * length + position;
-                    match piece {
-                        Piece::Token(id) => ids[at] = id,
-                        Piece::Context(i) => {
-                            let vector = if options.class_specific {
-                                class * n_ctx + i
-                            } else {
-                                i
-                            };
-                            index[at] = (classes * length + vector) as i32;
-                        }
-                    }
-                }
-            }
-            let fixed = text.embed(&ids, classes, length)?;
-            let device = fixed.device();
-            Layout::Gathered {
-                fixed: fixed.reshape([classes * length, text.width()]),
-                index: Tensor::from_data(TensorData::new(index, [classes * length]), &device),
-                length,
-                ends: tails.iter().map(|(tail, _)| n_ctx + tail.len()).collect(),
-            }
-        };
+                pieces(tail, *own, first, n_ctx, options.class_token)
+            })
+            .collect();
+        // At least the end of each prompt is its own.
+        let shortest = prompts.iter().map(Vec::len).min().unwrap_or(1);
+        let shared = (0..shortest - 1)
+            .take_while(|i| prompts.iter().all(|prompt| prompt[*i] == prompts[0][*i]))
+            .count();
+        let packed: Vec<Piece> = (prompts[0][..shared].iter())
+            .chain(prompts.iter().flat_map(|prompt| &prompt[shared..]))
+            .copied()
+            .collect();
+        let mut ids: Vec<u32> = packed
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::Token(id) => Some(*id),
+                Piece::Context(_) => None,
+            })
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let index: Vec<i32> = packed
+            .iter()
+            .map(|piece| match piece {
+                Piece::Token(id) => ids.partition_point(|other| other < id) as i32,
+                Piece::Context(row) => (ids.len() + row) as i32,
+            })
+            .collect();
+        let fixed = text.embed(&ids, ids.len(), 1)?;
+        let device = fixed.device();
+        let shape = [index.len()];
         Ok(Self {
             classes,
             n_ctx,
             class_specific: options.class_specific,
-            layout,
+            fixed: fixed.reshape([ids.len(), text.width()]),
+            index: Tensor::from_data(TensorData::new(index, shape), &device),
+            shared,
+            lengths: prompts.iter().map(|prompt| prompt.len() - shared).collect(),
         })
     }
 
@@ -183,28 +154,8 @@ impl<B: ClipBackend> PromptLearner<B> {
                 found: rows,
             });
         }
-        let features = match &self.layout {
-            Layout::Shared {
-                start,
-                suffix,
-                ends,
-            } => {
-                let prefix = Tensor::cat(vec![start.clone(), context.unsqueeze::<3>()], 1);
-                text.forward_shared(prefix, suffix.clone(), ends)?
-            }
-            Layout::Gathered {
-                fixed,
-                index,
-                length,
-                ends,
-            } => {
-                let width = fixed.dims()[1];
-                let embedded = Tensor::cat(vec![fixed.clone(), context], 0)
-                    .select(0, index.clone())
-                    .reshape([self.classes, *length, width]);
-                text.forward(embedded, ends)?
-            }
-        };
+        let rows = Tensor::cat(vec![self.fixed.clone(), context], 0).select(0, self.index.clone());
+        let features = text.forward_packed(rows, self.shared, &self.lengths)?;
         Ok(normalise(features))
     }
 
@@ -238,7 +189,36 @@ impl<B: ClipBackend> PromptLearner<B> {
     }
 }
 
+/// One token of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Piece {
+    /// A fixed one, by its id.
     Token(u32),
+    /// A row of the context.
     Context(usize),
+}
+
+/// A prompt up to its end: the start, the context rows from `first`, and the name's tokens at their place; `tail` is the
+/// name (its first `own` tokens), a full stop and the end.
+fn pieces(
+    tail: &[u32],
+    own: usize,
+    first: usize,
+    n_ctx: usize,
+    class_token: ClassToken,
+) -> Vec<Piece> {
+    let (before, own) = match class_token {
+        // A name at the end keeps its full stop beside it in any case.
+        ClassToken::End => (n_ctx, tail.len()),
+        ClassToken::Middle => (n_ctx / 2, own),
+        ClassToken::Front => (0, own),
+    };
+    let context = |range: std::ops::Range<usize>| range.map(move |i| Piece::Context(first + i));
+    let tokens = |ids: &[u32]| ids.iter().map(|id| Piece::Token(*id)).collect::<Vec<_>>();
+    let mut row = vec![Piece::Token(SOT)];
+    row.extend(context(0..before));
+    row.extend(tokens(&tail[..own]));
+    row.extend(context(before..n_ctx));
+    row.extend(tokens(&tail[own..]));
+    row
 }
