@@ -13,7 +13,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN))
 
-.PHONY: help build pipeline test lint docs check-tables bench-peers train-demo clean
+.PHONY: help build pipeline test lint docs check-cuda check-tables bench-peers train-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ lint: ## formatting and clippy, warnings denied
 
 docs: ## API documentation, broken links denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+
+check-cuda: ## compile the feature `cuda`; neither CUDA nor a GPU is needed
+	cargo clippy --release --locked -p clipood --features cuda -- -D warnings
 
 check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
 	scripts/check-tables.sh

@@ -8,12 +8,14 @@
 use burn::module::{Module, Param};
 use burn::nn::LayerNorm;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, FloatDType, Int, Tensor, TensorData};
 
 use crate::config::ClipConfig;
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
-use crate::layers::{ResidualBlock, load_layer_norm, save_layer_norm, tokens_at};
+use crate::layers::{
+    ResidualBlock, cast, layer_norm, load_layer_norm, save_layer_norm, tokens_at,
+};
 use crate::weights::Weights;
 
 /// Token embedding, transformer and projection.
@@ -125,6 +127,23 @@ impl<B: ClipBackend> TextTransformer<B> {
         weights.store("text_projection", self.projection.val());
     }
 
+    /// The tower in another number format; its norms stay float32.
+    #[must_use]
+    pub fn cast(self, dtype: FloatDType) -> Self {
+        Self {
+            token_embedding: cast(self.token_embedding, dtype),
+            positional_embedding: cast(self.positional_embedding, dtype),
+            blocks: self.blocks.into_iter().map(|b| b.cast(dtype)).collect(),
+            ln_final: self.ln_final,
+            projection: cast(self.projection, dtype),
+        }
+    }
+
+    /// The number format of parameters and activations.
+    pub fn dtype(&self) -> FloatDType {
+        self.token_embedding.val().dtype().into()
+    }
+
     /// Width of the token embedding.
     pub fn width(&self) -> usize {
         self.token_embedding.dims()[1]
@@ -231,7 +250,7 @@ impl<B: ClipBackend> TextTransformer<B> {
 
     /// Layer norm and projection of each row's end token `[rows, width]`.
     fn read_out(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.ln_final.forward(x).matmul(self.projection.val())
+        layer_norm(&self.ln_final, x).matmul(self.projection.val())
     }
 
     fn check_length(&self, length: usize) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The learnable context and how it is woven into the class prompts.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use clipood_core::{ClassToken, SplitMix64};
 
 use crate::encoder::normalise;
@@ -183,6 +183,8 @@ impl<B: ClipBackend> PromptLearner<B> {
                 found: rows,
             });
         }
+        // The context is kept in float32, and so are the features, whatever the frozen tower's format.
+        let context = context.cast(text.dtype());
         let features = match &self.layout {
             Layout::Shared {
                 start,
@@ -205,7 +207,7 @@ impl<B: ClipBackend> PromptLearner<B> {
                 text.forward(embedded, ends)?
             }
         };
-        Ok(normalise(features))
+        Ok(normalise(features.cast(FloatDType::F32)))
     }
 
     /// The context before the first step, row-major `[rows, width]`: the embeddings of the initial words, or draws

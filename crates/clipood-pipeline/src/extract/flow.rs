@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::thread::ScopedJoinHandle;
 
 use bytes::Bytes;
-use clipood_clip::model::{Device, ImageEncoder};
+use clipood_clip::model::ImageEncoder;
 use clipood_store::{CommitOutcome, Part, Unit};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use half::f16;
@@ -94,8 +94,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     if pending.is_empty() {
         return Ok(());
     }
-    let Device::Cpu = job.device;
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let workers = job.devices.workers.len();
     let encoder = job.model.image_encoder(job.device)?;
     let (send_batch, batches) = bounded::<Batch>(workers);
     let (send_news, news) = bounded::<News>(2 * workers);
