@@ -5,13 +5,14 @@ METHODS ?=
 SEEDS ?=
 RECIPE ?= demo
 DEVICES ?= auto
+DTYPE ?=
 DATA ?= data
 RUN ?=
 STORE ?= store
 CLIPOOD = target/release/clipood
 
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
-	$(if $(RUN),--run $(RUN))
+	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
 .PHONY: help build pipeline test lint docs check-cuda check-tables bench-peers train-demo clean
 
@@ -21,7 +22,7 @@ help: ## list the targets
 build: ## build the command in release mode
 	cargo build --release --locked -p clipood
 
-pipeline: build ## run a recipe: RECIPE, SHOTS, METHODS, SEEDS, DEVICES, DATA, STORE, RUN override it
+pipeline: build ## run a recipe: RECIPE, SHOTS, METHODS, SEEDS, DEVICES, DTYPE, DATA, STORE, RUN override it
 	$(CLIPOOD) run $(RECIPE) --devices $(DEVICES) --data $(DATA) --store $(STORE) $(OVERRIDES)
 
 test: ## all tests: crates, command, tables in pandas and polars
