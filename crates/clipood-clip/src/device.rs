@@ -275,6 +275,15 @@ impl fmt::Display for Dtype {
     }
 }
 
+/// Folder where compiled kernels are kept; none in a build without GPUs.
+pub fn kernel_cache() -> Option<std::path::PathBuf> {
+    #[cfg(feature = "cuda")]
+    let folder = Some(cuda::cache_folder());
+    #[cfg(not(feature = "cuda"))]
+    let folder = None;
+    folder
+}
+
 /// Threads the machine runs at once.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
@@ -327,7 +336,15 @@ mod tests {
 
     #[test]
     fn what_is_no_device_is_named() {
-        for text in ["", "cpu:0", "cpu:x", "gpu", "cuda:-1", "cpu,cuda:x", "cuda:"] {
+        for text in [
+            "",
+            "cpu:0",
+            "cpu:x",
+            "gpu",
+            "cuda:-1",
+            "cpu,cuda:x",
+            "cuda:",
+        ] {
             let error = text.parse::<Devices>().map_err(|e| e.to_string());
             assert!(
                 error.as_ref().is_err_and(|e| e.contains("unknown device")),

@@ -5,9 +5,7 @@ use burn::nn::{BatchNorm, LayerNorm};
 use burn::tensor::backend::Backend;
 use burn::tensor::module::{attention, linear};
 use burn::tensor::ops::{AttentionModuleOptions, FloatTensor};
-use burn::tensor::{
-    Bool, DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive, activation,
-};
+use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive, activation};
 
 use crate::config::Activation;
 use crate::error::Result;
@@ -429,10 +427,8 @@ fn attend<B: Backend>(
         let forbidden: Vec<bool> = (0..tokens)
             .flat_map(|i| (0..total).map(move |j| j + tokens > i + total))
             .collect();
-        let mask = Tensor::<B, 2, Bool>::from_data(
-            TensorData::new(forbidden, [tokens, total]),
-            &device,
-        );
+        let mask =
+            Tensor::<B, 2, Bool>::from_data(TensorData::new(forbidden, [tokens, total]), &device);
         let mask = mask.reshape([1, 1, tokens, total]);
         let mask = mask.expand([batch, heads, tokens, total]);
         scores = scores.mask_fill(mask, f32::NEG_INFINITY);

@@ -19,7 +19,7 @@ use crate::prompt::{
 };
 use crate::text::{TextTransformer, cut};
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Weights, tensor_to_vec};
+use crate::weights::{WeightDtype, Weights, tensor_to_vec};
 
 /// Texts that go through the text tower at once.
 const TEXT_BATCH: usize = 128;
@@ -114,6 +114,14 @@ impl Model {
         })
     }
 
+    /// The parameters in float32, as the safetensors file of an open_clip folder.
+    ///
+    /// # Errors
+    /// The serializer refused (it does not for valid tensors).
+    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        self.weights.to_safetensors(WeightDtype::F32)
+    }
+
     /// Factor on cosines that the model was trained with, at most 100, which every released CLIP has reached.
     pub fn logit_scale(&self) -> f64 {
         let log = self.weights.get("logit_scale").and_then(|t| t.data.first());
@@ -135,9 +143,9 @@ impl Model {
     pub fn image_encoder_as(&self, device: Device, dtype: Dtype) -> Result<ImageEncoder> {
         dtype.check(device)?;
         let tower = match device {
-            Device::Cpu => {
-                Towers::Cpu(Box::new(self.image_tower::<Flex>(&Default::default(), dtype)?))
-            }
+            Device::Cpu => Towers::Cpu(Box::new(
+                self.image_tower::<Flex>(&Default::default(), dtype)?,
+            )),
             #[cfg(feature = "cuda")]
             Device::Cuda(index) => {
                 let device = crate::device::cuda::burn_device(index)?;
@@ -171,9 +179,7 @@ impl Model {
     /// A parameter is not finite, or the device is not there.
     pub fn text_encoder(&self, device: Device) -> Result<TextEncoder> {
         let tower = match device {
-            Device::Cpu => {
-                TextTowers::Cpu(Box::new(self.text_tower::<Flex>(&Default::default())?))
-            }
+            Device::Cpu => TextTowers::Cpu(Box::new(self.text_tower::<Flex>(&Default::default())?)),
             #[cfg(feature = "cuda")]
             Device::Cuda(index) => {
                 let device = crate::device::cuda::burn_device(index)?;
@@ -443,12 +449,28 @@ impl PromptTrainer {
             TrainedTowers::Cpu(tower) => {
                 let device = Default::default();
                 train_on(
-                    tower, &device, tokenizer, names, prompt, data, options, resume, after_epoch,
+                    tower,
+                    &device,
+                    tokenizer,
+                    names,
+                    prompt,
+                    data,
+                    options,
+                    resume,
+                    after_epoch,
                 )
             }
             #[cfg(feature = "cuda")]
             TrainedTowers::Cuda(tower, device) => train_on(
-                tower, device, tokenizer, names, prompt, data, options, resume, after_epoch,
+                tower,
+                device,
+                tokenizer,
+                names,
+                prompt,
+                data,
+                options,
+                resume,
+                after_epoch,
             ),
         }
     }

@@ -13,9 +13,7 @@ use burn::tensor::{Bool, FloatDType, Int, Tensor, TensorData};
 use crate::config::ClipConfig;
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
-use crate::layers::{
-    ResidualBlock, cast, layer_norm, load_layer_norm, save_layer_norm, tokens_at,
-};
+use crate::layers::{ResidualBlock, cast, layer_norm, load_layer_norm, save_layer_norm, tokens_at};
 use crate::weights::Weights;
 
 /// Token embedding, transformer and projection.

@@ -11,9 +11,7 @@ use crate::config::{ClipConfig, ImageFamily};
 use crate::encoder::ImageFeatures;
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
-use crate::layers::{
-    ResidualBlock, cast, layer_norm, load_layer_norm, save_layer_norm, tokens_at,
-};
+use crate::layers::{ResidualBlock, cast, layer_norm, load_layer_norm, save_layer_norm, tokens_at};
 use crate::weights::Weights;
 
 /// Patch embedding, transformer and projection.

@@ -31,7 +31,9 @@ pub enum CudaProblem {
     )]
     Driver(String),
     /// The driver sees no GPU.
-    #[error("the NVIDIA driver finds no GPU; look at `nvidia-smi` and CUDA_VISIBLE_DEVICES, or take `--devices cpu`")]
+    #[error(
+        "the NVIDIA driver finds no GPU; look at `nvidia-smi` and CUDA_VISIBLE_DEVICES, or take `--devices cpu`"
+    )]
     NoGpu,
     /// A GPU of a higher number than there are.
     #[error("no GPU cuda:{index}: the driver finds {count}, numbered from 0")]

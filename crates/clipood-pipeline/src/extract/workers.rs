@@ -181,7 +181,10 @@ impl<'a> Worker<'a> {
             _ => {
                 let dtype = job.devices.dtype;
                 let made = guarded(|| Ok(job.model.image_encoder_as(device, dtype)?));
-                (made.inspect_err(|error| drops_out(job, device, error))?, None)
+                (
+                    made.inspect_err(|error| drops_out(job, device, error))?,
+                    None,
+                )
             }
         };
         Ok(Self {
@@ -267,14 +270,18 @@ mod tests {
     fn the_step_that_others_wait_for_sets_the_pace() {
         let clock = Clock::default();
         clock.workers_waited.store(8_000_000_000, Ordering::Relaxed);
-        clock.decoding_waited.store(1_000_000_000, Ordering::Relaxed);
+        clock
+            .decoding_waited
+            .store(1_000_000_000, Ordering::Relaxed);
         let ten = Duration::from_secs(10);
         // Two workers waited 4 s each.
         assert_eq!(
             clock.line(ten, 2).as_deref(),
             Some("decoding sets the pace: decoding waited 10% of the time, devices 40%")
         );
-        clock.decoding_waited.store(6_000_000_000, Ordering::Relaxed);
+        clock
+            .decoding_waited
+            .store(6_000_000_000, Ordering::Relaxed);
         let line = clock.line(ten, 2).unwrap_or_default();
         assert!(line.starts_with("the image tower"), "{line}");
         assert_eq!(clock.line(Duration::from_secs(1), 2), None);

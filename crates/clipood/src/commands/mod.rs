@@ -1,6 +1,7 @@
 //! One file a command, and what several of them need: arrays, columns of scores, standard output.
 
 mod arrays;
+pub mod bench;
 mod columns;
 pub mod detectors;
 pub mod encode;
