@@ -5,15 +5,16 @@ METHODS ?=
 SEEDS ?=
 RECIPE ?= demo
 DEVICES ?= auto
+DTYPE ?=
 DATA ?= data
 RUN ?=
 STORE ?= store
 CLIPOOD = target/release/clipood
 
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
-	$(if $(RUN),--run $(RUN))
+	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-tables bench-peers train-demo clean
+.PHONY: help build pipeline test lint docs check-cuda check-tables bench-peers train-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +22,7 @@ help: ## list the targets
 build: ## build the command in release mode
 	cargo build --release --locked -p clipood
 
-pipeline: build ## run a recipe: RECIPE, SHOTS, METHODS, SEEDS, DEVICES, DATA, STORE, RUN override it
+pipeline: build ## run a recipe: RECIPE, SHOTS, METHODS, SEEDS, DEVICES, DTYPE, DATA, STORE, RUN override it
 	$(CLIPOOD) run $(RECIPE) --devices $(DEVICES) --data $(DATA) --store $(STORE) $(OVERRIDES)
 
 test: ## all tests: crates, command, tables in pandas and polars
@@ -34,6 +35,9 @@ lint: ## formatting and clippy, warnings denied
 
 docs: ## API documentation, broken links denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+
+check-cuda: ## compile the feature `cuda`; neither CUDA nor a GPU is needed
+	cargo clippy --release --locked -p clipood --features cuda -- -D warnings
 
 check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
 	scripts/check-tables.sh

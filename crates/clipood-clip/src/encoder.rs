@@ -1,8 +1,8 @@
 //! A whole CLIP: image tower, text tower, logit scale.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
 use crate::config::{ClipConfig, ImageFamily};
 use crate::error::Result;
@@ -44,6 +44,16 @@ impl<B: ClipBackend> ImageTower<B> {
                 Self::Resnet(ModifiedResNet::load(weights, config, device)?)
             }
         })
+    }
+
+    /// The tower in another number format, which the pixels must have, too. A ModifiedResNet stays as it is: its
+    /// convolutions take the format of the pixels.
+    #[must_use]
+    pub fn cast(self, dtype: FloatDType) -> Self {
+        match self {
+            Self::Vit(tower) => Self::Vit(tower.cast(dtype)),
+            Self::Resnet(tower) => Self::Resnet(tower),
+        }
     }
 
     /// Normalised pixels `[batch, 3, size, size]` -> features; `local` asks for the local ones too.
@@ -95,6 +105,25 @@ impl<B: ClipBackend> Clip<B> {
         weights.insert("logit_scale", vec![], scale);
         weights
     }
+}
+
+/// Pixels as an image decodes, `[batch, size, size, 3]`, a byte a channel -> the tower's input `[batch, 3, size, size]` in
+/// float32, `(pixel / 255 - mean) / std` of each channel. Only the bytes travel to the device.
+pub fn upload<B: Backend>(
+    pixels: Vec<u8>,
+    size: usize,
+    mean: [f32; 3],
+    std: [f32; 3],
+    device: &B::Device,
+) -> Tensor<B, 4> {
+    let batch = pixels.len() / (3 * size * size);
+    let mut data = TensorData::new(pixels, [batch, size, size, 3]);
+    B::staging(std::iter::once(&mut data), device);
+    let bytes = Tensor::<B, 4, Int>::from_data(data, (device, DType::U8));
+    let values = bytes.float().cast(FloatDType::F32).permute([0, 3, 1, 2]);
+    let channels =
+        |values: [f32; 3]| Tensor::<B, 1>::from_floats(values, device).reshape([1, 3, 1, 1]);
+    (values / 255.0 - channels(mean)) / channels(std)
 }
 
 /// `x / |x|` along the last dimension of `[rows, D]`.

@@ -5,7 +5,7 @@ use burn::nn::{BatchNorm, LayerNorm};
 use burn::tensor::backend::Backend;
 use burn::tensor::module::{attention, linear};
 use burn::tensor::ops::{AttentionModuleOptions, FloatTensor};
-use burn::tensor::{Bool, Int, Tensor, TensorData, TensorPrimitive, activation};
+use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive, activation};
 
 use crate::config::Activation;
 use crate::error::Result;
@@ -46,6 +46,15 @@ impl<B: Backend> Linear<B> {
         weights.store(bias_name, self.bias.val());
     }
 
+    /// The same map in another number format.
+    #[must_use]
+    pub fn cast(self, dtype: FloatDType) -> Self {
+        Self {
+            weight: cast(self.weight, dtype),
+            bias: cast(self.bias, dtype),
+        }
+    }
+
     /// `[..., input]` -> `[..., output]`.
     pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
         linear(x, self.weight.val(), Some(self.bias.val()))
@@ -56,6 +65,25 @@ impl<B: Backend> Linear<B> {
 fn contiguous<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     let device = x.device();
     Tensor::from_data(x.into_data(), &device)
+}
+
+/// A parameter in another number format.
+pub(crate) fn cast<B: Backend, const D: usize>(
+    parameter: Param<Tensor<B, D>>,
+    dtype: FloatDType,
+) -> Param<Tensor<B, D>> {
+    parameter.map(|tensor| tensor.cast(dtype))
+}
+
+/// `norm` of `x` in float32 whatever the number format of `x`, in which the result comes back.
+pub(crate) fn layer_norm<B: Backend, const D: usize>(
+    norm: &LayerNorm<B>,
+    x: Tensor<B, D>,
+) -> Tensor<B, D> {
+    match x.dtype() {
+        DType::F32 => norm.forward(x),
+        dtype => norm.forward(x.cast(FloatDType::F32)).cast(dtype),
+    }
 }
 
 /// Reads a layer norm of `width` with epsilon 1e-5.
@@ -230,7 +258,7 @@ impl<B: ClipBackend> ResidualBlock<B> {
             Err(x) => x,
         };
         let (q, kv) = self.project(x.clone());
-        let attended = attention(q, kv.keys, kv.values, None, None, options(causal));
+        let attended = attend(q, kv.keys, kv.values, None, causal);
         self.finish(x, attended)
     }
 
@@ -245,14 +273,7 @@ impl<B: ClipBackend> ResidualBlock<B> {
     /// As [`ResidualBlock::forward`] with `causal`, and also the keys and values for tokens that follow.
     pub fn forward_prefix(&self, x: Tensor<B, 3>) -> (Tensor<B, 3>, KeysValues<B>) {
         let (q, kv) = self.project(x.clone());
-        let attended = attention(
-            q,
-            kv.keys.clone(),
-            kv.values.clone(),
-            None,
-            None,
-            options(true),
-        );
+        let attended = attend(q, kv.keys.clone(), kv.values.clone(), None, true);
         (self.finish(x, attended), kv)
     }
 
@@ -270,8 +291,20 @@ impl<B: ClipBackend> ResidualBlock<B> {
         let shape = [batch, heads, tokens, head];
         let keys = Tensor::cat(vec![prefix.keys.clone().expand(shape), kv.keys], 2);
         let values = Tensor::cat(vec![prefix.values.clone().expand(shape), kv.values], 2);
-        let attended = attention(q, keys, values, Some(mask), None, options(false));
+        let attended = attend(q, keys, values, Some(mask), false);
         self.finish(x, attended)
+    }
+
+    /// The block in another number format; its norms stay float32.
+    #[must_use]
+    pub fn cast(self, dtype: FloatDType) -> Self {
+        Self {
+            in_proj: self.in_proj.cast(dtype),
+            out_proj: self.out_proj.cast(dtype),
+            c_fc: self.c_fc.cast(dtype),
+            c_proj: self.c_proj.cast(dtype),
+            ..self
+        }
     }
 
     /// Attention heads.
@@ -291,7 +324,7 @@ impl<B: ClipBackend> ResidualBlock<B> {
             Err(x) => x,
         };
         let width = x.dims()[2];
-        let h = self.ln_1.forward(x.clone());
+        let h = layer_norm(&self.ln_1, x.clone());
         let weight = self
             .in_proj
             .weight
@@ -309,6 +342,9 @@ impl<B: ClipBackend> ResidualBlock<B> {
         causal: bool,
         pass: BlockPass<'_>,
     ) -> std::result::Result<Tensor<B, D>, Tensor<B, 3>> {
+        if x.dtype() != DType::F32 {
+            return Err(x);
+        }
         let Some(parameters) = self.parameters() else {
             return Err(x);
         };
@@ -341,7 +377,7 @@ impl<B: ClipBackend> ResidualBlock<B> {
 
     fn project(&self, x: Tensor<B, 3>) -> (Tensor<B, 4>, KeysValues<B>) {
         let width = x.dims()[2];
-        let qkv = self.in_proj.forward(self.ln_1.forward(x));
+        let qkv = self.in_proj.forward(layer_norm(&self.ln_1, x));
         let part = |i: usize| split_heads(qkv.clone().narrow(2, i * width, width), self.heads);
         (
             part(0),
@@ -357,7 +393,7 @@ impl<B: ClipBackend> ResidualBlock<B> {
     }
 
     fn mlp(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        let h = self.c_fc.forward(self.ln_2.forward(x.clone()));
+        let h = self.c_fc.forward(layer_norm(&self.ln_2, x.clone()));
         let h = if self.quick_gelu {
             h.clone() * activation::sigmoid(h * 1.702)
         } else {
@@ -365,6 +401,43 @@ impl<B: ClipBackend> ResidualBlock<B> {
         };
         x + self.c_proj.forward(h)
     }
+}
+
+/// Attention of queries `[batch, heads, tokens, head]` over keys and values; `mask` is true where it is forbidden.
+///
+/// In float32, and at inference without a mask, Burn's own operation, whose fused kernels add up in float32. In half
+/// precision under autodiff or with a mask Burn would take the softmax in half precision, so it is written out here.
+fn attend<B: Backend>(
+    q: Tensor<B, 4>,
+    k: Tensor<B, 4>,
+    v: Tensor<B, 4>,
+    mask: Option<Tensor<B, 4, Bool>>,
+    causal: bool,
+) -> Tensor<B, 4> {
+    let dtype = q.dtype();
+    let device = q.device();
+    if dtype == DType::F32 || (mask.is_none() && !B::ad_enabled(&device)) {
+        return attention(q, k, v, mask, None, options(causal));
+    }
+    let [batch, heads, tokens, head] = q.dims();
+    let total = k.dims()[2];
+    // Scaled before the product, so that it stays inside the range of f16.
+    let q = q * (1.0 / (head as f64).sqrt());
+    let mut scores = q.matmul(k.transpose()).cast(FloatDType::F32);
+    if let Some(mask) = mask {
+        scores = scores.mask_fill(mask, f32::NEG_INFINITY);
+    }
+    if causal {
+        let forbidden: Vec<bool> = (0..tokens)
+            .flat_map(|i| (0..total).map(move |j| j + tokens > i + total))
+            .collect();
+        let mask =
+            Tensor::<B, 2, Bool>::from_data(TensorData::new(forbidden, [tokens, total]), &device);
+        let mask = mask.reshape([1, 1, tokens, total]);
+        let mask = mask.expand([batch, heads, tokens, total]);
+        scores = scores.mask_fill(mask, f32::NEG_INFINITY);
+    }
+    activation::softmax(scores, 3).cast(dtype).matmul(v)
 }
 
 fn options(is_causal: bool) -> AttentionModuleOptions {

@@ -20,6 +20,7 @@
 //! Everything specific to Burn's version stays inside this crate.
 
 pub mod config;
+pub mod device;
 pub mod encoder;
 pub mod error;
 pub mod init;

@@ -1,63 +1,28 @@
 //! [`Model`]: a checkpoint and its configuration, and the encoders made from it. Nothing here is generic, so that the
 //! crates above never see a tensor of Burn.
 
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 
 use crate::config::ClipConfig;
-use crate::encoder::{ImageTower, normalise};
+pub use crate::device::{Device, Devices, Dtype};
+use crate::encoder::{ImageTower, normalise, upload};
 use crate::error::{ClipError, Result};
+use crate::kernels::ClipBackend;
 use crate::prompt::{
     EpochLog, PromptData, PromptLearner, PromptOptions, PromptState, TrainOptions, train_prompt,
 };
 use crate::text::{TextTransformer, cut};
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Weights, tensor_to_vec};
+use crate::weights::{WeightDtype, Weights, tensor_to_vec};
 
 /// Texts that go through the text tower at once.
 const TEXT_BATCH: usize = 128;
-
-/// Where a model runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
-    /// The processor, float32.
-    Cpu,
-}
-
-impl Device {
-    /// Name of the backend as fingerprints hold it: another backend rounds differently.
-    pub fn backend(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-        }
-    }
-}
-
-impl FromStr for Device {
-    type Err = ClipError;
-
-    /// `auto` and `cpu`; `cuda:N` is refused by a build without CUDA.
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "auto" | "cpu" => Ok(Self::Cpu),
-            other => Err(ClipError::Device(format!(
-                "unknown device `{other}`; this build runs on `cpu` (or `auto`)"
-            ))),
-        }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.backend())
-    }
-}
 
 /// A checkpoint in memory.
 #[derive(Debug, Clone)]
@@ -149,88 +114,232 @@ impl Model {
         })
     }
 
+    /// The parameters in float32, as the safetensors file of an open_clip folder.
+    ///
+    /// # Errors
+    /// The serializer refused (it does not for valid tensors).
+    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        self.weights.to_safetensors(WeightDtype::F32)
+    }
+
     /// Factor on cosines that the model was trained with, at most 100, which every released CLIP has reached.
     pub fn logit_scale(&self) -> f64 {
         let log = self.weights.get("logit_scale").and_then(|t| t.data.first());
         log.map_or(100.0, |log| f64::from(*log).exp().min(100.0))
     }
 
-    /// The image tower on `device`.
+    /// The image tower on `device` in float32.
     ///
     /// # Errors
-    /// A parameter is not finite.
+    /// A parameter is not finite, or the device is not there.
     pub fn image_encoder(&self, device: Device) -> Result<ImageEncoder> {
-        let Device::Cpu = device;
+        self.image_encoder_as(device, Dtype::F32)
+    }
+
+    /// The image tower on `device` in a number format.
+    ///
+    /// # Errors
+    /// As [`Model::image_encoder`], and a format that device or model do not run in.
+    pub fn image_encoder_as(&self, device: Device, dtype: Dtype) -> Result<ImageEncoder> {
+        dtype.check(device)?;
+        let tower = match device {
+            Device::Cpu => Towers::Cpu(Box::new(
+                self.image_tower::<Flex>(&Default::default(), dtype)?,
+            )),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(index) => {
+                let device = crate::device::cuda::burn_device(index)?;
+                let tower = self.image_tower::<burn_cuda::Cuda>(&device, dtype)?;
+                Towers::Cuda(Box::new(tower), device)
+            }
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(index) => return Err(crate::device::no_cuda(index)),
+        };
         Ok(ImageEncoder {
-            tower: ImageTower::load(&self.weights, &self.config, &Default::default())?,
+            tower,
+            dtype: dtype.float(),
             size: self.config.image.size,
+            mean: self.config.mean,
+            std: self.config.std,
         })
     }
 
-    /// The text tower on `device`.
+    fn image_tower<B: ClipBackend>(
+        &self,
+        device: &B::Device,
+        dtype: Dtype,
+    ) -> Result<ImageTower<B>> {
+        let tower = ImageTower::<B>::load(&self.weights, &self.config, device)?;
+        Ok(tower.cast(dtype.float()))
+    }
+
+    /// The text tower on `device`, in float32: texts are few.
     ///
     /// # Errors
-    /// A parameter is not finite.
+    /// A parameter is not finite, or the device is not there.
     pub fn text_encoder(&self, device: Device) -> Result<TextEncoder> {
-        let Device::Cpu = device;
+        let tower = match device {
+            Device::Cpu => TextTowers::Cpu(Box::new(self.text_tower::<Flex>(&Default::default())?)),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(index) => {
+                let device = crate::device::cuda::burn_device(index)?;
+                TextTowers::Cuda(Box::new(self.text_tower::<burn_cuda::Cuda>(&device)?))
+            }
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(index) => return Err(crate::device::no_cuda(index)),
+        };
         Ok(TextEncoder {
-            tower: TextTransformer::load(&self.weights, &self.config, &Default::default())?,
+            tower,
             tokenizer: Tokenizer::new(),
             dim: self.config.embed_dim,
+            context: self.config.text.context,
         })
     }
 
-    /// The frozen text tower with gradients for a context, on `device`.
+    fn text_tower<B: ClipBackend>(&self, device: &B::Device) -> Result<TextTransformer<B>> {
+        TextTransformer::load(&self.weights, &self.config, device)
+    }
+
+    /// The frozen text tower with gradients for a context, on `device` in float32.
     ///
     /// # Errors
-    /// A parameter is not finite.
+    /// A parameter is not finite, or the device is not there.
     pub fn prompt_trainer(&self, device: Device) -> Result<PromptTrainer> {
-        let Device::Cpu = device;
-        let tower = TextTransformer::load(&self.weights, &self.config, &Default::default())?;
+        self.prompt_trainer_as(device, Dtype::F32)
+    }
+
+    /// The frozen text tower in a number format; context, norms, softmax, logits and loss stay float32.
+    ///
+    /// # Errors
+    /// As [`Model::prompt_trainer`], and half precision on the CPU.
+    pub fn prompt_trainer_as(&self, device: Device, dtype: Dtype) -> Result<PromptTrainer> {
+        let tower = match device {
+            Device::Cpu => {
+                dtype.check(device)?;
+                let tower = self.text_tower::<Autodiff<Flex>>(&Default::default())?;
+                TrainedTowers::Cpu(Box::new(tower.no_grad()))
+            }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(index) => {
+                let device = crate::device::cuda::burn_device(index)?;
+                let tower = self.text_tower::<Autodiff<burn_cuda::Cuda>>(&device)?;
+                let tower = tower.no_grad().cast(dtype.float());
+                TrainedTowers::Cuda(Box::new(tower), device)
+            }
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(index) => return Err(crate::device::no_cuda(index)),
+        };
         Ok(PromptTrainer {
-            tower: tower.no_grad(),
+            tower,
             tokenizer: Tokenizer::new(),
         })
     }
 }
 
+/// The image tower on each backend of this build.
+#[derive(Debug, Clone)]
+enum Towers {
+    Cpu(Box<ImageTower<Flex>>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<ImageTower<burn_cuda::Cuda>>, burn_cuda::CudaDevice),
+}
+
 /// The image tower, ready for batches. Clones share the parameters.
 #[derive(Debug, Clone)]
 pub struct ImageEncoder {
-    tower: ImageTower<Flex>,
+    tower: Towers,
+    dtype: FloatDType,
     size: usize,
+    mean: [f32; 3],
+    std: [f32; 3],
 }
 
 impl ImageEncoder {
     /// Normalised pixels, row-major `[batch, 3, size, size]` -> features.
     ///
     /// # Errors
-    /// The pixels are not whole images.
+    /// The pixels are not whole images, or the device failed.
     pub fn encode(&self, pixels: Vec<f32>, local: bool) -> Result<EncodedImages> {
+        let batch = self.images(pixels.len())?;
+        let data = TensorData::new(pixels, [batch, 3, self.size, self.size]);
+        match &self.tower {
+            Towers::Cpu(tower) => {
+                let pixels = Tensor::<Flex, 4>::from_data(data, &Default::default());
+                self.features(tower, pixels, local)
+            }
+            #[cfg(feature = "cuda")]
+            Towers::Cuda(tower, device) => {
+                let pixels = Tensor::<burn_cuda::Cuda, 4>::from_data(data, device);
+                self.features(tower, pixels, local)
+            }
+        }
+    }
+
+    /// Pixels as they decode, row-major `[batch, size, size, 3]`, a byte a channel -> features. They are normalised on
+    /// the device; the values may differ from [`ImageEncoder::encode`]'s by rounding.
+    ///
+    /// # Errors
+    /// The pixels are not whole images, or the device failed.
+    pub fn encode_bytes(&self, pixels: Vec<u8>, local: bool) -> Result<EncodedImages> {
+        self.images(pixels.len())?;
+        let (size, mean, std) = (self.size, self.mean, self.std);
+        match &self.tower {
+            Towers::Cpu(tower) => {
+                let pixels = upload::<Flex>(pixels, size, mean, std, &Default::default());
+                self.features(tower, pixels, local)
+            }
+            #[cfg(feature = "cuda")]
+            Towers::Cuda(tower, device) => {
+                let pixels = upload::<burn_cuda::Cuda>(pixels, size, mean, std, device);
+                self.features(tower, pixels, local)
+            }
+        }
+    }
+
+    /// Images that so many values are.
+    fn images(&self, values: usize) -> Result<usize> {
         let image = 3 * self.size * self.size;
-        let batch = pixels.len() / image;
-        if batch == 0 || pixels.len() != batch * image {
+        let batch = values / image;
+        if batch == 0 || values != batch * image {
             return Err(ClipError::Input {
                 what: "pixels of whole images",
                 expected: batch.max(1) * image,
-                found: pixels.len(),
+                found: values,
             });
         }
-        let shape = [batch, 3, self.size, self.size];
-        let pixels = Tensor::from_data(TensorData::new(pixels, shape), &Default::default());
-        let features = self.tower.forward(pixels, local);
+        Ok(batch)
+    }
+
+    fn features<B: ClipBackend>(
+        &self,
+        tower: &ImageTower<B>,
+        pixels: Tensor<B, 4>,
+        local: bool,
+    ) -> Result<EncodedImages> {
+        let features = tower.forward(pixels.cast(self.dtype), local);
         Ok(EncodedImages {
-            global: tensor_to_vec(features.global),
-            local: features.local.map(tensor_to_vec).unwrap_or_default(),
+            global: try_tensor_to_vec(features.global)?,
+            local: match features.local {
+                Some(local) => try_tensor_to_vec(local)?,
+                None => Vec::new(),
+            },
         })
     }
 }
 
+/// The text tower on each backend of this build.
+enum TextTowers {
+    Cpu(Box<TextTransformer<Flex>>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<TextTransformer<burn_cuda::Cuda>>),
+}
+
 /// The text tower with its tokenizer.
 pub struct TextEncoder {
-    tower: TextTransformer<Flex>,
+    tower: TextTowers,
     tokenizer: Tokenizer,
     dim: usize,
+    context: usize,
 }
 
 impl TextEncoder {
@@ -239,7 +348,7 @@ impl TextEncoder {
     /// # Errors
     /// A text is longer than the context.
     pub fn encode(&self, texts: &[String]) -> Result<Vec<f32>> {
-        let context = self.tower.context();
+        let context = self.context;
         let mut out = Vec::with_capacity(texts.len() * self.dim);
         for batch in texts.chunks(TEXT_BATCH) {
             let mut ids = Vec::with_capacity(batch.len() * context);
@@ -250,7 +359,12 @@ impl TextEncoder {
                     .map_err(|e| ClipError::Text(e.to_string()))?;
                 ids.extend(row);
             }
-            out.extend(tensor_to_vec(self.tower.encode(&cut(&ids, context)?)?));
+            let tokens = cut(&ids, context)?;
+            out.extend(match &self.tower {
+                TextTowers::Cpu(tower) => try_tensor_to_vec(tower.encode(&tokens)?)?,
+                #[cfg(feature = "cuda")]
+                TextTowers::Cuda(tower) => try_tensor_to_vec(tower.encode(&tokens)?)?,
+            });
         }
         Ok(out)
     }
@@ -289,9 +403,19 @@ fn unit(row: &mut [f32]) {
     row.iter_mut().for_each(|v| *v /= norm);
 }
 
+/// The text tower under autodiff on each backend of this build.
+enum TrainedTowers {
+    Cpu(Box<TextTransformer<Autodiff<Flex>>>),
+    #[cfg(feature = "cuda")]
+    Cuda(
+        Box<TextTransformer<Autodiff<burn_cuda::Cuda>>>,
+        burn_cuda::CudaDevice,
+    ),
+}
+
 /// The frozen text tower under autodiff.
 pub struct PromptTrainer {
-    tower: TextTransformer<Autodiff<Flex>>,
+    tower: TrainedTowers,
     tokenizer: Tokenizer,
 }
 
@@ -320,36 +444,77 @@ impl PromptTrainer {
         resume: Option<PromptState>,
         after_epoch: impl FnMut(&EpochLog, &PromptState) -> bool,
     ) -> Result<TrainedPrompt> {
-        let device = Default::default();
-        let learner = PromptLearner::new(&self.tower, &self.tokenizer, names, prompt)?;
-        let state = match resume {
-            Some(state) => state,
-            None => PromptState {
-                context: learner.initial_context(
-                    &self.tower,
-                    &self.tokenizer,
+        let tokenizer = &self.tokenizer;
+        match &self.tower {
+            TrainedTowers::Cpu(tower) => {
+                let device = Default::default();
+                train_on(
+                    tower,
+                    &device,
+                    tokenizer,
+                    names,
                     prompt,
-                    options.seed,
-                )?,
-                ..PromptState::default()
-            },
-        };
-        let state = train_prompt(
-            &self.tower,
-            &learner,
-            data,
-            options,
-            state,
-            &device,
-            after_epoch,
-        )?;
-        let rows = learner.context_rows();
-        let context = TensorData::new(state.context.clone(), [rows, self.tower.width()]);
-        let text = learner.text_features(&self.tower, Tensor::from_data(context, &device))?;
-        Ok(TrainedPrompt {
-            state,
-            context_rows: rows,
-            text: tensor_to_vec(normalise(text)),
-        })
+                    data,
+                    options,
+                    resume,
+                    after_epoch,
+                )
+            }
+            #[cfg(feature = "cuda")]
+            TrainedTowers::Cuda(tower, device) => train_on(
+                tower,
+                device,
+                tokenizer,
+                names,
+                prompt,
+                data,
+                options,
+                resume,
+                after_epoch,
+            ),
+        }
     }
+}
+
+/// [`PromptTrainer::train`] on one backend.
+#[allow(clippy::too_many_arguments)]
+fn train_on<B: AutodiffBackend + ClipBackend>(
+    tower: &TextTransformer<B>,
+    device: &B::Device,
+    tokenizer: &Tokenizer,
+    names: &[String],
+    prompt: &PromptOptions,
+    data: &PromptData,
+    options: &TrainOptions,
+    resume: Option<PromptState>,
+    after_epoch: impl FnMut(&EpochLog, &PromptState) -> bool,
+) -> Result<TrainedPrompt> {
+    let learner = PromptLearner::new(tower, tokenizer, names, prompt)?;
+    let state = match resume {
+        Some(state) => state,
+        None => PromptState {
+            context: learner.initial_context(tower, tokenizer, prompt, options.seed)?,
+            ..PromptState::default()
+        },
+    };
+    let state = train_prompt(tower, &learner, data, options, state, device, after_epoch)?;
+    let rows = learner.context_rows();
+    let context = TensorData::new(state.context.clone(), [rows, tower.width()]);
+    let text = learner.text_features(tower, Tensor::from_data(context, device))?;
+    Ok(TrainedPrompt {
+        state,
+        context_rows: rows,
+        text: tensor_to_vec(normalise(text)),
+    })
+}
+
+/// [`tensor_to_vec`], of which a device that failed is an error. Half precision is widened on the device, which is faster.
+fn try_tensor_to_vec<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>> {
+    let data = tensor
+        .cast(FloatDType::F32)
+        .try_into_data()
+        .map_err(|error| ClipError::Device(format!("the device failed: {error}")))?;
+    data.convert::<f32>()
+        .into_vec::<f32>()
+        .map_err(|error| ClipError::Device(format!("features are not numbers: {error:?}")))
 }

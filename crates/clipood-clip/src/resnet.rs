@@ -6,7 +6,7 @@ use burn::nn::BatchNorm;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::{attention, avg_pool2d, conv2d};
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
-use burn::tensor::{Tensor, TensorPrimitive, activation};
+use burn::tensor::{FloatDType, Tensor, TensorPrimitive, activation};
 
 use crate::config::{ClipConfig, ImageFamily};
 use crate::encoder::ImageFeatures;
@@ -62,7 +62,9 @@ impl<B: ClipBackend> ConvNorm<B> {
             self.norm.gamma.val() / (self.norm.running_var.value() + self.norm.epsilon).sqrt();
         let bias = self.norm.beta.val() - self.norm.running_mean.value() * scale.clone();
         let weight = self.weight.val() * scale.reshape([output, 1, 1, 1]);
-        let y = conv2d(x, weight, Some(bias), options);
+        // Folded in float32, applied in the format of the activations.
+        let dtype = x.dtype();
+        let y = conv2d(x, weight.cast(dtype), Some(bias.cast(dtype)), options);
         if relu { activation::relu(y) } else { y }
     }
 
@@ -303,7 +305,8 @@ impl<B: ClipBackend> ModifiedResNet<B> {
         }
     }
 
-    /// Normalised pixels `[batch, 3, size, size]` -> features before normalisation.
+    /// Normalised pixels `[batch, 3, size, size]` -> features before normalisation. The convolutions run in the format of
+    /// the pixels, the attention pooling in float32.
     pub fn forward(&self, pixels: Tensor<B, 4>, local: bool) -> ImageFeatures<B> {
         let mut x = pixels;
         for conv in &self.stem {
@@ -313,6 +316,6 @@ impl<B: ClipBackend> ModifiedResNet<B> {
         for block in &self.blocks {
             x = block.forward(x);
         }
-        self.pool.forward(x, local)
+        self.pool.forward(x.cast(FloatDType::F32), local)
     }
 }

@@ -8,12 +8,14 @@
 use burn::module::{Module, Param};
 use burn::nn::LayerNorm;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Int, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData, TensorPrimitive};
 
 use crate::config::ClipConfig;
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
-use crate::layers::{ResidualBlock, load_layer_norm, primitive, save_layer_norm, tokens_at};
+use crate::layers::{
+    ResidualBlock, cast, layer_norm, load_layer_norm, primitive, save_layer_norm, tokens_at,
+};
 use crate::weights::Weights;
 
 /// Token embedding, transformer and projection.
@@ -123,6 +125,23 @@ impl<B: ClipBackend> TextTransformer<B> {
         }
         save_layer_norm(&self.ln_final, weights, "ln_final");
         weights.store("text_projection", self.projection.val());
+    }
+
+    /// The tower in another number format; its norms stay float32.
+    #[must_use]
+    pub fn cast(self, dtype: FloatDType) -> Self {
+        Self {
+            token_embedding: cast(self.token_embedding, dtype),
+            positional_embedding: cast(self.positional_embedding, dtype),
+            blocks: self.blocks.into_iter().map(|b| b.cast(dtype)).collect(),
+            ln_final: self.ln_final,
+            projection: cast(self.projection, dtype),
+        }
+    }
+
+    /// The number format of parameters and activations.
+    pub fn dtype(&self) -> FloatDType {
+        self.token_embedding.val().dtype().into()
     }
 
     /// Width of the token embedding.
@@ -258,7 +277,7 @@ impl<B: ClipBackend> TextTransformer<B> {
             Tensor::<B, 1, Int>::from_data(TensorData::new(values, shape), &device)
         };
         let blocks: Option<Vec<_>> = self.blocks.iter().map(ResidualBlock::parameters).collect();
-        if let Some(blocks) = blocks {
+        if let Some(blocks) = blocks.filter(|_| rows.dtype() == DType::F32) {
             let own = |length: &usize| (shared..shared + length).map(|i| i as i32);
             let positions = (0..shared as i32).chain(lengths.iter().flat_map(own));
             let positions = index(positions.collect());
@@ -286,7 +305,7 @@ impl<B: ClipBackend> TextTransformer<B> {
 
     /// Layer norm and projection of each row's end token `[rows, width]`.
     fn read_out(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.ln_final.forward(x).matmul(self.projection.val())
+        layer_norm(&self.ln_final, x).matmul(self.projection.val())
     }
 
     fn check_length(&self, length: usize) -> Result<()> {

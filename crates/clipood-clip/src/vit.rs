@@ -2,16 +2,16 @@
 
 use burn::module::{Module, Param};
 use burn::nn::LayerNorm;
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
+use burn::tensor::{FloatDType, Tensor};
 
 use crate::config::{ClipConfig, ImageFamily};
 use crate::encoder::ImageFeatures;
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
-use crate::layers::{ResidualBlock, load_layer_norm, save_layer_norm, tokens_at};
+use crate::layers::{ResidualBlock, cast, layer_norm, load_layer_norm, save_layer_norm, tokens_at};
 use crate::weights::Weights;
 
 /// Patch embedding, transformer and projection.
@@ -83,6 +83,20 @@ impl<B: ClipBackend> VisionTransformer<B> {
         weights.store("visual.proj", self.proj.val());
     }
 
+    /// The tower in another number format, which the pixels must have, too; its norms stay float32.
+    #[must_use]
+    pub fn cast(self, dtype: FloatDType) -> Self {
+        Self {
+            conv1: cast(self.conv1, dtype),
+            class_embedding: cast(self.class_embedding, dtype),
+            positional_embedding: cast(self.positional_embedding, dtype),
+            ln_pre: self.ln_pre,
+            blocks: self.blocks.into_iter().map(|b| b.cast(dtype)).collect(),
+            ln_post: self.ln_post,
+            proj: cast(self.proj, dtype),
+        }
+    }
+
     /// Normalised pixels `[batch, 3, size, size]` -> features before normalisation.
     pub fn forward(&self, pixels: Tensor<B, 4>, local: bool) -> ImageFeatures<B> {
         let [width, _, patch, _] = self.conv1.dims();
@@ -98,7 +112,7 @@ impl<B: ClipBackend> VisionTransformer<B> {
             .expand([batch, 1, width]);
         let x =
             Tensor::cat(vec![class, patches], 1) + self.positional_embedding.val().unsqueeze::<3>();
-        let mut x = self.ln_pre.forward(x);
+        let mut x = layer_norm(&self.ln_pre, x);
         let class_token = vec![0; batch];
         let Some((last, blocks)) = self.blocks.split_last() else {
             return ImageFeatures {
@@ -123,6 +137,6 @@ impl<B: ClipBackend> VisionTransformer<B> {
 
     /// `[..., width]` -> `[..., D]`.
     fn project<const N: usize>(&self, x: Tensor<B, N>) -> Tensor<B, N> {
-        self.ln_post.forward(x).matmul(self.proj.val().unsqueeze())
+        layer_norm(&self.ln_post, x).matmul(self.proj.val().unsqueeze())
     }
 }

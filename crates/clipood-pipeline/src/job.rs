@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clipood_clip::model::{Device, Model};
+use clipood_clip::model::{Device, Devices, Dtype, Model};
 use clipood_core::{DatasetManifest, Fingerprint, FingerprintBuilder, Recipe, Role, nearest};
 use clipood_store::{Ledger, Run, Store};
 use serde_json::json;
@@ -31,8 +31,8 @@ pub struct JobOptions {
     pub store: String,
     /// Run directory: a path or URL; by default `runs/<recipe>-<short fingerprint>`.
     pub run: Option<String>,
-    /// Where the model runs.
-    pub device: Device,
+    /// Where the model runs, and in which number format.
+    pub device: Devices,
     /// Progress on standard error.
     pub reporting: Reporting,
     /// Set by signals.
@@ -58,8 +58,10 @@ pub struct Job {
     pub data: PathBuf,
     /// The model.
     pub model: Model,
-    /// Where it runs.
+    /// Where it runs when one device is enough.
     pub device: Device,
+    /// The workers of extraction, and the number format.
+    pub devices: Devices,
     /// The run directory.
     pub run: Run,
     /// Where the run directory lies, for people.
@@ -103,26 +105,39 @@ impl Job {
         let ood = ood_manifests(&recipe.data.ood)?;
         let validation_ood = ood_manifests(&recipe.data.validation_ood)?;
         let model = open_model(&recipe.model)?;
-        let fingerprint = FingerprintBuilder::new("run")
+        let (device, dtype) = (options.device.first(), options.device.dtype);
+        dtype
+            .check(device)
+            .map_err(|e| PipelineError::Usage(e.to_string()))?;
+        if let Some(note) = &options.device.note {
+            options.reporting.say(note);
+        }
+        let mut fingerprint = FingerprintBuilder::new("run")
             .field("results", &RESULTS_VERSION)
             .field("recipe", &recipe)
             .field("id", &id)
             .field("ood", &ood)
             .field("validation_ood", &validation_ood)
             .field("model", &model.hash)
-            .field("backend", &options.device.backend())
-            .finish()?;
+            .field("backend", &device.backend());
+        if dtype != Dtype::F32 {
+            fingerprint = fingerprint.field("dtype", &dtype.name());
+        }
+        let fingerprint = fingerprint.finish()?;
         let run_location = options
             .run
             .unwrap_or_else(|| format!("runs/{}-{}", recipe.name, fingerprint.short()));
-        let config = json!({
+        let mut config = json!({
             "results_version": RESULTS_VERSION,
             "recipe": recipe,
             "manifests": { "id": id, "ood": ood, "validation_ood": validation_ood },
             "model_hash": model.hash,
-            "backend": options.device.backend(),
+            "backend": device.backend(),
             "fingerprint": fingerprint,
         });
+        if dtype != Dtype::F32 {
+            config["dtype"] = json!(dtype.name());
+        }
         let versions = json!({ "clipood": env!("CARGO_PKG_VERSION") });
         let worker = format!("pid-{}", std::process::id());
         let run = Run::open_or_create(Store::open(&run_location)?, &config, &versions, &worker)?;
@@ -131,8 +146,8 @@ impl Job {
             .field("results", &RESULTS_VERSION)
             .field("model", &model.hash)
             .field("preprocessing", &PREPROCESSING)
-            .field("dtype", &"f32")
-            .field("backend", &options.device.backend())
+            .field("dtype", &dtype.name())
+            .field("backend", &device.backend())
             .finish()?;
         let folder = store.child(&format!("features/{features}"))?;
         Ok(Self {
@@ -148,7 +163,8 @@ impl Job {
             validation_ood,
             data: options.data,
             model,
-            device: options.device,
+            device,
+            devices: options.device,
             run,
             run_location,
             fingerprint,

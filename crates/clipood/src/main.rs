@@ -30,6 +30,8 @@ enum Command {
     Metrics(commands::metrics::Args),
     /// List the detectors with their parameters and defaults.
     Detectors(commands::detectors::Args),
+    /// Measure this machine: images a second, seconds of a prompt step, and whether a GPU computes what the CPU does.
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Score(args) => commands::score::run(args),
         Command::Metrics(args) => commands::metrics::run(args),
         Command::Detectors(args) => commands::detectors::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     };
     match done {
         Ok(code) => code,

@@ -97,6 +97,14 @@ impl ClipBackend for Flex {
     }
 }
 
+/// Burn's operations, fused and autotuned.
+#[cfg(feature = "cuda")]
+impl ClipBackend for burn_cuda::Cuda {}
+
+/// Burn's operations, fused and autotuned.
+#[cfg(feature = "cuda")]
+impl<C: CheckpointStrategy> ClipBackend for Autodiff<burn_cuda::Cuda, C> {}
+
 /// A convolution with its norm as one step of the graph.
 #[derive(Debug)]
 struct ConvNormStep;

@@ -1,7 +1,7 @@
 //! The learnable context and how it is woven into the class prompts.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use clipood_core::{ClassToken, SplitMix64};
 
 use crate::encoder::normalise;
@@ -154,9 +154,11 @@ impl<B: ClipBackend> PromptLearner<B> {
                 found: rows,
             });
         }
+        // The context is kept in float32, and so are the features, whatever the frozen tower's format.
+        let context = context.cast(text.dtype());
         let rows = Tensor::cat(vec![self.fixed.clone(), context], 0).select(0, self.index.clone());
         let features = text.forward_packed(rows, self.shared, &self.lengths)?;
-        Ok(normalise(features))
+        Ok(normalise(features.cast(FloatDType::F32)))
     }
 
     /// The context before the first step, row-major `[rows, width]`: the embeddings of the initial words, or draws

@@ -1,12 +1,10 @@
-//! From a planned image to the normalised pixels of its views.
+//! From a planned image to the pixels of its views.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clipood_clip::config::ClipConfig;
 use clipood_core::SplitMix64;
-use clipood_data::{
-    DecodeLimits, decode, eval_view, normalise, random_resized_crop_box, train_view,
-};
+use clipood_data::{DecodeLimits, decode, eval_view, random_resized_crop_box, train_view};
 
 use super::units::EVAL_VIEW;
 use crate::plan::PlannedImage;
@@ -15,8 +13,8 @@ use crate::tables::QuarantineRow;
 /// Seed of the training crops: they belong to the features, not to a few-shot seed, so that seeds share them.
 const CROP_SEED: u64 = 0;
 
-/// Normalised pixels of each view, `[3, side, side]`, or why there are none.
-pub type Views = Result<Vec<Vec<f32>>, Box<QuarantineRow>>;
+/// Pixels of each view, `[side, side, 3]`, or why there are none.
+pub type Views = Result<Vec<Vec<u8>>, Box<QuarantineRow>>;
 
 /// Reads, checks, decodes and crops one image. Never panics: a panic of a decoder becomes the image's reason.
 pub fn views_of(
@@ -47,15 +45,13 @@ pub fn views_of(
         Ok(views
             .iter()
             .map(|view| {
-                let pixels = if *view == EVAL_VIEW {
-                    eval_view(&decoded, side)
-                } else {
-                    let mut rng = SplitMix64::keyed(CROP_SEED, &image.key, *view as u64);
-                    let (width, height) = (decoded.width, decoded.height);
-                    let crop = random_resized_crop_box(width, height, crop_scale, &mut rng);
-                    train_view(&decoded, &crop, side)
-                };
-                normalise(&pixels, config.mean, config.std)
+                if *view == EVAL_VIEW {
+                    return eval_view(&decoded, side);
+                }
+                let mut rng = SplitMix64::keyed(CROP_SEED, &image.key, *view as u64);
+                let (width, height) = (decoded.width, decoded.height);
+                let crop = random_resized_crop_box(width, height, crop_scale, &mut rng);
+                train_view(&decoded, &crop, side)
             })
             .collect())
     }));

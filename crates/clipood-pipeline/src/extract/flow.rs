@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::thread::ScopedJoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
-use clipood_clip::model::{Device, ImageEncoder};
 use clipood_store::{CommitOutcome, Part, Unit};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use half::f16;
@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::decode::{panic_message, views_of};
 use super::units::{ExtractUnit, FeatureIndex};
+use super::workers::{Batch, Clock, encode_batches, timed};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::tables::{
@@ -19,23 +20,13 @@ use crate::tables::{
     write_local,
 };
 
-/// Views that go through the image tower at once.
-const BATCH: usize = 32;
 /// Stage names of the two tables of a unit. The global one is written last: it stands for both.
 pub const GLOBAL: &str = "global";
 /// See [`GLOBAL`].
 pub const LOCAL: &str = "local";
 
-/// Views of one batch, all of one unit.
-struct Batch {
-    unit: usize,
-    sequence: usize,
-    rows: Vec<(usize, i16)>,
-    pixels: Vec<f32>,
-}
-
 /// What the writer receives.
-enum News {
+pub(super) enum News {
     Encoded {
         unit: usize,
         sequence: usize,
@@ -94,31 +85,33 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     if pending.is_empty() {
         return Ok(());
     }
-    let Device::Cpu = job.device;
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let encoder = job.model.image_encoder(job.device)?;
-    let (send_batch, batches) = bounded::<Batch>(workers);
+    let workers = job.devices.workers.len();
+    let full = match job.devices.batch {
+        Some(views) => views.max(1),
+        None => job.device.batch_for(&job.model.config)?,
+    };
+    let clock = Clock::default();
+    let start = Instant::now();
+    let (send_batch, batches) = bounded::<Batch>(workers.max(2));
     let (send_news, news) = bounded::<News>(2 * workers);
     std::thread::scope(|scope| {
+        let clock = &clock;
         let decoder = {
             let (pending, send_news) = (&pending, send_news.clone());
-            scope.spawn(move || decode_units(job, pending, &send_batch, &send_news))
+            scope.spawn(move || decode_units(job, pending, full, &send_batch, &send_news, clock))
         };
-        let devices: Vec<_> = (0..workers)
-            .map(|_| {
-                let (encoder, batches, send_news) =
-                    (encoder.clone(), batches.clone(), send_news.clone());
-                scope.spawn(move || encode_batches(&encoder, local, &batches, &send_news))
-            })
-            .collect();
-        // Only the threads hold senders and receivers now, so that the end of one step ends the next.
-        drop((send_news, batches));
+        // Only the threads hold senders and receivers, so that the end of one step ends the next.
+        let encoder =
+            scope.spawn(move || encode_batches(job, local, full, batches, &send_news, clock));
         let written = write_units(job, &pending, local, news);
         let decoded = join("decode", decoder);
-        let encoded: Result<Vec<()>> = devices.into_iter().map(|d| join("encode", d)).collect();
+        let encoded = join("encode", encoder);
         // The first cause counts: a writer's error ends the others.
-        written.and(encoded.map(|_| ())).and(decoded)
+        written.and(encoded).and(decoded)
     })?;
+    if let Some(line) = clock.line(start.elapsed(), workers) {
+        job.reporting.say(&format!("{:>9} {line}", "extract"));
+    }
     // A killed writer leaves a staging file, which readers of the directory would trip over.
     job.features.ledger.sweep(tables)?;
     Ok(())
@@ -137,12 +130,15 @@ fn join(stage: &'static str, handle: ScopedJoinHandle<'_, Result<()>>) -> Result
 fn decode_units(
     job: &Job,
     pending: &[&ExtractUnit],
+    full: usize,
     batches: &Sender<Batch>,
     news: &Sender<News>,
+    clock: &Clock,
 ) -> Result<()> {
+    let send = |batch: Batch| timed(&clock.decoding_waited, || batches.send(batch));
     let config = &job.model.config;
     for (number, unit) in pending.iter().enumerate() {
-        let chunk = (2 * BATCH / unit.views.len()).max(2);
+        let chunk = (2 * full / unit.views.len()).max(2);
         let mut quarantined = Vec::new();
         let mut sequence = 0;
         let mut batch = Batch {
@@ -168,7 +164,7 @@ fn decode_units(
                 for (view, pixels) in unit.views.iter().zip(views) {
                     batch.rows.push((block * chunk + i, *view));
                     batch.pixels.extend(pixels);
-                    if batch.rows.len() == BATCH {
+                    if batch.rows.len() == full {
                         sequence += 1;
                         let next = Batch {
                             unit: number,
@@ -176,7 +172,7 @@ fn decode_units(
                             rows: Vec::new(),
                             pixels: Vec::new(),
                         };
-                        if batches.send(std::mem::replace(&mut batch, next)).is_err() {
+                        if send(std::mem::replace(&mut batch, next)).is_err() {
                             return Ok(());
                         }
                     }
@@ -184,7 +180,7 @@ fn decode_units(
             }
         }
         let rest = usize::from(!batch.rows.is_empty());
-        if rest == 1 && batches.send(batch).is_err() {
+        if rest == 1 && send(batch).is_err() {
             return Ok(());
         }
         let end = News::End {
@@ -193,33 +189,6 @@ fn decode_units(
             quarantined,
         };
         if news.send(end).is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// One device: on the CPU a thread with its own share of the cores, which beats splitting every product over all cores.
-fn encode_batches(
-    encoder: &ImageEncoder,
-    local: bool,
-    batches: &Receiver<Batch>,
-    news: &Sender<News>,
-) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .map_err(|e| PipelineError::Usage(format!("cannot start a worker thread: {e}")))?;
-    for batch in batches {
-        let features = pool.install(|| encoder.encode(batch.pixels, local))?;
-        let encoded = News::Encoded {
-            unit: batch.unit,
-            sequence: batch.sequence,
-            rows: batch.rows,
-            global: features.global,
-            local: features.local,
-        };
-        if news.send(encoded).is_err() {
             return Ok(());
         }
     }
@@ -317,7 +286,10 @@ fn commit(job: &Job, unit: &ExtractUnit, local: bool, arrived: Arrived) -> Resul
             ("clipood.model".to_string(), job.recipe.model.clone()),
             ("clipood.model_hash".to_string(), job.model.hash.clone()),
             ("clipood.preprocessing".to_string(), job.preprocessing()),
-            ("clipood.dtype".to_string(), "f32".to_string()),
+            (
+                "clipood.dtype".to_string(),
+                job.devices.dtype.name().to_string(),
+            ),
             (
                 "clipood.backend".to_string(),
                 job.device.backend().to_string(),

@@ -7,6 +7,8 @@
 mod decode;
 mod flow;
 mod units;
+mod workers;
 
+pub use decode::panic_message;
 pub use flow::{GLOBAL, LOCAL, extract, ledger_unit, part_path};
 pub use units::{EVAL_VIEW, ExtractUnit, FeatureIndex, feature_index};

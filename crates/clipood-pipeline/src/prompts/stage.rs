@@ -1,10 +1,11 @@
 //! Makes the prompt sets that the store does not have yet.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use clipood_clip::model::PromptTrainer;
+use clipood_clip::model::{Device, PromptTrainer};
 use clipood_clip::prompt::{
     EpochLog, PatchLoss, PromptLoss, PromptOptions, PromptState, TrainOptions,
 };
@@ -14,7 +15,7 @@ use clipood_store::{Part, Unit};
 use super::data::prompt_data;
 use super::file::{PromptSet, prompt_footer};
 use crate::error::{PipelineError, Result};
-use crate::extract::FeatureIndex;
+use crate::extract::{FeatureIndex, panic_message};
 use crate::job::{Job, RESULTS_VERSION};
 use crate::plan::Plan;
 use crate::progress::StageProgress;
@@ -102,20 +103,86 @@ pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<P
         .sum();
     if !pending.is_empty() {
         let trains = pending.iter().any(|(key, _)| key.method.uses_shots());
-        let trainer = match trains {
-            true => Some(job.model.prompt_trainer(job.device)?),
+        let mut devices = job.devices.distinct();
+        devices.truncate(pending.len());
+        let stage = Stage {
+            job,
+            plan,
+            index,
+            trains,
+            progress: Mutex::new(job.reporting.stage(STAGE, "epochs", epochs as u64)),
+        };
+        let work = Mutex::new(pending.into_iter());
+        match devices.as_slice() {
+            [device] => stage.make_all(*device, &work)?,
+            devices => make_on_all(&stage, devices, &work)?,
+        }
+        if let Ok(progress) = stage.progress.into_inner() {
+            progress.finish();
+        }
+    }
+    units.iter().map(|unit| read(job, unit)).collect()
+}
+
+/// The prompt sets to make, shared by a thread for each device.
+struct Stage<'a> {
+    job: &'a Job,
+    plan: &'a Plan,
+    index: &'a FeatureIndex,
+    trains: bool,
+    progress: Mutex<StageProgress>,
+}
+
+/// Prompt sets that nobody makes yet.
+type Work<'a> = Mutex<std::vec::IntoIter<(&'a PromptKey, &'a Unit)>>;
+
+/// A thread for each device, all pulling from `work`.
+fn make_on_all(stage: &Stage<'_>, devices: &[Device], work: &Work<'_>) -> Result<()> {
+    let ends: Vec<Result<()>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = devices
+            .iter()
+            .map(|device| scope.spawn(move || stage.make_all(*device, work)))
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+            thread.join().unwrap_or_else(|panic| {
+                Err(PipelineError::Panicked {
+                    stage: STAGE,
+                    message: panic_message(&*panic),
+                })
+            })
+        };
+        threads.into_iter().map(join).collect()
+    });
+    ends.into_iter().collect()
+}
+
+impl Stage<'_> {
+    /// Makes prompt sets on `device` until there are none left.
+    fn make_all(&self, device: Device, work: &Work<'_>) -> Result<()> {
+        let job = self.job;
+        let trainer = match self.trains {
+            true => Some(job.model.prompt_trainer_as(device, job.devices.dtype)?),
             false => None,
         };
-        let mut progress = job.reporting.stage(STAGE, "epochs", epochs as u64);
-        for (key, unit) in pending {
+        loop {
+            let next = locked(work).next();
+            let Some((key, unit)) = next else {
+                return Ok(());
+            };
             job.interrupt.check()?;
             let set = match &trainer {
-                Some(trainer) if key.method.uses_shots() => {
-                    train(job, plan, index, trainer, key, unit, &mut progress)?
-                }
+                Some(trainer) if key.method.uses_shots() => train(
+                    job,
+                    self.plan,
+                    self.index,
+                    trainer,
+                    key,
+                    unit,
+                    &self.progress,
+                )?,
                 _ => {
-                    progress.add(1);
-                    hand_written(job, plan, unit)?
+                    locked(&self.progress).add(1);
+                    hand_written(job, self.plan, unit, device)?
                 }
             };
             let part = Part {
@@ -125,9 +192,12 @@ pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<P
             };
             job.prompts.commit_part(STAGE, unit, part, &prompt_footer)?;
         }
-        progress.finish();
     }
-    units.iter().map(|unit| read(job, unit)).collect()
+}
+
+/// The value behind a lock, whatever a thread that panicked left.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn part_path(unit: &Unit) -> String {
@@ -191,8 +261,8 @@ fn unit(job: &Job, plan: &Plan, key: &PromptKey) -> Result<Unit> {
     })
 }
 
-fn hand_written(job: &Job, plan: &Plan, unit: &Unit) -> Result<PromptSet> {
-    let encoder = job.model.text_encoder(job.device)?;
+fn hand_written(job: &Job, plan: &Plan, unit: &Unit, device: Device) -> Result<PromptSet> {
+    let encoder = job.model.text_encoder(device)?;
     let templates = job.recipe.prompt.templates.templates();
     Ok(PromptSet {
         fingerprint: unit.fingerprint.clone(),
@@ -224,7 +294,7 @@ fn train(
     trainer: &PromptTrainer,
     key: &PromptKey,
     unit: &Unit,
-    progress: &mut StageProgress,
+    progress: &Mutex<StageProgress>,
 ) -> Result<PromptSet> {
     let (Some(shots), Some(seed)) = (key.shots, key.seed) else {
         return Err(PipelineError::Inconsistent(format!(
@@ -253,12 +323,12 @@ fn train(
     };
     let (resume, mut log) = read_checkpoint(job, unit)?;
     if let Some(state) = &resume {
-        progress.note(&format!(
+        locked(progress).note(&format!(
             "{}: going on after epoch {}",
             key.name(),
             state.epoch
         ));
-        progress.add(state.epoch as u64);
+        locked(progress).add(state.epoch as u64);
     }
     let mut saved = Instant::now();
     let mut failure = None;
@@ -270,7 +340,7 @@ fn train(
         resume,
         |epoch, state| {
             log.push(log_row(epoch));
-            progress.add(1);
+            locked(progress).add(1);
             let stop = job.interrupt.is_set();
             if stop || saved.elapsed() >= CHECKPOINT_EVERY {
                 saved = Instant::now();
@@ -289,7 +359,7 @@ fn train(
         return Err(PipelineError::Interrupted);
     }
     if let Some(last) = log.last() {
-        progress.note(&format!(
+        locked(progress).note(&format!(
             "{}: loss {:.3}, training accuracy {:.1}% after {} steps",
             key.name(),
             last.loss,

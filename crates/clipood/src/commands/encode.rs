@@ -12,7 +12,7 @@ use arrow::array::{
 };
 use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
-use clipood_clip::model::{Device, Model};
+use clipood_clip::model::{Devices, Model};
 use clipood_data::{eval_view, normalise};
 use clipood_pipeline::{PipelineError, open_model};
 use half::f16;
@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use super::arrays::{
     Tensor, check_folder, extension, read_image, write_parquet, write_safetensors,
 };
+use super::devices;
 
 /// Images that go through the image tower at once.
 const IMAGE_BATCH: usize = 32;
@@ -45,9 +46,12 @@ pub struct Args {
     /// Features of the images' patches, too; Parquet holds them in half precision.
     #[arg(long)]
     local: bool,
-    /// Where the model runs: auto or cpu.
+    /// Where the model runs: auto, cpu or a GPU as cuda:0.
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Number format of the image tower on a GPU: f32, f16 or bf16.
+    #[arg(long, default_value = "f32")]
+    dtype: String,
 }
 
 /// What the model makes of the inputs, row-major, not normalised.
@@ -80,17 +84,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if args.local && args.images.is_empty() {
         return usage("--local: only images have patches, give --images".to_owned());
     }
-    let device: Device = args
-        .device
-        .parse()
-        .map_err(|e: clipood_clip::ClipError| PipelineError::Usage(e.to_string()))?;
+    let devices = devices(&args.device, &args.dtype)?;
     check_folder(&args.out)?;
     let texts = match &args.texts {
         Some(path) => read_texts(path)?,
         None => Vec::new(),
     };
     let model = open_model(&args.model)?;
-    let features = encode(&model, device, &args, &texts)?;
+    let features = encode(&model, &devices, &args, &texts)?;
     if to_parquet {
         write_table(&args, &texts, &features)?;
     } else {
@@ -113,7 +114,8 @@ fn read_texts(path: &Path) -> Result<Vec<String>> {
     Ok(texts)
 }
 
-fn encode(model: &Model, device: Device, args: &Args, texts: &[String]) -> Result<Features> {
+fn encode(model: &Model, devices: &Devices, args: &Args, texts: &[String]) -> Result<Features> {
+    let device = devices.first();
     let mut features = Features {
         dim: model.config.embed_dim,
         global: Vec::new(),
@@ -130,7 +132,7 @@ fn encode(model: &Model, device: Device, args: &Args, texts: &[String]) -> Resul
     if args.images.is_empty() {
         return Ok(features);
     }
-    let encoder = model.image_encoder(device)?;
+    let encoder = model.image_encoder_as(device, devices.dtype)?;
     for batch in args.images.chunks(IMAGE_BATCH) {
         let pixels = batch
             .par_iter()

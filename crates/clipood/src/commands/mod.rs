@@ -1,6 +1,7 @@
 //! One file a command, and what several of them need: arrays, columns of scores, standard output.
 
 mod arrays;
+pub mod bench;
 mod columns;
 pub mod detectors;
 pub mod encode;
@@ -13,6 +14,8 @@ pub mod tokenize;
 use std::io::{self, Write};
 
 use anyhow::Context;
+use clipood_clip::ClipError;
+use clipood_clip::model::{Devices, Dtype};
 use clipood_pipeline::PipelineError;
 
 /// 2 for bad usage or configuration, 3 for an interruption, 1 for everything else.
@@ -24,6 +27,15 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             None => 1,
         },
     }
+}
+
+/// `--devices` and `--dtype`; what this build or machine does not have is bad usage.
+fn devices(devices: &str, dtype: &str) -> Result<Devices, PipelineError> {
+    let usage = |error: ClipError| PipelineError::Usage(error.to_string());
+    let dtype: Dtype = dtype.parse().map_err(usage)?;
+    let devices: Devices = devices.parse().map_err(usage)?;
+    dtype.check(devices.first()).map_err(usage)?;
+    Ok(devices.with_dtype(dtype))
 }
 
 /// Writes a text to standard output.

@@ -9,6 +9,8 @@ use clipood_pipeline::{
     Interrupt, Job, JobOptions, PipelineError, Reporting, console, run as run_job,
 };
 
+use super::devices;
+
 /// Options of `clipood run`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,9 +32,16 @@ pub struct Args {
     /// Model: `demo` or an open_clip folder.
     #[arg(long)]
     model: Option<String>,
-    /// Where the model runs: auto or cpu.
+    /// Where the model runs: auto, cpu, cpu:THREADS, cuda:all, or GPUs apart by commas as in cuda:0,cuda:1. A GPU that is
+    /// named twice gets two workers.
     #[arg(long, default_value = "auto")]
     devices: String,
+    /// Number format on GPUs: f32, f16 or bf16.
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// Images that go through the image tower at once (default: 32 on the CPU, by memory on a GPU).
+    #[arg(long)]
+    batch: Option<usize>,
     /// Folder that relative dataset roots start from.
     #[arg(long, default_value = "data")]
     data: PathBuf,
@@ -67,10 +76,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         data: args.data,
         store: args.store,
         run: args.run,
-        device: args
-            .devices
-            .parse()
-            .map_err(|e: clipood_clip::ClipError| PipelineError::Usage(e.to_string()))?,
+        device: devices(&args.devices, &args.dtype)?.with_batch(args.batch),
         reporting: Reporting::Human,
         interrupt,
     })?;

@@ -1,0 +1,318 @@
+//! Device workers: one thread each, all pulling from one bounded queue.
+//!
+//! A GPU that fails gives its batch back and takes no more work; the others go on, and only when none is left the run
+//! ends. A failure on the CPU ends the run at once: it would come back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use clipood_clip::model::{Device, EncodedImages, ImageEncoder};
+use clipood_data::normalise;
+use crossbeam_channel::{Receiver, Sender};
+
+use super::decode::panic_message;
+use super::flow::News;
+use crate::error::{PipelineError, Result};
+use crate::job::Job;
+
+/// Views of one batch, all of one unit.
+pub(super) struct Batch {
+    pub unit: usize,
+    pub sequence: usize,
+    /// Image of the unit, and view.
+    pub rows: Vec<(usize, i16)>,
+    /// `[rows, side, side, 3]`.
+    pub pixels: Vec<u8>,
+}
+
+/// Batches to encode: those that come from decoding, and those that a failed device gave back.
+struct Queue {
+    decoded: Receiver<Batch>,
+    returned: Mutex<Vec<Batch>>,
+}
+
+/// Where the time of an extraction went, in nanoseconds.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    /// Decoding waited for room in the queue.
+    pub decoding_waited: AtomicU64,
+    /// Workers waited for a batch, all together.
+    pub workers_waited: AtomicU64,
+}
+
+impl Clock {
+    /// Which step holds the others back; nothing for an extraction too short to tell.
+    pub fn line(&self, elapsed: Duration, workers: usize) -> Option<String> {
+        let seconds = elapsed.as_secs_f64();
+        if seconds < 2.0 {
+            return None;
+        }
+        let share = |waited: &AtomicU64| waited.load(Ordering::Relaxed) as f64 * 1e-9 / seconds;
+        let decoding = share(&self.decoding_waited);
+        let devices = share(&self.workers_waited) / workers.max(1) as f64;
+        let binds = match devices > decoding {
+            true => "decoding",
+            false => "the image tower",
+        };
+        Some(format!(
+            "{binds} sets the pace: decoding waited {:.0}% of the time, devices {:.0}%",
+            100.0 * decoding,
+            100.0 * devices
+        ))
+    }
+}
+
+/// Runs `wait` and adds its time to `total`.
+pub(super) fn timed<T>(total: &AtomicU64, wait: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let value = wait();
+    total.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    value
+}
+
+impl Queue {
+    fn returned(&self) -> MutexGuard<'_, Vec<Batch>> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self, clock: &Clock) -> Option<Batch> {
+        if let Some(batch) = self.returned().pop() {
+            return Some(batch);
+        }
+        match timed(&clock.workers_waited, || self.decoded.recv()) {
+            Ok(batch) => Some(batch),
+            Err(_) => self.returned().pop(),
+        }
+    }
+}
+
+/// Encodes every batch of `decoded` on the job's workers; `full` is the number of views of a full batch.
+pub(super) fn encode_batches(
+    job: &Job,
+    local: bool,
+    full: usize,
+    decoded: Receiver<Batch>,
+    news: &Sender<News>,
+    clock: &Clock,
+) -> Result<()> {
+    let queue = Queue {
+        decoded,
+        returned: Mutex::default(),
+    };
+    let mut devices = job.devices.workers.clone();
+    // The processor's workers share one copy of the parameters.
+    let shared = match devices.contains(&Device::Cpu) {
+        true => Some(job.model.image_encoder(Device::Cpu)?),
+        false => None,
+    };
+    loop {
+        let ends: Vec<(Device, Result<()>)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = devices
+                .iter()
+                .map(|device| {
+                    let (queue, shared) = (&queue, shared.clone());
+                    let run = move || {
+                        let worker = Worker::new(job, *device, shared, full)?;
+                        worker.run(local, queue, news, clock)
+                    };
+                    (*device, scope.spawn(run))
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|(device, thread)| {
+                    let end = thread.join().unwrap_or_else(|panic| {
+                        Err(PipelineError::Panicked {
+                            stage: "encode",
+                            message: panic_message(&*panic),
+                        })
+                    });
+                    (device, end)
+                })
+                .collect()
+        });
+        let mut first_failure = None;
+        for (device, end) in ends {
+            let Err(error) = end else { continue };
+            if device == Device::Cpu {
+                return Err(error);
+            }
+            devices.retain(|other| *other != device);
+            first_failure.get_or_insert(error);
+        }
+        match first_failure {
+            Some(error) if devices.is_empty() => return Err(error),
+            // What the last devices gave back after the others had finished.
+            Some(_) if !queue.returned().is_empty() => {}
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// The image tower on one device, in its own thread.
+struct Worker<'a> {
+    job: &'a Job,
+    device: Device,
+    encoder: ImageEncoder,
+    full: usize,
+    /// On the CPU a share of one core, which beats splitting every product over all cores.
+    pool: Option<rayon::ThreadPool>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(
+        job: &'a Job,
+        device: Device,
+        shared: Option<ImageEncoder>,
+        full: usize,
+    ) -> Result<Self> {
+        let (encoder, pool) = match (device, shared) {
+            (Device::Cpu, Some(encoder)) => {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(1)
+                    .build()
+                    .map_err(|e| {
+                        PipelineError::Usage(format!("cannot start a worker thread: {e}"))
+                    })?;
+                (encoder, Some(pool))
+            }
+            _ => {
+                let dtype = job.devices.dtype;
+                let made = guarded(|| Ok(job.model.image_encoder_as(device, dtype)?));
+                (
+                    made.inspect_err(|error| drops_out(job, device, error))?,
+                    None,
+                )
+            }
+        };
+        Ok(Self {
+            job,
+            device,
+            encoder,
+            full,
+            pool,
+        })
+    }
+
+    fn run(&self, local: bool, queue: &Queue, news: &Sender<News>, clock: &Clock) -> Result<()> {
+        while let Some(batch) = queue.next(clock) {
+            let features = match guarded(|| self.encode(&batch, local)) {
+                Ok(features) => features,
+                Err(error) => {
+                    queue.returned().push(batch);
+                    if self.device != Device::Cpu {
+                        drops_out(self.job, self.device, &error);
+                    }
+                    return Err(error);
+                }
+            };
+            let encoded = News::Encoded {
+                unit: batch.unit,
+                sequence: batch.sequence,
+                rows: batch.rows,
+                global: features.global,
+                local: features.local,
+            };
+            if news.send(encoded).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(&self, batch: &Batch, local: bool) -> Result<EncodedImages> {
+        let config = &self.job.model.config;
+        let image = 3 * config.image.size * config.image.size;
+        if let Some(pool) = &self.pool {
+            let pixels: Vec<f32> = batch
+                .pixels
+                .chunks_exact(image)
+                .flat_map(|pixels| normalise(pixels, config.mean, config.std))
+                .collect();
+            return Ok(pool.install(|| self.encoder.encode(pixels, local))?);
+        }
+        // A short batch is filled up to a power of two: kernels are tuned for each size that comes along.
+        let rows = batch.rows.len();
+        let padded = rows.next_power_of_two().min(self.full.max(rows));
+        let mut pixels = Vec::with_capacity(padded * image);
+        pixels.extend_from_slice(&batch.pixels);
+        pixels.resize(padded * image, 0);
+        let mut features = self.encoder.encode_bytes(pixels, local)?;
+        features.global.truncate(rows * config.embed_dim);
+        let patches = rows * config.image.positions() * config.embed_dim;
+        features.local.truncate(patches);
+        Ok(features)
+    }
+}
+
+fn drops_out(job: &Job, device: Device, error: &PipelineError) {
+    job.reporting
+        .say(&format!("{device} takes no more work: {error}"));
+}
+
+/// A panic as an error.
+fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        Err(PipelineError::Panicked {
+            stage: "encode",
+            message: panic_message(&*panic),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_step_that_others_wait_for_sets_the_pace() {
+        let clock = Clock::default();
+        clock.workers_waited.store(8_000_000_000, Ordering::Relaxed);
+        clock
+            .decoding_waited
+            .store(1_000_000_000, Ordering::Relaxed);
+        let ten = Duration::from_secs(10);
+        // Two workers waited 4 s each.
+        assert_eq!(
+            clock.line(ten, 2).as_deref(),
+            Some("decoding sets the pace: decoding waited 10% of the time, devices 40%")
+        );
+        clock
+            .decoding_waited
+            .store(6_000_000_000, Ordering::Relaxed);
+        let line = clock.line(ten, 2).unwrap_or_default();
+        assert!(line.starts_with("the image tower"), "{line}");
+        assert_eq!(clock.line(Duration::from_secs(1), 2), None);
+    }
+
+    #[test]
+    fn batches_that_come_back_are_taken_again() {
+        let (send, decoded) = crossbeam_channel::bounded(2);
+        let queue = Queue {
+            decoded,
+            returned: Mutex::default(),
+        };
+        let batch = |sequence| Batch {
+            unit: 0,
+            sequence,
+            rows: Vec::new(),
+            pixels: Vec::new(),
+        };
+        let clock = Clock::default();
+        assert!(send.send(batch(1)).is_ok());
+        queue.returned().push(batch(2));
+        drop(send);
+        let order: Vec<usize> = std::iter::from_fn(|| queue.next(&clock))
+            .map(|batch| batch.sequence)
+            .collect();
+        assert_eq!(order, [2, 1]);
+    }
+
+    #[test]
+    fn a_panic_is_an_error() {
+        let made: Result<()> = guarded(|| panic!("out of memory"));
+        assert!(made.is_err_and(|e| e.to_string().contains("out of memory")));
+    }
+}
