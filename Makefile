@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda check-tables bench-peers train-demo clean
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers train-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ docs: ## API documentation, broken links denied
 
 check-cuda: ## compile the feature `cuda`; neither CUDA nor a GPU is needed
 	cargo clippy --release --locked -p clipood --features cuda -- -D warnings
+
+gpu-check: ## on a machine with a GPU and PyTorch: correctness, then speed beside PyTorch; OUT, CPU=1 for a dry run
+	scripts/gpu-check.sh $(if $(CPU),--cpu) $(or $(OUT),target/gpu-check)
 
 check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
 	scripts/check-tables.sh

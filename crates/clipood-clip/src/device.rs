@@ -26,7 +26,8 @@ pub enum Device {
 /// float32 in any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Dtype {
-    /// IEEE single precision.
+    /// IEEE single precision. On GPUs the products' inputs may be rounded to TF32 (10 bits of mantissa), as autotuning
+    /// chooses among kernels with and without tensor cores.
     #[default]
     F32,
     /// IEEE half precision.

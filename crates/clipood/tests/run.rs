@@ -229,7 +229,7 @@ fn mistakes_are_named_and_lose_nothing() {
     let world = World::new();
     assert!(world.run("run", &[]).status.success());
     let before = files(&world.path("run"));
-    let cases: [Mistake<'_>; 8] = [
+    let cases: [Mistake<'_>; 11] = [
         (
             "detectors =",
             "detektors =",
@@ -250,6 +250,15 @@ fn mistakes_are_named_and_lose_nothing() {
         ("", "", &["--data", "nowhere"], 1, &["nowhere"]),
         ("", "", &["--model", "no-such-model"], 1, &["no-such-model"]),
         ("", "", &["--devices", "cuda:0"], 2, &["cuda:0", "cpu"]),
+        ("", "", &["--devices", "cpu:0"], 2, &["cpu:0", "cuda:all"]),
+        (
+            "",
+            "",
+            &["--devices", "cpu", "--dtype", "bf16"],
+            2,
+            &["bf16", "f32"],
+        ),
+        ("", "", &["--dtype", "f64"], 2, &["f64", "bf16"]),
     ];
     for (i, (from, to, arguments, code, words)) in cases.into_iter().enumerate() {
         world.write("recipe.toml", RECIPE.replace(from, to));

@@ -302,7 +302,12 @@ fn point_to_headers(toolkits: &[Toolkit]) -> std::result::Result<(), CudaProblem
 /// compiled anew in each process where the GPUs differ. A configuration that somebody set before stays.
 fn keep_kernels(gpus: &[Gpu], compiler: &str) {
     let first = gpus.first().map_or(0, |gpu| gpu.architecture);
-    let folder = cache_folder().join(format!("sm{first}-nvrtc{compiler}"));
+    let name = format!("sm{first}-nvrtc{compiler}");
+    let mut folder = cache_folder().join(&name);
+    if std::fs::create_dir_all(&folder).is_err() {
+        // A home that cannot be written to.
+        folder = std::env::temp_dir().join("clipood-cuda").join(name);
+    }
     let mut config = CubeClRuntimeConfig::default().override_from_env();
     if gpus.iter().all(|gpu| gpu.architecture == first) {
         config.compilation.cache = Some(CacheConfig::File(folder.clone()));

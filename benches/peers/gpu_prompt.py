@@ -1,0 +1,101 @@
+"""Milliseconds of a prompt step in PyTorch: python gpu_prompt.py --device cuda --methods coop,locoop --classes 1000
+
+Two programs for each method. `reference` does what LoCoOp's own training does for a batch of 32: the frozen image tower on fresh views, all 77
+tokens of every class forward and backward. It is faster than LoCoOp's code, which takes the local branch in every layer of both towers and has no
+fused attention. `same` does what clipood does: cached features, tokens cut, the shared prefix once. A JSON object a line.
+"""
+
+import argparse
+import json
+import time
+
+import torch
+from torch.nn import functional as F
+
+from gpu_models import CONTEXT, DTYPES, SIDE, ImageTower, TextTower, normalised
+
+IMAGES, N_CTX, OWN, LAMBDA, SCALE = 32, 16, 5, 0.25, 100.0
+
+
+def loss_of(method, text, image, local, labels, top_k):
+    """CoOp's cross entropy, and LoCoOp's entropy of patches whose label is not among the first K classes."""
+    text, image = (F.normalize(x.float(), dim=-1) for x in (text, image))
+    loss = F.cross_entropy(SCALE * image @ text.T, labels)
+    if method == "coop":
+        return loss
+    logits = SCALE * F.normalize(local.float(), dim=-1) @ text.T
+    probabilities = logits.softmax(-1)
+    own = logits.gather(-1, labels[:, None, None].expand(-1, logits.shape[1], 1))
+    chosen = (logits > own).sum(-1) >= top_k
+    entropy = (probabilities * (probabilities + 1e-5).log()).sum(-1)
+    return loss + LAMBDA * (entropy * chosen).sum() / chosen.sum().clamp(min=1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--model", default="ViT-B-16")
+    parser.add_argument("--dtypes", default="bf16,f16,f32")
+    parser.add_argument("--methods", default="coop,locoop")
+    parser.add_argument("--programs", default="reference,same")
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=10)
+    args = parser.parse_args()
+    device, classes = args.device, args.classes
+    # clipood's kernels take the tensor cores' TF32 for float32, too.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.manual_seed(1)
+    labels = torch.randint(0, classes, (IMAGES,), device=device)
+    pixels = torch.randint(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=torch.uint8)
+    for kind in args.dtypes.split(","):
+        dtype = DTYPES[kind]
+        text = TextTower(args.model).to(device, dtype).requires_grad_(False)
+        tower = ImageTower(args.model).to(device, dtype).eval().requires_grad_(False)
+        start, names = (torch.randn(n, text.width, device=device, dtype=dtype) * 0.01 for n in (1, classes * OWN))
+        names = names.view(classes, OWN, -1)
+        rest = torch.zeros(classes, CONTEXT - 1 - N_CTX - OWN, text.width, device=device, dtype=dtype)
+        with torch.inference_mode():
+            cached = [x.clone() for x in tower(normalised(pixels.to(device), dtype), local=True)]
+        cached = [x.clone() for x in cached]
+        for method in args.methods.split(","):
+            for program in args.programs.split(","):
+                context = (torch.randn(N_CTX, text.width, device=device) * 0.02).requires_grad_()
+                optimizer = torch.optim.SGD([context], lr=0.002, momentum=0.9, weight_decay=5e-4)
+
+                def step():
+                    prefix = torch.cat([start, context.to(dtype)])
+                    if program == "reference":
+                        with torch.no_grad():
+                            views = normalised(pixels.to(device), dtype)
+                            image, local = (tower(views), None) if method == "coop" else tower(views, local=True)
+                        prompts = torch.cat([prefix.expand(classes, -1, -1), names, rest], 1)
+                        ends = torch.full((classes,), N_CTX + OWN, device=device)
+                        features = text(prompts, ends)
+                    else:
+                        image, local = cached
+                        ends = torch.full((classes,), OWN - 1, device=device)
+                        features = text.shared(prefix[None], names, ends)
+                    loss = loss_of(method, features, image, local, labels, max(classes // 5, 1))
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    return loss.item()
+
+                line = dict(bench="torch-prompt", model=args.model, dtype=kind, method=method, program=program, classes=classes)
+                try:
+                    if device == "cuda":
+                        torch.cuda.reset_peak_memory_stats()
+                    times = []
+                    for _ in range(3 + args.steps):
+                        before = time.perf_counter()
+                        last = step()
+                        times.append(time.perf_counter() - before)
+                    middle = sorted(times[3:])[args.steps // 2]
+                    memory = torch.cuda.max_memory_allocated() // 10**6 if device == "cuda" else None
+                    print(json.dumps(line | dict(median_ms=1e3 * middle, last_loss=last, peak_memory_mb=memory)), flush=True)
+                except RuntimeError as error:  # out of memory, most likely
+                    print(json.dumps(line | dict(error=str(error)[:300])), flush=True)
+
+
+if __name__ == "__main__":
+    main()
