@@ -9,7 +9,7 @@ use clipood_clip::prompt::{
     EpochLog, PatchLoss, PromptLoss, PromptOptions, PromptState, TrainOptions,
 };
 use clipood_core::{FingerprintBuilder, Method};
-use clipood_store::{Part, Unit};
+use clipood_store::{Part, Share, Unit, passes};
 
 use super::data::prompt_data;
 use super::file::{PromptSet, prompt_footer};
@@ -70,7 +70,11 @@ pub fn prompt_keys(job: &Job) -> Vec<PromptKey> {
     keys
 }
 
-/// Makes or reads every prompt set of the recipe, in the order of [`prompt_keys`].
+/// Time between two looks at the prompt sets that other workers are making.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Makes or reads every prompt set of the recipe, in the order of [`prompt_keys`]. Those that other workers have claimed
+/// are waited for, or, where the job backs trainings up, made here as well.
 ///
 /// # Errors
 /// An interruption (a training leaves a checkpoint), a loss that is not finite, a store that cannot be written.
@@ -107,8 +111,14 @@ pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<P
             false => None,
         };
         let mut progress = job.reporting.stage(STAGE, "epochs", epochs as u64);
-        for (key, unit) in pending {
+        let open: Vec<Unit> = pending.iter().map(|(_, unit)| (*unit).clone()).collect();
+        let share = Share {
+            backups: job.backup_training,
+            ..job.share
+        };
+        for turn in passes(&job.prompts, STAGE, &open, share) {
             job.interrupt.check()?;
+            let (key, unit) = pending[turn?.unit];
             let set = match &trainer {
                 Some(trainer) if key.method.uses_shots() => {
                     train(job, plan, index, trainer, key, unit, &mut progress)?
@@ -126,8 +136,34 @@ pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<P
             job.prompts.commit_part(STAGE, unit, part, &prompt_footer)?;
         }
         progress.finish();
+        wait_for_others(job, &open)?;
     }
     units.iter().map(|unit| read(job, unit)).collect()
+}
+
+/// Returns when every unit is committed. Nothing is concluded from the time that this takes: whoever claimed a unit and
+/// died is started again by whatever started it, or a worker that backs trainings up takes it over.
+fn wait_for_others(job: &Job, units: &[Unit]) -> Result<()> {
+    let mut told = false;
+    loop {
+        let done = job.prompts.committed(STAGE)?;
+        let mut missing = 0;
+        for unit in units {
+            missing += usize::from(!done.contains(unit)?);
+        }
+        if missing == 0 {
+            return Ok(());
+        }
+        if !told {
+            job.reporting.say(&format!(
+                "waiting for {missing} prompt sets that other workers have claimed; if those are gone, start them again, or \
+                 this one with --backup-training"
+            ));
+            told = true;
+        }
+        job.interrupt.check()?;
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 fn part_path(unit: &Unit) -> String {
