@@ -14,7 +14,7 @@ use clipood_ood::metrics::{
     BootstrapOptions, MetricIntervals, OodMetrics, ScorePair, Selection, average, bootstrap,
     expected_calibration_error, ood_metrics,
 };
-use clipood_store::{Part, Unit};
+use clipood_store::{Part, Store, Unit};
 
 use self::compare::{Baseline, compare, summarise};
 use self::lines::{Line, lines};
@@ -129,6 +129,29 @@ pub fn aggregate(
         summary: read_summary(fetch(job, SUMMARY_PATH)?, SUMMARY_PATH)?,
         paired: read_paired(fetch(job, PAIRED_PATH)?, PAIRED_PATH)?,
     })
+}
+
+/// Reads the metric tables of a finished run directory; `None` if one of them is not there yet.
+///
+/// # Errors
+/// A table that cannot be read.
+pub fn read_metrics(run: &Store) -> Result<Option<Metrics>> {
+    let mut tables = Vec::new();
+    for (_, path) in TABLES {
+        let Some(bytes) = run.get(path)? else {
+            return Ok(None);
+        };
+        tables.push(bytes);
+    }
+    let [ood, accuracy, summary, paired] = &tables[..] else {
+        return Ok(None);
+    };
+    Ok(Some(Metrics {
+        ood: read_ood(ood.clone(), OOD_PATH)?,
+        accuracy: read_accuracy(accuracy.clone(), ACCURACY_PATH)?,
+        summary: read_summary(summary.clone(), SUMMARY_PATH)?,
+        paired: read_paired(paired.clone(), PAIRED_PATH)?,
+    }))
 }
 
 fn measure_all(

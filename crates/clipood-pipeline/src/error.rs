@@ -77,7 +77,10 @@ impl PipelineError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Core(_) | Self::Usage(_) => 2,
-            Self::Store(clipood_store::Error::OtherConfiguration { .. }) => 2,
+            Self::Store(
+                clipood_store::Error::OtherConfiguration { .. }
+                | clipood_store::Error::NoRun { .. },
+            ) => 2,
             Self::Interrupted => 3,
             _ => 1,
         }

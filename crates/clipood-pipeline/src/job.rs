@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clipood_clip::model::{Device, Devices, Dtype, Model};
 use clipood_core::{DatasetManifest, Fingerprint, FingerprintBuilder, Recipe, Role, nearest};
-use clipood_store::{Ledger, Run, Store};
+use clipood_store::{Ledger, Run, Share, Store};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::columns::{Candidates, ScoreColumn, score_columns, uses_patches};
@@ -37,6 +38,48 @@ pub struct JobOptions {
     pub reporting: Reporting,
     /// Set by signals.
     pub interrupt: Interrupt,
+}
+
+/// What a user asks for who names a run directory that exists: its `run.json` holds recipe and manifests.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Run directory: a path or URL.
+    pub run: String,
+    /// Folder that relative dataset roots start from.
+    pub data: PathBuf,
+    /// Store of features and prompts: a path or URL.
+    pub store: String,
+    /// Where the model runs.
+    pub device: Devices,
+    /// Which units this process prefers. Its index also names the worker, so that a restarted one knows its claims.
+    pub share: Share,
+    /// Whether a prompt training that another worker has claimed is done again once nothing else is left. Without it the
+    /// worker waits for the other one.
+    pub backup_training: bool,
+    /// Progress on standard error.
+    pub reporting: Reporting,
+    /// Set by signals.
+    pub interrupt: Interrupt,
+}
+
+/// The datasets of a recipe, as `run.json` keeps them.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Manifests {
+    id: DatasetManifest,
+    ood: Vec<DatasetManifest>,
+    validation_ood: Vec<DatasetManifest>,
+}
+
+/// [`RunOptions`] with a run directory that may still get its default name.
+struct Place {
+    run: Option<String>,
+    data: PathBuf,
+    store: String,
+    device: Devices,
+    share: Share,
+    backup_training: bool,
+    reporting: Reporting,
+    interrupt: Interrupt,
 }
 
 /// An opened recipe.
@@ -72,6 +115,10 @@ pub struct Job {
     pub prompts: Ledger,
     /// Fingerprint of recipe, manifests and model.
     pub fingerprint: Fingerprint,
+    /// Which units this process prefers.
+    pub share: Share,
+    /// Whether trainings that others have claimed are done again at the end.
+    pub backup_training: bool,
     /// Progress on standard error.
     pub reporting: Reporting,
     /// Set by signals.
@@ -88,7 +135,7 @@ pub struct Features {
 }
 
 impl Job {
-    /// Opens everything; the run directory is created, nothing is computed.
+    /// Opens everything as the only worker; the run directory is created, nothing is computed.
     ///
     /// # Errors
     /// A manifest or model that cannot be read, an unknown detector, a run directory of another configuration or one
@@ -96,7 +143,6 @@ impl Job {
     pub fn open(options: JobOptions) -> Result<Self> {
         let recipe = options.recipe;
         recipe.validate()?;
-        let (columns, selections) = score_columns(&recipe)?;
         let id = load_manifest(&options.manifests, &recipe.data.id, Role::Id)?;
         let ood_manifests = |names: &[String]| {
             let load = |name: &String| load_manifest(&options.manifests, name, Role::Ood);
@@ -104,6 +150,52 @@ impl Job {
         };
         let ood = ood_manifests(&recipe.data.ood)?;
         let validation_ood = ood_manifests(&recipe.data.validation_ood)?;
+        let manifests = Manifests {
+            id,
+            ood,
+            validation_ood,
+        };
+        let place = Place {
+            run: options.run,
+            data: options.data,
+            store: options.store,
+            device: options.device,
+            share: Share {
+                index: 0,
+                count: 1,
+                backups: true,
+            },
+            backup_training: true,
+            reporting: options.reporting,
+            interrupt: options.interrupt,
+        };
+        Self::assemble(recipe, manifests, place)
+    }
+
+    /// Opens a run directory that exists, with the recipe and the manifests that it was made from.
+    ///
+    /// # Errors
+    /// No run there, a `run.json` of another program version, a model that is missing or was changed since.
+    pub fn reopen(options: RunOptions) -> Result<Self> {
+        let run = Run::open(Store::open(&options.run)?, "reader")?;
+        let recipe: Recipe = configured(&run, "recipe")?;
+        recipe.validate()?;
+        let manifests: Manifests = configured(&run, "manifests")?;
+        let place = Place {
+            run: Some(options.run),
+            data: options.data,
+            store: options.store,
+            device: options.device,
+            share: options.share,
+            backup_training: options.backup_training,
+            reporting: options.reporting,
+            interrupt: options.interrupt,
+        };
+        Self::assemble(recipe, manifests, place)
+    }
+
+    fn assemble(recipe: Recipe, manifests: Manifests, options: Place) -> Result<Self> {
+        let (columns, selections) = score_columns(&recipe)?;
         let model = open_model(&recipe.model)?;
         let (device, dtype) = (options.device.first(), options.device.dtype);
         dtype
@@ -115,9 +207,9 @@ impl Job {
         let mut fingerprint = FingerprintBuilder::new("run")
             .field("results", &RESULTS_VERSION)
             .field("recipe", &recipe)
-            .field("id", &id)
-            .field("ood", &ood)
-            .field("validation_ood", &validation_ood)
+            .field("id", &manifests.id)
+            .field("ood", &manifests.ood)
+            .field("validation_ood", &manifests.validation_ood)
             .field("model", &model.hash)
             .field("backend", &device.backend());
         if dtype != Dtype::F32 {
@@ -130,7 +222,7 @@ impl Job {
         let mut config = json!({
             "results_version": RESULTS_VERSION,
             "recipe": recipe,
-            "manifests": { "id": id, "ood": ood, "validation_ood": validation_ood },
+            "manifests": manifests,
             "model_hash": model.hash,
             "backend": device.backend(),
             "fingerprint": fingerprint,
@@ -139,7 +231,7 @@ impl Job {
             config["dtype"] = json!(dtype.name());
         }
         let versions = json!({ "clipood": env!("CARGO_PKG_VERSION") });
-        let worker = format!("pid-{}", std::process::id());
+        let worker = format!("worker-{}", options.share.index);
         let run = Run::open_or_create(Store::open(&run_location)?, &config, &versions, &worker)?;
         let store = Store::open(&options.store)?;
         let features = FingerprintBuilder::new("features")
@@ -158,9 +250,9 @@ impl Job {
             prompts: Ledger::new(store.child("prompts")?, "_commits", &worker),
             columns,
             selections,
-            id,
-            ood,
-            validation_ood,
+            id: manifests.id,
+            ood: manifests.ood,
+            validation_ood: manifests.validation_ood,
             data: options.data,
             model,
             device,
@@ -168,6 +260,8 @@ impl Job {
             run,
             run_location,
             fingerprint,
+            share: options.share,
+            backup_training: options.backup_training,
             reporting: options.reporting,
             interrupt: options.interrupt,
             recipe,
@@ -196,6 +290,17 @@ impl Job {
     pub fn preprocessing(&self) -> String {
         format!("{PREPROCESSING}, {0}x{0}", self.model.config.image.size)
     }
+}
+
+/// One field of a run's configuration.
+fn configured<T: DeserializeOwned>(run: &Run, field: &str) -> Result<T> {
+    let value = run.config().get(field).cloned().unwrap_or_default();
+    serde_json::from_value(value).map_err(|e| {
+        PipelineError::Inconsistent(format!(
+            "{}: `{field}`: {e}",
+            run.store().display("run.json")
+        ))
+    })
 }
 
 /// Reads the manifest called `name` and checks its role.

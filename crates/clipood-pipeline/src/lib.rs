@@ -40,12 +40,13 @@ mod run;
 mod score;
 pub mod tables;
 
-pub use aggregate::{AVERAGE, DUAL_PATTERN, Metrics, aggregate};
+pub use aggregate::{AVERAGE, DUAL_PATTERN, Metrics, aggregate, read_metrics};
+pub use clipood_store::{Share, Store};
 pub use columns::{Candidates, ScoreColumn};
 pub use error::{PipelineError, Result};
 pub use extract::{ExtractUnit, FeatureIndex, extract, feature_index};
 pub use interrupt::Interrupt;
-pub use job::{Features, Job, JobOptions, RESULTS_VERSION, open_model};
+pub use job::{Features, Job, JobOptions, RESULTS_VERSION, RunOptions, open_model};
 pub use plan::{Plan, PlannedDataset, PlannedImage, Purpose, plan};
 pub use progress::{Reporting, StageProgress};
 pub use prompts::{PromptKey, PromptSet, prompt_keys, prompt_sets};

@@ -8,7 +8,7 @@ use clipood_ood::{
     DetectorSpec, DualPatternScaling, FitInputs, FittedDetector, LocalFeatures, Matrix,
     ScoreInputs, fit, score_all,
 };
-use clipood_store::{Part, Unit};
+use clipood_store::{Part, Unit, passes};
 
 use crate::columns::{DUAL_BASE, DUAL_NEG_MIN_KL};
 use crate::dual_pattern::{TRAIN_RANGES, train_ranges};
@@ -20,7 +20,11 @@ use crate::plan::{Plan, PlannedDataset, PlannedImage, Purpose};
 use crate::prompts::{PromptKey, PromptSet, shot_features};
 use crate::tables::{DetectorScores, FileMeta, ScoreRow, Scores, store_footer, write_scores};
 
-const STAGE: &str = "score";
+/// Name of the stage in the ledger of the run.
+pub const STAGE: &str = "score";
+/// Stage whose units are the shards, each done when it is scored under every prompt set: workers share out shards, so that
+/// the features of one are read once.
+pub const SHARDS: &str = "shards";
 /// File metadata: ID images whose label is among the five likeliest classes.
 pub const TOP5_HITS: &str = "clipood.top5_hits";
 
@@ -106,7 +110,31 @@ pub fn score_unit(job: &Job, key: &PromptKey, set: &PromptSet, shard: &Shard<'_>
     })
 }
 
-/// Scores whatever is not scored yet.
+/// The unit that stands for a shard under all prompt sets.
+pub fn shard_unit(
+    job: &Job,
+    keys: &[PromptKey],
+    sets: &[PromptSet],
+    shard: &Shard<'_>,
+) -> Result<Unit> {
+    let mut scored = Vec::with_capacity(keys.len());
+    for (key, set) in keys.iter().zip(sets) {
+        scored.push(score_unit(job, key, set, shard)?.fingerprint);
+    }
+    let purpose = match shard.dataset.purpose {
+        Purpose::Test => "",
+        Purpose::Validation => "validation.",
+    };
+    Ok(Unit {
+        key: format!("{purpose}{}.{:05}", shard.dataset.name, shard.number),
+        fingerprint: FingerprintBuilder::new(SHARDS)
+            .field("scores", &scored)
+            .finish()?
+            .to_string(),
+    })
+}
+
+/// Scores whatever is not scored yet. Shards that other workers hold come last, so at the end all of them are scored.
 ///
 /// # Errors
 /// An interruption, features that cannot be read, a detector that lacks its data, a run directory that cannot be written.
@@ -118,77 +146,120 @@ pub fn score(
     sets: &[PromptSet],
 ) -> Result<()> {
     let shards = shards(plan, index);
-    let done = job.run.ledger().committed(STAGE)?;
-    let mut pending: Vec<(usize, Vec<usize>)> = Vec::new();
-    for (s, shard) in shards.iter().enumerate() {
-        let mut prompts = Vec::new();
-        for (p, (key, set)) in keys.iter().zip(sets).enumerate() {
-            let unit = score_unit(job, key, set, shard)?;
-            let path = part_path(key, shard);
-            let ledger = job.run.ledger();
-            if !done.contains(&unit)?
-                && ledger
-                    .recover_part(STAGE, &unit, &path, &store_footer)?
-                    .is_none()
-            {
-                prompts.push(p);
-            }
-        }
-        if !prompts.is_empty() {
-            pending.push((s, prompts));
-        }
-    }
-    if pending.is_empty() {
-        return Ok(());
-    }
-    let fitted = keys
+    let ledger = job.run.ledger();
+    let units = shards
         .iter()
-        .zip(sets)
-        .map(|(key, set)| fit_detectors(job, plan, index, key, set))
+        .map(|shard| shard_unit(job, keys, sets, shard))
         .collect::<Result<Vec<_>>>()?;
-    let total: usize = pending
-        .iter()
-        .map(|(s, prompts)| shards[*s].features.images.len() * prompts.len())
-        .sum();
-    let mut progress = job.reporting.stage(STAGE, "images", total as u64);
     let local = job.detectors_use_patches()?;
-    for (s, prompts) in pending {
-        let shard = &shards[s];
-        let block = read_features(job, shard.features, local)?;
-        let images: BTreeMap<&str, &PlannedImage> = shard
-            .features
-            .images
-            .iter()
-            .map(|image| (image.key.as_str(), image))
-            .collect();
-        for p in prompts {
-            job.interrupt.check()?;
-            let unit = score_unit(job, fitted[p].key, fitted[p].set, shard)?;
-            let (scores, top5) = score_block(job, plan, &block, &images, &fitted[p])?;
-            let mut extra = BTreeMap::from([(TOP5_HITS.to_string(), top5.to_string())]);
-            if let Some(ranges) = &fitted[p].train_ranges {
-                let json = serde_json::to_string(ranges)
-                    .map_err(|e| PipelineError::Inconsistent(format!("{TRAIN_RANGES}: {e}")))?;
-                extra.insert(TRAIN_RANGES.to_string(), json);
+    // Detectors are fitted when the first shard wants them.
+    let mut work = None;
+    for turn in passes(ledger, SHARDS, &units, job.share) {
+        let turn = turn?;
+        let shard = &shards[turn.unit];
+        let missing = missing_prompts(job, keys, sets, shard)?;
+        if !missing.is_empty() {
+            let (fitted, progress) = match &mut work {
+                Some(work) => work,
+                None => {
+                    let fitted = keys
+                        .iter()
+                        .zip(sets)
+                        .map(|(key, set)| fit_detectors(job, plan, index, key, set))
+                        .collect::<Result<Vec<_>>>()?;
+                    let total = open_images(job, &shards, &units)? * keys.len();
+                    work.insert((fitted, job.reporting.stage(STAGE, "images", total as u64)))
+                }
+            };
+            let images = shard.features.images.len();
+            progress.add((images * (keys.len() - missing.len())) as u64);
+            let block = read_features(job, shard.features, local)?;
+            for p in missing {
+                job.interrupt.check()?;
+                score_shard(job, plan, shard, &block, &fitted[p])?;
+                progress.add(images as u64);
             }
-            let meta = FileMeta {
-                fingerprint: unit.fingerprint.clone(),
-                recipe: job.recipe.name.clone(),
-                quarantined: block.quarantined.clone(),
-                extra,
-            };
-            let part = Part {
-                path: part_path(fitted[p].key, shard),
-                bytes: Bytes::from(write_scores(&scores, &meta)?),
-                extra: BTreeMap::new(),
-            };
-            let ledger = job.run.ledger();
-            ledger.commit_part(STAGE, &unit, part, &store_footer)?;
-            progress.add(shard.features.images.len() as u64);
+        }
+        ledger.commit_without_part(SHARDS, &units[turn.unit], BTreeMap::new())?;
+    }
+    if let Some((_, progress)) = work {
+        progress.finish();
+        ledger.sweep(&["scores", "validation"])?;
+    }
+    Ok(())
+}
+
+/// Images of the shards that are not done.
+fn open_images(job: &Job, shards: &[Shard<'_>], units: &[Unit]) -> Result<usize> {
+    let done = job.run.ledger().committed(SHARDS)?;
+    let mut images = 0;
+    for (shard, unit) in shards.iter().zip(units) {
+        if !done.contains(unit)? {
+            images += shard.features.images.len();
         }
     }
-    progress.finish();
-    job.run.ledger().sweep(&["scores", "validation"])?;
+    Ok(images)
+}
+
+/// The prompt sets, by position, under which a shard has no scores yet.
+fn missing_prompts(
+    job: &Job,
+    keys: &[PromptKey],
+    sets: &[PromptSet],
+    shard: &Shard<'_>,
+) -> Result<Vec<usize>> {
+    let ledger = job.run.ledger();
+    let mut missing = Vec::new();
+    for (p, (key, set)) in keys.iter().zip(sets).enumerate() {
+        let unit = score_unit(job, key, set, shard)?;
+        let path = part_path(key, shard);
+        let stands = ledger.is_done(STAGE, &unit)?
+            || ledger
+                .recover_part(STAGE, &unit, &path, &store_footer)?
+                .is_some();
+        if !stands {
+            missing.push(p);
+        }
+    }
+    Ok(missing)
+}
+
+/// Scores one shard under one prompt set and commits its part.
+fn score_shard(
+    job: &Job,
+    plan: &Plan,
+    shard: &Shard<'_>,
+    block: &FeatureBlock,
+    fitted: &Fitted<'_>,
+) -> Result<()> {
+    let images: BTreeMap<&str, &PlannedImage> = shard
+        .features
+        .images
+        .iter()
+        .map(|image| (image.key.as_str(), image))
+        .collect();
+    let unit = score_unit(job, fitted.key, fitted.set, shard)?;
+    let (scores, top5) = score_block(job, plan, block, &images, fitted)?;
+    let mut extra = BTreeMap::from([(TOP5_HITS.to_string(), top5.to_string())]);
+    if let Some(ranges) = &fitted.train_ranges {
+        let json = serde_json::to_string(ranges)
+            .map_err(|e| PipelineError::Inconsistent(format!("{TRAIN_RANGES}: {e}")))?;
+        extra.insert(TRAIN_RANGES.to_string(), json);
+    }
+    let meta = FileMeta {
+        fingerprint: unit.fingerprint.clone(),
+        recipe: job.recipe.name.clone(),
+        quarantined: block.quarantined.clone(),
+        extra,
+    };
+    let part = Part {
+        path: part_path(fitted.key, shard),
+        bytes: Bytes::from(write_scores(&scores, &meta)?),
+        extra: BTreeMap::new(),
+    };
+    job.run
+        .ledger()
+        .commit_part(STAGE, &unit, part, &store_footer)?;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ pub struct Share {
     /// Number of workers that were started, 0 counts as 1. Need not be right: it only spreads the work.
     pub count: usize,
     /// Whether units that others have claimed and not committed are done again at the end. Without it the stage may stay
-    /// unfinished after a worker died, until that worker is started again.
+    /// unfinished after a worker died, until a worker of the same name is started again.
     pub backups: bool,
 }
 
@@ -54,7 +54,8 @@ pub struct Passes<'a> {
 }
 
 /// Goes through the units of a stage that are not done: first the worker's own (index modulo count), then those that
-/// nobody has claimed, then as backups those that are claimed but not committed.
+/// nobody has claimed, then as backups those that are claimed but not committed (without backups only its own of these,
+/// claimed before a restart).
 ///
 /// Units of the first two passes are claimed before they are given out, those that others hold are left for the last pass.
 /// Each pass begins with a fresh listing, in the second and third every worker starts at another place, and no unit is
@@ -95,8 +96,8 @@ impl Passes<'_> {
         let next = match self.pass {
             None => Pass::Own,
             Some(Pass::Own) => Pass::Unclaimed,
-            Some(Pass::Unclaimed) if self.share.backups => Pass::Backup,
-            Some(_) => return Ok(false),
+            Some(Pass::Unclaimed) => Pass::Backup,
+            Some(Pass::Backup) => return Ok(false),
         };
         let committed = self.ledger.committed(self.stage)?;
         let mut open = Vec::new();
@@ -130,7 +131,10 @@ impl Passes<'_> {
         let unit = &self.units[unit];
         match pass {
             Pass::Own | Pass::Unclaimed => self.ledger.claim(self.stage, &unit.key),
-            Pass::Backup => Ok(!self.ledger.is_done(self.stage, unit)?),
+            Pass::Backup if self.ledger.is_done(self.stage, unit)? => Ok(false),
+            Pass::Backup if self.share.backups => Ok(true),
+            // What this worker claimed outside its share before a restart: nobody else may take it.
+            Pass::Backup => self.ledger.claim(self.stage, &unit.key),
         }
     }
 }

@@ -221,9 +221,9 @@ fn the_three_passes_come_in_order() {
             (3, Backup)
         ]
     );
-    // Restarted, it goes on with what it claimed of its own share; without backups it leaves the rest.
+    // Restarted, it goes on with what it claimed itself; without backups it leaves the rest.
     let given = turns(&of("worker-1", &store), &units, share(1, false));
-    assert_eq!(given, [(1, Own)]);
+    assert_eq!(given, [(1, Own), (3, Backup)]);
     // A third one starts its backups at another place.
     let given = turns(&of("worker-2", &store), &units, share(2, true));
     assert_eq!(

@@ -18,6 +18,12 @@ struct Cli {
 enum Command {
     /// Run a recipe: plan, extract, train, score, aggregate, report. Run it again to go on after an interruption.
     Run(commands::run::Args),
+    /// Make a run directory with its plan, for workers to work on; nothing is computed.
+    Plan(commands::run::Args),
+    /// Work on a planned run beside other workers; started again, a worker goes on.
+    Worker(commands::worker::Args),
+    /// Print the tables of a finished run again.
+    Report(commands::report::Args),
     /// Turn the texts on standard input, one a line, into JSON arrays of 77 token ids; a text too long is cut.
     Tokenize(commands::tokenize::Args),
     /// Resize, crop and normalise images as CLIP's own preprocessing does; an array a file into a safetensors file.
@@ -37,6 +43,9 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => commands::run::run(args),
+        Command::Plan(args) => commands::plan::run(args),
+        Command::Worker(args) => commands::worker::run(args),
+        Command::Report(args) => commands::report::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Preprocess(args) => commands::preprocess::run(args),
         Command::Encode(args) => commands::encode::run(args),

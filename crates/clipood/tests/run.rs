@@ -5,52 +5,12 @@
 
 mod common;
 
-use bytes::Bytes;
-use clipood_pipeline::tables::{OodRow, Scores, read_accuracy, read_ood, read_scores};
+use clipood_pipeline::tables::{OodRow, read_accuracy, read_ood};
+use common::tables::{assert_same_scores, scores, table};
 use common::{CLASSES, OOD, RECIPE, TEST, World, files, stderr, stdout};
-
-fn table(world: &World, path: &str) -> Bytes {
-    let path = world.path(path);
-    Bytes::from(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
-}
 
 fn ood_rows(world: &World, run: &str) -> Vec<OodRow> {
     read_ood(table(world, &format!("{run}/metrics/ood.parquet")), "ood").unwrap()
-}
-
-/// All scores of a run by part.
-fn scores(world: &World, run: &str) -> Vec<(String, Scores)> {
-    let folder = world.path(&format!("{run}/scores"));
-    files(&folder)
-        .into_iter()
-        .map(|part| {
-            let bytes = table(world, &format!("{run}/scores/{part}"));
-            let scores = read_scores(bytes, &part).unwrap();
-            (part, scores)
-        })
-        .collect()
-}
-
-/// Equal rows, floats within 1e-6: which thread finished first must not show.
-fn assert_same_scores(a: &[(String, Scores)], b: &[(String, Scores)]) {
-    assert_eq!(a.len(), b.len());
-    for ((name_a, a), (name_b, b)) in a.iter().zip(b) {
-        assert_eq!(name_a, name_b);
-        assert_eq!(a.rows.len(), b.rows.len());
-        for (x, y) in a.rows.iter().zip(&b.rows) {
-            assert_eq!(
-                (&x.image_key, x.label, x.pred),
-                (&y.image_key, y.label, y.pred)
-            );
-        }
-        for (x, y) in a.detectors.iter().zip(&b.detectors) {
-            assert_eq!(x.detector, y.detector);
-            let (x, y) = (x.values.as_ref().unwrap(), y.values.as_ref().unwrap());
-            for (x, y) in x.iter().zip(y) {
-                assert!((x - y).abs() < 1e-6, "{name_a}: {x} and {y}");
-            }
-        }
-    }
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Decoding, encoding and writing, joined by bounded channels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
-use clipood_store::{CommitOutcome, Part, Unit};
+use clipood_store::{CommitOutcome, Part, Unit, passes};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use half::f16;
 use rayon::prelude::*;
@@ -55,7 +55,8 @@ pub fn ledger_unit(job: &Job, unit: &ExtractUnit) -> Unit {
     }
 }
 
-/// Encodes every unit of `index` whose features are not in the store yet; `local` asks for patch features too.
+/// Encodes the units of `index` whose features are not in the store yet; `local` asks for patch features too. Units that
+/// other workers hold come last, so at the end all of them are there, whoever made them.
 ///
 /// # Errors
 /// An interruption (units in work are dropped), a store that cannot be written, a panic of a worker.
@@ -66,6 +67,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
         done.insert(*table, job.features.ledger.committed(table)?);
     }
     let mut pending = Vec::new();
+    let mut keys = Vec::new();
     for unit in &index.units {
         let key = ledger_unit(job, unit);
         let mut missing = false;
@@ -80,6 +82,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
         }
         if missing {
             pending.push(unit);
+            keys.push(key);
         }
     }
     if pending.is_empty() {
@@ -97,8 +100,11 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     std::thread::scope(|scope| {
         let clock = &clock;
         let decoder = {
-            let (pending, send_news) = (&pending, send_news.clone());
-            scope.spawn(move || decode_units(job, pending, full, &send_batch, &send_news, clock))
+            let (pending, keys, send_news) = (&pending, &keys, send_news.clone());
+            scope.spawn(move || {
+                let turns = turns(job, tables, keys);
+                decode_units(job, pending, turns, full, &send_batch, &send_news, clock)
+            })
         };
         // Only the threads hold senders and receivers, so that the end of one step ends the next.
         let encoder =
@@ -126,10 +132,27 @@ fn join(stage: &'static str, handle: ScopedJoinHandle<'_, Result<()>>) -> Result
     })
 }
 
+/// The pending units that this worker should do, one at a time. A unit of two tables is done when both stand.
+fn turns<'a>(
+    job: &'a Job,
+    tables: &'a [&'a str],
+    units: &'a [Unit],
+) -> impl Iterator<Item = Result<usize>> {
+    let mut given = HashSet::new();
+    tables
+        .iter()
+        .flat_map(move |table| passes(&job.features.ledger, table, units, job.share))
+        .filter_map(move |turn| match turn {
+            Ok(turn) => given.insert(turn.unit).then_some(Ok(turn.unit)),
+            Err(error) => Some(Err(PipelineError::from(error))),
+        })
+}
+
 /// Decodes images in parallel and sends batches in key order.
 fn decode_units(
     job: &Job,
     pending: &[&ExtractUnit],
+    turns: impl Iterator<Item = Result<usize>>,
     full: usize,
     batches: &Sender<Batch>,
     news: &Sender<News>,
@@ -137,7 +160,9 @@ fn decode_units(
 ) -> Result<()> {
     let send = |batch: Batch| timed(&clock.decoding_waited, || batches.send(batch));
     let config = &job.model.config;
-    for (number, unit) in pending.iter().enumerate() {
+    for turn in turns {
+        let number = turn?;
+        let unit = pending[number];
         let chunk = (2 * full / unit.views.len()).max(2);
         let mut quarantined = Vec::new();
         let mut sequence = 0;

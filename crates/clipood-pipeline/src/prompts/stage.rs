@@ -10,7 +10,7 @@ use clipood_clip::prompt::{
     EpochLog, PatchLoss, PromptLoss, PromptOptions, PromptState, TrainOptions,
 };
 use clipood_core::{FingerprintBuilder, Method};
-use clipood_store::{Part, Unit};
+use clipood_store::{Part, Passes, Share, Unit, passes};
 
 use super::data::prompt_data;
 use super::file::{PromptSet, prompt_footer};
@@ -71,7 +71,11 @@ pub fn prompt_keys(job: &Job) -> Vec<PromptKey> {
     keys
 }
 
-/// Makes or reads every prompt set of the recipe, in the order of [`prompt_keys`].
+/// Time between two looks at the prompt sets that other workers are making.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Makes or reads every prompt set of the recipe, in the order of [`prompt_keys`]. Those that other workers have claimed
+/// are waited for, or, where the job backs trainings up, made here as well.
 ///
 /// # Errors
 /// An interruption (a training leaves a checkpoint), a loss that is not finite, a store that cannot be written.
@@ -105,21 +109,28 @@ pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<P
         let trains = pending.iter().any(|(key, _)| key.method.uses_shots());
         let mut devices = job.devices.distinct();
         devices.truncate(pending.len());
+        let open: Vec<Unit> = pending.iter().map(|(_, unit)| (*unit).clone()).collect();
+        let share = Share {
+            backups: job.backup_training,
+            ..job.share
+        };
         let stage = Stage {
             job,
             plan,
             index,
             trains,
+            pending: &pending,
+            turns: Mutex::new(passes(&job.prompts, STAGE, &open, share)),
             progress: Mutex::new(job.reporting.stage(STAGE, "epochs", epochs as u64)),
         };
-        let work = Mutex::new(pending.into_iter());
         match devices.as_slice() {
-            [device] => stage.make_all(*device, &work)?,
-            devices => make_on_all(&stage, devices, &work)?,
+            [device] => stage.make_all(*device)?,
+            devices => make_on_all(&stage, devices)?,
         }
         if let Ok(progress) = stage.progress.into_inner() {
             progress.finish();
         }
+        wait_for_others(job, &open)?;
     }
     units.iter().map(|unit| read(job, unit)).collect()
 }
@@ -130,18 +141,18 @@ struct Stage<'a> {
     plan: &'a Plan,
     index: &'a FeatureIndex,
     trains: bool,
+    pending: &'a [(&'a PromptKey, &'a Unit)],
+    /// Which of `pending` comes next.
+    turns: Mutex<Passes<'a>>,
     progress: Mutex<StageProgress>,
 }
 
-/// Prompt sets that nobody makes yet.
-type Work<'a> = Mutex<std::vec::IntoIter<(&'a PromptKey, &'a Unit)>>;
-
-/// A thread for each device, all pulling from `work`.
-fn make_on_all(stage: &Stage<'_>, devices: &[Device], work: &Work<'_>) -> Result<()> {
+/// A thread for each device, all taking turns.
+fn make_on_all(stage: &Stage<'_>, devices: &[Device]) -> Result<()> {
     let ends: Vec<Result<()>> = std::thread::scope(|scope| {
         let threads: Vec<_> = devices
             .iter()
-            .map(|device| scope.spawn(move || stage.make_all(*device, work)))
+            .map(|device| scope.spawn(move || stage.make_all(*device)))
             .collect();
         let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
             thread.join().unwrap_or_else(|panic| {
@@ -158,18 +169,19 @@ fn make_on_all(stage: &Stage<'_>, devices: &[Device], work: &Work<'_>) -> Result
 
 impl Stage<'_> {
     /// Makes prompt sets on `device` until there are none left.
-    fn make_all(&self, device: Device, work: &Work<'_>) -> Result<()> {
+    fn make_all(&self, device: Device) -> Result<()> {
         let job = self.job;
         let trainer = match self.trains {
             true => Some(job.model.prompt_trainer_as(device, job.devices.dtype)?),
             false => None,
         };
         loop {
-            let next = locked(work).next();
-            let Some((key, unit)) = next else {
+            // Asked for as late as possible: each request claims a unit.
+            let Some(turn) = locked(&self.turns).next() else {
                 return Ok(());
             };
             job.interrupt.check()?;
+            let (key, unit) = self.pending[turn?.unit];
             let set = match &trainer {
                 Some(trainer) if key.method.uses_shots() => train(
                     job,
@@ -198,6 +210,31 @@ impl Stage<'_> {
 /// The value behind a lock, whatever a thread that panicked left.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns when every unit is committed. Nothing is concluded from the time that this takes: whoever claimed a unit and
+/// died is started again by whatever started it, or a worker that backs trainings up takes it over.
+fn wait_for_others(job: &Job, units: &[Unit]) -> Result<()> {
+    let mut told = false;
+    loop {
+        let done = job.prompts.committed(STAGE)?;
+        let mut missing = 0;
+        for unit in units {
+            missing += usize::from(!done.contains(unit)?);
+        }
+        if missing == 0 {
+            return Ok(());
+        }
+        if !told {
+            job.reporting.say(&format!(
+                "waiting for {missing} prompt sets that other workers have claimed; if those are gone, start them again, or \
+                 this one with --backup-training"
+            ));
+            told = true;
+        }
+        job.interrupt.check()?;
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 fn part_path(unit: &Unit) -> String {

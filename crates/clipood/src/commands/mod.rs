@@ -6,10 +6,14 @@ mod columns;
 pub mod detectors;
 pub mod encode;
 pub mod metrics;
+pub mod plan;
 pub mod preprocess;
+pub mod report;
 pub mod run;
 pub mod score;
+mod signals;
 pub mod tokenize;
+pub mod worker;
 
 use std::io::{self, Write};
 

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clipood_core::{Method, Overrides, Recipe, nearest};
 use clipood_pipeline::{
-    Interrupt, Job, JobOptions, PipelineError, Reporting, console, run as run_job,
+    Job, JobOptions, Outcome, PipelineError, Reporting, console, run as run_job,
 };
 
 use super::devices;
+use super::signals::listen;
 
 /// Options of `clipood run`.
 #[derive(clap::Args)]
@@ -58,19 +59,21 @@ pub struct Args {
 
 /// Runs the recipe and prints its tables.
 pub fn run(args: Args) -> Result<ExitCode> {
+    let job = open(args)?;
+    let outcome = run_job(&job)?;
+    println!("{}", console(&outcome.metrics));
+    print_account(&job, &outcome);
+    println!(
+        "tables: {0}/metrics/*.parquet, {0}/scores/; page: {0}/report/index.html",
+        job.run_location
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens recipe, model, store and run directory, and listens for signals.
+pub fn open(args: Args) -> Result<Job> {
     let recipe = recipe(&args)?;
-    let interrupt = Interrupt::default();
-    let flag = interrupt.clone();
-    ctrlc::set_handler(move || {
-        if flag.is_set() {
-            // A second signal: stop at once. Everything committed is whole.
-            std::process::exit(3);
-        }
-        eprintln!("stopping after the work in hand; once more to stop at once");
-        flag.set();
-    })
-    .context("cannot listen for signals")?;
-    let job = Job::open(JobOptions {
+    Ok(Job::open(JobOptions {
         recipe,
         manifests: args.manifests,
         data: args.data,
@@ -78,10 +81,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
         run: args.run,
         device: devices(&args.devices, &args.dtype)?.with_batch(args.batch),
         reporting: Reporting::Human,
-        interrupt,
-    })?;
-    let outcome = run_job(&job)?;
-    println!("{}", console(&outcome.metrics));
+        interrupt: listen()?,
+    })?)
+}
+
+/// What became of every test image.
+pub fn print_account(job: &Job, outcome: &Outcome) {
     println!(
         "test images: {} planned = {} scored + {} quarantined",
         outcome.planned,
@@ -95,11 +100,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
             job.run_location
         );
     }
-    println!(
-        "tables: {0}/metrics/*.parquet, {0}/scores/; page: {0}/report/index.html",
-        job.run_location
-    );
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Reads the recipe and applies the command line to it.

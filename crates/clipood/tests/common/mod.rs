@@ -1,6 +1,8 @@
 //! A small benchmark of drawn pictures in a temporary folder, and the real command on it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod tables;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -88,6 +90,13 @@ impl World {
             .args(["run", "recipe.toml", "--manifests", "manifests"])
             .args(["--run", run])
             .args(more);
+        command
+    }
+
+    /// `clipood <words>` in the folder, not started yet.
+    pub fn clipood(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clipood"));
+        command.current_dir(self.dir.path()).args(words);
         command
     }
 

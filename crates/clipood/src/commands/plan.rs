@@ -1,0 +1,25 @@
+//! `clipood plan`: makes a run directory that workers share.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clipood_pipeline::plan;
+
+use super::run::{Args, open};
+
+/// Plans the recipe and says what workers are started on.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let job = open(args)?;
+    let plan = plan(&job)?;
+    let mut names: Vec<&str> = plan.datasets.iter().map(|d| d.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    println!(
+        "planned: {} test images, {} datasets, {} classes",
+        plan.test_images(),
+        names.len(),
+        plan.classes.len()
+    );
+    println!("run: {}", job.run_location);
+    Ok(ExitCode::SUCCESS)
+}
