@@ -197,7 +197,7 @@ fn hand_written(job: &Job, plan: &Plan, unit: &Unit) -> Result<PromptSet> {
     Ok(PromptSet {
         fingerprint: unit.fingerprint.clone(),
         classes: plan.classes.clone(),
-        text: encoder.classes(&plan.classes, templates)?,
+        text: encoder.classes(&plan.classes, &templates)?,
         state: None,
     })
 }
