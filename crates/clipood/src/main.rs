@@ -24,6 +24,8 @@ enum Command {
     Preprocess(commands::preprocess::Args),
     /// Compute the features of images and texts, not normalised, into a safetensors or Parquet file.
     Encode(commands::encode::Args),
+    /// Compare images with texts: cosine, logit, and probability among the texts.
+    Similarity(commands::similarity::Args),
     /// Score features that you bring with detectors, into a Parquet file with a row an image.
     Score(commands::score::Args),
     /// Compare two lists of scores: AUROC, AUPR, FPR95 and more.
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Preprocess(args) => commands::preprocess::run(args),
         Command::Encode(args) => commands::encode::run(args),
+        Command::Similarity(args) => commands::similarity::run(args),
         Command::Score(args) => commands::score::run(args),
         Command::Metrics(args) => commands::metrics::run(args),
         Command::Detectors(args) => commands::detectors::run(args),

@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod preprocess;
 pub mod run;
 pub mod score;
+pub mod similarity;
 pub mod tokenize;
 
 use std::io::{self, Write};
