@@ -18,6 +18,8 @@ struct Cli {
 enum Command {
     /// Run a recipe: plan, extract, train, score, aggregate, report. Run it again to go on after an interruption.
     Run(commands::run::Args),
+    /// Name what images show, from class names alone; accuracy and confusion where their classes are known.
+    ZeroShot(commands::zero_shot::Args),
     /// Turn the texts on standard input, one a line, into JSON arrays of 77 token ids; a text too long is cut.
     Tokenize(commands::tokenize::Args),
     /// Resize, crop and normalise images as CLIP's own preprocessing does; an array a file into a safetensors file.
@@ -37,6 +39,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => commands::run::run(args),
+        Command::ZeroShot(args) => commands::zero_shot::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Preprocess(args) => commands::preprocess::run(args),
         Command::Encode(args) => commands::encode::run(args),

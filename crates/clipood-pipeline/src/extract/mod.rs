@@ -8,5 +8,6 @@ mod decode;
 mod flow;
 mod units;
 
+pub use decode::panic_message;
 pub use flow::{GLOBAL, LOCAL, extract, ledger_unit, part_path};
 pub use units::{EVAL_VIEW, ExtractUnit, FeatureIndex, feature_index};

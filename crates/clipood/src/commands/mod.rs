@@ -10,6 +10,7 @@ pub mod run;
 pub mod score;
 pub mod similarity;
 pub mod tokenize;
+pub mod zero_shot;
 
 use std::io::{self, Write};
 
