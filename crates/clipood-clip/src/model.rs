@@ -375,25 +375,34 @@ impl TextEncoder {
     /// # Errors
     /// A filled template is longer than the context.
     pub fn classes(&self, names: &[String], templates: &[&str]) -> Result<Vec<f32>> {
-        let texts: Vec<String> = names
-            .iter()
-            .flat_map(|name| templates.iter().map(move |t| t.replace("{}", name)))
-            .collect();
-        let mut features = self.encode(&texts)?;
+        let filled = |name: &String| -> Vec<String> {
+            templates.iter().map(|t| t.replace("{}", name)).collect()
+        };
+        let texts: Vec<Vec<String>> = names.iter().map(filled).collect();
+        self.ensembles(&texts)
+    }
+
+    /// One normalised feature a class, row-major `[classes, D]`: its texts, at least one, encoded, normalised, averaged
+    /// and normalised again.
+    ///
+    /// # Errors
+    /// A text is longer than the context.
+    pub fn ensembles(&self, texts: &[Vec<String>]) -> Result<Vec<f32>> {
+        let mut features = self.encode(&texts.concat())?;
         features.chunks_exact_mut(self.dim).for_each(unit);
-        Ok(features
-            .chunks_exact(self.dim * templates.len().max(1))
-            .flat_map(|class| {
-                let mut mean = vec![0f32; self.dim];
-                for row in class.chunks_exact(self.dim) {
-                    for (m, v) in mean.iter_mut().zip(row) {
-                        *m += v;
-                    }
+        let mut rows = features.chunks_exact(self.dim);
+        let mut means = Vec::with_capacity(texts.len() * self.dim);
+        for class in texts {
+            let mut mean = vec![0f32; self.dim];
+            for row in rows.by_ref().take(class.len()) {
+                for (m, v) in mean.iter_mut().zip(row) {
+                    *m += v;
                 }
-                unit(&mut mean);
-                mean
-            })
-            .collect())
+            }
+            unit(&mut mean);
+            means.extend(mean);
+        }
+        Ok(means)
     }
 }
 

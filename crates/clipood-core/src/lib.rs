@@ -36,6 +36,7 @@
 //! # Ok::<(), clipood_core::CoreError>(())
 //! ```
 
+mod class_texts;
 mod document;
 mod error;
 mod fingerprint;
@@ -46,6 +47,7 @@ mod nearest;
 mod recipe;
 mod rng;
 
+pub use class_texts::{DescriptionFormat, class_descriptions, class_list};
 pub use error::{CoreError, Place};
 pub use fingerprint::{Fingerprint, FingerprintBuilder, canonical_json};
 pub use image_key::{ImageKeyParts, image_key, parse_image_key};

@@ -2,6 +2,7 @@
 
 mod check;
 mod sections;
+mod templates;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +11,9 @@ use crate::{CoreError, Method, Place, canonical_json};
 
 pub use sections::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LocoopSection, MetricsSection,
-    PromptSection, SelectSection, SubsampleClasses, TemplateSet, TrainSection,
+    PromptSection, SelectSection, SubsampleClasses, TrainSection,
 };
+pub use templates::TemplateSet;
 
 /// A recipe, `pipelines/*.toml`, with every default filled in.
 ///

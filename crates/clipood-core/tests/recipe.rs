@@ -98,6 +98,21 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn templates_are_a_named_set_or_a_list() {
+    let parsed = |value: &str| {
+        let text = FULL.replacen("\"simple\"", value, 1);
+        let recipe = Recipe::parse(&text, "r.toml").unwrap();
+        let stored = recipe.to_json().unwrap();
+        assert_eq!(Recipe::from_json(&stored, "run.json").unwrap(), recipe);
+        recipe.prompt.templates
+    };
+    assert_eq!(parsed("\"openai7\""), TemplateSet::Openai7);
+    assert_eq!(parsed("\"openai80\"").templates().len(), 80);
+    let own = parsed("[\"a {}\", \"a drawing of a {}.\"]");
+    assert_eq!(own.templates(), ["a {}", "a drawing of a {}."]);
+}
+
+#[test]
 fn a_short_recipe_gets_the_published_defaults() {
     let recipe = Recipe::parse(SHORT, "r.toml").unwrap();
     assert!(recipe.shots.is_empty() && recipe.seeds.is_empty());
@@ -230,8 +245,9 @@ fn values_of_the_wrong_type_name_key_and_line() {
         ),
         (
             "\"simple\"",
-            "\"openai80\"",
-            "r.toml:15: key `prompt.templates`: found `openai80`; valid: `simple`",
+            "\"openai8\"",
+            "r.toml:15: key `prompt.templates`: found `openai8`; did you mean `openai7`? valid: `simple`, `openai7`, \
+             `openai80`",
         ),
     ];
     for (from, to, expected) in cases {
@@ -291,6 +307,16 @@ fn values_out_of_range_name_key_found_and_allowed() {
             "[\"mcm\", \"cold=mcm:t=0.1\"]",
             "[]",
             "r.toml:7: key `detectors`: found an empty list",
+        ),
+        (
+            "\"simple\"",
+            "[\"a {}\", \"b\"]",
+            "r.toml:15: key `prompt.templates`: found `{}` 0 times in `b`, allowed: once",
+        ),
+        (
+            "\"simple\"",
+            "[]",
+            "r.toml:15: key `prompt.templates`: found no template",
         ),
         (
             "\"cold=mcm:t=0.1\"",

@@ -163,13 +163,16 @@ fn check_folder(tree: &Tree<'_>, key: &str, path: &Path) -> Result<(), DataError
     })
 }
 
-struct Entry {
-    path: PathBuf,
-    is_folder: bool,
+/// What lies in a folder.
+pub struct Entry {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether it is a folder, or a link to one.
+    pub is_folder: bool,
 }
 
 /// What lies in a folder, sorted by name.
-fn entries(folder: &Path) -> Result<Vec<Entry>, DataError> {
+pub fn entries(folder: &Path) -> Result<Vec<Entry>, DataError> {
     let fail = |source| DataError::Io {
         path: folder.to_path_buf(),
         source,
@@ -194,14 +197,16 @@ fn entries(folder: &Path) -> Result<Vec<Entry>, DataError> {
     Ok(entries)
 }
 
-fn canonical(path: &Path) -> Result<PathBuf, DataError> {
+/// The path without links.
+pub fn canonical(path: &Path) -> Result<PathBuf, DataError> {
     fs::canonicalize(path).map_err(|source| DataError::Io {
         path: path.to_path_buf(),
         source,
     })
 }
 
-fn is_image(path: &Path) -> bool {
+/// Whether a file is named as an image.
+pub fn is_image(path: &Path) -> bool {
     let ending = path.extension().and_then(OsStr::to_str);
     ending.is_some_and(|ending| {
         EXTENSIONS
@@ -211,12 +216,13 @@ fn is_image(path: &Path) -> bool {
 }
 
 /// Hidden files are leftovers of systems and editors, also when they end like images (`._photo.jpg`).
-fn is_hidden(path: &Path) -> bool {
+pub fn is_hidden(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-fn utf8_name(path: &Path) -> Result<&str, DataError> {
+/// The name of a file or folder.
+pub fn utf8_name(path: &Path) -> Result<&str, DataError> {
     let name = path.file_name().and_then(OsStr::to_str);
     name.ok_or_else(|| DataError::NotUtf8 {
         path: path.to_path_buf(),

@@ -305,6 +305,23 @@ fn configured<T: DeserializeOwned>(run: &Run, field: &str) -> Result<T> {
 
 /// Reads the manifest called `name` and checks its role.
 fn load_manifest(folder: &Path, name: &str, role: Role) -> Result<DatasetManifest> {
+    let manifest = open_manifest(folder, name)?;
+    if manifest.role != role {
+        return Err(PipelineError::Usage(format!(
+            "{}: expected dataset `{name}` of role {role:?}, found role {:?}",
+            folder.join(format!("{name}.toml")).display(),
+            manifest.role
+        )));
+    }
+    Ok(manifest)
+}
+
+/// Reads the dataset manifest called `name` in `folder`.
+///
+/// # Errors
+/// [`PipelineError::Usage`] with the nearest or all names if there is none, or if it names another dataset; a manifest
+/// that cannot be read.
+pub fn open_manifest(folder: &Path, name: &str) -> Result<DatasetManifest> {
     let path = folder.join(format!("{name}.toml"));
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -329,12 +346,11 @@ fn load_manifest(folder: &Path, name: &str, role: Role) -> Result<DatasetManifes
         }
     };
     let manifest = DatasetManifest::parse(&text, &path.display().to_string())?;
-    if manifest.role != role || manifest.name != name {
+    if manifest.name != name {
         return Err(PipelineError::Usage(format!(
-            "{}: expected dataset `{name}` of role {role:?}, found `{}` of role {:?}",
+            "{}: expected dataset `{name}`, found `{}`",
             path.display(),
-            manifest.name,
-            manifest.role
+            manifest.name
         )));
     }
     Ok(manifest)

@@ -39,6 +39,7 @@ mod report;
 mod run;
 mod score;
 pub mod tables;
+mod zero_shot;
 
 pub use aggregate::{AVERAGE, DUAL_PATTERN, Metrics, aggregate, read_metrics};
 pub use clipood_store::{Share, Store};
@@ -46,10 +47,13 @@ pub use columns::{Candidates, ScoreColumn};
 pub use error::{PipelineError, Result};
 pub use extract::{ExtractUnit, FeatureIndex, extract, feature_index};
 pub use interrupt::Interrupt;
-pub use job::{Features, Job, JobOptions, RESULTS_VERSION, RunOptions, open_model};
-pub use plan::{Plan, PlannedDataset, PlannedImage, Purpose, plan};
+pub use job::{Features, Job, JobOptions, RESULTS_VERSION, RunOptions, open_manifest, open_model};
+pub use plan::{Plan, PlannedDataset, PlannedImage, Purpose, list_images, plan};
 pub use progress::{Reporting, StageProgress};
 pub use prompts::{PromptKey, PromptSet, prompt_keys, prompt_sets};
-pub use report::{console, write_html};
+pub use report::{ZeroShotPage, console, write_html};
 pub use run::{Outcome, run};
 pub use score::score;
+pub use zero_shot::{
+    ClassCounts, Classified, Classifier, ImageOutcome, Tally, Unreadable, classify_files,
+};

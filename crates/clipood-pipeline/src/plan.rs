@@ -3,7 +3,7 @@
 //! the same images.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clipood_core::{DatasetManifest, FingerprintBuilder, SubsampleClasses};
@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
+use crate::progress::Reporting;
 use crate::tables::{FileMeta, ImageRow, read_images, store_footer, write_images};
 
 const STAGE: &str = "plan";
@@ -143,7 +144,7 @@ fn part_path(dataset: &str) -> String {
 fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()> {
     let lists = manifests
         .iter()
-        .map(|manifest| list(job, manifest))
+        .map(|manifest| list_images(manifest, &job.data, job.reporting))
         .collect::<Result<Vec<_>>>()?;
     let Chosen {
         classes,
@@ -238,20 +239,27 @@ fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()>
     Ok(())
 }
 
-/// Lists a dataset, drawing it first if it is the demo's.
-fn list(job: &Job, manifest: &DatasetManifest) -> Result<Vec<ImageRecord>> {
+/// Lists a dataset whose root may be relative to `data`, drawing it first if it is the demo's.
+///
+/// # Errors
+/// Images that cannot be drawn; as [`list_dataset`].
+pub fn list_images(
+    manifest: &DatasetManifest,
+    data: &Path,
+    reporting: Reporting,
+) -> Result<Vec<ImageRecord>> {
     if manifest.generator.as_deref() == Some("demo") {
-        let root = job.data.join(&manifest.root);
+        let root = data.join(&manifest.root);
         if let Some(trees) = root.parent() {
             if !trees.exists() {
-                job.reporting.say("drawing the demo images");
+                reporting.say("drawing the demo images");
             }
             clipood_demo::ensure_dataset(trees)?;
         }
     }
-    let listing = list_dataset(manifest, &job.data)?;
+    let listing = list_dataset(manifest, data)?;
     if let Some(first) = listing.ignored.first() {
-        job.reporting.say(&format!(
+        reporting.say(&format!(
             "{}: {} files are not images and are left out, the first is {}",
             manifest.name,
             listing.ignored.len(),

@@ -3,8 +3,11 @@
 mod chart;
 mod tables;
 mod text_table;
+mod zero_shot;
 
 use bytes::Bytes;
+
+pub use self::zero_shot::ZeroShotPage;
 
 use self::chart::{Series, shots_chart};
 use self::tables::{

@@ -24,12 +24,16 @@ enum Command {
     Worker(commands::worker::Args),
     /// Print the tables of a finished run again.
     Report(commands::report::Args),
+    /// Name what images show, from class names alone; accuracy and confusion where their classes are known.
+    ZeroShot(commands::zero_shot::Args),
     /// Turn the texts on standard input, one a line, into JSON arrays of 77 token ids; a text too long is cut.
     Tokenize(commands::tokenize::Args),
     /// Resize, crop and normalise images as CLIP's own preprocessing does; an array a file into a safetensors file.
     Preprocess(commands::preprocess::Args),
     /// Compute the features of images and texts, not normalised, into a safetensors or Parquet file.
     Encode(commands::encode::Args),
+    /// Compare images with texts: cosine, logit, and probability among the texts.
+    Similarity(commands::similarity::Args),
     /// Score features that you bring with detectors, into a Parquet file with a row an image.
     Score(commands::score::Args),
     /// Compare two lists of scores: AUROC, AUPR, FPR95 and more.
@@ -46,9 +50,11 @@ fn main() -> ExitCode {
         Command::Plan(args) => commands::plan::run(args),
         Command::Worker(args) => commands::worker::run(args),
         Command::Report(args) => commands::report::run(args),
+        Command::ZeroShot(args) => commands::zero_shot::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Preprocess(args) => commands::preprocess::run(args),
         Command::Encode(args) => commands::encode::run(args),
+        Command::Similarity(args) => commands::similarity::run(args),
         Command::Score(args) => commands::score::run(args),
         Command::Metrics(args) => commands::metrics::run(args),
         Command::Detectors(args) => commands::detectors::run(args),

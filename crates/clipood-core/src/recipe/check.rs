@@ -136,6 +136,9 @@ impl Recipe {
     }
 
     fn check_prompt(&self) -> Result<(), Problem> {
+        if let Some(text) = self.prompt.templates.problem() {
+            return Err(Problem::new("prompt.templates", text));
+        }
         if !(1..=73).contains(&self.prompt.n_ctx) {
             let text = format!("found {}, allowed: 1 to 73", self.prompt.n_ctx);
             return Err(Problem::new("prompt.n_ctx", text));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::TemplateSet;
 use crate::document::Problem;
 use crate::{CoreError, Method};
 
@@ -51,7 +52,7 @@ pub enum SubsampleClasses {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptSection {
-    /// Hand-written templates, of the zero-shot method.
+    /// Hand-written templates, of the zero-shot method: a named set, or a list of texts with one `{}` each.
     pub templates: TemplateSet,
     /// Context vectors of a trained prompt, 1 to 73: 77 tokens less start, end, full stop and one for the name.
     pub n_ctx: usize,
@@ -72,23 +73,6 @@ impl Default for PromptSection {
             ctx_init: None,
             class_token: ClassToken::End,
             class_specific: false,
-        }
-    }
-}
-
-/// A set of hand-written templates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TemplateSet {
-    /// `a photo of a {}`, as MCM has it: no full stop.
-    Simple,
-}
-
-impl TemplateSet {
-    /// The templates; `{}` stands for the class name.
-    pub fn templates(self) -> &'static [&'static str] {
-        match self {
-            TemplateSet::Simple => &["a photo of a {}"],
         }
     }
 }

@@ -304,7 +304,7 @@ fn hand_written(job: &Job, plan: &Plan, unit: &Unit, device: Device) -> Result<P
     Ok(PromptSet {
         fingerprint: unit.fingerprint.clone(),
         classes: plan.classes.clone(),
-        text: encoder.classes(&plan.classes, templates)?,
+        text: encoder.classes(&plan.classes, &templates)?,
         state: None,
     })
 }

@@ -24,7 +24,7 @@ use super::arrays::{
 use super::devices;
 
 /// Images that go through the image tower at once.
-const IMAGE_BATCH: usize = 32;
+pub const IMAGE_BATCH: usize = 32;
 /// Rows that go through Arrow at once, few because patches are large.
 const BATCH_ROWS: usize = 64;
 
@@ -104,7 +104,8 @@ fn usage(problem: String) -> Result<ExitCode> {
     Err(PipelineError::Usage(problem).into())
 }
 
-fn read_texts(path: &Path) -> Result<Vec<String>> {
+/// The lines of a file, at least one.
+pub fn read_texts(path: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the texts {}", path.display()))?;
     let texts: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -148,7 +149,7 @@ fn encode(model: &Model, devices: &Devices, args: &Args, texts: &[String]) -> Re
 }
 
 /// The image tower's input, channels x rows x columns.
-fn input(model: &Model, path: &Path) -> Result<Vec<f32>> {
+pub fn input(model: &Model, path: &Path) -> Result<Vec<f32>> {
     let image = read_image(path)?;
     let side =
         u32::try_from(model.config.image.size).context("the model's images are too large")?;

@@ -12,8 +12,10 @@ pub mod report;
 pub mod run;
 pub mod score;
 mod signals;
+pub mod similarity;
 pub mod tokenize;
 pub mod worker;
+pub mod zero_shot;
 
 use std::io::{self, Write};
 

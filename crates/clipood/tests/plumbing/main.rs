@@ -9,6 +9,7 @@ mod helpers;
 mod inputs;
 mod metrics;
 mod score;
+mod similarity;
 
 use helpers::succeed;
 use serde_json::Value;

@@ -1,0 +1,61 @@
+//! The images of a folder that no manifest describes.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use crate::error::DataError;
+use crate::folder::{canonical, entries, is_hidden, is_image, utf8_name};
+
+/// An image below a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundImage {
+    /// The file.
+    pub path: PathBuf,
+    /// The folder directly below the searched one that holds it, however deep; none for a file of the folder itself.
+    pub top_folder: Option<String>,
+}
+
+/// Every file below `root`, however deep, that is named as an image; folder by folder, each sorted by name, files before
+/// folders. Hidden files and folders are passed over, and each folder is searched once, so links cannot lead in circles.
+///
+/// # Errors
+/// A folder that cannot be read, a name of a folder below `root` that is not UTF-8.
+pub fn find_images(root: &Path) -> Result<Vec<FoundImage>, DataError> {
+    let mut found = Vec::new();
+    let mut seen = HashSet::from([canonical(root)?]);
+    search(root, None, &mut seen, &mut found)?;
+    Ok(found)
+}
+
+fn search(
+    folder: &Path,
+    top_folder: Option<&str>,
+    seen: &mut HashSet<PathBuf>,
+    found: &mut Vec<FoundImage>,
+) -> Result<(), DataError> {
+    let mut folders = Vec::new();
+    for entry in entries(folder)? {
+        if is_hidden(&entry.path) {
+            continue;
+        }
+        if entry.is_folder {
+            folders.push(entry.path);
+        } else if is_image(&entry.path) {
+            found.push(FoundImage {
+                path: entry.path,
+                top_folder: top_folder.map(str::to_string),
+            });
+        }
+    }
+    for path in folders {
+        if !seen.insert(canonical(&path)?) {
+            continue;
+        }
+        let top = match top_folder {
+            Some(top) => top,
+            None => utf8_name(&path)?,
+        };
+        search(&path, Some(top), seen, found)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! Finding images in folders without a manifest.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+use std::path::Path;
+
+use clipood_data::{DataError, find_images};
+use tempfile::TempDir;
+
+fn touch(root: &Path, files: &[&str]) {
+    for file in files {
+        let path = root.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"").unwrap();
+    }
+}
+
+#[test]
+fn images_come_sorted_with_their_top_folder() {
+    let dir = TempDir::new().unwrap();
+    let files = [
+        "b.PNG",
+        "a.jpg",
+        "notes.txt",
+        ".hidden.png",
+        "cats/2.webp",
+        "cats/1.jpeg",
+        "cats/old/3.bmp",
+        ".cache/4.png",
+        "ants/5.tif",
+    ];
+    touch(dir.path(), &files);
+    let found = find_images(dir.path()).unwrap();
+    let found: Vec<(String, Option<&str>)> = found
+        .iter()
+        .map(|image| {
+            let path = image.path.strip_prefix(dir.path()).unwrap();
+            (path.display().to_string(), image.top_folder.as_deref())
+        })
+        .collect();
+    let expected = [
+        ("a.jpg", None),
+        ("b.PNG", None),
+        ("ants/5.tif", Some("ants")),
+        ("cats/1.jpeg", Some("cats")),
+        ("cats/2.webp", Some("cats")),
+        ("cats/old/3.bmp", Some("cats")),
+    ];
+    let expected = expected.map(|(path, top)| (path.to_string(), top));
+    assert_eq!(found, expected);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_do_not_lead_in_circles() {
+    let dir = TempDir::new().unwrap();
+    touch(dir.path(), &["cats/1.png"]);
+    std::os::unix::fs::symlink(dir.path(), dir.path().join("cats/up")).unwrap();
+    assert_eq!(find_images(dir.path()).unwrap().len(), 1);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_named() {
+    let dir = TempDir::new().unwrap();
+    let error = find_images(&dir.path().join("gone")).unwrap_err();
+    assert!(matches!(error, DataError::Io { .. }));
+    assert!(error.to_string().contains("gone"), "{error}");
+}

@@ -1,0 +1,245 @@
+//! `clipood zero-shot`: names what images show, from a list of classes and nothing else.
+
+mod inputs;
+mod tables;
+mod texts;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clipood_clip::model::Device;
+use clipood_ood::DetectorSpec;
+use clipood_pipeline::tables::QuarantineRow;
+use clipood_pipeline::{
+    Classifier, PipelineError, Tally, Unreadable, ZeroShotPage, classify_files, open_model,
+};
+
+use self::inputs::Inputs;
+use self::tables::Predictions;
+use super::{print, written};
+
+/// Options of `clipood zero-shot`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Model: `demo` or an open_clip folder.
+    #[arg(long, default_value = "demo")]
+    model: String,
+    /// Image files, or folders that are searched for them. Folders directly below a folder name the classes of
+    /// their images, `_` and `-` read as spaces.
+    #[arg(
+        long,
+        num_args = 1..,
+        value_name = "PATH",
+        required_unless_present = "dataset",
+        conflicts_with = "dataset"
+    )]
+    images: Vec<PathBuf>,
+    /// A dataset by the name of its manifest: its test images.
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// Folder that relative dataset roots start from.
+    #[arg(long, default_value = "data")]
+    data: PathBuf,
+    /// Folder of the dataset manifests.
+    #[arg(long, default_value = "manifests/datasets")]
+    manifests: PathBuf,
+    /// File with one class name a line (default: the names of the class folders).
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// Templates: simple, openai7, openai80, or a file with one a line, `{}` for the class name.
+    #[arg(long, default_value = "simple", value_name = "SET|FILE")]
+    templates: String,
+    /// Texts that describe each class, in place of templates: a .json or .toml file with a list of texts a class.
+    #[arg(long, value_name = "FILE", conflicts_with = "templates")]
+    descriptions: Option<PathBuf>,
+    /// Likeliest classes to name for each image.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    top: u16,
+    /// Folder to write `predictions.parquet`, `classes.parquet`, `confusion.parquet`, `quarantine.parquet` and
+    /// `index.html` into.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Score that says how much an image belongs to any class (higher: more), as `kind[:key=value]...`; one that needs
+    /// texts only.
+    #[arg(long, default_value = "mcm")]
+    detector: String,
+    /// Where the model runs: auto or cpu.
+    #[arg(long, default_value = "auto")]
+    devices: String,
+}
+
+/// Classifies every image, prints a line for each, and writes the tables.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let device: Device = args
+        .devices
+        .parse()
+        .map_err(|e: clipood_clip::ClipError| PipelineError::Usage(e.to_string()))?;
+    let detector: DetectorSpec = args
+        .detector
+        .parse()
+        .map_err(|e: clipood_ood::OodError| PipelineError::Usage(format!("--detector: {e}")))?;
+    let inputs = Inputs::gather(&args)?;
+    let texts = texts::class_texts(&args, &inputs.classes)?;
+    let model = open_model(&args.model)?;
+    let features = texts::encode(&model, device, &args, &inputs.classes, &texts)?;
+    // The five likeliest are needed for the accuracy, however few are shown.
+    let wanted = usize::from(args.top).max(5);
+    let dim = model.config.embed_dim;
+    let classifier = Classifier::new(features, dim, wanted, &detector)
+        .map_err(|e| PipelineError::Usage(format!("--detector {}: {e}", args.detector)))?;
+    let shown = usize::from(args.top).min(classifier.top());
+
+    let mut tally = Tally::new(inputs.classes.len());
+    let mut quarantine = Vec::new();
+    let mut predictions = match &args.out {
+        Some(folder) => Some(Predictions::create(folder, shown, &detector.name())?),
+        None => None,
+    };
+    let mut lines = Lines::new();
+    // The pipeline knows no error of a table or of the console; what went wrong waits here.
+    let mut failure = None;
+    let done = classify_files(
+        &model,
+        device,
+        &inputs.files,
+        &classifier,
+        |file, outcome| {
+            let mut row = || -> Result<()> {
+                let path = inputs.files[file].display().to_string();
+                match &outcome {
+                    Ok(image) => {
+                        let label = inputs.labels[file];
+                        tally.add(&image.top, label);
+                        let top = &image.top[..shown];
+                        lines.image(&path, top, image.score, &inputs.classes, &detector)?;
+                        if let Some(table) = &mut predictions {
+                            let known = inputs.known[file].as_deref();
+                            table.add(path, label, known, top, image.score, &inputs.classes)?;
+                        }
+                    }
+                    Err(reason) => {
+                        tally.unreadable += 1;
+                        eprintln!("cannot read {path} ({}): {}", reason.kind, reason.message);
+                        quarantine.push(quarantine_row(path, reason));
+                    }
+                }
+                Ok(())
+            };
+            row().map_err(|error| {
+                failure = Some(error);
+                PipelineError::Interrupted
+            })
+        },
+    );
+    lines.end()?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    done?;
+    if tally.classified == 0 {
+        bail!("none of {} images could be read", inputs.files.len());
+    }
+    print(&summary(&tally))?;
+    if let (Some(folder), Some(table)) = (&args.out, predictions) {
+        table.finish()?;
+        tables::write_classes(folder, &inputs.classes, &tally)?;
+        tables::write_confusion(folder, &inputs.classes, &tally)?;
+        tables::write_quarantined(folder, &quarantine, &model.hash)?;
+        let page = ZeroShotPage {
+            images: &inputs.source,
+            model: &args.model,
+            texts: &texts::origin(&args),
+            classes: &inputs.classes,
+            tally: &tally,
+        };
+        let path = folder.join("index.html");
+        std::fs::write(&path, page.html())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        print(&format!(
+            "tables: {0}/*.parquet; page: {0}/index.html\n",
+            folder.display()
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn quarantine_row(path: String, reason: &Unreadable) -> QuarantineRow {
+    QuarantineRow {
+        image_key: path.clone(),
+        uri: path,
+        stage: "zero-shot".to_string(),
+        error_kind: reason.kind.clone(),
+        message: reason.message.clone(),
+        content_hash: String::new(),
+    }
+}
+
+fn summary(tally: &Tally) -> String {
+    let mut text = format!(
+        "images: {} = {} classified + {} that could not be read\n",
+        tally.classified + tally.unreadable,
+        tally.classified,
+        tally.unreadable
+    );
+    if let Some((top1, top5)) = tally.accuracy() {
+        text += &format!(
+            "accuracy on {} images of a known class: top-1 {:.2}%, top-5 {:.2}%\n",
+            tally.labelled,
+            100.0 * top1,
+            100.0 * top5
+        );
+    }
+    text
+}
+
+/// A line an image on standard output.
+struct Lines {
+    out: io::BufWriter<io::StdoutLock<'static>>,
+    /// Whether somebody still reads.
+    read: bool,
+}
+
+impl Lines {
+    fn new() -> Self {
+        Self {
+            out: io::BufWriter::new(io::stdout().lock()),
+            read: true,
+        }
+    }
+
+    /// Path, the likeliest classes, the score.
+    fn image(
+        &mut self,
+        path: &str,
+        top: &[(u32, f32)],
+        score: f32,
+        classes: &[String],
+        detector: &DetectorSpec,
+    ) -> Result<()> {
+        if !self.read {
+            return Ok(());
+        }
+        let named: Vec<String> = top
+            .iter()
+            .map(|(class, probability)| {
+                format!("{} {:.1}%", classes[*class as usize], 100.0 * probability)
+            })
+            .collect();
+        let line = format!(
+            "{path}: {}; {} {score:.4}\n",
+            named.join(", "),
+            detector.name()
+        );
+        self.read = written(self.out.write_all(line.as_bytes()))?;
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<()> {
+        if self.read {
+            written(self.out.flush())?;
+        }
+        Ok(())
+    }
+}

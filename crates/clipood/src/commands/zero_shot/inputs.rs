@@ -1,0 +1,154 @@
+//! Which images, which classes, and what is known of each image.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clipood_core::class_list;
+use clipood_data::{EXTENSIONS, Split, find_images};
+use clipood_pipeline::{PipelineError, Reporting, list_images, open_manifest};
+
+use super::Args;
+
+/// What is classified.
+pub struct Inputs {
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// By file, the name of its class or of its folder, where there is one.
+    pub known: Vec<Option<String>>,
+    /// By file, the number of that name among the classes, where it is one of them.
+    pub labels: Vec<Option<u32>>,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// Where the files come from, for people.
+    pub source: String,
+}
+
+impl Inputs {
+    /// Lists the images and finds the classes.
+    ///
+    /// # Errors
+    /// No image, no class, a class list that is malformed, a dataset that cannot be listed.
+    pub fn gather(args: &Args) -> Result<Self> {
+        let (images, source) = match &args.dataset {
+            Some(name) => (of_dataset(args, name)?, name.clone()),
+            None => {
+                let paths = args.images.iter().map(|path| path.display().to_string());
+                let source = paths.collect::<Vec<_>>().join(" ");
+                (of_paths(&args.images)?, source)
+            }
+        };
+        if images.is_empty() {
+            bail!(
+                "no image in {source}; expected files named {}",
+                EXTENSIONS.join(", ")
+            );
+        }
+        let classes = match &args.classes {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the class list {}", path.display()))?;
+                class_list(&text, &path.display().to_string())?
+            }
+            None => folder_names(&images)?,
+        };
+        let number_of: BTreeMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
+        let label = |name: &String| number_of.get(name.as_str()).copied();
+        let labels: Vec<Option<u32>> = images
+            .iter()
+            .map(|(_, name)| name.as_ref().and_then(label))
+            .collect();
+        let others: BTreeSet<&str> = images
+            .iter()
+            .zip(&labels)
+            .filter(|(_, label)| label.is_none())
+            .filter_map(|((_, name), _)| name.as_deref())
+            .collect();
+        if let Some(first) = others.first() {
+            eprintln!(
+                "{} folders are not named as a class, the first is `{first}`: their images do not count for the accuracy",
+                others.len()
+            );
+        }
+        let (files, known) = images.into_iter().unzip();
+        Ok(Self {
+            files,
+            known,
+            labels,
+            classes,
+            source,
+        })
+    }
+}
+
+/// An image, and the readable name of its class or folder.
+type Image = (PathBuf, Option<String>);
+
+/// The test images of a dataset.
+fn of_dataset(args: &Args, name: &str) -> Result<Vec<Image>> {
+    let manifest = open_manifest(&args.manifests, name)?;
+    let records = list_images(&manifest, &args.data, Reporting::Human)?;
+    let tested = records
+        .into_iter()
+        .filter(|record| record.split == Split::Test);
+    Ok(tested
+        .map(|record| (record.path, record.class_name))
+        .collect())
+}
+
+/// The files, and the images below the folders.
+fn of_paths(paths: &[PathBuf]) -> Result<Vec<Image>> {
+    let mut images = Vec::new();
+    let mut folder_of: BTreeMap<String, String> = BTreeMap::new();
+    for path in paths {
+        if !path.is_dir() {
+            check_file(path)?;
+            images.push((path.clone(), None));
+            continue;
+        }
+        for found in find_images(path).map_err(PipelineError::from)? {
+            let name = found.top_folder.map(|folder| {
+                let name = folder.replace(['_', '-'], " ");
+                let first = folder_of
+                    .entry(name.clone())
+                    .or_insert_with(|| folder.clone());
+                (name, first.clone(), folder)
+            });
+            if let Some((name, first, folder)) = &name
+                && first != folder
+            {
+                return Err(PipelineError::Usage(format!(
+                    "class folders `{first}` and `{folder}` are both read as `{name}`; rename one"
+                ))
+                .into());
+            }
+            images.push((found.path, name.map(|(name, ..)| name)));
+        }
+    }
+    Ok(images)
+}
+
+fn check_file(path: &Path) -> Result<()> {
+    std::fs::metadata(path)
+        .map(|_| ())
+        .with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The class names that the folders give, in the order of the images.
+fn folder_names(images: &[Image]) -> Result<Vec<String>> {
+    let mut seen = BTreeSet::new();
+    let mut names = Vec::new();
+    for (path, name) in images {
+        let Some(name) = name else {
+            return Err(PipelineError::Usage(format!(
+                "{} lies in no class folder; give the classes with --classes FILE, one name a line",
+                path.display()
+            ))
+            .into());
+        };
+        if seen.insert(name) {
+            names.push(name.clone());
+        }
+    }
+    Ok(names)
+}
