@@ -156,7 +156,8 @@ fn class_folders_are_labels_and_every_figure_follows_from_the_predictions() {
 
     let mut pairs: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for (known, predicted) in known.iter().zip(&predicted) {
-        *pairs.entry((known, predicted)).or_default() += 1;
+        let pair = (known.as_str(), predicted.as_str());
+        *pairs.entry(pair).or_default() += 1;
     }
     let confusion = table(&out.join("confusion.parquet"));
     let (down, across) = (words(&confusion, "true"), words(&confusion, "predicted"));
@@ -303,18 +304,9 @@ fn descriptions_are_averaged_as_templates_are() {
     world.write("data/texts.toml", lines.concat());
     world.write("data/templates.txt", templates.templates().join("\n"));
     let run = |more: &[&str], out: &str| {
-        let arguments = [
-            &[
-                "--images",
-                "id/test/star",
-                "--classes",
-                "c.txt",
-                "--out",
-                out,
-            ],
-            more,
-        ];
-        succeed(&world, &arguments.concat());
+        let images = ["--images", "id/test/star", "--classes", "c.txt", "--out"];
+        let arguments = [&images[..], &[out], more].concat();
+        succeed(&world, &arguments);
         table(&world.path(&format!("data/{out}/predictions.parquet")))
     };
     world.write("data/c.txt", CLASSES.join("\n"));
@@ -345,7 +337,7 @@ fn mistakes_are_named() {
     write("texts.yaml", "fish: it swims");
     let image = "id/test/fish/00.png";
     let with = |more: &[&str], code, words: &[&str]| {
-        let arguments = [&["--images", image], more].concat();
+        let arguments = [&["--images", image][..], more].concat();
         fail(&world, &arguments, code, words);
     };
     with(&[], 2, &[image, "--classes"]);
@@ -362,7 +354,11 @@ fn mistakes_are_named() {
     with(&["--classes", "long.txt"], 2, &["long.txt:2", "tokens"]);
     with(&["--classes", "gone.txt"], 1, &["gone.txt"]);
     let good = |more: &[&str], code, words: &[&str]| {
-        with(&[&["--classes", "good.txt"], more].concat(), code, words);
+        with(
+            &[&["--classes", "good.txt"][..], more].concat(),
+            code,
+            words,
+        );
     };
     good(&["--templates", "openai70"], 2, &["openai70", "`openai7`"]);
     good(
