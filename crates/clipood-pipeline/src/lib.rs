@@ -43,7 +43,7 @@ pub mod tables;
 pub use aggregate::{AVERAGE, DUAL_PATTERN, Metrics, aggregate};
 pub use columns::{Candidates, ScoreColumn};
 pub use error::{PipelineError, Result};
-pub use extract::{ExtractUnit, FeatureIndex, extract, feature_index};
+pub use extract::{ExtractUnit, FeatureIndex, extract, feature_index, share_out, workers_for};
 pub use interrupt::Interrupt;
 pub use job::{Features, Job, JobOptions, RESULTS_VERSION, open_model};
 pub use plan::{Plan, PlannedDataset, PlannedImage, Purpose, plan};

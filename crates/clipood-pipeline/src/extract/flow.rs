@@ -1,16 +1,18 @@
 //! Decoding, encoding and writing, joined by bounded channels.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::thread::ScopedJoinHandle;
 
 use bytes::Bytes;
-use clipood_clip::model::{Device, ImageEncoder};
+use clipood_clip::model::Device;
 use clipood_store::{CommitOutcome, Part, Unit};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use half::f16;
 use rayon::prelude::*;
 
 use super::decode::{panic_message, views_of};
+use super::share::{share_out, workers_for};
 use super::units::{ExtractUnit, FeatureIndex};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
@@ -95,7 +97,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
         return Ok(());
     }
     let Device::Cpu = job.device;
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let workers = workers_for(pending.iter().map(|u| u.rows().div_ceil(BATCH)).sum());
     let encoder = job.model.image_encoder(job.device)?;
     let (send_batch, batches) = bounded::<Batch>(workers);
     let (send_news, news) = bounded::<News>(2 * workers);
@@ -104,20 +106,28 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
             let (pending, send_news) = (&pending, send_news.clone());
             scope.spawn(move || decode_units(job, pending, &send_batch, &send_news))
         };
-        let devices: Vec<_> = (0..workers)
-            .map(|_| {
-                let (encoder, batches, send_news) =
-                    (encoder.clone(), batches.clone(), send_news.clone());
-                scope.spawn(move || encode_batches(&encoder, local, &batches, &send_news))
+        let encode = move |_: usize, batch: Batch| -> Result<ControlFlow<()>> {
+            let features = encoder.encode(batch.pixels, local)?;
+            let encoded = News::Encoded {
+                unit: batch.unit,
+                sequence: batch.sequence,
+                rows: batch.rows,
+                global: features.global,
+                local: features.local,
+            };
+            Ok(match send_news.send(encoded) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
             })
-            .collect();
+        };
+        let encoder =
+            scope.spawn(move || share_out("encode", workers, batches.into_iter(), encode));
         // Only the threads hold senders and receivers now, so that the end of one step ends the next.
-        drop((send_news, batches));
         let written = write_units(job, &pending, local, news);
         let decoded = join("decode", decoder);
-        let encoded: Result<Vec<()>> = devices.into_iter().map(|d| join("encode", d)).collect();
+        let encoded = join("encode", encoder);
         // The first cause counts: a writer's error ends the others.
-        written.and(encoded.map(|_| ())).and(decoded)
+        written.and(encoded).and(decoded)
     })?;
     // A killed writer leaves a staging file, which readers of the directory would trip over.
     job.features.ledger.sweep(tables)?;
@@ -193,33 +203,6 @@ fn decode_units(
             quarantined,
         };
         if news.send(end).is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// One device: on the CPU a thread with its own share of the cores, which beats splitting every product over all cores.
-fn encode_batches(
-    encoder: &ImageEncoder,
-    local: bool,
-    batches: &Receiver<Batch>,
-    news: &Sender<News>,
-) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .map_err(|e| PipelineError::Usage(format!("cannot start a worker thread: {e}")))?;
-    for batch in batches {
-        let features = pool.install(|| encoder.encode(batch.pixels, local))?;
-        let encoded = News::Encoded {
-            unit: batch.unit,
-            sequence: batch.sequence,
-            rows: batch.rows,
-            global: features.global,
-            local: features.local,
-        };
-        if news.send(encoded).is_err() {
             return Ok(());
         }
     }

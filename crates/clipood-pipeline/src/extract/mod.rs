@@ -6,7 +6,9 @@
 
 mod decode;
 mod flow;
+mod share;
 mod units;
 
 pub use flow::{GLOBAL, LOCAL, extract, ledger_unit, part_path};
+pub use share::{share_out, workers_for};
 pub use units::{EVAL_VIEW, ExtractUnit, FeatureIndex, feature_index};
