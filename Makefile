@@ -38,7 +38,7 @@ docs: ## API documentation, broken links denied
 check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
 	scripts/check-tables.sh
 
-bench-peers: ## images a second beside PyTorch and onnxruntime (installs them into .venv-peers); BATCH, ROUNDS
+bench-peers: ## images a second beside PyTorch and onnxruntime (in .venv-peers or PEERS_VENV); MODELS, BATCHES, ROUNDS
 	cargo build --release --locked -p clipood-clip --example encode_speed
 	scripts/bench-peers.sh
 
