@@ -45,7 +45,7 @@ gpu-check: ## on a machine with a GPU and PyTorch: correctness, then speed besid
 check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
 	scripts/check-tables.sh
 
-bench-peers: ## images a second beside PyTorch and onnxruntime (installs them into .venv-peers); BATCH, ROUNDS
+bench-peers: ## images a second beside PyTorch and onnxruntime (in .venv-peers or PEERS_VENV); MODELS, BATCHES, ROUNDS
 	cargo build --release --locked -p clipood-clip --example encode_speed
 	scripts/bench-peers.sh
 

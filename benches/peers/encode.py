@@ -1,10 +1,12 @@
-"""Compares programs that encode the same images with the same parameters: python encode.py FOLDER ROUNDS NAME=COMMAND...
+"""Compares programs that encode the same images with the same parameters: python encode.py FOLDER ROUNDS CLIPOOD
 
-Each command writes its features to the file that replaces `{features}`, then waits for turns. Features are compared with the first program's;
-then the programs take turns, so that whatever else the machine does hits all of them, and the median of each one's rounds is printed.
+CLIPOOD is the Rust example `encode_speed`; `BATCHES` and `MODELS` in the environment say what is encoded. Every program writes its features once,
+which must be the first program's, then waits. The programs take turns, so that whatever else the machine does hits all of them; the median of each
+one's rounds is printed. Peak memory is of the whole process (Linux), with what the program imports.
 """
 
-import shlex
+import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -12,45 +14,83 @@ from pathlib import Path
 
 import numpy as np
 
+HERE = Path(__file__).parent
+COLUMNS = f"{'model':20} {'batch':>5}  {'program':17} {'images/s':>9} {'x first':>8} {'slowest':>8} {'fastest':>8} {'MiB':>6}  1 - cosine"
 
-def main():
-    folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
-    programs = dict(argument.split("=", 1) for argument in sys.argv[3:])
-    batch = (folder / "pixels.f32").stat().st_size // (4 * 3 * 224 * 224)
-    running, first, cosines = {}, None, {}
-    for name, command in programs.items():
-        file = folder / "features.f32"
-        command = shlex.split(command.replace("{features}", str(file)))
-        running[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        if running[name].stdout.readline().strip() != "ready":
-            sys.exit(f"{name} did not start: {command}")
+
+def commands(model, pixels, features, clipood):
+    """What is compared, by name."""
+    torch = [sys.executable, HERE / "encode_torch.py", model.name, model, pixels, features]
+    return {
+        "PyTorch fp32": [*torch, "float32"],
+        "onnxruntime fp32": [sys.executable, HERE / "encode_onnx.py", model, pixels, features],
+        "clipood f32": [clipood, model, pixels, features],
+        "PyTorch bf16": [*torch, "bfloat16"],
+    }
+
+
+def peak_mebibytes(pid):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) // 1024
+    raise ValueError(f"no peak memory of process {pid}")
+
+
+def start(name, command):
+    program = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    if program.stdout.readline().strip() != "ready":
+        sys.exit(f"{name} did not start: {command}")
+    return program
+
+
+def turn(program):
+    program.stdin.write("\n")
+    program.stdin.flush()
+    return float(program.stdout.readline())
+
+
+def compare(model, batch, rounds, clipood):
+    """Prints a row for each program."""
+    running, first, off = {}, None, {}
+    file = model / "features.f32"
+    for name, command in commands(model, model / f"pixels-{batch}.f32", file, clipood).items():
+        running[name] = start(name, command)
         features = np.fromfile(file, np.float32).reshape(batch, -1).astype(np.float64)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         first = features if first is None else first
-        cosines[name] = (features * first).sum(axis=1).min()
-        if not cosines[name] > (0.999 if "bf16" in name else 0.999999):
-            sys.exit(f"{name} computes other features: smallest cosine {cosines[name]}")
-
-    def turn(program):
-        program.stdin.write("\n")
-        program.stdin.flush()
-        return float(program.stdout.readline())
-
+        off[name] = 1 - (features * first).sum(axis=1).min()
+        if not off[name] < (1e-3 if "bf16" in name else 1e-6):
+            sys.exit(f"{model.name}: {name} computes other features: 1 - smallest cosine is {off[name]}")
     seconds = {name: [] for name in running}
     for _ in range(rounds):
         for name, program in running.items():
             seconds[name].append(turn(program))
-    for program in running.values():
-        program.stdin.close()
-        program.wait()
-    print(f"batch {batch}, median of {rounds} rounds in turns")
-    print(f"{'':24} {'images/s':>9} {'x first':>8} {'slowest':>8} {'fastest':>8}  1 - smallest cosine to the first")
-    base = statistics.median(seconds[next(iter(seconds))])
+    base = statistics.median(next(iter(seconds.values())))
     for name, times in seconds.items():
         median = statistics.median(times)
+        memory = peak_mebibytes(running[name].pid)
         print(
-            f"{name:24} {batch / median:9.2f} {base / median:8.2f} {batch / max(times):8.2f} {batch / min(times):8.2f}  {1 - cosines[name]:.1e}"
+            f"{model.name:20} {batch:5}  {name:17} {batch / median:9.2f} {base / median:8.2f} {batch / max(times):8.2f} {batch / min(times):8.2f}"
+            f" {memory:6}  {off[name]:.1e}",
+            flush=True,
         )
+        running[name].stdin.close()
+        running[name].wait()
+
+
+def main():
+    folder, rounds, clipood = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    batches, models = os.environ["BATCHES"].split(), os.environ["MODELS"].split()
+    print(f"median of {rounds} rounds in turns, {os.cpu_count()} cores")
+    print(COLUMNS)
+    for name in models:
+        model = folder / name
+        made = subprocess.run([sys.executable, HERE / "encode_model.py", model, name, *batches], capture_output=True, text=True)
+        if made.returncode != 0:
+            sys.exit(f"{name} was not made: {made.stdout}{made.stderr}")
+        for batch in batches:
+            compare(model, int(batch), rounds, clipood)
+        shutil.rmtree(model)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Writes the model that all programs of the comparison read: python encode_model.py FOLDER BATCH
+"""Writes the models that all programs of the comparison read: python encode_model.py FOLDER NAME BATCH...
 
-An open_clip ViT-B/16 (QuickGELU, 224 px) with random parameters from a fixed seed, as an open_clip folder and as ONNX, and a batch of random
-images (little-endian float32).
+An open_clip model (`ViT-B-16-quickgelu`, `RN50-quickgelu`) with random parameters from a fixed seed, as an open_clip folder and as ONNX, and for
+every batch size a file of random images (`pixels-BATCH.f32`, little-endian float32). Names follow open_clip.
 """
 
 import json
@@ -12,24 +12,33 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-NAME = "ViT-B-16-quickgelu"
+
+def draw_norms(model):
+    """Statistics and factors of batch norms as after training: fresh ones are 0 and 1, which would hide most of a ResNet."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
 
 
 def main():
-    folder, batch = Path(sys.argv[1]), int(sys.argv[2])
+    folder, name, batches = Path(sys.argv[1]), sys.argv[2], [int(batch) for batch in sys.argv[3:]]
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
-    model = open_clip.create_model(NAME).eval()
+    model = open_clip.create_model(name).eval()
+    draw_norms(model)
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
-    config = {"model_cfg": open_clip.get_model_config(NAME), "preprocess_cfg": {"size": [224, 224], "mode": "RGB"}}
+    config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": {"size": [224, 224], "mode": "RGB"}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    pixels = torch.randn(batch, 3, 224, 224)
-    pixels.numpy().tofile(folder / "pixels.f32")
+    for batch in batches:
+        torch.randn(batch, 3, 224, 224).numpy().tofile(folder / f"pixels-{batch}.f32")
     with torch.inference_mode():
         torch.onnx.export(
             model.visual,
-            (pixels[:2],),
+            (torch.randn(2, 3, 224, 224),),
             folder / "visual.onnx",
             input_names=["pixels"],
             output_names=["features"],

@@ -1,4 +1,4 @@
-"""The same image tower in onnxruntime: python encode_onnx.py FOLDER FEATURES"""
+"""The same image tower in onnxruntime: python encode_onnx.py FOLDER PIXELS FEATURES"""
 
 import sys
 from pathlib import Path
@@ -10,9 +10,9 @@ from turns import take_turns
 
 
 def main():
-    folder, features = Path(sys.argv[1]), sys.argv[2]
+    folder, pixels, features = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     session = onnxruntime.InferenceSession(folder / "visual.onnx", providers=["CPUExecutionProvider"])
-    pixels = np.fromfile(folder / "pixels.f32", np.float32).reshape(-1, 3, 224, 224)
+    pixels = np.fromfile(pixels, np.float32).reshape(-1, 3, 224, 224)
     run = lambda: session.run(["features"], {"pixels": pixels})
     run()[0].tofile(features)
     take_turns(run)

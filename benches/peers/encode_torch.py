@@ -1,5 +1,6 @@
-"""open_clip's image tower in PyTorch: python encode_torch.py FOLDER FEATURES float32|bfloat16"""
+"""open_clip's image tower in PyTorch: python encode_torch.py NAME FOLDER PIXELS FEATURES float32|bfloat16"""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -8,16 +9,18 @@ import open_clip
 import torch
 from safetensors.torch import load_file
 
-from encode_model import NAME
 from turns import take_turns
 
 
 def main():
-    folder, features, dtype = Path(sys.argv[1]), sys.argv[2], getattr(torch, sys.argv[3])
-    model = open_clip.create_model(NAME)
-    model.load_state_dict(load_file(folder / "open_clip_model.safetensors"))
+    name, folder, pixels, features, dtype = sys.argv[1:]
+    dtype = getattr(torch, dtype)
+    # open_clip warns of random parameters, which are replaced below.
+    logging.disable(logging.WARNING)
+    model = open_clip.create_model(name)
+    model.load_state_dict(load_file(Path(folder) / "open_clip_model.safetensors"))
     tower = model.visual.eval().to(dtype)
-    pixels = torch.from_numpy(np.fromfile(folder / "pixels.f32", np.float32).reshape(-1, 3, 224, 224)).to(dtype)
+    pixels = torch.from_numpy(np.fromfile(pixels, np.float32).reshape(-1, 3, 224, 224)).to(dtype)
     with torch.inference_mode():
         tower(pixels).float().numpy().tofile(features)
         take_turns(lambda: tower(pixels))

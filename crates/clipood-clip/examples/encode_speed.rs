@@ -1,9 +1,9 @@
-//! Times the image tower: `cargo run --release -p clipood-clip --example encode_speed MODEL PIXELS FEATURES`.
+//! Times the image tower: `cargo run --release -p clipood-clip --example encode_speed MODEL PIXELS FEATURES [--json]`.
 //!
 //! MODEL is an open_clip folder, PIXELS a file of normalised images (little-endian float32, `[batch, 3, size, size]`);
 //! FEATURES is written once. Then every line on standard input asks for one run over the batch, whose seconds are
 //! printed, so that a script can let several programs take turns (`make bench-peers`). At the end of the input the
-//! median is printed.
+//! median and, on Linux, the peak memory of the process are printed.
 
 use std::error::Error;
 use std::io::BufRead;
@@ -13,9 +13,11 @@ use std::time::Instant;
 use clipood_clip::model::{Device, Model};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
+    arguments.retain(|argument| argument != "--json");
     let [model, pixels, features] = arguments.as_slice() else {
-        return Err("usage: encode_speed MODEL PIXELS FEATURES".into());
+        return Err("usage: encode_speed MODEL PIXELS FEATURES [--json]".into());
     };
     let model = Model::open(Path::new(model))?;
     let encoder = model.image_encoder(Device::Cpu)?;
@@ -44,12 +46,34 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", seconds[seconds.len() - 1]);
     }
     seconds.sort_by(f64::total_cmp);
-    if let Some(median) = seconds.get(seconds.len() / 2) {
-        println!(
-            "median of {}: {:.2} images/s",
-            seconds.len(),
-            images as f64 / median
-        );
+    let Some(median) = seconds.get(seconds.len() / 2) else {
+        return Ok(());
+    };
+    let (rounds, speed) = (seconds.len(), images as f64 / median);
+    let memory = peak_mebibytes();
+    if json {
+        let line = serde_json::json!({
+            "batch": images,
+            "rounds": rounds,
+            "images_per_second": speed,
+            "peak_memory_mib": memory,
+        });
+        println!("{line}");
+    } else {
+        println!("median of {rounds}: {speed:.2} images/s");
+        if let Some(memory) = memory {
+            println!("peak memory: {memory} MiB");
+        }
     }
     Ok(())
+}
+
+/// The most memory this process has held; `None` where `/proc` does not say.
+fn peak_mebibytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes / 1024)
 }

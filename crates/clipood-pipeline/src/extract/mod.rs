@@ -6,9 +6,11 @@
 
 mod decode;
 mod flow;
+mod share;
 mod units;
 mod workers;
 
 pub use decode::panic_message;
 pub use flow::{GLOBAL, LOCAL, extract, ledger_unit, part_path};
+pub use share::share_out;
 pub use units::{EVAL_VIEW, ExtractUnit, FeatureIndex, feature_index};

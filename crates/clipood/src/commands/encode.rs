@@ -1,9 +1,9 @@
 //! `clipood encode`: features of images and texts.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use anyhow::{Context, Result, bail};
 use arrow::array::{
@@ -12,9 +12,9 @@ use arrow::array::{
 };
 use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
-use clipood_clip::model::{Devices, Model};
+use clipood_clip::model::{Device, Devices, Model};
 use clipood_data::{eval_view, normalise};
-use clipood_pipeline::{PipelineError, open_model};
+use clipood_pipeline::{PipelineError, open_model, share_out};
 use half::f16;
 use rayon::prelude::*;
 
@@ -23,7 +23,7 @@ use super::arrays::{
 };
 use super::devices;
 
-/// Images that go through the image tower at once.
+/// Images that a thread takes through the image tower at once.
 pub const IMAGE_BATCH: usize = 32;
 /// Rows that go through Arrow at once, few because patches are large.
 const BATCH_ROWS: usize = 64;
@@ -134,12 +134,27 @@ fn encode(model: &Model, devices: &Devices, args: &Args, texts: &[String]) -> Re
         return Ok(features);
     }
     let encoder = model.image_encoder_as(device, devices.dtype)?;
-    for batch in args.images.chunks(IMAGE_BATCH) {
-        let pixels = batch
+    let workers = match device {
+        Device::Cpu => devices.workers.len().min(args.images.len()),
+        _ => 1,
+    };
+    let batch = args.images.len().div_ceil(workers).min(IMAGE_BATCH);
+    let (send, encoded) = mpsc::channel();
+    let work = move |number: usize, paths: &[PathBuf]| -> Result<ControlFlow<()>> {
+        let pixels = paths
             .par_iter()
             .map(|path| input(model, path))
             .collect::<Result<Vec<_>>>()?;
         let encoded = encoder.encode(pixels.concat(), args.local)?;
+        Ok(match send.send((number, encoded)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        })
+    };
+    share_out("encode", workers, args.images.chunks(batch), work)?;
+    let mut encoded: Vec<_> = encoded.into_iter().collect();
+    encoded.sort_by_key(|(number, _)| *number);
+    for (_, encoded) in encoded {
         features.global.extend(encoded.global);
         if let Some(local) = &mut features.local {
             local.extend(encoded.local);
