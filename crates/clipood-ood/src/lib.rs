@@ -29,14 +29,17 @@
 //!
 //! [`registry`] lists the kinds with formulas, papers, parameters and defaults. [`fuse_dual_pattern`] joins two columns into
 //! the dual-pattern score of a pair of data sets. [`metrics`] holds the figures, bootstrap intervals and the merge of sorted
-//! parts. [`mine_negative_labels`] picks negative labels from a word list. A [`FittedDetector`] is plain data that serde stores and restores.
+//! parts. [`mine_negative_labels`] picks negative labels from a word list. [`fit_linear_probe`] learns a linear classifier from
+//! image features. A [`FittedDetector`] is plain data that serde stores and restores.
 
 mod bank;
 mod detectors;
 mod error;
 mod kernels;
 mod kind;
+mod lbfgs;
 mod linalg;
+mod linear_probe;
 mod matrix;
 pub mod metrics;
 mod mining;
@@ -50,6 +53,7 @@ pub use detectors::{
 };
 pub use error::OodError;
 pub use kind::{Covariance, DetectorKind, EnergyOn, Space};
+pub use linear_probe::{LinearProbe, LinearProbeOptions, fit_linear_probe};
 pub use matrix::{LocalFeatures, Matrix};
 pub use mining::mine_negative_labels;
 pub use registry::{DetectorInfo, ParameterInfo, registry};

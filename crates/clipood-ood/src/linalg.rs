@@ -37,6 +37,39 @@ pub(crate) fn product(a: &[f32], b: &[f32], dim: usize, out: &mut [f32]) {
     }
 }
 
+/// [`product`] in f64 on all threads.
+pub(crate) fn product_wide(a: &[f64], b: &[f64], dim: usize, out: &mut [f64]) {
+    let (m, n) = (a.len() / dim, b.len() / dim);
+    assert!(
+        a.len() == m * dim && b.len() == n * dim && out.len() == m * n,
+        "the lengths fit the shapes"
+    );
+    // SAFETY: as in `product`.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            dim,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            a.as_ptr(),
+            1,
+            dim as isize,
+            b.as_ptr(),
+            dim as isize,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::Rayon(0),
+        );
+    }
+}
+
 /// `out[i, j] += sum_r a[r, i] * b[r, j]` in f64: `a` `[rows, m]`, `b` `[rows, n]`, `out` `[m, n]`. All threads.
 pub(crate) fn accumulate_transposed(a: &[f64], b: &[f64], rows: usize, out: &mut [f64]) {
     if rows == 0 {
