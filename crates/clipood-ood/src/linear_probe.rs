@@ -10,7 +10,7 @@ use crate::linalg::{accumulate_transposed, product_wide};
 use crate::matrix::Matrix;
 
 /// Largest component of the gradient of the mean loss at which the search ends.
-const TOLERANCE: f64 = 1e-7;
+const TOLERANCE: f64 = 1e-8;
 
 /// How a probe is fitted.
 #[derive(Debug, Clone, Copy, PartialEq)]
