@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::ScopedJoinHandle;
 
 use clipood_clip::config::ClipConfig;
-use clipood_clip::model::{Device, ImageEncoder, Model};
+use clipood_clip::model::{Devices, ImageEncoder, Model};
 use clipood_data::{DecodeError, DecodeLimits, decode, eval_view, normalise};
 use clipood_ood::{DetectorSpec, FitInputs, FittedDetector, LocalFeatures, Matrix, ScoreInputs};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -160,21 +160,26 @@ struct Batch {
 /// The first error of `each`; an encoder that fails; a panic of a worker.
 pub fn classify_files(
     model: &Model,
-    device: Device,
+    devices: &Devices,
     files: &[PathBuf],
     classifier: &Classifier,
     each: impl FnMut(usize, Outcome) -> Result<()>,
 ) -> Result<()> {
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let encoder = model.image_encoder(device)?;
+    let mut encoders = BTreeMap::new();
+    for device in devices.distinct() {
+        encoders.insert(device, model.image_encoder_as(device, devices.dtype)?);
+    }
+    let workers = devices.workers.len().max(1);
     let (send_batch, batches) = bounded::<Batch>(workers);
     let (send_done, done) = bounded::<(usize, Vec<Outcome>)>(2 * workers);
     std::thread::scope(|scope| {
         let decoder = scope.spawn(move || read_batches(&model.config, files, &send_batch));
-        let devices: Vec<_> = (0..workers)
-            .map(|_| {
+        let threads: Vec<_> = devices
+            .workers
+            .iter()
+            .map(|device| {
                 let (encoder, batches, send_done) =
-                    (encoder.clone(), batches.clone(), send_done.clone());
+                    (encoders[device].clone(), batches.clone(), send_done.clone());
                 scope.spawn(move || classify_batches(&encoder, classifier, &batches, &send_done))
             })
             .collect();
@@ -182,7 +187,7 @@ pub fn classify_files(
         drop((send_done, batches));
         let handed = hand_over(done, each);
         let read = join("decode", decoder);
-        let classified: Result<Vec<()>> = devices.into_iter().map(|d| join("encode", d)).collect();
+        let classified: Result<Vec<()>> = threads.into_iter().map(|d| join("encode", d)).collect();
         // The first cause counts: an error of the receiver ends the others.
         handed.and(classified.map(|_| ())).and(read)
     })
@@ -247,7 +252,7 @@ fn pixels_of(path: &Path, config: &ClipConfig) -> std::result::Result<Vec<f32>, 
     }
 }
 
-/// One device: on the CPU a thread with its own share of the cores.
+/// One worker: on the CPU a thread with its own share of the cores.
 fn classify_batches(
     encoder: &ImageEncoder,
     classifier: &Classifier,

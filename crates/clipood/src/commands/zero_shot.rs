@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clipood_clip::model::Device;
 use clipood_ood::DetectorSpec;
 use clipood_pipeline::tables::QuarantineRow;
 use clipood_pipeline::{
@@ -18,7 +17,7 @@ use clipood_pipeline::{
 
 use self::inputs::Inputs;
 use self::tables::Predictions;
-use super::{print, written};
+use super::{devices, print, written};
 
 /// Options of `clipood zero-shot`.
 #[derive(clap::Args)]
@@ -65,17 +64,17 @@ pub struct Args {
     /// texts only.
     #[arg(long, default_value = "mcm")]
     detector: String,
-    /// Where the model runs: auto or cpu.
+    /// Where the model runs: auto, cpu, cpu:N (threads), cuda:all or cuda:0,cuda:1,...
     #[arg(long, default_value = "auto")]
     devices: String,
+    /// Number format of the image tower: f32, and on GPUs f16 or bf16.
+    #[arg(long, default_value = "f32")]
+    dtype: String,
 }
 
 /// Classifies every image, prints a line for each, and writes the tables.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let device: Device = args
-        .devices
-        .parse()
-        .map_err(|e: clipood_clip::ClipError| PipelineError::Usage(e.to_string()))?;
+    let devices = devices(&args.devices, &args.dtype)?;
     let detector: DetectorSpec = args
         .detector
         .parse()
@@ -83,7 +82,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let inputs = Inputs::gather(&args)?;
     let texts = texts::class_texts(&args, &inputs.classes)?;
     let model = open_model(&args.model)?;
-    let features = texts::encode(&model, device, &args, &inputs.classes, &texts)?;
+    let features = texts::encode(&model, devices.first(), &args, &inputs.classes, &texts)?;
     // The five likeliest are needed for the accuracy, however few are shown.
     let wanted = usize::from(args.top).max(5);
     let dim = model.config.embed_dim;
@@ -102,7 +101,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut failure = None;
     let done = classify_files(
         &model,
-        device,
+        &devices,
         &inputs.files,
         &classifier,
         |file, outcome| {
