@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers train-demo clean
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts train-demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ check-tables: build ## open the tables of a small run with pandas, polars, DuckD
 bench-peers: ## images a second beside PyTorch and onnxruntime (in .venv-peers or PEERS_VENV); MODELS, BATCHES, ROUNDS
 	cargo build --release --locked -p clipood-clip --example encode_speed
 	scripts/bench-peers.sh
+
+bench-prompts: build ## a prompt training step beside PyTorch; CLASSES, ROUNDS
+	scripts/bench-prompts.sh
 
 train-demo: ## train the demo CLIP from nothing (about an hour on 2 cores); it goes on where it was interrupted
 	scripts/train-demo.sh

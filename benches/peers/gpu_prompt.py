@@ -1,8 +1,8 @@
 """Milliseconds of a prompt step in PyTorch: python gpu_prompt.py --device cuda --methods coop,locoop --classes 1000
 
-Two programs for each method. `reference` does what LoCoOp's own training does for a batch of 32: the frozen image tower on fresh views, all 77
+Three programs for each method. `reference` does what LoCoOp's own training does for a batch of 32: the frozen image tower on fresh views, all 77
 tokens of every class forward and backward. It is faster than LoCoOp's code, which takes the local branch in every layer of both towers and has no
-fused attention. `same` does what clipood does: cached features, tokens cut, the shared prefix once. A JSON object a line.
+fused attention. `text` is `reference` with the views' features cached. `same` does what clipood does: cached features, tokens cut, the shared prefix once. A JSON object a line.
 """
 
 import argparse
@@ -40,6 +40,7 @@ def main():
     parser.add_argument("--programs", default="reference,same")
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--warm", type=int, default=3, help="steps before the first one that is timed")
     args = parser.parse_args()
     device, classes = args.device, args.classes
     # clipood's kernels take the tensor cores' TF32 for float32, too.
@@ -64,15 +65,16 @@ def main():
 
                 def step():
                     prefix = torch.cat([start, context.to(dtype)])
+                    image, local = cached
                     if program == "reference":
                         with torch.no_grad():
                             views = normalised(pixels.to(device), dtype)
                             image, local = (tower(views), None) if method == "coop" else tower(views, local=True)
+                    if program in ("reference", "text"):
                         prompts = torch.cat([prefix.expand(classes, -1, -1), names, rest], 1)
                         ends = torch.full((classes,), N_CTX + OWN, device=device)
                         features = text(prompts, ends)
                     else:
-                        image, local = cached
                         ends = torch.full((classes,), OWN - 1, device=device)
                         features = text.shared(prefix[None], names, ends)
                     loss = loss_of(method, features, image, local, labels, max(classes // 5, 1))
@@ -86,11 +88,11 @@ def main():
                     if device == "cuda":
                         torch.cuda.reset_peak_memory_stats()
                     times = []
-                    for _ in range(3 + args.steps):
+                    for _ in range(args.warm + args.steps):
                         before = time.perf_counter()
                         last = step()
                         times.append(time.perf_counter() - before)
-                    middle = sorted(times[3:])[args.steps // 2]
+                    middle = sorted(times[args.warm :])[args.steps // 2]
                     memory = torch.cuda.max_memory_allocated() // 10**6 if device == "cuda" else None
                     print(json.dumps(line | dict(median_ms=1e3 * middle, last_loss=last, peak_memory_mb=memory)), flush=True)
                 except RuntimeError as error:  # out of memory, most likely
