@@ -1,5 +1,6 @@
 //! A [`Job`]: a recipe with everything it names opened: manifests, model, store and run directory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clipood_clip::model::{Device, Devices, Dtype, Model};
@@ -130,6 +131,8 @@ pub struct Job {
 pub struct Features {
     /// Model, preprocessing, precision, backend.
     pub fingerprint: Fingerprint,
+    /// What the fingerprint was made from.
+    pub inputs: BTreeMap<String, String>,
     /// Commits of its parts; paths are relative to `features/<fingerprint>`.
     pub ledger: Ledger,
 }
@@ -239,12 +242,14 @@ impl Job {
             .field("model", &model.hash)
             .field("preprocessing", &PREPROCESSING)
             .field("dtype", &dtype.name())
-            .field("backend", &device.backend())
-            .finish()?;
+            .field("backend", &device.backend());
+        let inputs = features.inputs().clone();
+        let features = features.finish()?;
         let folder = store.child(&format!("features/{features}"))?;
         Ok(Self {
             features: Features {
                 fingerprint: features,
+                inputs,
                 ledger: Ledger::new(folder, "_commits", &worker),
             },
             prompts: Ledger::new(store.child("prompts")?, "_commits", &worker),

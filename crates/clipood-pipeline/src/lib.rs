@@ -30,6 +30,7 @@ mod dual_pattern;
 mod error;
 mod extract;
 mod features;
+mod inputs;
 mod interrupt;
 mod job;
 mod plan;
@@ -38,6 +39,7 @@ mod prompts;
 mod report;
 mod run;
 mod score;
+mod status;
 pub mod tables;
 mod zero_shot;
 
@@ -54,6 +56,10 @@ pub use prompts::{PromptKey, PromptSet, prompt_keys, prompt_sets};
 pub use report::{ZeroShotPage, console, write_html};
 pub use run::{Outcome, run};
 pub use score::score;
+pub use status::{
+    Audit, DatasetStatus, Explanation, Garbage, ReasonCount, StageStatus, Status, audit,
+    collect_garbage, explain, find_garbage, status,
+};
 pub use zero_shot::{
     ClassCounts, Classified, Classifier, ImageOutcome, Tally, Unreadable, classify_files,
 };

@@ -14,6 +14,7 @@ use super::decode::{panic_message, views_of};
 use super::units::{ExtractUnit, FeatureIndex};
 use super::workers::{Batch, Clock, encode_batches, timed};
 use crate::error::{PipelineError, Result};
+use crate::inputs::recorded;
 use crate::job::Job;
 use crate::tables::{
     FileMeta, GlobalFeatures, GlobalType, LocalFeatures, QuarantineRow, store_footer, write_global,
@@ -343,7 +344,7 @@ fn publish(job: &Job, table: &str, unit: &ExtractUnit, bytes: Vec<u8>) -> Result
     let part = Part {
         path: part_path(table, unit),
         bytes: Bytes::from(bytes),
-        extra: BTreeMap::new(),
+        extra: recorded(&job.features.inputs),
     };
     let key = ledger_unit(job, unit);
     let ledger = &job.features.ledger;
