@@ -36,6 +36,8 @@ mod job;
 mod plan;
 mod progress;
 mod prompts;
+#[cfg(test)]
+mod recipe_fuzz;
 mod report;
 mod run;
 mod score;

@@ -6,6 +6,8 @@
 
 mod decode;
 mod flow;
+#[cfg(test)]
+mod fuzz;
 mod share;
 mod units;
 mod workers;
