@@ -8,7 +8,7 @@ mod common;
 use std::process::Stdio;
 
 use common::tables::assert_same_tables;
-use common::{RECIPE, World, stderr, stdout};
+use common::{CLASSES, OOD, RECIPE, TEST, World, stderr, stdout};
 
 #[test]
 fn a_store_that_fails_one_operation_in_ten_changes_nothing() {
@@ -46,6 +46,48 @@ fn a_store_that_always_fails_is_given_up_with_a_name() {
     assert_eq!(run.status.code(), Some(1));
     let log = stderr(&run);
     assert!(log.contains("run.json (6 attempt(s))"), "{log}");
+}
+
+#[test]
+fn an_image_that_kills_the_process_is_found_by_starting_again() {
+    let world = World::new();
+    let recipe = RECIPE
+        .replace("shard_bytes = 20000", "shard_bytes = 1000000")
+        .replace("[engine]", "[engine]\nmax_quarantine_fraction = 0.2");
+    world.write("recipe.toml", recipe);
+    let deadly = std::fs::read(world.path("data/textures/any/05.png")).unwrap();
+    let hash = blake3::hash(&deadly).to_hex().to_string();
+    let mut deaths = 0;
+    let last = loop {
+        let run = world
+            .command("run", &["--store", "store"])
+            .env("CLIPOOD_TEST_ABORT_ON", &hash)
+            .output()
+            .unwrap();
+        if run.status.success() {
+            break run;
+        }
+        assert_eq!(run.status.code(), None, "{}", stderr(&run));
+        deaths += 1;
+        assert!(deaths <= 8, "not found after {deaths} deaths");
+    };
+    // Eight images are halved three times; then the one that is left has its last chances.
+    assert!(deaths >= 3, "{deaths} deaths");
+    let log = stderr(&last);
+    assert!(log.contains("any/05.png (process_killed)"), "{log}");
+    let planned = CLASSES.len() * TEST + 2 * OOD;
+    let account = format!("{planned} planned = {} scored + 1 quarantined", planned - 1);
+    assert!(stdout(&last).contains(&account), "{}", stdout(&last));
+    let audit = world
+        .clipood(&["status", "run", "--audit", "--store", "store"])
+        .output()
+        .unwrap();
+    assert!(audit.status.success(), "{}", stdout(&audit));
+    assert!(
+        stdout(&audit).contains("1 process_killed"),
+        "{}",
+        stdout(&audit)
+    );
 }
 
 #[test]

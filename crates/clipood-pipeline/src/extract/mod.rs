@@ -4,7 +4,9 @@
 //! units. Bounded channels join the steps, so memory does not grow with the data and a slow step holds back those before
 //! it. Batches never cross a unit.
 
+mod attempts;
 mod decode;
+mod filling;
 mod flow;
 #[cfg(test)]
 mod fuzz;
