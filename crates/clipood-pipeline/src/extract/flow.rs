@@ -183,9 +183,11 @@ fn decode_units(
                 return Ok(());
             }
         }
-        match filling.end() {
-            Some(end) if news.send(end).is_ok() => {}
-            _ => return Ok(()),
+        let Some(end) = filling.end() else {
+            return Ok(());
+        };
+        if news.send(end).is_err() {
+            return Ok(());
         }
     }
     Ok(())
