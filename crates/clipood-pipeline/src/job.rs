@@ -201,6 +201,7 @@ impl Job {
         let (columns, selections) = score_columns(&recipe)?;
         let model = open_model(&recipe.model)?;
         let (device, dtype) = (options.device.first(), options.device.dtype);
+        let backend = options.device.backend();
         dtype
             .check(device)
             .map_err(|e| PipelineError::Usage(e.to_string()))?;
@@ -214,7 +215,7 @@ impl Job {
             .field("ood", &manifests.ood)
             .field("validation_ood", &manifests.validation_ood)
             .field("model", &model.hash)
-            .field("backend", &device.backend());
+            .field("backend", &backend);
         if dtype != Dtype::F32 {
             fingerprint = fingerprint.field("dtype", &dtype.name());
         }
@@ -227,7 +228,7 @@ impl Job {
             "recipe": recipe,
             "manifests": manifests,
             "model_hash": model.hash,
-            "backend": device.backend(),
+            "backend": backend,
             "fingerprint": fingerprint,
         });
         if dtype != Dtype::F32 {
@@ -242,7 +243,7 @@ impl Job {
             .field("model", &model.hash)
             .field("preprocessing", &PREPROCESSING)
             .field("dtype", &dtype.name())
-            .field("backend", &device.backend());
+            .field("backend", &backend);
         let inputs = features.inputs().clone();
         let features = features.finish()?;
         let folder = store.child(&format!("features/{features}"))?;

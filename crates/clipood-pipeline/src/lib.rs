@@ -49,7 +49,9 @@ pub use aggregate::{AVERAGE, DUAL_PATTERN, Metrics, aggregate, read_metrics};
 pub use clipood_store::{Share, Store};
 pub use columns::{Candidates, ScoreColumn};
 pub use error::{PipelineError, Result};
-pub use extract::{ExtractUnit, FeatureIndex, extract, feature_index, share_out};
+pub use extract::{
+    ExtractUnit, FeatureIndex, encode_from_memory, extract, feature_index, share_out,
+};
 pub use interrupt::Interrupt;
 pub use job::{Features, Job, JobOptions, RESULTS_VERSION, RunOptions, open_manifest, open_model};
 pub use plan::{Plan, PlannedDataset, PlannedImage, Purpose, list_images, plan};

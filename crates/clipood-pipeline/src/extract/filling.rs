@@ -1,5 +1,7 @@
 //! Views of one unit on their way into batches, in key order.
 
+use std::sync::atomic::Ordering;
+
 use crossbeam_channel::Sender;
 
 use super::flow::News;
@@ -81,6 +83,7 @@ impl<'a> Filling<'a> {
 
     fn send(&mut self, next: Batch) -> bool {
         let batch = std::mem::replace(&mut self.batch, next);
+        self.clock.queued.fetch_add(1, Ordering::Relaxed);
         timed(&self.clock.decoding_waited, || self.batches.send(batch)).is_ok()
     }
 }

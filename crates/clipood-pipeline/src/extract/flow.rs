@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
@@ -113,7 +114,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
         // Only the threads hold senders and receivers, so that the end of one step ends the next.
         let encoder =
             scope.spawn(move || encode_batches(job, local, full, batches, &send_news, clock));
-        let written = write_units(job, &pending, local, news);
+        let written = write_units(job, &pending, local, news, clock);
         let decoded = join("decode", decoder);
         let encoded = join("encode", encoder);
         // The first cause counts: a writer's error ends the others.
@@ -245,11 +246,17 @@ fn write_units(
     pending: &[&ExtractUnit],
     local: bool,
     news: Receiver<News>,
+    clock: &Clock,
 ) -> Result<()> {
     let total: usize = pending.iter().map(|unit| unit.rows()).sum();
     let mut progress = job.reporting.stage("extract", "views", total as u64);
     let mut arrived: BTreeMap<usize, Arrived> = BTreeMap::new();
-    for piece in news {
+    while let Ok(piece) = news.recv() {
+        progress.remark(format!(
+            "queues: {} batches to encode, {} to write",
+            clock.queued.load(Ordering::Relaxed),
+            news.len()
+        ));
         let unit = match piece {
             News::Encoded {
                 unit,
@@ -326,7 +333,7 @@ fn commit(job: &Job, unit: &ExtractUnit, local: bool, arrived: Arrived) -> Resul
             ),
             (
                 "clipood.backend".to_string(),
-                job.device.backend().to_string(),
+                job.devices.backend().to_string(),
             ),
         ]),
     };

@@ -11,10 +11,12 @@ mod flow;
 #[cfg(test)]
 mod fuzz;
 mod share;
+mod simulated;
 mod units;
 mod workers;
 
 pub use decode::panic_message;
 pub use flow::{GLOBAL, LOCAL, extract, ledger_unit, part_path};
 pub use share::share_out;
+pub use simulated::encode_from_memory;
 pub use units::{EVAL_VIEW, ExtractUnit, FeatureIndex, feature_index};

@@ -266,7 +266,7 @@ pub fn prompt_inputs(job: &Job, plan: &Plan, key: &PromptKey) -> Result<Fingerpr
     let mut builder = FingerprintBuilder::new("prompt")
         .field("results", &RESULTS_VERSION)
         .field("model", &job.model.hash)
-        .field("backend", &job.device.backend())
+        .field("backend", &job.devices.backend())
         .field("method", &key.method.trainer())
         .field("classes", &plan.classes);
     if let (Some(shots), Some(seed)) = (key.shots, key.seed) {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clipood_pipeline::{Interrupt, Job, Reporting, RunOptions, Share};
 
-use super::devices;
+use super::run_devices;
 
 /// Options of commands that look at a run and compute nothing.
 #[derive(clap::Args)]
@@ -27,7 +27,7 @@ pub fn open(run: &str, args: &LookArgs) -> Result<Job> {
         run: run.to_string(),
         data: PathBuf::new(),
         store: args.store.clone(),
-        device: devices(&args.devices, &args.dtype)?,
+        device: run_devices(&args.devices, &args.dtype)?,
         share: Share {
             index: 0,
             count: 1,
