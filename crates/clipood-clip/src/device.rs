@@ -45,7 +45,10 @@ pub struct Devices {
     pub dtype: Dtype,
     /// Images that go through the image tower at once, when the user says so.
     pub batch: Option<usize>,
-    /// Why `auto` took the CPU although there is a GPU.
+    /// Images a second of every worker that only pretends to compute: for tests and benches of what surrounds the model.
+    /// What comes out is no result, and has a backend of its own in fingerprints and tables.
+    pub simulated: Option<u32>,
+    /// What there is to say about the choice: why `auto` took the CPU although there is a GPU, or that nothing is computed.
     pub note: Option<String>,
 }
 
@@ -174,6 +177,14 @@ impl Devices {
         self.workers.first().copied().unwrap_or(Device::Cpu)
     }
 
+    /// Name of the backend as fingerprints and tables hold it.
+    pub fn backend(&self) -> &'static str {
+        match self.simulated {
+            Some(_) => "simulated",
+            None => self.first().backend(),
+        }
+    }
+
     /// Every device once, in the order given.
     pub fn distinct(&self) -> Vec<Device> {
         let mut seen = Vec::new();
@@ -190,6 +201,7 @@ impl Devices {
             workers,
             dtype: Dtype::F32,
             batch: None,
+            simulated: None,
             note: None,
         }
     }
@@ -221,7 +233,8 @@ impl Devices {
 impl FromStr for Devices {
     type Err = ClipError;
 
-    /// `auto`, `cpu`, `cpu:4` (threads), `cuda:all`, or GPUs by number: `cuda:0,cuda:1`.
+    /// `auto`, `cpu`, `cpu:4` (threads), `cuda:all`, or GPUs by number: `cuda:0,cuda:1`. `sim:100,sim:100` are two simulated
+    /// workers of 100 images a second.
     fn from_str(text: &str) -> Result<Self> {
         let unknown = |part: &str| {
             ClipError::Device(format!(
@@ -240,6 +253,9 @@ impl FromStr for Devices {
                 _ => Err(unknown(text)),
             };
         }
+        if text.starts_with("sim:") {
+            return simulated(text);
+        }
         let mut workers = Vec::new();
         for part in text.split(',') {
             let index = part.trim().strip_prefix("cuda:");
@@ -252,12 +268,37 @@ impl FromStr for Devices {
     }
 }
 
+/// `sim:RATE` once for each worker, all of one rate.
+fn simulated(text: &str) -> Result<Devices> {
+    let rates: Option<Vec<u32>> = text
+        .split(',')
+        .map(|part| part.trim().strip_prefix("sim:")?.parse().ok())
+        .collect();
+    let rates = rates.unwrap_or_default();
+    match rates.first() {
+        Some(rate) if *rate > 0 && rates.iter().all(|other| other == rate) => Ok(Devices {
+            simulated: Some(*rate),
+            note: Some("simulated devices: nothing is computed and no figure is a result".into()),
+            ..Devices::of(vec![Device::Cpu; rates.len()])
+        }),
+        _ => Err(ClipError::Device(format!(
+            "unknown device `{text}`; simulated workers are sim:RATE,sim:RATE,... of one rate in images a second"
+        ))),
+    }
+}
+
 impl FromStr for Device {
     type Err = ClipError;
 
-    /// One device: as [`Devices`], of which the first is taken.
+    /// One device: as [`Devices`], of which the first is taken; a simulated one is none.
     fn from_str(text: &str) -> Result<Self> {
-        Ok(text.parse::<Devices>()?.first())
+        let devices: Devices = text.parse()?;
+        match devices.simulated {
+            Some(_) => Err(ClipError::Device(format!(
+                "`{text}` is simulated and computes nothing; give auto, cpu or cuda:0"
+            ))),
+            None => Ok(devices.first()),
+        }
     }
 }
 
@@ -336,6 +377,16 @@ mod tests {
     }
 
     #[test]
+    fn simulated_workers_have_a_backend_of_their_own() -> Result<()> {
+        let two: Devices = "sim:250,sim:250".parse()?;
+        assert_eq!((two.workers.len(), two.simulated), (2, Some(250)));
+        assert_eq!(two.backend(), "simulated");
+        assert_eq!("cpu".parse::<Devices>()?.backend(), "cpu");
+        assert!("sim:250".parse::<Device>().is_err());
+        Ok(())
+    }
+
+    #[test]
     fn what_is_no_device_is_named() {
         for text in [
             "",
@@ -345,6 +396,9 @@ mod tests {
             "cuda:-1",
             "cpu,cuda:x",
             "cuda:",
+            "sim:0",
+            "sim:10,sim:20",
+            "sim:10,cpu",
         ] {
             let error = text.parse::<Devices>().map_err(|e| e.to_string());
             assert!(

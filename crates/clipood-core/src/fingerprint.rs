@@ -1,5 +1,6 @@
 //! Fingerprints: blake3 of everything that can change a unit's result.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -61,6 +62,9 @@ impl From<Fingerprint> for String {
     }
 }
 
+/// Longest value that [`FingerprintBuilder::inputs`] keeps as it is, in bytes.
+const SHOWN: usize = 200;
+
 /// Collects named values into a [`Fingerprint`].
 ///
 /// Every name and value is hashed behind its length and a tag for its kind, so no two sequences of calls share a
@@ -75,6 +79,7 @@ impl From<Fingerprint> for String {
 #[derive(Debug)]
 pub struct FingerprintBuilder {
     hasher: blake3::Hasher,
+    inputs: BTreeMap<String, String>,
     /// The first value without a JSON form; reported by `finish`, so that calls chain.
     error: Option<CoreError>,
 }
@@ -84,6 +89,7 @@ impl FingerprintBuilder {
     pub fn new(domain: &str) -> Self {
         let mut builder = FingerprintBuilder {
             hasher: blake3::Hasher::new(),
+            inputs: BTreeMap::new(),
             error: None,
         };
         builder.push(b'd', domain, &[]);
@@ -93,7 +99,14 @@ impl FingerprintBuilder {
     /// Adds a value by its [`canonical_json`]. A float that is not finite is JSON's `null`.
     pub fn field(mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Self {
         match canonical_json(value) {
-            Ok(json) => self.push(b'j', name, json.as_bytes()),
+            Ok(json) => {
+                self.push(b'j', name, json.as_bytes());
+                let kept = match json.len() {
+                    ..=SHOWN => json,
+                    _ => digest(json.as_bytes()),
+                };
+                self.inputs.insert(name.to_string(), kept);
+            }
             Err(CoreError::NotJson { message, .. }) => {
                 self.error.get_or_insert(CoreError::NotJson {
                     name: name.to_string(),
@@ -110,7 +123,14 @@ impl FingerprintBuilder {
     /// Adds raw bytes.
     pub fn bytes(mut self, name: &str, bytes: &[u8]) -> Self {
         self.push(b'b', name, bytes);
+        self.inputs.insert(name.to_string(), digest(bytes));
         self
+    }
+
+    /// What was added so far, by name, for people who ask why two fingerprints differ: a short value as JSON, a long one as
+    /// its size and the first digits of its blake3.
+    pub fn inputs(&self) -> &BTreeMap<String, String> {
+        &self.inputs
     }
 
     /// The fingerprint of all that was added.
@@ -131,6 +151,11 @@ impl FingerprintBuilder {
             self.hasher.update(part);
         }
     }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hex = blake3::hash(bytes).to_hex();
+    format!("{} bytes, blake3 {}", bytes.len(), &hex[..12])
 }
 
 /// JSON without spaces, keys sorted bytewise, floats in the shortest form that reads back equal (an `f32` as the `f64`

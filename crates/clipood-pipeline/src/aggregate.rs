@@ -32,7 +32,8 @@ use crate::tables::{
 
 pub use self::lines::DUAL_PATTERN;
 
-const STAGE: &str = "aggregate";
+/// Name of the stage in the ledger of the run.
+pub const STAGE: &str = "aggregate";
 const OOD_PATH: &str = "metrics/ood.parquet";
 const ACCURACY_PATH: &str = "metrics/accuracy.parquet";
 const SUMMARY_PATH: &str = "metrics/summary.parquet";
@@ -75,17 +76,8 @@ pub fn aggregate(
     sets: &[PromptSet],
 ) -> Result<Metrics> {
     let shards = shards(plan, index);
-    let mut scored = Vec::new();
-    for (key, set) in keys.iter().zip(sets) {
-        for shard in &shards {
-            scored.push(score_unit(job, key, set, shard)?.fingerprint);
-        }
-    }
-    let fingerprint = FingerprintBuilder::new(STAGE)
-        .field("run", &job.fingerprint)
-        .field("scores", &scored)
-        .finish()?
-        .to_string();
+    let prompts: Vec<&str> = sets.iter().map(|set| set.fingerprint.as_str()).collect();
+    let fingerprint = table_fingerprint(job, keys, &prompts, &shards)?;
     let unit = |name: &str| Unit {
         key: name.to_string(),
         fingerprint: fingerprint.clone(),
@@ -129,6 +121,44 @@ pub fn aggregate(
         summary: read_summary(fetch(job, SUMMARY_PATH)?, SUMMARY_PATH)?,
         paired: read_paired(fetch(job, PAIRED_PATH)?, PAIRED_PATH)?,
     })
+}
+
+/// Fingerprint of the metric tables: that of every score in them.
+fn table_fingerprint(
+    job: &Job,
+    keys: &[PromptKey],
+    prompts: &[&str],
+    shards: &[Shard<'_>],
+) -> Result<String> {
+    let mut scored = Vec::new();
+    for (key, prompt) in keys.iter().zip(prompts) {
+        for shard in shards {
+            scored.push(score_unit(job, key, prompt, shard)?.fingerprint);
+        }
+    }
+    Ok(FingerprintBuilder::new(STAGE)
+        .field("run", &job.fingerprint)
+        .field("scores", &scored)
+        .finish()?
+        .to_string())
+}
+
+/// The units of the metric tables, one a table.
+///
+/// # Errors
+/// None for a job that was opened.
+pub fn table_units(
+    job: &Job,
+    keys: &[PromptKey],
+    prompts: &[&str],
+    shards: &[Shard<'_>],
+) -> Result<Vec<Unit>> {
+    let fingerprint = table_fingerprint(job, keys, prompts, shards)?;
+    let unit = |(name, _): (&str, &str)| Unit {
+        key: name.to_string(),
+        fingerprint: fingerprint.clone(),
+    };
+    Ok(TABLES.into_iter().map(unit).collect())
 }
 
 /// Reads the metric tables of a finished run directory; `None` if one of them is not there yet.

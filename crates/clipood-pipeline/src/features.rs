@@ -1,5 +1,7 @@
 //! Reads the features of units back from the store.
 
+use std::collections::BTreeMap;
+
 use half::f16;
 
 use crate::error::{PipelineError, Result};
@@ -81,13 +83,13 @@ pub fn normalise_rows(values: &mut [f32], width: usize) {
     }
 }
 
-/// The images that the units' parts list as unreadable. Only parts whose commit record counts some are opened.
+/// The images that the units' parts list as unreadable, each once, by key. Only parts whose commit record counts some are opened.
 ///
 /// # Errors
 /// A record or part that cannot be read.
 pub fn read_quarantine_of(job: &Job, units: &[ExtractUnit]) -> Result<Vec<QuarantineRow>> {
     let ledger = &job.features.ledger;
-    let mut rows = Vec::new();
+    let mut rows: BTreeMap<String, QuarantineRow> = BTreeMap::new();
     for unit in units {
         let key = ledger_unit(job, unit);
         let record = ledger.record(GLOBAL, &key)?;
@@ -96,8 +98,10 @@ pub fn read_quarantine_of(job: &Job, units: &[ExtractUnit]) -> Result<Vec<Quaran
         }
         let path = part_path(GLOBAL, unit);
         if let Some(bytes) = ledger.store().get(&path)? {
-            rows.extend(read_footer(&bytes, &path)?.meta.quarantined);
+            for row in read_footer(&bytes, &path)?.meta.quarantined {
+                rows.insert(row.image_key.clone(), row);
+            }
         }
     }
-    Ok(rows)
+    Ok(rows.into_values().collect())
 }

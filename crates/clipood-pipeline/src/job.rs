@@ -1,5 +1,6 @@
 //! A [`Job`]: a recipe with everything it names opened: manifests, model, store and run directory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clipood_clip::model::{Device, Devices, Dtype, Model};
@@ -130,6 +131,8 @@ pub struct Job {
 pub struct Features {
     /// Model, preprocessing, precision, backend.
     pub fingerprint: Fingerprint,
+    /// What the fingerprint was made from.
+    pub inputs: BTreeMap<String, String>,
     /// Commits of its parts; paths are relative to `features/<fingerprint>`.
     pub ledger: Ledger,
 }
@@ -198,6 +201,7 @@ impl Job {
         let (columns, selections) = score_columns(&recipe)?;
         let model = open_model(&recipe.model)?;
         let (device, dtype) = (options.device.first(), options.device.dtype);
+        let backend = options.device.backend();
         dtype
             .check(device)
             .map_err(|e| PipelineError::Usage(e.to_string()))?;
@@ -211,7 +215,7 @@ impl Job {
             .field("ood", &manifests.ood)
             .field("validation_ood", &manifests.validation_ood)
             .field("model", &model.hash)
-            .field("backend", &device.backend());
+            .field("backend", &backend);
         if dtype != Dtype::F32 {
             fingerprint = fingerprint.field("dtype", &dtype.name());
         }
@@ -224,7 +228,7 @@ impl Job {
             "recipe": recipe,
             "manifests": manifests,
             "model_hash": model.hash,
-            "backend": device.backend(),
+            "backend": backend,
             "fingerprint": fingerprint,
         });
         if dtype != Dtype::F32 {
@@ -239,12 +243,14 @@ impl Job {
             .field("model", &model.hash)
             .field("preprocessing", &PREPROCESSING)
             .field("dtype", &dtype.name())
-            .field("backend", &device.backend())
-            .finish()?;
+            .field("backend", &backend);
+        let inputs = features.inputs().clone();
+        let features = features.finish()?;
         let folder = store.child(&format!("features/{features}"))?;
         Ok(Self {
             features: Features {
                 fingerprint: features,
+                inputs,
                 ledger: Ledger::new(folder, "_commits", &worker),
             },
             prompts: Ledger::new(store.child("prompts")?, "_commits", &worker),

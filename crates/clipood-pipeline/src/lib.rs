@@ -30,14 +30,18 @@ mod dual_pattern;
 mod error;
 mod extract;
 mod features;
+mod inputs;
 mod interrupt;
 mod job;
 mod plan;
 mod progress;
 mod prompts;
+#[cfg(test)]
+mod recipe_fuzz;
 mod report;
 mod run;
 mod score;
+mod status;
 pub mod tables;
 mod zero_shot;
 
@@ -45,7 +49,9 @@ pub use aggregate::{AVERAGE, DUAL_PATTERN, Metrics, aggregate, read_metrics};
 pub use clipood_store::{Share, Store};
 pub use columns::{Candidates, ScoreColumn};
 pub use error::{PipelineError, Result};
-pub use extract::{ExtractUnit, FeatureIndex, extract, feature_index, share_out};
+pub use extract::{
+    ExtractUnit, FeatureIndex, encode_from_memory, extract, feature_index, share_out,
+};
 pub use interrupt::Interrupt;
 pub use job::{Features, Job, JobOptions, RESULTS_VERSION, RunOptions, open_manifest, open_model};
 pub use plan::{Plan, PlannedDataset, PlannedImage, Purpose, list_images, plan};
@@ -54,6 +60,10 @@ pub use prompts::{PromptKey, PromptSet, prompt_keys, prompt_sets};
 pub use report::{ZeroShotPage, console, write_html};
 pub use run::{Outcome, run};
 pub use score::score;
+pub use status::{
+    Audit, DatasetStatus, Explanation, Garbage, ReasonCount, StageStatus, Status, audit,
+    collect_garbage, explain, find_garbage, status,
+};
 pub use zero_shot::{
     ClassCounts, Classified, Classifier, ImageOutcome, Tally, Unreadable, classify_files,
 };

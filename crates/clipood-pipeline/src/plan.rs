@@ -18,7 +18,8 @@ use crate::job::Job;
 use crate::progress::Reporting;
 use crate::tables::{FileMeta, ImageRow, read_images, store_footer, write_images};
 
-const STAGE: &str = "plan";
+/// Name of the stage in the ledger of the run.
+pub const STAGE: &str = "plan";
 
 /// One image of the plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,23 +108,50 @@ const CLASSES_FILE: &str = "_run/classes.json";
 /// # Errors
 /// A dataset that is missing or empty, a class with fewer images than shots.
 pub fn plan(job: &Job) -> Result<Plan> {
-    let manifests: Vec<&DatasetManifest> = std::iter::once(&job.id)
-        .chain(&job.ood)
-        .chain(&job.validation_ood)
-        .collect();
-    let units = manifests
-        .iter()
-        .map(|manifest| plan_unit(job, manifest))
-        .collect::<Result<Vec<_>>>()?;
-    let done = job.run.ledger().committed(STAGE)?;
-    let mut all_done = true;
-    for unit in &units {
-        all_done &= done.contains(unit)?;
-    }
-    if !all_done {
+    let manifests = manifests(job);
+    let units = plan_units(job)?;
+    if !is_made(job, &units)? {
         make(job, &manifests, &units)?;
     }
     read(job, &manifests)
+}
+
+/// The plan, if this run has one.
+///
+/// # Errors
+/// A plan that cannot be read.
+pub fn standing_plan(job: &Job) -> Result<Option<Plan>> {
+    if !is_made(job, &plan_units(job)?)? {
+        return Ok(None);
+    }
+    read(job, &manifests(job)).map(Some)
+}
+
+/// The units of the plan, one a dataset.
+///
+/// # Errors
+/// None for a job that was opened.
+pub fn plan_units(job: &Job) -> Result<Vec<Unit>> {
+    manifests(job)
+        .iter()
+        .map(|manifest| plan_unit(job, manifest))
+        .collect()
+}
+
+fn manifests(job: &Job) -> Vec<&DatasetManifest> {
+    std::iter::once(&job.id)
+        .chain(&job.ood)
+        .chain(&job.validation_ood)
+        .collect()
+}
+
+fn is_made(job: &Job, units: &[Unit]) -> Result<bool> {
+    let done = job.run.ledger().committed(STAGE)?;
+    let mut all_done = true;
+    for unit in units {
+        all_done &= done.contains(unit)?;
+    }
+    Ok(all_done)
 }
 
 fn plan_unit(job: &Job, manifest: &DatasetManifest) -> Result<Unit> {

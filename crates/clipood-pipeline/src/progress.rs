@@ -18,6 +18,8 @@ pub struct StageProgress {
     bar: ProgressBar,
     stage: &'static str,
     unit: &'static str,
+    /// What is said behind the unit while the stage goes on.
+    remark: String,
     total: u64,
     lines: bool,
     started: Instant,
@@ -47,6 +49,7 @@ impl Reporting {
             bar,
             stage,
             unit,
+            remark: String::new(),
             total,
             lines,
             started: now,
@@ -72,7 +75,15 @@ impl StageProgress {
         }
     }
 
-    /// A remark beside the bar, or a line of its own where there is no terminal.
+    /// Replaces what stands behind the unit while the stage goes on.
+    pub fn remark(&mut self, text: String) {
+        if !self.bar.is_hidden() {
+            self.bar.set_message(format!("{}, {text}", self.unit));
+        }
+        self.remark = text;
+    }
+
+    /// A note beside the bar, or a line of its own where there is no terminal.
     pub fn note(&self, text: &str) {
         if self.lines {
             eprintln!("{:>9} {text}", self.stage);
@@ -98,7 +109,8 @@ impl StageProgress {
         let rate = done as f64 / seconds.max(1e-9);
         let left = self.total.saturating_sub(done) as f64 / rate.max(1e-9);
         let rest = if done < self.total {
-            format!(", {left:.0} s left")
+            let between = if self.remark.is_empty() { "" } else { "; " };
+            format!(", {left:.0} s left{between}{}", self.remark)
         } else {
             String::new()
         };

@@ -10,7 +10,7 @@ use crate::extract::{FeatureIndex, extract, feature_index};
 use crate::features::read_quarantine_of;
 use crate::job::Job;
 use crate::plan::{Plan, Purpose, plan};
-use crate::prompts::{prompt_keys, prompt_sets};
+use crate::prompts::{PromptKey, prompt_keys, prompt_sets};
 use crate::report::write_html;
 use crate::score::score;
 use crate::tables::{FileMeta, QuarantineRow, write_quarantine};
@@ -37,8 +37,7 @@ pub fn run(job: &Job) -> Result<Outcome> {
     job.interrupt.check()?;
     let index = feature_index(job, &plan);
     let keys = prompt_keys(job);
-    let local = job.detectors_use_patches()? || keys.iter().any(|k| k.method.uses_patches());
-    extract(job, &index, local)?;
+    extract(job, &index, needs_patches(job)?)?;
     let quarantined = quarantine(job, &plan, &index)?;
     let sets = prompt_sets(job, &plan, &index)?;
     score(job, &plan, &index, &keys, &sets)?;
@@ -57,6 +56,15 @@ pub fn run(job: &Job) -> Result<Outcome> {
     })
 }
 
+/// Whether a detector or a method of the recipe works on patches, so that their features are extracted too.
+///
+/// # Errors
+/// None for a job that was opened.
+pub fn needs_patches(job: &Job) -> Result<bool> {
+    let trains = |key: &PromptKey| key.method.uses_patches();
+    Ok(job.detectors_use_patches()? || prompt_keys(job).iter().any(trains))
+}
+
 fn is_test(plan: &Plan, key: &str) -> bool {
     plan.datasets_for(Purpose::Test)
         .any(|d| d.scored.iter().any(|image| image.key == key))
@@ -64,11 +72,7 @@ fn is_test(plan: &Plan, key: &str) -> bool {
 
 /// Collects the images that could not be read, keeps them as a table, and checks the recipe's limit for each dataset.
 fn quarantine(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<QuarantineRow>> {
-    let mut rows: BTreeMap<String, QuarantineRow> = BTreeMap::new();
-    for row in read_quarantine_of(job, &index.units)? {
-        rows.insert(row.image_key.clone(), row);
-    }
-    let rows: Vec<QuarantineRow> = rows.into_values().collect();
+    let rows = read_quarantine_of(job, &index.units)?;
     if !rows.is_empty() {
         let meta = FileMeta {
             fingerprint: job.fingerprint.to_string(),

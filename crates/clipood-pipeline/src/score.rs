@@ -15,6 +15,7 @@ use crate::dual_pattern::{TRAIN_RANGES, train_ranges};
 use crate::error::{PipelineError, Result};
 use crate::extract::{EVAL_VIEW, ExtractUnit, FeatureIndex};
 use crate::features::{FeatureBlock, read_features};
+use crate::inputs::recorded;
 use crate::job::{Job, RESULTS_VERSION};
 use crate::plan::{Plan, PlannedDataset, PlannedImage, Purpose};
 use crate::prompts::{PromptKey, PromptSet, shot_features};
@@ -82,16 +83,11 @@ pub fn part_path(key: &PromptKey, shard: &Shard<'_>) -> String {
 }
 
 /// The unit of one prompt set and shard.
-pub fn score_unit(job: &Job, key: &PromptKey, set: &PromptSet, shard: &Shard<'_>) -> Result<Unit> {
+pub fn score_unit(job: &Job, key: &PromptKey, prompt: &str, shard: &Shard<'_>) -> Result<Unit> {
     let purpose = match shard.dataset.purpose {
         Purpose::Test => "",
         Purpose::Validation => "validation.",
     };
-    let columns = job
-        .columns
-        .iter()
-        .map(|column| Ok((&column.name, column.spec(key.method)?)))
-        .collect::<Result<Vec<_>>>()?;
     Ok(Unit {
         key: format!(
             "{purpose}{}.{}.{:05}",
@@ -99,27 +95,40 @@ pub fn score_unit(job: &Job, key: &PromptKey, set: &PromptSet, shard: &Shard<'_>
             shard.dataset.name,
             shard.number
         ),
-        fingerprint: FingerprintBuilder::new(STAGE)
-            .field("results", &RESULTS_VERSION)
-            .field("features", &job.features.fingerprint)
-            .field("unit", &shard.features.key)
-            .field("prompt", &set.fingerprint)
-            .field("columns", &columns)
-            .finish()?
-            .to_string(),
+        fingerprint: score_inputs(job, key, prompt, shard)?.finish()?.to_string(),
     })
 }
 
-/// The unit that stands for a shard under all prompt sets.
+/// Everything that decides the scores of one prompt set, known by its fingerprint, on one shard.
+pub fn score_inputs(
+    job: &Job,
+    key: &PromptKey,
+    prompt: &str,
+    shard: &Shard<'_>,
+) -> Result<FingerprintBuilder> {
+    let columns = job
+        .columns
+        .iter()
+        .map(|column| Ok((&column.name, column.spec(key.method)?)))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(FingerprintBuilder::new(STAGE)
+        .field("results", &RESULTS_VERSION)
+        .field("features", &job.features.fingerprint)
+        .field("unit", &shard.features.key)
+        .field("prompt", prompt)
+        .field("columns", &columns))
+}
+
+/// The unit that stands for a shard under all prompt sets, whose fingerprints are `prompts`.
 pub fn shard_unit(
     job: &Job,
     keys: &[PromptKey],
-    sets: &[PromptSet],
+    prompts: &[&str],
     shard: &Shard<'_>,
 ) -> Result<Unit> {
     let mut scored = Vec::with_capacity(keys.len());
-    for (key, set) in keys.iter().zip(sets) {
-        scored.push(score_unit(job, key, set, shard)?.fingerprint);
+    for (key, prompt) in keys.iter().zip(prompts) {
+        scored.push(score_unit(job, key, prompt, shard)?.fingerprint);
     }
     let purpose = match shard.dataset.purpose {
         Purpose::Test => "",
@@ -147,9 +156,10 @@ pub fn score(
 ) -> Result<()> {
     let shards = shards(plan, index);
     let ledger = job.run.ledger();
+    let prompts: Vec<&str> = sets.iter().map(|set| set.fingerprint.as_str()).collect();
     let units = shards
         .iter()
-        .map(|shard| shard_unit(job, keys, sets, shard))
+        .map(|shard| shard_unit(job, keys, &prompts, shard))
         .collect::<Result<Vec<_>>>()?;
     let local = job.detectors_use_patches()?;
     // Detectors are fitted when the first shard wants them.
@@ -157,7 +167,7 @@ pub fn score(
     for turn in passes(ledger, SHARDS, &units, job.share) {
         let turn = turn?;
         let shard = &shards[turn.unit];
-        let missing = missing_prompts(job, keys, sets, shard)?;
+        let missing = missing_prompts(job, keys, &prompts, shard)?;
         if !missing.is_empty() {
             let (fitted, progress) = match &mut work {
                 Some(work) => work,
@@ -205,13 +215,13 @@ fn open_images(job: &Job, shards: &[Shard<'_>], units: &[Unit]) -> Result<usize>
 fn missing_prompts(
     job: &Job,
     keys: &[PromptKey],
-    sets: &[PromptSet],
+    prompts: &[&str],
     shard: &Shard<'_>,
 ) -> Result<Vec<usize>> {
     let ledger = job.run.ledger();
     let mut missing = Vec::new();
-    for (p, (key, set)) in keys.iter().zip(sets).enumerate() {
-        let unit = score_unit(job, key, set, shard)?;
+    for (p, (key, prompt)) in keys.iter().zip(prompts).enumerate() {
+        let unit = score_unit(job, key, prompt, shard)?;
         let path = part_path(key, shard);
         let stands = ledger.is_done(STAGE, &unit)?
             || ledger
@@ -238,7 +248,9 @@ fn score_shard(
         .iter()
         .map(|image| (image.key.as_str(), image))
         .collect();
-    let unit = score_unit(job, fitted.key, fitted.set, shard)?;
+    let prompt = fitted.set.fingerprint.as_str();
+    let unit = score_unit(job, fitted.key, prompt, shard)?;
+    let inputs = score_inputs(job, fitted.key, prompt, shard)?;
     let (scores, top5) = score_block(job, plan, block, &images, fitted)?;
     let mut extra = BTreeMap::from([(TOP5_HITS.to_string(), top5.to_string())]);
     if let Some(ranges) = &fitted.train_ranges {
@@ -255,7 +267,7 @@ fn score_shard(
     let part = Part {
         path: part_path(fitted.key, shard),
         bytes: Bytes::from(write_scores(&scores, &meta)?),
-        extra: BTreeMap::new(),
+        extra: recorded(inputs.inputs()),
     };
     job.run
         .ledger()

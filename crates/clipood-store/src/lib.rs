@@ -41,6 +41,7 @@
 //! commits are right under crashes and races is told at the head of [`protocol`].
 
 mod error;
+mod faults;
 mod local;
 mod part;
 mod passes;

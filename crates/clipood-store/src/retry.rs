@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::error::is_transient;
+use crate::faults::{self, Moment};
 
 /// How often and how patiently a store operation that may pass is tried again.
 ///
@@ -50,7 +51,15 @@ impl RetryPolicy {
     {
         let mut attempt = 1;
         loop {
-            match operation().await {
+            let answer = match faults::next() {
+                None => operation().await,
+                Some(Moment::Before) => Err(faults::error()),
+                Some(Moment::After) => {
+                    let _lost = operation().await;
+                    Err(faults::error())
+                }
+            };
+            match answer {
                 Ok(value) => return Ok(value),
                 Err(error) if attempt < self.attempts && is_transient(&error) => {
                     // Without random bytes the full pause is as good: jitter only spreads load.

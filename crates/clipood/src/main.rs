@@ -26,6 +26,12 @@ enum Command {
     Report(commands::report::Args),
     /// Name what images show, from class names alone; accuracy and confusion where their classes are known.
     ZeroShot(commands::zero_shot::Args),
+    /// Show how far each stage of a run is, and what is in quarantine.
+    Status(commands::status::Args),
+    /// Show what made a unit's fingerprint, and what differs from the units that are there.
+    Explain(commands::explain::Args),
+    /// List what no run needs in a store of features and prompts, and remove it with `--delete`.
+    Gc(commands::gc::Args),
     /// Turn the texts on standard input, one a line, into JSON arrays of 77 token ids; a text too long is cut.
     Tokenize(commands::tokenize::Args),
     /// Resize, crop and normalise images as CLIP's own preprocessing does; an array a file into a safetensors file.
@@ -51,6 +57,9 @@ fn main() -> ExitCode {
         Command::Worker(args) => commands::worker::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::ZeroShot(args) => commands::zero_shot::run(args),
+        Command::Status(args) => commands::status::run(args),
+        Command::Explain(args) => commands::explain::run(args),
+        Command::Gc(args) => commands::gc::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Preprocess(args) => commands::preprocess::run(args),
         Command::Encode(args) => commands::encode::run(args),

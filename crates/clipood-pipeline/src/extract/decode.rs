@@ -1,6 +1,7 @@
 //! From a planned image to the pixels of its views.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use clipood_clip::config::ClipConfig;
 use clipood_core::SplitMix64;
@@ -39,6 +40,9 @@ pub fn views_of(
         let message = format!("content hash {hash}, planned {}", image.content_hash);
         return Err(reject("changed", message));
     }
+    if aborts_on(&image.content_hash) {
+        std::process::abort();
+    }
     let made = catch_unwind(AssertUnwindSafe(|| {
         let decoded = decode(&bytes, &DecodeLimits::default())?;
         let side = config.image.size as u32;
@@ -63,6 +67,14 @@ pub fn views_of(
         }
         Err(panic) => Err(reject("panic", panic_message(&*panic))),
     }
+}
+
+/// A test hook: the process dies on the image whose hash is in `CLIPOOD_TEST_ABORT_ON`, as it would on one that overflows
+/// the stack of its decoder. Nobody sets this outside of tests.
+fn aborts_on(content_hash: &str) -> bool {
+    static HASH: OnceLock<Option<String>> = OnceLock::new();
+    let hash = HASH.get_or_init(|| std::env::var("CLIPOOD_TEST_ABORT_ON").ok());
+    hash.as_deref() == Some(content_hash)
 }
 
 /// The text of a panic.

@@ -1,6 +1,8 @@
 //! Decoding, encoding and writing, joined by bounded channels.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
@@ -10,10 +12,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use half::f16;
 use rayon::prelude::*;
 
+use super::attempts::{Attempts, Piece, process_killed};
 use super::decode::{panic_message, views_of};
+use super::filling::Filling;
 use super::units::{ExtractUnit, FeatureIndex};
-use super::workers::{Batch, Clock, encode_batches, timed};
+use super::workers::{Batch, Clock, encode_batches};
 use crate::error::{PipelineError, Result};
+use crate::inputs::recorded;
 use crate::job::Job;
 use crate::tables::{
     FileMeta, GlobalFeatures, GlobalType, LocalFeatures, QuarantineRow, store_footer, write_global,
@@ -109,7 +114,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
         // Only the threads hold senders and receivers, so that the end of one step ends the next.
         let encoder =
             scope.spawn(move || encode_batches(job, local, full, batches, &send_news, clock));
-        let written = write_units(job, &pending, local, news);
+        let written = write_units(job, &pending, local, news, clock);
         let decoded = join("decode", decoder);
         let encoded = join("encode", encoder);
         // The first cause counts: a writer's error ends the others.
@@ -158,66 +163,71 @@ fn decode_units(
     news: &Sender<News>,
     clock: &Clock,
 ) -> Result<()> {
-    let send = |batch: Batch| timed(&clock.decoding_waited, || batches.send(batch));
-    let config = &job.model.config;
+    let attempts = Attempts::read(job)?;
     for turn in turns {
         let number = turn?;
         let unit = pending[number];
-        let chunk = (2 * full / unit.views.len()).max(2);
-        let mut quarantined = Vec::new();
-        let mut sequence = 0;
-        let mut batch = Batch {
-            unit: number,
-            sequence,
-            rows: Vec::new(),
-            pixels: Vec::new(),
-        };
-        for (block, images) in unit.images.chunks(chunk).enumerate() {
-            job.interrupt.check()?;
-            let decoded: Vec<_> = images
-                .par_iter()
-                .map(|image| views_of(image, &unit.views, job.recipe.train.crop_scale, config))
-                .collect();
-            for (i, views) in decoded.into_iter().enumerate() {
-                let views = match views {
-                    Ok(views) => views,
-                    Err(row) => {
-                        quarantined.push(*row);
-                        continue;
-                    }
-                };
-                for (view, pixels) in unit.views.iter().zip(views) {
-                    batch.rows.push((block * chunk + i, *view));
-                    batch.pixels.extend(pixels);
-                    if batch.rows.len() == full {
-                        sequence += 1;
-                        let next = Batch {
-                            unit: number,
-                            sequence,
-                            rows: Vec::new(),
-                            pixels: Vec::new(),
-                        };
-                        if send(std::mem::replace(&mut batch, next)).is_err() {
-                            return Ok(());
-                        }
-                    }
+        let mut filling = Filling::new(number, full, batches, clock);
+        for piece in attempts.pieces(&unit.key, unit.images.len()) {
+            let range = match piece {
+                Piece::Decode(range) => range,
+                Piece::Leave(image) => {
+                    let row = process_killed(&unit.images[image]);
+                    filling.quarantined.push(row);
+                    continue;
                 }
+            };
+            let note = attempts.begin(&unit.key, &unit.images[range.clone()], &range)?;
+            let decoded = decode_piece(job, unit, range, &mut filling);
+            attempts.end(&note)?;
+            if !decoded? {
+                return Ok(());
             }
         }
-        let rest = usize::from(!batch.rows.is_empty());
-        if rest == 1 && send(batch).is_err() {
+        let Some(end) = filling.end() else {
             return Ok(());
-        }
-        let end = News::End {
-            unit: number,
-            batches: sequence + rest,
-            quarantined,
         };
         if news.send(end).is_err() {
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// Decodes some images of a unit; `false` once nobody receives any more.
+fn decode_piece(
+    job: &Job,
+    unit: &ExtractUnit,
+    range: Range<usize>,
+    filling: &mut Filling<'_>,
+) -> Result<bool> {
+    let config = &job.model.config;
+    let chunk = (2 * filling.full() / unit.views.len()).max(2);
+    let mut position = range.start;
+    for images in unit.images[range].chunks(chunk) {
+        job.interrupt.check()?;
+        let decoded: Vec<_> = images
+            .par_iter()
+            .map(|image| views_of(image, &unit.views, job.recipe.train.crop_scale, config))
+            .collect();
+        for views in decoded {
+            let image = position;
+            position += 1;
+            let views = match views {
+                Ok(views) => views,
+                Err(row) => {
+                    filling.quarantined.push(*row);
+                    continue;
+                }
+            };
+            for (view, pixels) in unit.views.iter().zip(views) {
+                if !filling.add((image, *view), pixels) {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Rows (image and view), global and local features of one batch.
@@ -236,11 +246,17 @@ fn write_units(
     pending: &[&ExtractUnit],
     local: bool,
     news: Receiver<News>,
+    clock: &Clock,
 ) -> Result<()> {
     let total: usize = pending.iter().map(|unit| unit.rows()).sum();
     let mut progress = job.reporting.stage("extract", "views", total as u64);
     let mut arrived: BTreeMap<usize, Arrived> = BTreeMap::new();
-    for piece in news {
+    while let Ok(piece) = news.recv() {
+        progress.remark(format!(
+            "queues: {} batches to encode, {} to write",
+            clock.queued.load(Ordering::Relaxed),
+            news.len()
+        ));
         let unit = match piece {
             News::Encoded {
                 unit,
@@ -317,7 +333,7 @@ fn commit(job: &Job, unit: &ExtractUnit, local: bool, arrived: Arrived) -> Resul
             ),
             (
                 "clipood.backend".to_string(),
-                job.device.backend().to_string(),
+                job.devices.backend().to_string(),
             ),
         ]),
     };
@@ -343,7 +359,7 @@ fn publish(job: &Job, table: &str, unit: &ExtractUnit, bytes: Vec<u8>) -> Result
     let part = Part {
         path: part_path(table, unit),
         bytes: Bytes::from(bytes),
-        extra: BTreeMap::new(),
+        extra: recorded(&job.features.inputs),
     };
     let key = ledger_unit(job, unit);
     let ledger = &job.features.ledger;

@@ -4,7 +4,7 @@
 //! ends. A failure on the CPU ends the run at once: it would come back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::decode::panic_message;
 use super::flow::News;
+use super::simulated::pretend;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 
@@ -40,6 +41,8 @@ pub(super) struct Clock {
     pub decoding_waited: AtomicU64,
     /// Workers waited for a batch, all together.
     pub workers_waited: AtomicU64,
+    /// Batches that decoding has handed over, or waits to, and that no worker has taken.
+    pub queued: AtomicUsize,
 }
 
 impl Clock {
@@ -82,7 +85,10 @@ impl Queue {
             return Some(batch);
         }
         match timed(&clock.workers_waited, || self.decoded.recv()) {
-            Ok(batch) => Some(batch),
+            Ok(batch) => {
+                clock.queued.fetch_sub(1, Ordering::Relaxed);
+                Some(batch)
+            }
             Err(_) => self.returned().pop(),
         }
     }
@@ -223,6 +229,9 @@ impl<'a> Worker<'a> {
     }
 
     fn encode(&self, batch: &Batch, local: bool) -> Result<EncodedImages> {
+        if let Some(rate) = self.job.devices.simulated {
+            return Ok(pretend(&self.job.model.config, batch, local, rate));
+        }
         let config = &self.job.model.config;
         let image = 3 * config.image.size * config.image.size;
         if let Some(pool) = &self.pool {
@@ -302,12 +311,14 @@ mod tests {
         };
         let clock = Clock::default();
         assert!(send.send(batch(1)).is_ok());
+        clock.queued.store(1, Ordering::Relaxed);
         queue.returned().push(batch(2));
         drop(send);
         let order: Vec<usize> = std::iter::from_fn(|| queue.next(&clock))
             .map(|batch| batch.sequence)
             .collect();
         assert_eq!(order, [2, 1]);
+        assert_eq!(clock.queued.into_inner(), 0);
     }
 
     #[test]

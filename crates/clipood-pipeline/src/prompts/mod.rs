@@ -6,4 +6,4 @@ mod stage;
 
 pub use data::{labels_of, shot_features};
 pub use file::PromptSet;
-pub use stage::{PromptKey, prompt_keys, prompt_sets};
+pub use stage::{PromptKey, STAGE as TRAIN, prompt_inputs, prompt_keys, prompt_sets, prompt_units};

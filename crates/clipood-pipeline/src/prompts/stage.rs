@@ -16,12 +16,14 @@ use super::data::prompt_data;
 use super::file::{PromptSet, prompt_footer};
 use crate::error::{PipelineError, Result};
 use crate::extract::{FeatureIndex, panic_message};
+use crate::inputs::recorded;
 use crate::job::{Job, RESULTS_VERSION};
 use crate::plan::Plan;
 use crate::progress::StageProgress;
 use crate::tables::{FileMeta, TrainLogRow, write_train_log};
 
-const STAGE: &str = "train";
+/// Name of the stage in the ledger of the prompts.
+pub const STAGE: &str = "train";
 /// Time between two checkpoints of a training.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
 
@@ -81,10 +83,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// An interruption (a training leaves a checkpoint), a loss that is not finite, a store that cannot be written.
 pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<PromptSet>> {
     let keys = prompt_keys(job);
-    let units = keys
-        .iter()
-        .map(|key| unit(job, plan, key))
-        .collect::<Result<Vec<_>>>()?;
+    let units = prompt_units(job, plan, &keys)?;
     let done = job.prompts.committed(STAGE)?;
     let mut pending: Vec<(&PromptKey, &Unit)> = Vec::new();
     for (key, unit) in keys.iter().zip(&units) {
@@ -197,10 +196,12 @@ impl Stage<'_> {
                     hand_written(job, self.plan, unit, device)?
                 }
             };
+            let mut extra = recorded(prompt_inputs(job, self.plan, key)?.inputs());
+            extra.insert("prompt".to_string(), key.name().into());
             let part = Part {
                 path: part_path(unit),
                 bytes: Bytes::from(set.to_bytes()?),
-                extra: BTreeMap::from([("prompt".to_string(), key.name().into())]),
+                extra,
             };
             job.prompts.commit_part(STAGE, unit, part, &prompt_footer)?;
         }
@@ -241,13 +242,31 @@ fn part_path(unit: &Unit) -> String {
     format!("{}/prompt.safetensors", unit.fingerprint)
 }
 
-/// A prompt set is known by what made it, so other runs, recipes and detectors find it again.
-fn unit(job: &Job, plan: &Plan, key: &PromptKey) -> Result<Unit> {
+/// The units of prompt sets. A prompt set is known by what made it, so other runs, recipes and detectors find it again.
+///
+/// # Errors
+/// A recipe whose patch term does not fit the number of classes.
+pub fn prompt_units(job: &Job, plan: &Plan, keys: &[PromptKey]) -> Result<Vec<Unit>> {
+    let unit = |key: &PromptKey| -> Result<Unit> {
+        let fingerprint = prompt_inputs(job, plan, key)?.finish()?.to_string();
+        Ok(Unit {
+            key: fingerprint[..24].to_string(),
+            fingerprint,
+        })
+    };
+    keys.iter().map(unit).collect()
+}
+
+/// Everything that decides a prompt set.
+///
+/// # Errors
+/// As [`prompt_units`].
+pub fn prompt_inputs(job: &Job, plan: &Plan, key: &PromptKey) -> Result<FingerprintBuilder> {
     let recipe = &job.recipe;
     let mut builder = FingerprintBuilder::new("prompt")
         .field("results", &RESULTS_VERSION)
         .field("model", &job.model.hash)
-        .field("backend", &job.device.backend())
+        .field("backend", &job.devices.backend())
         .field("method", &key.method.trainer())
         .field("classes", &plan.classes);
     if let (Some(shots), Some(seed)) = (key.shots, key.seed) {
@@ -291,11 +310,7 @@ fn unit(job: &Job, plan: &Plan, key: &PromptKey) -> Result<Unit> {
     } else {
         builder = builder.field("templates", &recipe.prompt.templates.templates());
     }
-    let fingerprint = builder.finish()?.to_string();
-    Ok(Unit {
-        key: fingerprint[..24].to_string(),
-        fingerprint,
-    })
+    Ok(builder)
 }
 
 fn hand_written(job: &Job, plan: &Plan, unit: &Unit, device: Device) -> Result<PromptSet> {

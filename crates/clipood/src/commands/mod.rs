@@ -5,6 +5,9 @@ pub mod bench;
 mod columns;
 pub mod detectors;
 pub mod encode;
+pub mod explain;
+pub mod gc;
+mod look;
 pub mod metrics;
 pub mod plan;
 pub mod preprocess;
@@ -13,6 +16,7 @@ pub mod run;
 pub mod score;
 mod signals;
 pub mod similarity;
+pub mod status;
 pub mod tokenize;
 pub mod worker;
 pub mod zero_shot;
@@ -35,8 +39,19 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// `--devices` and `--dtype`; what this build or machine does not have is bad usage.
+/// `--devices` and `--dtype` of a command whose output is a result: simulated devices are refused.
 fn devices(devices: &str, dtype: &str) -> Result<Devices, PipelineError> {
+    let devices = run_devices(devices, dtype)?;
+    if devices.simulated.is_some() {
+        return Err(PipelineError::Usage(
+            "simulated devices compute nothing; only `clipood plan`, `run` and `worker` take them, for tests".to_string(),
+        ));
+    }
+    Ok(devices)
+}
+
+/// `--devices` and `--dtype`; what this build or machine does not have is bad usage.
+fn run_devices(devices: &str, dtype: &str) -> Result<Devices, PipelineError> {
     let usage = |error: ClipError| PipelineError::Usage(error.to_string());
     let dtype: Dtype = dtype.parse().map_err(usage)?;
     let devices: Devices = devices.parse().map_err(usage)?;

@@ -9,7 +9,7 @@ use clipood_pipeline::{
     Job, JobOptions, Outcome, PipelineError, Reporting, console, run as run_job,
 };
 
-use super::devices;
+use super::run_devices;
 use super::signals::listen;
 
 /// Options of `clipood run`.
@@ -79,7 +79,7 @@ pub fn open(args: Args) -> Result<Job> {
         data: args.data,
         store: args.store,
         run: args.run,
-        device: devices(&args.devices, &args.dtype)?.with_batch(args.batch),
+        device: run_devices(&args.devices, &args.dtype)?.with_batch(args.batch),
         reporting: Reporting::Human,
         interrupt: listen()?,
     })?)

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clipood_pipeline::{Job, PipelineError, Reporting, RunOptions, Share, run as run_job};
 
-use super::devices;
 use super::run::print_account;
+use super::run_devices;
 use super::signals::listen;
 
 /// Options of `clipood worker`.
@@ -55,7 +55,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         run: args.run,
         data: args.data,
         store: args.store,
-        device: devices(&args.devices, &args.dtype)?.with_batch(args.batch),
+        device: run_devices(&args.devices, &args.dtype)?.with_batch(args.batch),
         share: Share {
             index: args.index,
             count: args.count,

@@ -1,0 +1,161 @@
+//! Proof that every planned image is scored once or in quarantine once, under every prompt set.
+
+use std::collections::BTreeMap;
+
+use clipood_store::{Ledger, PartState};
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::extract::{GLOBAL, LOCAL, feature_index, ledger_unit};
+use crate::job::Job;
+use crate::plan::{PlannedDataset, Purpose, standing_plan};
+use crate::prompts::{PromptKey, prompt_keys};
+use crate::run::needs_patches;
+use crate::score::STAGE as SCORE;
+use crate::tables::{read_footer, read_scores};
+
+/// Problems that are named; more are counted.
+const NAMED: usize = 20;
+
+/// What the tables of a run hold, against its plan. The audit holds if `planned = scored + quarantined` and there is no
+/// problem.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Audit {
+    /// Images to score times prompt sets.
+    pub planned: usize,
+    /// Rows of planned images in the score tables, the first of each.
+    pub scored: usize,
+    /// Planned images that a score table lists as unreadable and that have no row.
+    pub quarantined: usize,
+    /// Parts whose bytes were compared with their commit records.
+    pub parts: usize,
+    /// What is wrong: all of it.
+    pub problems: usize,
+    /// The first problems by name.
+    pub examples: Vec<String>,
+}
+
+impl Audit {
+    /// Whether every planned image is accounted for and nothing else is there.
+    pub fn holds(&self) -> bool {
+        self.problems == 0 && self.planned == self.scored + self.quarantined
+    }
+
+    fn problem(&mut self, text: String) {
+        self.problems += 1;
+        if self.examples.len() < NAMED {
+            self.examples.push(text);
+        }
+    }
+}
+
+/// Reads every score table whole and every part that stands behind a commit record.
+///
+/// The tables are found by listing their directories, as a reader of them would, and not by the names that the plan expects.
+///
+/// # Errors
+/// A run directory or store that cannot be read; what is wrong inside the tables is in the result.
+pub fn audit(job: &Job) -> Result<Audit> {
+    let mut audit = Audit::default();
+    let Some(plan) = standing_plan(job)? else {
+        audit.problem("there is no plan yet".to_string());
+        return Ok(audit);
+    };
+    for key in prompt_keys(job) {
+        for dataset in &plan.datasets {
+            audit_dataset(job, &key, dataset, &mut audit)?;
+        }
+    }
+    let ledger = job.run.ledger();
+    for record in ledger.records(SCORE)? {
+        check(ledger, &record, &mut audit)?;
+    }
+    let features = &job.features.ledger;
+    let tables: &[&str] = match needs_patches(job)? {
+        true => &[LOCAL, GLOBAL],
+        false => &[GLOBAL],
+    };
+    for unit in &feature_index(job, &plan).units {
+        for table in tables {
+            let unit = ledger_unit(job, unit);
+            match features.record(table, &unit)? {
+                Some(record) => check(features, &record, &mut audit)?,
+                None => audit.problem(format!("{table} features {}: not extracted", unit.key)),
+            }
+        }
+    }
+    Ok(audit)
+}
+
+fn check(ledger: &Ledger, record: &clipood_store::CommitRecord, audit: &mut Audit) -> Result<()> {
+    audit.parts += 1;
+    let state = match ledger.check_part(record)? {
+        PartState::Whole => return Ok(()),
+        PartState::Missing => "is missing",
+        PartState::Changed => "has other bytes than its commit record says",
+    };
+    let path = record.part.as_deref().unwrap_or_default();
+    audit.problem(format!("{} {state}", ledger.store().display(path)));
+    Ok(())
+}
+
+fn audit_dataset(
+    job: &Job,
+    key: &PromptKey,
+    dataset: &PlannedDataset,
+    audit: &mut Audit,
+) -> Result<()> {
+    let folder = match dataset.purpose {
+        Purpose::Test => "scores",
+        Purpose::Validation => "validation",
+    };
+    let folder = format!("{folder}/prompt={}/dataset={}", key.name(), dataset.name);
+    let store = job.run.store();
+    // Rows and quarantine entries of each image.
+    let mut seen: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for object in store.list(&folder)? {
+        let Some(bytes) = store.get(&object.path)? else {
+            audit.problem(format!("{} vanished", object.path));
+            continue;
+        };
+        let footer = match read_footer(&bytes, &object.path) {
+            Ok(footer) => footer,
+            Err(error) => {
+                audit.problem(error.to_string());
+                continue;
+            }
+        };
+        let table = match read_scores(bytes, &object.path) {
+            Ok(table) => table,
+            Err(error) => {
+                audit.problem(error.to_string());
+                continue;
+            }
+        };
+        for row in table.rows {
+            seen.entry(row.image_key).or_default().0 += 1;
+        }
+        for row in footer.meta.quarantined {
+            seen.entry(row.image_key).or_default().1 += 1;
+        }
+    }
+    audit.planned += dataset.scored.len();
+    for image in &dataset.scored {
+        match seen.remove(&image.key) {
+            Some((1, 0)) => audit.scored += 1,
+            Some((0, 1)) => audit.quarantined += 1,
+            Some((rows, reasons)) => audit.problem(format!(
+                "{folder}: {} has {rows} rows and {reasons} quarantine entries",
+                image.key
+            )),
+            None => audit.problem(format!(
+                "{folder}: {} is neither scored nor in quarantine",
+                image.key
+            )),
+        }
+    }
+    for key in seen.into_keys() {
+        audit.problem(format!("{folder}: {key} is not planned"));
+    }
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Features and prompts of a store that none of the given runs needs.
+
+use std::collections::HashSet;
+
+use clipood_store::{ObjectInfo, Store};
+
+use crate::error::{PipelineError, Result};
+use crate::extract::feature_index;
+use crate::job::Job;
+use crate::plan::standing_plan;
+use crate::prompts::{prompt_keys, prompt_units};
+
+/// Objects that may go, in the order in which they have to: commit records first, so that no record is ever left without
+/// its part.
+#[derive(Debug, Clone, Default)]
+pub struct Garbage {
+    /// The objects, paths relative to the store.
+    pub objects: Vec<ObjectInfo>,
+    /// Objects under `features/` and `prompts/` that stay.
+    pub kept: usize,
+}
+
+impl Garbage {
+    /// Size of the objects, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.objects.iter().map(|object| object.size).sum()
+    }
+}
+
+/// What the given runs need.
+#[derive(Debug, Default)]
+struct Needed {
+    /// Folder and unit of features.
+    features: HashSet<(String, String)>,
+    /// First 24 digits of the prompt sets' fingerprints, the keys of their units.
+    prompts: HashSet<String>,
+}
+
+/// Lists what none of `jobs` needs in `store`. Everything there that another run made is garbage to this function, so all
+/// runs that are worth keeping have to be named.
+///
+/// # Errors
+/// A run without a plan, whose needs nobody knows; a store that cannot be listed.
+pub fn find_garbage(store: &Store, jobs: &[Job]) -> Result<Garbage> {
+    let mut needed = Needed::default();
+    for job in jobs {
+        let plan = standing_plan(job)?.ok_or_else(|| {
+            PipelineError::Usage(format!(
+                "{} has no plan, so nobody knows what it needs; plan or remove it first",
+                job.run_location
+            ))
+        })?;
+        let folder = job.features.fingerprint.to_string();
+        for unit in feature_index(job, &plan).units {
+            needed.features.insert((folder.clone(), unit.key));
+        }
+        for unit in prompt_units(job, &plan, &prompt_keys(job))? {
+            needed.prompts.insert(unit.key);
+        }
+    }
+    sort_out(store, &needed)
+}
+
+/// Removes what [`find_garbage`] found. No run may be working on the store.
+///
+/// # Errors
+/// A store that refuses; what is gone by then stays gone, and the rest is found again.
+pub fn collect_garbage(store: &Store, garbage: &Garbage) -> Result<()> {
+    for object in &garbage.objects {
+        store.delete(&object.path)?;
+    }
+    Ok(())
+}
+
+fn sort_out(store: &Store, needed: &Needed) -> Result<Garbage> {
+    let mut garbage = Garbage::default();
+    for folder in ["features", "prompts"] {
+        for object in store.list(folder)? {
+            match owner(&object.path) {
+                Some(Owner::Features(unit)) if !needed.features.contains(&unit) => {}
+                Some(Owner::Prompt(key)) if !needed.prompts.contains(&key) => {}
+                // What is not known to be ours is left alone.
+                _ => {
+                    garbage.kept += 1;
+                    continue;
+                }
+            }
+            garbage.objects.push(object);
+        }
+    }
+    garbage
+        .objects
+        .sort_by_key(|object| !object.path.contains("/_commits/commits/"));
+    Ok(garbage)
+}
+
+/// Whose an object of a store is.
+#[derive(Debug, PartialEq)]
+enum Owner {
+    Features((String, String)),
+    Prompt(String),
+}
+
+/// Reads the owner from a path: parts, commit records and claims carry the unit's key in their names.
+fn owner(path: &str) -> Option<Owner> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let stem = |name: &str| name.split('.').next().unwrap_or_default().to_string();
+    match parts[..] {
+        ["features", folder, "global" | "local", part] => {
+            let key = stem(part.strip_prefix("part-")?);
+            Some(Owner::Features((folder.to_string(), key)))
+        }
+        [
+            "features",
+            folder,
+            "_commits",
+            "commits" | "claims",
+            "global" | "local",
+            record,
+        ] => Some(Owner::Features((folder.to_string(), stem(record)))),
+        ["prompts", "_commits", "commits" | "claims", _, record] => {
+            Some(Owner::Prompt(stem(record)))
+        }
+        ["prompts", fingerprint, _] => Some(Owner::Prompt(fingerprint.get(..24)?.to_string())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_and_unneeded_goes_and_records_go_first() {
+        let store = Store::memory();
+        let set = "0123456789abcdef0123456789abcdef";
+        let other = set.replace('0', "f");
+        let (kept_prompt, lost_prompt) = (
+            format!("prompts/{set}/prompt.safetensors"),
+            format!("prompts/{other}/checkpoint.json"),
+        );
+        let paths = [
+            "features/ff/global/part-aa.parquet",
+            "features/ff/global/part-bb.parquet",
+            "features/ff/_commits/commits/global/aa.0123.json",
+            "features/ff/_commits/commits/global/bb.0123.json",
+            "features/ff/_commits/claims/global/bb.json",
+            "features/gg/local/part-aa.parquet",
+            "features/notes.txt",
+            kept_prompt.as_str(),
+            lost_prompt.as_str(),
+        ];
+        for path in paths {
+            store.put(path, Bytes::from_static(b"12")).unwrap();
+        }
+        let needed = Needed {
+            features: HashSet::from([("ff".to_string(), "aa".to_string())]),
+            prompts: HashSet::from([set[..24].to_string()]),
+        };
+        let garbage = sort_out(&store, &needed).unwrap();
+        let gone: Vec<&str> = garbage.objects.iter().map(|o| o.path.as_str()).collect();
+        assert_eq!(
+            gone,
+            [
+                "features/ff/_commits/commits/global/bb.0123.json",
+                "features/ff/_commits/claims/global/bb.json",
+                "features/ff/global/part-bb.parquet",
+                "features/gg/local/part-aa.parquet",
+                lost_prompt.as_str(),
+            ]
+        );
+        assert_eq!((garbage.kept, garbage.bytes()), (4, 10));
+        collect_garbage(&store, &garbage).unwrap();
+        assert!(sort_out(&store, &needed).unwrap().objects.is_empty());
+        assert!(store.exists("features/notes.txt").unwrap());
+    }
+}

@@ -1,0 +1,85 @@
+//! A test hook: store operations of the real command that fail at random.
+//!
+//! With `CLIPOOD_TEST_FAULTS=10:7` in the environment one operation in ten fails as if the network had, half of them before
+//! and half after the store has done what it was asked; 7 is the seed. Each fault is told on standard error. Nobody sets
+//! this outside of tests.
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// When an operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Nothing was done.
+    Before,
+    /// It was done, and the reply is lost.
+    After,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    one_in: u64,
+    seed: u64,
+}
+
+/// Whether the operation that begins now shall fail.
+pub(crate) fn next() -> Option<Moment> {
+    static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
+    static OPERATIONS: AtomicU64 = AtomicU64::new(0);
+    let plan = (*PLAN.get_or_init(|| parse(&std::env::var("CLIPOOD_TEST_FAULTS").ok()?)))?;
+    let number = OPERATIONS.fetch_add(1, Ordering::Relaxed);
+    let moment = plan.at(number)?;
+    eprintln!("test hook: store operation {number} fails ({moment:?})");
+    Some(moment)
+}
+
+/// An error that may pass.
+pub(crate) fn error() -> object_store::Error {
+    object_store::Error::Generic {
+        store: "test hook",
+        source: Box::new(io::Error::from(io::ErrorKind::TimedOut)),
+    }
+}
+
+impl Plan {
+    fn at(self, number: u64) -> Option<Moment> {
+        let hash = blake3::hash(&[self.seed.to_le_bytes(), number.to_le_bytes()].concat());
+        let bytes = hash.as_bytes();
+        let draw = bytes[..8]
+            .iter()
+            .fold(0u64, |all, byte| (all << 8) | u64::from(*byte));
+        let moment = match bytes[8] & 1 {
+            0 => Moment::Before,
+            _ => Moment::After,
+        };
+        draw.is_multiple_of(self.one_in).then_some(moment)
+    }
+}
+
+/// `one_in:seed`; anything else is no plan.
+fn parse(text: &str) -> Option<Plan> {
+    let (one_in, seed) = text.split_once(':')?;
+    let plan = Plan {
+        one_in: one_in.parse().ok()?,
+        seed: seed.parse().ok()?,
+    };
+    (plan.one_in > 0).then_some(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_fails_half_of_it_after_the_deed() {
+        let plan = parse("10:7").unwrap();
+        let faults: Vec<Moment> = (0..10_000).filter_map(|n| plan.at(n)).collect();
+        let before = faults.iter().filter(|m| **m == Moment::Before).count();
+        assert!((800..1200).contains(&faults.len()), "{}", faults.len());
+        assert!((300..700).contains(&before), "{before}");
+        for nonsense in ["", "10", "0:1", "x:1", "1:x"] {
+            assert_eq!(parse(nonsense), None, "{nonsense}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `clipood explain`: what made a unit, and what differs.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clipood_pipeline::{Explanation, explain};
+
+use super::look;
+
+/// Options of `clipood explain`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run directory, a path or URL.
+    run: String,
+    /// Unit: `extract/KEY`, `train/PROMPT` or `score/PROMPT.DATASET.SHARD`.
+    unit: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    look: look::LookArgs,
+}
+
+/// Prints the explanation.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let job = look::open(&args.run, &args.look)?;
+    let found = explain(&job, &args.unit)?;
+    let printed = match args.json {
+        true => format!("{}\n", serde_json::to_string_pretty(&found)?),
+        false => text(&found),
+    };
+    super::print(&printed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(found: &Explanation) -> String {
+    let mut text = format!("{}\nfingerprint {}\n", found.unit, found.fingerprint);
+    text += &match (&found.done_by, found.rows) {
+        (Some(worker), Some((rows, quarantined))) => {
+            format!("done by {worker}: {rows} rows, {quarantined} quarantined\n")
+        }
+        _ => "not done\n".to_string(),
+    };
+    text += "made from:\n";
+    for (name, value) in &found.inputs {
+        text += &format!("  {name}: {value}\n");
+    }
+    if !found.differences.is_empty() {
+        text += "differs from the nearest one that is done (there: that one, here: this one):\n";
+        for difference in &found.differences {
+            text += &format!("  {difference}\n");
+        }
+    }
+    text
+}

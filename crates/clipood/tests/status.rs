@@ -1,0 +1,157 @@
+//! `clipood status`, `explain` and `gc` on runs that are whole, broken, unfinished and unneeded.
+
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::process::Output;
+
+use common::{CLASSES, OOD, RECIPE, TEST, World, files, stderr, stdout};
+
+/// `clipood <words> --store store`.
+fn look(world: &World, words: &[&str]) -> Output {
+    world
+        .clipood(words)
+        .args(["--store", "store"])
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn status_counts_units_and_the_audit_finds_every_kind_of_damage() {
+    let world = World::new();
+    world.write("data/textures/any/03.png", b"not a picture");
+    let recipe = RECIPE.replace("[engine]", "[engine]\nmax_quarantine_fraction = 0.2");
+    world.write("recipe.toml", recipe);
+    let planned = world
+        .clipood(&["plan", "recipe.toml", "--manifests", "manifests"])
+        .args(["--run", "run", "--store", "store"])
+        .output()
+        .unwrap();
+    assert!(planned.status.success(), "{}", stderr(&planned));
+    let before = look(&world, &["status", "run"]);
+    let text = stdout(&before);
+    assert!(before.status.success(), "{}", stderr(&before));
+    assert!(text.contains("not finished"), "{text}");
+    let audit = look(&world, &["status", "run", "--audit"]);
+    assert_eq!(audit.status.code(), Some(1), "nothing is scored yet");
+
+    assert!(world.run("run", &["--store", "store"]).status.success());
+    let images = 2 * (CLASSES.len() * TEST + 2 * OOD);
+    let whole = look(&world, &["status", "run", "--audit"]);
+    let text = stdout(&whole);
+    assert!(whole.status.success(), "{text}{}", stderr(&whole));
+    assert!(text.contains(": finished"), "{text}");
+    assert!(text.contains("textures (test): 1 of 8 images"), "{text}");
+    let account = format!(
+        "{images} planned (images x prompt sets), {} scored + 2",
+        images - 2
+    );
+    assert!(
+        text.contains("audit holds") && text.contains(&account),
+        "{text}"
+    );
+    let json = stdout(&look(&world, &["status", "run", "--audit", "--json"]));
+    for words in ["\"finished\": true", "\"holds\": true", "\"missing\": 0"] {
+        assert!(json.contains(words), "no {words} in {json}");
+    }
+
+    // A part twice, a part missing, a part changed: each is found.
+    let parts: Vec<String> = files(&world.path("run/scores"));
+    let first = world.path(&format!("run/scores/{}", parts[0]));
+    let bytes = std::fs::read(&first).unwrap();
+    let twin = first.with_file_name("part-99999.parquet");
+    let fails = |word: &str| {
+        let audit = look(&world, &["status", "run", "--audit"]);
+        let text = stdout(&audit);
+        assert_eq!(audit.status.code(), Some(1), "{text}");
+        assert!(
+            text.contains("audit FAILS") && text.contains(word),
+            "{text}"
+        );
+    };
+    std::fs::write(&twin, &bytes).unwrap();
+    fails("has 2 rows");
+    std::fs::remove_file(&twin).unwrap();
+    std::fs::remove_file(&first).unwrap();
+    fails("neither scored nor in quarantine");
+    let mut changed = bytes.clone();
+    changed.push(0);
+    std::fs::write(&first, &changed).unwrap();
+    fails("other bytes");
+    std::fs::write(&first, &bytes).unwrap();
+    let mended = look(&world, &["status", "run", "--audit"]);
+    assert!(mended.status.success(), "{}", stdout(&mended));
+}
+
+#[test]
+fn a_unit_is_explained_by_the_inputs_that_differ() {
+    let world = World::new();
+    assert!(world.run("one", &["--store", "store"]).status.success());
+    let done = look(&world, &["explain", "one", "train/locoop-2shot-seed1"]);
+    let text = stdout(&done);
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert!(
+        text.contains("done by worker-0") && text.contains("n_ctx: 4"),
+        "{text}"
+    );
+
+    world.write("recipe.toml", RECIPE.replace("n_ctx = 4", "n_ctx = 5"));
+    let planned = world
+        .clipood(&["plan", "recipe.toml", "--manifests", "manifests"])
+        .args(["--run", "two", "--store", "store"])
+        .output()
+        .unwrap();
+    assert!(planned.status.success(), "{}", stderr(&planned));
+    let open = look(&world, &["explain", "two", "train/locoop-2shot-seed1"]);
+    let text = stdout(&open);
+    assert!(text.contains("not done"), "{text}");
+    let differences: Vec<&str> = text.lines().filter(|l| l.contains(" there, ")).collect();
+    assert_eq!(differences, ["  n_ctx: \"4\" there, \"5\" here"], "{text}");
+
+    let typo = look(&world, &["explain", "two", "train/locoop-2shot-seed"]);
+    assert_eq!(typo.status.code(), Some(2));
+    assert!(
+        stderr(&typo).contains("`train/locoop-2shot-seed1`"),
+        "{}",
+        stderr(&typo)
+    );
+}
+
+#[test]
+fn gc_keeps_what_named_runs_need() {
+    let world = World::new();
+    assert!(world.run("kept", &["--store", "store"]).status.success());
+    let needed = files(&world.path("store"));
+    let nothing = look(&world, &["gc", "kept"]);
+    assert!(
+        stdout(&nothing).contains("would remove"),
+        "{}",
+        stderr(&nothing)
+    );
+    world.write("recipe.toml", RECIPE.replace("n_ctx = 4", "n_ctx = 5"));
+    assert!(world.run("gone", &["--store", "store"]).status.success());
+    let both = files(&world.path("store"));
+    assert!(both.len() > needed.len());
+
+    let dry = look(&world, &["gc", "kept"]);
+    assert!(dry.status.success(), "{}", stderr(&dry));
+    assert_eq!(
+        files(&world.path("store")),
+        both,
+        "a dry run removes nothing"
+    );
+    let collected = look(&world, &["gc", "kept", "--delete"]);
+    assert!(
+        stdout(&collected).contains("removed"),
+        "{}",
+        stderr(&collected)
+    );
+    assert_eq!(files(&world.path("store")), needed);
+    let audit = look(&world, &["status", "kept", "--audit"]);
+    assert!(audit.status.success(), "{}", stdout(&audit));
+    // The other run can be made again.
+    assert!(world.run("gone", &["--store", "store"]).status.success());
+    assert_eq!(files(&world.path("store")).len(), both.len());
+}
