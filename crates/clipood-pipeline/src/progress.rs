@@ -1,14 +1,18 @@
-//! Progress of a stage: a bar with rate and time left on a terminal, plain lines otherwise.
+//! Progress of a stage: a bar with rate and time left on a terminal, plain lines otherwise, or JSON for machines.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
 
 /// How a run reports its progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reporting {
     /// Bars on a terminal, lines otherwise, on standard error.
     Human,
+    /// One JSON object a line on standard error: `message`, or `stage` with `note` or with `done`, `total`, `unit`, `seconds`,
+    /// `rate` (a second), `left` (seconds) and `remark`.
+    Json,
     /// Nothing (tests, library use).
     Silent,
 }
@@ -22,6 +26,7 @@ pub struct StageProgress {
     remark: String,
     total: u64,
     lines: bool,
+    json: bool,
     started: Instant,
     last_line: Instant,
 }
@@ -33,9 +38,9 @@ impl Reporting {
     /// Starts a stage of `total` pieces called `unit`.
     pub fn stage(self, stage: &'static str, unit: &'static str, total: u64) -> StageProgress {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-        let human = self == Self::Human;
-        let lines = human && bar.is_hidden();
-        if !human {
+        let json = self == Self::Json;
+        let lines = json || (self == Self::Human && bar.is_hidden());
+        if self != Self::Human {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
         let template = "{prefix:>9} {bar:32} {pos}/{len} {msg} ({per_sec}, {eta} left)";
@@ -52,6 +57,7 @@ impl Reporting {
             remark: String::new(),
             total,
             lines,
+            json,
             started: now,
             last_line: now,
         }
@@ -59,8 +65,10 @@ impl Reporting {
 
     /// A line of news outside a stage.
     pub fn say(self, line: &str) {
-        if self == Self::Human {
-            eprintln!("{line}");
+        match self {
+            Self::Human => eprintln!("{line}"),
+            Self::Json => eprintln!("{}", json!({ "message": line })),
+            Self::Silent => {}
         }
     }
 }
@@ -85,7 +93,9 @@ impl StageProgress {
 
     /// A note beside the bar, or a line of its own where there is no terminal.
     pub fn note(&self, text: &str) {
-        if self.lines {
+        if self.json {
+            eprintln!("{}", json!({ "stage": self.stage, "note": text }));
+        } else if self.lines {
             eprintln!("{:>9} {text}", self.stage);
         } else {
             self.bar.println(format!("{:>9} {text}", self.stage));
@@ -108,6 +118,20 @@ impl StageProgress {
         let seconds = self.started.elapsed().as_secs_f64();
         let rate = done as f64 / seconds.max(1e-9);
         let left = self.total.saturating_sub(done) as f64 / rate.max(1e-9);
+        if self.json {
+            let line = json!({
+                "stage": self.stage,
+                "done": done,
+                "total": self.total,
+                "unit": self.unit,
+                "seconds": seconds,
+                "rate": rate,
+                "left": left,
+                "remark": self.remark,
+            });
+            eprintln!("{line}");
+            return;
+        }
         let rest = if done < self.total {
             let between = if self.remark.is_empty() { "" } else { "; " };
             format!(", {left:.0} s left{between}{}", self.remark)

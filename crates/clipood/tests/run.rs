@@ -93,6 +93,24 @@ fn images_to_tables_and_a_second_run_without_work() {
 }
 
 #[test]
+fn progress_for_machines_is_json_by_the_line() {
+    let world = World::new();
+    let run = world.run("run", &["--json-log"]);
+    let log = stderr(&run);
+    assert!(run.status.success(), "{log}");
+    let mut stages = Vec::new();
+    for line in log.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).unwrap();
+        if object["done"].is_u64() && object["rate"].is_number() {
+            stages.push(object["stage"].as_str().unwrap().to_string());
+        }
+    }
+    for stage in ["plan", "extract", "train", "score", "aggregate"] {
+        assert!(stages.iter().any(|s| s == stage), "no {stage} in {log}");
+    }
+}
+
+#[test]
 fn another_run_takes_features_and_prompts_from_the_store() {
     let world = World::new();
     assert!(world.run("one", &[]).status.success());

@@ -26,7 +26,7 @@ use std::io::{self, Write};
 use anyhow::Context;
 use clipood_clip::ClipError;
 use clipood_clip::model::{Devices, Dtype};
-use clipood_pipeline::PipelineError;
+use clipood_pipeline::{PipelineError, Reporting};
 
 /// 2 for bad usage or configuration, 3 for an interruption, 1 for everything else.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
@@ -57,6 +57,14 @@ fn run_devices(devices: &str, dtype: &str) -> Result<Devices, PipelineError> {
     let devices: Devices = devices.parse().map_err(usage)?;
     dtype.check(devices.first()).map_err(usage)?;
     Ok(devices.with_dtype(dtype))
+}
+
+/// Progress for people, or with `--json-log` for machines.
+fn reporting(json_log: bool) -> Reporting {
+    match json_log {
+        true => Reporting::Json,
+        false => Reporting::Human,
+    }
 }
 
 /// Writes a text to standard output.

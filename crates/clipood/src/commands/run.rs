@@ -5,12 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clipood_core::{Method, Overrides, Recipe, nearest};
-use clipood_pipeline::{
-    Job, JobOptions, Outcome, PipelineError, Reporting, console, run as run_job,
-};
+use clipood_pipeline::{Job, JobOptions, Outcome, PipelineError, console, run as run_job};
 
-use super::run_devices;
 use super::signals::listen;
+use super::{reporting, run_devices};
 
 /// Options of `clipood run`.
 #[derive(clap::Args)]
@@ -43,6 +41,9 @@ pub struct Args {
     /// Images that go through the image tower at once (default: 32 on the CPU, by memory on a GPU).
     #[arg(long)]
     batch: Option<usize>,
+    /// Progress as JSON, one object a line on standard error.
+    #[arg(long)]
+    json_log: bool,
     /// Folder that relative dataset roots start from.
     #[arg(long, default_value = "data")]
     data: PathBuf,
@@ -80,7 +81,7 @@ pub fn open(args: Args) -> Result<Job> {
         store: args.store,
         run: args.run,
         device: run_devices(&args.devices, &args.dtype)?.with_batch(args.batch),
-        reporting: Reporting::Human,
+        reporting: reporting(args.json_log),
         interrupt: listen()?,
     })?)
 }

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clipood_pipeline::{Job, PipelineError, Reporting, RunOptions, Share, run as run_job};
+use clipood_pipeline::{Job, PipelineError, RunOptions, Share, run as run_job};
 
 use super::run::print_account;
-use super::run_devices;
 use super::signals::listen;
+use super::{reporting, run_devices};
 
 /// Options of `clipood worker`.
 #[derive(clap::Args)]
@@ -34,6 +34,9 @@ pub struct Args {
     /// Images that go through the image tower at once (default: 32 on the CPU, by memory on a GPU).
     #[arg(long)]
     batch: Option<usize>,
+    /// Progress as JSON, one object a line on standard error.
+    #[arg(long)]
+    json_log: bool,
     /// Folder that relative dataset roots start from.
     #[arg(long, default_value = "data")]
     data: PathBuf,
@@ -62,7 +65,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             backups: true,
         },
         backup_training: args.backup_training,
-        reporting: Reporting::Human,
+        reporting: reporting(args.json_log),
         interrupt: listen()?,
     })?;
     let outcome = run_job(&job)?;
