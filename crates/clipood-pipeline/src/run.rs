@@ -73,18 +73,19 @@ fn is_test(plan: &Plan, key: &str) -> bool {
 /// Collects the images that could not be read, keeps them as a table, and checks the recipe's limit for each dataset.
 fn quarantine(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<QuarantineRow>> {
     let rows = read_quarantine_of(job, &index.units)?;
-    if !rows.is_empty() {
-        let meta = FileMeta {
-            fingerprint: job.fingerprint.to_string(),
-            recipe: job.recipe.name.clone(),
-            quarantined: Vec::new(),
-            extra: BTreeMap::new(),
-        };
-        job.run.store().put(
-            "_run/quarantine/extract.parquet",
-            Bytes::from(write_quarantine(&rows, &meta)?),
-        )?;
+    if rows.is_empty() {
+        return Ok(rows);
     }
+    let meta = FileMeta {
+        fingerprint: job.fingerprint.to_string(),
+        recipe: job.recipe.name.clone(),
+        quarantined: Vec::new(),
+        extra: BTreeMap::new(),
+    };
+    job.run.store().put(
+        "_run/quarantine/extract.parquet",
+        Bytes::from(write_quarantine(&rows, &meta)?),
+    )?;
     let allowed = job.recipe.engine.max_quarantine_fraction;
     for dataset in &plan.datasets {
         let keys: HashSet<&str> = dataset
