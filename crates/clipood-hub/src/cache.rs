@@ -1,0 +1,144 @@
+//! The cache on disk, as `huggingface_hub` lays it out:
+//!
+//! ```text
+//! models--organisation--name/refs/main                     the commit that `main` was last
+//! models--organisation--name/blobs/<etag>                  content
+//! models--organisation--name/blobs/<etag>.incomplete       content on its way
+//! models--organisation--name/snapshots/<commit>/<file>     link to ../../blobs/<etag>
+//! .locks/models--organisation--name/<etag>.lock            held while a blob is fetched
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Result, io};
+use crate::name::Name;
+
+/// One repository in the cache.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    folder: PathBuf,
+    locks: PathBuf,
+}
+
+impl Cache {
+    pub fn new(root: &Path, name: &Name) -> Self {
+        Self {
+            folder: root.join(name.folder()),
+            locks: root.join(".locks").join(name.folder()),
+        }
+    }
+
+    /// Folder of a commit's files.
+    pub fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder.join("snapshots").join(commit)
+    }
+
+    /// The commit that a branch or tag was when it was last asked for.
+    pub fn commit_of(&self, revision: &str) -> Option<String> {
+        if is_commit(revision) {
+            return Some(revision.to_owned());
+        }
+        let text = fs::read_to_string(self.folder.join("refs").join(revision)).ok()?;
+        Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
+    }
+
+    /// Remembers the commit of a branch or tag.
+    pub fn remember(&self, revision: &str, commit: &str) -> Result<()> {
+        if revision == commit {
+            return Ok(());
+        }
+        let path = self.folder.join("refs").join(revision);
+        make_parent(&path)?;
+        if fs::read_to_string(&path).is_ok_and(|text| text.trim() == commit) {
+            return Ok(());
+        }
+        let staged = path.with_extension(format!("{}.tmp", std::process::id()));
+        fs::write(&staged, commit).map_err(io("write", &staged))?;
+        fs::rename(&staged, &path).map_err(io("write", &path))
+    }
+
+    /// Names of the files that a snapshot holds (whose links lead somewhere), sorted.
+    pub fn files(&self, commit: &str) -> Vec<String> {
+        let folder = self.snapshot(commit);
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let mut files: Vec<String> = entries
+            .filter(|entry| entry.path().is_file())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        files.sort();
+        files
+    }
+
+    pub fn blob(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(etag)
+    }
+
+    pub fn incomplete(&self, etag: &str) -> PathBuf {
+        self.folder.join("blobs").join(format!("{etag}.incomplete"))
+    }
+
+    /// Waits until nobody else fetches the blob; the lock goes with the file, also when the process dies.
+    pub fn lock(&self, etag: &str) -> Result<File> {
+        let path = self.locks.join(format!("{etag}.lock"));
+        make_parent(&path)?;
+        let mut options = OpenOptions::new();
+        let file = options.create(true).write(true).truncate(false).open(&path);
+        let file = file.map_err(io("open", &path))?;
+        file.lock().map_err(io("lock", &path))?;
+        Ok(file)
+    }
+
+    /// Makes a snapshot's file out of a blob.
+    pub fn link(&self, commit: &str, file: &str, etag: &str) -> Result<()> {
+        let path = self.snapshot(commit).join(file);
+        make_parent(&path)?;
+        if path.exists() {
+            return Ok(());
+        }
+        // A link that leads nowhere is in the way.
+        if path.is_symlink() {
+            fs::remove_file(&path).map_err(io("replace", &path))?;
+        }
+        let up = "../".repeat(2 + file.matches('/').count());
+        let target = PathBuf::from(format!("{up}blobs/{etag}"));
+        match symlink(&target, &path) {
+            Ok(()) => Ok(()),
+            // Another process was first.
+            Err(_) if path.exists() => Ok(()),
+            // A file system without links.
+            Err(_) => {
+                let blob = self.blob(etag);
+                fs::copy(&blob, &path)
+                    .map_err(io("write", &path))
+                    .map(|_| ())
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, link: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+#[cfg(not(unix))]
+fn symlink(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// 40 hexadecimal digits.
+pub(crate) fn is_commit(text: &str) -> bool {
+    text.len() == 40 && is_hex(text)
+}
+
+pub(crate) fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+pub(crate) fn make_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(folder) => fs::create_dir_all(folder).map_err(io("create", folder)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,31 @@
+//! Checkpoints by their name on the Hugging Face hub, through the cache that Hugging Face's own tools share.
+//!
+//! [`resolve`] turns a name (`openai/clip-vit-base-patch16`, `hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K@main`) into a folder
+//! that holds the configuration and the weights, and the commit that they are of. What the cache has is not fetched again;
+//! what is missing is fetched, going on where an earlier attempt stopped, and checked against the hash that the hub states.
+//!
+//! ```no_run
+//! use clipood_hub::{HubOptions, Name, resolve};
+//!
+//! if let Some(name) = Name::parse("openai/clip-vit-base-patch16")? {
+//!     let snapshot = resolve(&name, &HubOptions::from_env(), &mut |progress| println!("{progress:?}"))?;
+//!     println!("{} at {}", snapshot.folder.display(), snapshot.commit);
+//! }
+//! # Ok::<(), clipood_hub::HubError>(())
+//! ```
+//!
+//! The environment is read as `huggingface_hub` reads it: `HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN`,
+//! `HF_TOKEN_PATH`, `HF_ENDPOINT`, and the usual proxy variables.
+
+mod cache;
+mod client;
+mod error;
+mod files;
+mod name;
+mod options;
+mod resolve;
+
+pub use error::HubError;
+pub use name::Name;
+pub use options::HubOptions;
+pub use resolve::{Progress, Snapshot, resolve};

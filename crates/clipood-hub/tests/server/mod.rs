@@ -1,0 +1,288 @@
+//! A small hub on this machine: the listing and small files on one port, large files behind a redirect on another.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+/// Files of at least this many bytes lie on the other port, under their sha256.
+const LARGE: usize = 100;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+pub fn sha256(content: &[u8]) -> String {
+    hex(&Sha256::digest(content))
+}
+
+pub fn git_sha1(content: &[u8]) -> String {
+    let mut hash = Sha1::new();
+    hash.update(format!("blob {}\0", content.len()));
+    hash.update(content);
+    hex(&hash.finalize())
+}
+
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    headers: Vec<(String, String)>,
+}
+
+impl Request {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key == name)?;
+        Some(&found.1)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Reply {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    /// Bytes of the body that are really sent.
+    sent: usize,
+}
+
+impl Reply {
+    pub fn status(status: u16) -> Self {
+        Self::of(status, Vec::new())
+    }
+
+    fn of(status: u16, body: Vec<u8>) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            sent: body.len(),
+            body,
+        }
+    }
+
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.headers.push((name.to_owned(), value.to_string()));
+        self
+    }
+}
+
+#[derive(Default)]
+struct Behaviour {
+    next: VecDeque<Reply>,
+    cut: Option<usize>,
+    without_ranges: bool,
+    corrupt: bool,
+    requests: Vec<Request>,
+    other_requests: Vec<Request>,
+}
+
+pub struct Hub {
+    port: u16,
+    other: u16,
+    state: Arc<Mutex<Behaviour>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Hub {
+    /// `org/tiny` with these files.
+    pub fn new(commit: &str, files: &[(&str, Vec<u8>)]) -> Self {
+        let files: Arc<Vec<(String, Vec<u8>)>> = Arc::new(
+            files
+                .iter()
+                .map(|(n, c)| ((*n).to_owned(), c.clone()))
+                .collect(),
+        );
+        let state = Arc::new(Mutex::new(Behaviour::default()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let content = {
+            let (files, state) = (files.clone(), state.clone());
+            move |request: &Request| {
+                let mut state = state.lock().unwrap();
+                state.other_requests.push(request.clone());
+                let found = files
+                    .iter()
+                    .find(|(_, c)| request.path == format!("/cdn/{}", sha256(c)));
+                let mut body = found.unwrap().1.clone();
+                if state.corrupt {
+                    body[7] ^= 1;
+                }
+                let total = body.len();
+                let from = request.header("range").filter(|_| !state.without_ranges);
+                let from = from.map(|r| {
+                    r.trim_start_matches("bytes=")
+                        .trim_end_matches('-')
+                        .parse::<usize>()
+                        .unwrap()
+                });
+                let mut reply = match from {
+                    Some(from) if from >= total => Reply::status(416),
+                    Some(from) => Reply::of(206, body.split_off(from)).with(
+                        "Content-Range",
+                        format!("bytes {from}-{}/{total}", total - 1),
+                    ),
+                    None => Reply::of(200, body),
+                };
+                reply.sent = reply.sent.min(state.cut.unwrap_or(usize::MAX));
+                reply
+            }
+        };
+        let (other, other_thread) = serve(stop.clone(), content);
+        let hub = {
+            let (commit, state) = (commit.to_owned(), state.clone());
+            move |request: &Request| {
+                let mut state = state.lock().unwrap();
+                state.requests.push(request.clone());
+                if let Some(reply) = state.next.pop_front() {
+                    return reply;
+                }
+                if request.path == "/api/models/org/tiny/revision/main" {
+                    let files: Vec<String> = files
+                        .iter()
+                        .map(|(n, _)| format!("{{\"rfilename\": \"{n}\"}}"))
+                        .collect();
+                    let text = format!(
+                        "{{\"sha\": \"{commit}\", \"siblings\": [{}]}}",
+                        files.join(", ")
+                    );
+                    return Reply::of(200, text.into_bytes());
+                }
+                let file = request
+                    .path
+                    .strip_prefix(&format!("/org/tiny/resolve/{commit}/"));
+                let Some((_, content)) =
+                    file.and_then(|file| files.iter().find(|(n, _)| n == file))
+                else {
+                    return Reply::status(404);
+                };
+                if content.len() < LARGE {
+                    return Reply::of(200, content.clone())
+                        .with("ETag", format!("\"{}\"", git_sha1(content)));
+                }
+                let hash = sha256(content);
+                Reply::status(302)
+                    .with("Location", format!("http://127.0.0.1:{other}/cdn/{hash}"))
+                    .with("X-Repo-Commit", &commit)
+                    .with("X-Linked-Etag", format!("\"{hash}\""))
+                    .with("X-Linked-Size", content.len())
+            }
+        };
+        let (port, thread) = serve(stop.clone(), hub);
+        Self {
+            port,
+            other,
+            state,
+            stop,
+            threads: vec![other_thread, thread],
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn answer_next(&self, reply: Reply) {
+        self.state.lock().unwrap().next.push_back(reply);
+    }
+
+    pub fn cut_content(&self, bytes: usize) {
+        self.state.lock().unwrap().cut = Some(bytes);
+    }
+
+    pub fn without_ranges(&self) {
+        self.state.lock().unwrap().without_ranges = true;
+    }
+
+    pub fn corrupt_content(&self) {
+        self.state.lock().unwrap().corrupt = true;
+    }
+
+    /// Requests to the hub itself.
+    pub fn requests(&self) -> Vec<Request> {
+        self.state.lock().unwrap().requests.clone()
+    }
+
+    /// Requests to where large files lie.
+    pub fn other_requests(&self) -> Vec<Request> {
+        self.state.lock().unwrap().other_requests.clone()
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for port in [self.port, self.other] {
+            // Wakes the thread that waits for a connection.
+            let _ = TcpStream::connect(("127.0.0.1", port));
+        }
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn serve(
+    stop: Arc<AtomicBool>,
+    answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+) -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answer = Arc::new(answer);
+    let thread = std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let answer = answer.clone();
+            // Not joined: a client keeps its connections open for longer than a test lasts.
+            std::thread::spawn(move || talk(stream.unwrap(), &*answer));
+        }
+    });
+    (port, thread)
+}
+
+fn talk(stream: TcpStream, answer: &impl Fn(&Request) -> Reply) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut stream = stream;
+    let mut line = String::new();
+    if reader.read_line(&mut line).unwrap_or(0) == 0 {
+        return;
+    }
+    let mut words = line.split_whitespace();
+    let (method, path) = (
+        words.next().unwrap().to_owned(),
+        words.next().unwrap().to_owned(),
+    );
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let Some((name, value)) = line.trim().split_once(':') else {
+            break;
+        };
+        headers.push((name.to_lowercase(), value.trim().to_owned()));
+    }
+    let request = Request {
+        method,
+        path,
+        headers,
+    };
+    let reply = answer(&request);
+    let mut head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", reply.status);
+    for (name, value) in &reply.headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head += &format!("Content-Length: {}\r\n\r\n", reply.body.len());
+    // Who is asked may have gone.
+    let _ = stream.write_all(head.as_bytes());
+    if request.method != "HEAD" {
+        let _ = stream.write_all(&reply.body[..reply.sent]);
+    }
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let _ = stream.read(&mut [0; 1]);
+}
