@@ -11,6 +11,14 @@ pub enum ClipError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file could not be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A model folder or file has no weights that we know how to read.
     #[error("{path}: no CLIP weights found (looked for {looked_for})")]
     NoWeights {

@@ -19,6 +19,7 @@
 //!
 //! Everything specific to Burn's version stays inside this crate.
 
+pub mod checkpoint;
 pub mod config;
 pub mod encoder;
 pub mod error;
