@@ -53,6 +53,19 @@ pub enum ClipError {
         /// Shape the configuration asks for.
         expected: Vec<usize>,
     },
+    /// A weight file holds tensors that this architecture does not have.
+    #[error(
+        "{origin}: tensors that this architecture does not have ({count}: {names}); the model would be computed \
+         without them"
+    )]
+    ExtraTensors {
+        /// The weight file.
+        origin: String,
+        /// How many.
+        count: usize,
+        /// The first of their names.
+        names: String,
+    },
     /// A tensor has another shape than the configuration says.
     #[error("{origin}: tensor `{name}` has shape {found:?}, expected {expected:?}")]
     Shape {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clipood_clip::checkpoint::OpenOptions;
 use clipood_clip::model::{Device, Model};
 use clipood_core::{DatasetManifest, Fingerprint, FingerprintBuilder, Recipe, Role, nearest};
 use clipood_store::{Ledger, Run, Store};
@@ -233,8 +234,13 @@ fn manifest_names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// `demo` is the embedded model; everything else is a folder.
+/// [`open_model_with`] the options that a checkpoint's own files give.
 pub fn open_model(name: &str) -> Result<Model> {
+    open_model_with(name, &OpenOptions::default())
+}
+
+/// `demo` is the embedded model; everything else is a folder or a weight file.
+pub fn open_model_with(name: &str, options: &OpenOptions) -> Result<Model> {
     if name == "demo" {
         let files = clipood_demo::model_files();
         return Ok(Model::from_open_clip(
@@ -243,5 +249,5 @@ pub fn open_model(name: &str) -> Result<Model> {
             "the embedded demo model",
         )?);
     }
-    Ok(Model::open(Path::new(name))?)
+    Ok(Model::open(Path::new(name), options)?)
 }

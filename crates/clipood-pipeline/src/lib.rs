@@ -45,7 +45,7 @@ pub use columns::{Candidates, ScoreColumn};
 pub use error::{PipelineError, Result};
 pub use extract::{ExtractUnit, FeatureIndex, extract, feature_index};
 pub use interrupt::Interrupt;
-pub use job::{Features, Job, JobOptions, RESULTS_VERSION, open_model};
+pub use job::{Features, Job, JobOptions, RESULTS_VERSION, open_model, open_model_with};
 pub use plan::{Plan, PlannedDataset, PlannedImage, Purpose, plan};
 pub use progress::{Reporting, StageProgress};
 pub use prompts::{PromptKey, PromptSet, prompt_keys, prompt_sets};

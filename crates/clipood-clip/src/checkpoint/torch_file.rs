@@ -10,22 +10,21 @@ use std::path::Path;
 
 use super::pickle::Pickle;
 use super::problem::{Problem, Result as Outcome};
-use super::value::{Dtype, Tensor, TensorRef, Value, Values};
+use super::value::{Tensor, TensorRef, Value, Values};
 use super::zip::{self, Span};
 use crate::error::{ClipError, Result};
 
 pub use super::torch_write::{state_dict_bytes, write_state_dict};
 
-/// Bytes that are read and converted at once; a multiple of every element's width.
-const CHUNK: usize = 1 << 20;
 /// First pickle of a file of torch before 1.6: 0x1950a86a20f9469cfc6c.
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 /// Second pickle of such a file.
 const LEGACY_PROTOCOL: i64 = 1001;
 
-/// Whether a file that starts with `head` may be one of `torch.save`.
+/// Whether a file that starts with these eight bytes is one of `torch.save`. No other weight file starts so: as the
+/// length of a safetensors header, both are above its limit.
 pub fn is_torch_file(head: &[u8]) -> bool {
-    head.starts_with(b"PK\x03\x04") || head.starts_with(b"\x80\x02")
+    head.starts_with(b"PK\x03\x04") || head.starts_with(b"\x80\x02\x8a\x0a")
 }
 
 /// A file of `torch.save` whose structure is known and whose tensors are read one at a time.
@@ -147,7 +146,8 @@ impl<R: Read + Seek> TorchFile<R> {
             return Err("the tensors of the file repeat each other too often".into());
         }
         let start = span.start + tensor.offset as u64 * width;
-        let values = self.decode(tensor.dtype, start, reach as usize)?;
+        self.reader.seek(SeekFrom::Start(start))?;
+        let values = tensor.dtype.read(&mut self.reader, reach as usize)?;
         let values = if is_row_major(tensor) {
             values
         } else {
@@ -157,21 +157,6 @@ impl<R: Read + Seek> TorchFile<R> {
             shape: tensor.shape.clone(),
             values,
         })
-    }
-
-    /// `count` elements from byte `start`, which are known to be in the file.
-    fn decode(&mut self, dtype: Dtype, start: u64, count: usize) -> Outcome<Values> {
-        self.reader.seek(SeekFrom::Start(start))?;
-        let mut values = dtype.room(count);
-        let mut left = count * dtype.width() as usize;
-        let mut buffer = vec![0; left.min(CHUNK)];
-        while left > 0 {
-            let chunk = left.min(CHUNK);
-            self.reader.read_exact(&mut buffer[..chunk])?;
-            dtype.decode(&buffer[..chunk], &mut values);
-            left -= chunk;
-        }
-        Ok(values)
     }
 
     /// Everything, with the numbers of all tensors.

@@ -1,8 +1,14 @@
 //! What a file of `torch.save` holds.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use half::{bf16, f16};
+
+use super::problem::Result;
+
+/// Bytes that are read and converted at once; a multiple of every element's width.
+const CHUNK: usize = 1 << 20;
 
 /// A Python value, with tensors as `T`: [`TensorRef`] when it is read, [`Tensor`] once the numbers are loaded.
 #[derive(Debug, Clone, PartialEq)]
@@ -202,8 +208,22 @@ impl Dtype {
         }
     }
 
+    /// The next `count` elements, which are known to be in the file, a piece at a time: they never lie in memory twice.
+    pub(super) fn read<R: Read>(self, reader: &mut R, count: usize) -> Result<Values> {
+        let mut values = self.room(count);
+        let mut left = count * self.width() as usize;
+        let mut buffer = vec![0; left.min(CHUNK)];
+        while left > 0 {
+            let chunk = left.min(CHUNK);
+            reader.read_exact(&mut buffer[..chunk])?;
+            self.decode(&buffer[..chunk], &mut values);
+            left -= chunk;
+        }
+        Ok(values)
+    }
+
     /// Appends the elements in `raw` (little-endian, whole elements) to `out`, which [`Dtype::room`] made.
-    pub(super) fn decode(self, raw: &[u8], out: &mut Values) {
+    fn decode(self, raw: &[u8], out: &mut Values) {
         match out {
             Values::Float(out) => match self {
                 Self::F16 => extend(out, raw, |b| f16::from_le_bytes(b).to_f32()),

@@ -12,9 +12,11 @@ use arrow::array::{
 };
 use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+use clipood_clip::checkpoint::OpenOptions;
+use clipood_clip::config::Activation;
 use clipood_clip::model::{Device, Model};
 use clipood_data::{eval_view, normalise};
-use clipood_pipeline::{PipelineError, open_model};
+use clipood_pipeline::{PipelineError, open_model_with};
 use half::f16;
 use rayon::prelude::*;
 
@@ -30,9 +32,12 @@ const BATCH_ROWS: usize = 64;
 /// Options of `clipood encode`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model: `demo` or an open_clip folder.
+    /// Model: `demo`, a Hugging Face or open_clip folder, or a weight file.
     #[arg(long)]
     model: String,
+    /// MLP activation, gelu or quick_gelu, where a weight file does not say it.
+    #[arg(long, value_name = "NAME")]
+    activation: Option<Activation>,
     /// Image files.
     #[arg(long, num_args = 1.., value_name = "PATH")]
     images: Vec<PathBuf>,
@@ -89,7 +94,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Some(path) => read_texts(path)?,
         None => Vec::new(),
     };
-    let model = open_model(&args.model)?;
+    let options = OpenOptions {
+        activation: args.activation,
+    };
+    let model = open_model_with(&args.model, &options)?;
+    for warning in model.warnings() {
+        eprintln!("warning: {warning}");
+    }
     let features = encode(&model, device, &args, &texts)?;
     if to_parquet {
         write_table(&args, &texts, &features)?;

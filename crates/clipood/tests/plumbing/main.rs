@@ -4,6 +4,7 @@
     reason = "helpers of tests may panic as tests may"
 )]
 
+mod checkpoints;
 mod helpers;
 mod inputs;
 mod metrics;
