@@ -10,6 +10,7 @@ use std::io::BufRead;
 use std::path::Path;
 use std::time::Instant;
 
+use clipood_clip::checkpoint::OpenOptions;
 use clipood_clip::model::{Device, Model};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -19,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [model, pixels, features] = arguments.as_slice() else {
         return Err("usage: encode_speed MODEL PIXELS FEATURES [--json]".into());
     };
-    let model = Model::open(Path::new(model))?;
+    let model = Model::open(Path::new(model), &OpenOptions::default())?;
     let encoder = model.image_encoder(Device::Cpu)?;
     let pixels: Vec<f32> = std::fs::read(pixels)?
         .as_chunks::<4>()

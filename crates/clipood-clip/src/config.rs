@@ -1,4 +1,6 @@
-//! Sizes of a CLIP model, read from `open_clip_config.json` and turned into the list of parameters it must have.
+//! Sizes of a CLIP model, and the list of parameters that a model of these sizes has.
+
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,20 @@ pub enum Activation {
     QuickGelu,
     /// The exact GELU, most of LAION's models.
     Gelu,
+}
+
+impl FromStr for Activation {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "quick_gelu" => Ok(Self::QuickGelu),
+            "gelu" => Ok(Self::Gelu),
+            other => Err(format!(
+                "unknown activation `{other}`, expected gelu or quick_gelu"
+            )),
+        }
+    }
 }
 
 /// Everything that determines the shapes and the arithmetic of a model.
@@ -93,169 +109,9 @@ impl ImageConfig {
     }
 }
 
-#[derive(Deserialize)]
-struct OpenClipFile {
-    model_cfg: OpenClipModel,
-    #[serde(default)]
-    preprocess_cfg: OpenClipPreprocess,
-}
-
-#[derive(Deserialize)]
-struct OpenClipModel {
-    embed_dim: usize,
-    vision_cfg: OpenClipVision,
-    text_cfg: OpenClipText,
-    #[serde(default)]
-    quick_gelu: bool,
-}
-
-#[derive(Deserialize)]
-struct OpenClipVision {
-    image_size: usize,
-    layers: serde_json::Value,
-    width: usize,
-    #[serde(default)]
-    patch_size: Option<usize>,
-    #[serde(default)]
-    head_width: Option<usize>,
-}
-
-#[derive(Deserialize)]
-struct OpenClipText {
-    #[serde(default = "default_context")]
-    context_length: usize,
-    #[serde(default = "default_vocab")]
-    vocab_size: usize,
-    width: usize,
-    heads: usize,
-    layers: usize,
-}
-
-#[derive(Deserialize, Default)]
-struct OpenClipPreprocess {
-    mean: Option<[f32; 3]>,
-    std: Option<[f32; 3]>,
-}
-
-fn default_context() -> usize {
-    77
-}
-
-fn default_vocab() -> usize {
-    49408
-}
-
 impl ClipConfig {
-    /// Reads `open_clip_config.json`.
-    ///
-    /// # Errors
-    /// Malformed JSON, missing keys, or sizes that do not fit together.
-    pub fn from_open_clip(json: &str, origin: &str) -> Result<Self> {
-        let fail = |reason: String| ClipError::Config {
-            origin: origin.to_string(),
-            reason,
-        };
-        let file: OpenClipFile = serde_json::from_str(json).map_err(|e| fail(e.to_string()))?;
-        let model = file.model_cfg;
-        let vision = model.vision_cfg;
-        let head_width = vision.head_width.unwrap_or(64);
-        let family = match (&vision.layers, vision.patch_size) {
-            (serde_json::Value::Array(stages), _) => {
-                let layers: Vec<usize> = stages
-                    .iter()
-                    .filter_map(|v| v.as_u64())
-                    .map(|v| v as usize)
-                    .collect();
-                ImageFamily::Resnet {
-                    layers: layers.try_into().map_err(|_| {
-                        fail(format!(
-                            "vision_cfg.layers: expected four stage depths, found {}",
-                            vision.layers
-                        ))
-                    })?,
-                }
-            }
-            (serde_json::Value::Number(n), Some(patch)) => ImageFamily::Vit {
-                layers: n.as_u64().unwrap_or(0) as usize,
-                patch,
-            },
-            (other, patch) => {
-                return Err(fail(format!(
-                    "vision_cfg: layers {other} with patch_size {patch:?} is neither a vision transformer nor a ModifiedResNet"
-                )));
-            }
-        };
-        let pooled = match family {
-            ImageFamily::Vit { .. } => vision.width,
-            ImageFamily::Resnet { .. } => vision.width * 32,
-        };
-        let config = Self {
-            embed_dim: model.embed_dim,
-            image: ImageConfig {
-                size: vision.image_size,
-                width: vision.width,
-                heads: pooled / head_width.max(1),
-                family,
-            },
-            text: TextConfig {
-                context: model.text_cfg.context_length,
-                vocab: model.text_cfg.vocab_size,
-                width: model.text_cfg.width,
-                heads: model.text_cfg.heads,
-                layers: model.text_cfg.layers,
-            },
-            activation: if model.quick_gelu {
-                Activation::QuickGelu
-            } else {
-                Activation::Gelu
-            },
-            mean: file.preprocess_cfg.mean.unwrap_or(OPENAI_MEAN),
-            std: file.preprocess_cfg.std.unwrap_or(OPENAI_STD),
-        };
-        config.check(origin)?;
-        Ok(config)
-    }
-
-    /// The same configuration as `open_clip_config.json`.
-    pub fn to_open_clip(&self) -> String {
-        let (layers, patch, pooled) = match &self.image.family {
-            ImageFamily::Vit { layers, patch } => (
-                serde_json::json!(layers),
-                serde_json::json!(patch),
-                self.image.width,
-            ),
-            ImageFamily::Resnet { layers } => (
-                serde_json::json!(layers),
-                serde_json::Value::Null,
-                self.image.width * 32,
-            ),
-        };
-        let value = serde_json::json!({
-            "model_cfg": {
-                "embed_dim": self.embed_dim,
-                "quick_gelu": self.activation == Activation::QuickGelu,
-                "vision_cfg": {
-                    "image_size": self.image.size,
-                    "layers": layers,
-                    "width": self.image.width,
-                    "patch_size": patch,
-                    "head_width": pooled / self.image.heads,
-                },
-                "text_cfg": {
-                    "context_length": self.text.context,
-                    "vocab_size": self.text.vocab,
-                    "width": self.text.width,
-                    "heads": self.text.heads,
-                    "layers": self.text.layers,
-                },
-            },
-            "preprocess_cfg": { "mean": self.mean, "std": self.std },
-        });
-        format!("{value:#}\n")
-    }
-
     /// Sizes that divide as the architecture needs.
-    fn check(&self, origin: &str) -> Result<()> {
+    pub(crate) fn check(&self, origin: &str) -> Result<()> {
         let fail = |reason: String| {
             Err(ClipError::Config {
                 origin: origin.to_string(),

@@ -11,6 +11,14 @@ pub enum ClipError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file could not be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A model folder or file has no weights that we know how to read.
     #[error("{path}: no CLIP weights found (looked for {looked_for})")]
     NoWeights {
@@ -44,6 +52,19 @@ pub enum ClipError {
         name: String,
         /// Shape the configuration asks for.
         expected: Vec<usize>,
+    },
+    /// A weight file holds tensors that this architecture does not have.
+    #[error(
+        "{origin}: tensors that this architecture does not have ({count}: {names}); the model would be computed \
+         without them"
+    )]
+    ExtraTensors {
+        /// The weight file.
+        origin: String,
+        /// How many.
+        count: usize,
+        /// The first of their names.
+        names: String,
     },
     /// A tensor has another shape than the configuration says.
     #[error("{origin}: tensor `{name}` has shape {found:?}, expected {expected:?}")]

@@ -4,9 +4,10 @@
 //! Open a [`model::Model`], make the encoder you need, hand it plain slices:
 //!
 //! ```no_run
+//! use clipood_clip::checkpoint::OpenOptions;
 //! use clipood_clip::model::{Device, Model};
 //!
-//! let model = Model::open(std::path::Path::new("models/my-clip"))?;
+//! let model = Model::open(std::path::Path::new("models/my-clip"), &OpenOptions::default())?;
 //! let device: Device = "auto".parse()?;
 //! let names = ["star".to_string(), "fish".to_string()];
 //! let text = model.text_encoder(device)?.classes(&names, &["a photo of a {}"])?; // [2, D], normalised
@@ -19,6 +20,7 @@
 //!
 //! Everything specific to Burn's version stays inside this crate.
 
+pub mod checkpoint;
 pub mod config;
 pub mod device;
 pub mod encoder;

@@ -9,6 +9,7 @@ use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{FloatDType, Tensor, TensorData};
 
+use crate::checkpoint::{self, OpenOptions};
 use crate::config::ClipConfig;
 pub use crate::device::{Device, Devices, Dtype};
 use crate::encoder::{ImageTower, normalise, upload};
@@ -32,6 +33,7 @@ pub struct Model {
     /// blake3 of configuration and parameters.
     pub hash: String,
     weights: Arc<Weights>,
+    warnings: Vec<String>,
 }
 
 /// Features of a batch of images, row-major, before normalisation.
@@ -54,31 +56,22 @@ impl Model {
         Self::new(config, weights)
     }
 
-    /// Opens a folder that holds `open_clip_config.json` and `open_clip_model.safetensors`.
+    /// Opens a checkpoint: a Hugging Face or open_clip folder, or a weight file alone, whose sizes are taken from its
+    /// tensors (see [`crate::checkpoint`]).
     ///
     /// # Errors
-    /// As [`Model::from_open_clip`], and files that cannot be read.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let read = |name: &str| {
-            let path = folder.join(name);
-            std::fs::read(&path).map_err(|source| match source.kind() {
-                std::io::ErrorKind::NotFound => ClipError::NoWeights {
-                    path: folder.display().to_string(),
-                    looked_for: name.to_string(),
-                },
-                _ => ClipError::Read {
-                    path: path.display().to_string(),
-                    source,
-                },
-            })
-        };
-        let config = read("open_clip_config.json")?;
-        let weights = read("open_clip_model.safetensors")?;
-        Self::from_open_clip(
-            &String::from_utf8_lossy(&config),
-            &weights,
-            &folder.display().to_string(),
-        )
+    /// Files that are missing, damaged or of another architecture, and configurations that ask for what is not
+    /// computed here.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let checkpoint = checkpoint::open(path, options)?;
+        let mut model = Self::new(checkpoint.config, checkpoint.weights)?;
+        model.warnings = checkpoint.warnings;
+        Ok(model)
+    }
+
+    /// What was assumed because the files of the checkpoint do not say it, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// A model from parts.
@@ -111,6 +104,7 @@ impl Model {
             config,
             hash: hasher.finalize().to_hex().to_string(),
             weights: Arc::new(weights),
+            warnings: Vec::new(),
         })
     }
 

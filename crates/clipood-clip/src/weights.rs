@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use burn::module::Param;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use half::{bf16, f16};
+use half::f16;
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{ClipError, Result};
@@ -47,43 +47,12 @@ impl Weights {
         }
     }
 
-    /// Reads a safetensors file of f32, f16 or bf16 tensors; integer tensors (position ids, batch counters) are left out.
+    /// Reads a safetensors file of floats; integer tensors (position ids, batch counters) are left out.
     ///
     /// # Errors
-    /// The bytes are not safetensors, or a tensor has another type.
+    /// The bytes are not safetensors, or a tensor has a type that no CLIP is stored in.
     pub fn from_safetensors(bytes: &[u8], origin: &str) -> Result<Self> {
-        let format = |reason: String| ClipError::Format {
-            origin: origin.to_string(),
-            reason,
-        };
-        let file =
-            safetensors::SafeTensors::deserialize(bytes).map_err(|e| format(e.to_string()))?;
-        let mut weights = Self::new(origin);
-        for (name, view) in file.tensors() {
-            let raw = view.data();
-            let data: Vec<f32> = match view.dtype() {
-                Dtype::F32 => raw
-                    .chunks_exact(4)
-                    .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                    .collect(),
-                Dtype::F16 => raw
-                    .chunks_exact(2)
-                    .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
-                    .collect(),
-                Dtype::BF16 => raw
-                    .chunks_exact(2)
-                    .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
-                    .collect(),
-                Dtype::I64 | Dtype::I32 | Dtype::U8 | Dtype::BOOL => continue,
-                other => {
-                    return Err(format(format!(
-                        "tensor `{name}` has type {other:?}, expected F32, F16 or BF16"
-                    )));
-                }
-            };
-            weights.insert(name, view.shape().to_vec(), data);
-        }
-        Ok(weights)
+        crate::checkpoint::safetensors_weights(bytes, origin)
     }
 
     /// The tensors as a safetensors file.
@@ -129,6 +98,11 @@ impl Weights {
         debug_assert_eq!(shape.iter().product::<usize>(), data.len());
         self.tensors
             .insert(name.into(), WeightTensor { shape, data });
+    }
+
+    /// The tensors alone.
+    pub(crate) fn into_tensors(self) -> BTreeMap<String, WeightTensor> {
+        self.tensors
     }
 
     /// The tensor called `name`, if there is one.

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use clipood_clip::checkpoint::OpenOptions;
 use clipood_clip::model::Model;
 use clipood_demo::train::{TrainOptions, train};
 
@@ -38,7 +39,11 @@ fn a_paused_training_goes_on_to_the_same_model() {
     );
     // Gradients of the convolutions are summed by whichever thread is free, so the last bits may differ.
     let features = |name: &str| {
-        let model = Model::open(&folder.path().join(name).join("model")).unwrap();
+        let model = Model::open(
+            &folder.path().join(name).join("model"),
+            &OpenOptions::default(),
+        )
+        .unwrap();
         let device = "cpu".parse().unwrap();
         let pixels = (0..3 * 32 * 32).map(|i| (i % 7) as f32 / 7.0).collect();
         let image = model

@@ -3,8 +3,11 @@
 use crate::error::{HubError, Result};
 use crate::name::Name;
 
-/// Index of weights in several files.
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// Indexes of weights in several files.
+const INDEXES: [&str; 2] = [
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+];
 
 /// Configuration and weights among `all`, safetensors before pickles, an open_clip checkpoint before a transformers one
 /// where a repository holds both. Of weights in several files this names the index only; see [`shards`].
@@ -16,7 +19,12 @@ pub(crate) fn choose(name: &Name, all: &[String]) -> Result<Vec<String>> {
         problem,
     };
     let open_clip = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"];
-    let transformers = ["model.safetensors", INDEX, "pytorch_model.bin"];
+    let transformers = [
+        "model.safetensors",
+        INDEXES[0],
+        "pytorch_model.bin",
+        INDEXES[1],
+    ];
     let (config, weights) = match (has("open_clip_config.json"), first(&open_clip)) {
         (true, Some(weights)) => ("open_clip_config.json", weights),
         _ if has("config.json") => {
@@ -42,6 +50,11 @@ pub(crate) fn choose(name: &Name, all: &[String]) -> Result<Vec<String>> {
     }
     files.push(weights.to_owned());
     Ok(files)
+}
+
+/// Whether a chosen file names the weight files.
+pub(crate) fn is_index(file: &str) -> bool {
+    INDEXES.contains(&file)
 }
 
 /// The weight files that an index names, each once.
@@ -101,10 +114,10 @@ mod tests {
             chosen(&all).unwrap(),
             ["open_clip_config.json", "open_clip_pytorch_model.bin"]
         );
-        let all = ["config.json", "preprocessor_config.json", INDEX];
+        let all = ["config.json", "preprocessor_config.json", INDEXES[0]];
         assert_eq!(
             chosen(&all).unwrap(),
-            ["config.json", "preprocessor_config.json", INDEX]
+            ["config.json", "preprocessor_config.json", INDEXES[0]]
         );
         assert!(
             chosen(&["README.md"])

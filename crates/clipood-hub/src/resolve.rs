@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::cache::{Cache, is_commit, is_hex, make_parent};
 use crate::client::{Client, FileInfo};
 use crate::error::{HubError, Result, io};
-use crate::files::{self, INDEX};
+use crate::files;
 use crate::name::Name;
 use crate::options::HubOptions;
 
@@ -85,8 +85,8 @@ pub fn resolve(
     let mut next = 0;
     while let Some(file) = files.get(next).cloned() {
         fetch(&client, &cache, options, name, &commit, &file, progress)?;
-        if file == INDEX {
-            files.extend(read_shards(&cache.snapshot(&commit).join(INDEX))?);
+        if files::is_index(&file) {
+            files.extend(read_shards(&cache.snapshot(&commit).join(&file))?);
         }
         next += 1;
     }
@@ -123,8 +123,8 @@ fn cached(name: &Name, cache: &Cache, why: &str) -> Result<Snapshot> {
     };
     let all = cache.files(&commit);
     let mut files = files::choose(name, &all).map_err(|_| not_cached(&commit, usual))?;
-    if files.iter().any(|file| file == INDEX) {
-        for shard in read_shards(&cache.snapshot(&commit).join(INDEX))? {
+    if let Some(index) = files.iter().find(|file| files::is_index(file)).cloned() {
+        for shard in read_shards(&cache.snapshot(&commit).join(index))? {
             if !all.contains(&shard) {
                 return Err(not_cached(&commit, &shard));
             }

@@ -15,6 +15,9 @@ pub enum PipelineError {
     /// Model, text or training.
     #[error(transparent)]
     Clip(#[from] clipood_clip::ClipError),
+    /// Checkpoint of the hub.
+    #[error(transparent)]
+    Hub(#[from] clipood_hub::HubError),
     /// Detector or metric.
     #[error(transparent)]
     Ood(#[from] clipood_ood::OodError),

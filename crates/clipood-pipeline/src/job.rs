@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use clipood_clip::checkpoint::OpenOptions;
 use clipood_clip::model::{Device, Devices, Dtype, Model};
 use clipood_core::{DatasetManifest, Fingerprint, FingerprintBuilder, Recipe, Role, nearest};
 use clipood_store::{Ledger, Run, Share, Store};
@@ -12,6 +13,7 @@ use serde_json::json;
 use crate::columns::{Candidates, ScoreColumn, score_columns, uses_patches};
 use crate::error::{PipelineError, Result};
 use crate::interrupt::Interrupt;
+use crate::models::{NamedModel, open_named};
 use crate::progress::Reporting;
 
 /// Version of what the stages compute; a change that alters results raises it, and with it every fingerprint.
@@ -199,7 +201,8 @@ impl Job {
 
     fn assemble(recipe: Recipe, manifests: Manifests, options: Place) -> Result<Self> {
         let (columns, selections) = score_columns(&recipe)?;
-        let model = open_model(&recipe.model)?;
+        let NamedModel { model, revision } =
+            open_named(&recipe.model, &OpenOptions::default(), options.reporting)?;
         let (device, dtype) = (options.device.first(), options.device.dtype);
         let backend = options.device.backend();
         dtype
@@ -219,6 +222,9 @@ impl Job {
         if dtype != Dtype::F32 {
             fingerprint = fingerprint.field("dtype", &dtype.name());
         }
+        if let Some(revision) = &revision {
+            fingerprint = fingerprint.field("model_revision", revision);
+        }
         let fingerprint = fingerprint.finish()?;
         let run_location = options
             .run
@@ -233,6 +239,9 @@ impl Job {
         });
         if dtype != Dtype::F32 {
             config["dtype"] = json!(dtype.name());
+        }
+        if let Some(revision) = &revision {
+            config["model_revision"] = json!(revision);
         }
         let versions = json!({ "clipood": env!("CARGO_PKG_VERSION") });
         let worker = format!("worker-{}", options.share.index);
@@ -374,17 +383,4 @@ fn manifest_names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// `demo` is the embedded model; everything else is a folder.
-pub fn open_model(name: &str) -> Result<Model> {
-    if name == "demo" {
-        let files = clipood_demo::model_files();
-        return Ok(Model::from_open_clip(
-            files.config,
-            files.weights,
-            "the embedded demo model",
-        )?);
-    }
-    Ok(Model::open(Path::new(name))?)
 }

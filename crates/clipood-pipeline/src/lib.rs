@@ -33,6 +33,7 @@ mod features;
 mod inputs;
 mod interrupt;
 mod job;
+mod models;
 mod plan;
 mod progress;
 mod prompts;
@@ -53,7 +54,8 @@ pub use extract::{
     ExtractUnit, FeatureIndex, encode_from_memory, extract, feature_index, share_out,
 };
 pub use interrupt::Interrupt;
-pub use job::{Features, Job, JobOptions, RESULTS_VERSION, RunOptions, open_manifest, open_model};
+pub use job::{Features, Job, JobOptions, RESULTS_VERSION, RunOptions, open_manifest};
+pub use models::{NamedModel, open_model, open_named};
 pub use plan::{Plan, PlannedDataset, PlannedImage, Purpose, list_images, plan};
 pub use progress::{Reporting, StageProgress};
 pub use prompts::{PromptKey, PromptSet, prompt_keys, prompt_sets};

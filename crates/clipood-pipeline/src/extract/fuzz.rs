@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::decode::views_of;
 use super::units::EVAL_VIEW;
-use crate::job::open_model;
+use crate::models::open_model;
 use crate::plan::PlannedImage;
 
 /// Seed of the mutations.

@@ -14,7 +14,7 @@ use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use clipood_clip::model::{Device, Devices, Model};
 use clipood_data::{eval_view, normalise};
-use clipood_pipeline::{PipelineError, open_model, share_out};
+use clipood_pipeline::{PipelineError, share_out};
 use half::f16;
 use rayon::prelude::*;
 
@@ -22,6 +22,7 @@ use super::arrays::{
     Tensor, check_folder, extension, read_image, write_parquet, write_safetensors,
 };
 use super::devices;
+use super::models::ModelArgs;
 
 /// Images that a thread takes through the image tower at once.
 pub const IMAGE_BATCH: usize = 32;
@@ -31,9 +32,8 @@ const BATCH_ROWS: usize = 64;
 /// Options of `clipood encode`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model: `demo` or an open_clip folder.
-    #[arg(long)]
-    model: String,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Image files.
     #[arg(long, num_args = 1.., value_name = "PATH")]
     images: Vec<PathBuf>,
@@ -90,7 +90,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Some(path) => read_texts(path)?,
         None => Vec::new(),
     };
-    let model = open_model(&args.model)?;
+    let model = args.model.open()?;
     let features = encode(&model, &devices, &args, &texts)?;
     if to_parquet {
         write_table(&args, &texts, &features)?;

@@ -9,6 +9,7 @@ pub mod explain;
 pub mod gc;
 mod look;
 pub mod metrics;
+mod models;
 pub mod plan;
 pub mod preprocess;
 pub mod report;

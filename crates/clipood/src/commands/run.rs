@@ -28,7 +28,7 @@ pub struct Args {
     /// Detectors, several apart by commas: `[alias=]kind[:key=value]...`.
     #[arg(long, value_delimiter = ',')]
     detectors: Option<Vec<String>>,
-    /// Model: `demo` or an open_clip folder.
+    /// Model: `demo`, a folder (open_clip or Hugging Face), a weight file, or a name on the Hugging Face hub.
     #[arg(long)]
     model: Option<String>,
     /// Where the model runs: auto, cpu, cpu:THREADS, cuda:all, or GPUs apart by commas as in cuda:0,cuda:1. A GPU that is

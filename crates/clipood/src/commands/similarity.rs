@@ -6,19 +6,19 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clipood_clip::model::Device;
-use clipood_pipeline::{PipelineError, open_model};
+use clipood_pipeline::PipelineError;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::encode::{IMAGE_BATCH, input, read_texts};
+use super::models::ModelArgs;
 use super::print;
 
 /// Options of `clipood similarity`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model: `demo` or an open_clip folder.
-    #[arg(long)]
-    model: String,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Image files.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
@@ -67,7 +67,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             texts.len()
         ));
     }
-    let model = open_model(&args.model)?;
+    let model = args.model.open()?;
     let dim = model.config.embed_dim;
     let text_features = model
         .text_encoder(device)?

@@ -12,19 +12,19 @@ use anyhow::{Context, Result, bail};
 use clipood_ood::DetectorSpec;
 use clipood_pipeline::tables::QuarantineRow;
 use clipood_pipeline::{
-    Classifier, PipelineError, Tally, Unreadable, ZeroShotPage, classify_files, open_model,
+    Classifier, PipelineError, Tally, Unreadable, ZeroShotPage, classify_files,
 };
 
 use self::inputs::Inputs;
 use self::tables::Predictions;
+use super::models::ModelArgs;
 use super::{devices, print, written};
 
 /// Options of `clipood zero-shot`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model: `demo` or an open_clip folder.
-    #[arg(long, default_value = "demo")]
-    model: String,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Image files, or folders that are searched for them. Folders directly below a folder name the classes of
     /// their images, `_` and `-` read as spaces.
     #[arg(
@@ -81,7 +81,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         .map_err(|e: clipood_ood::OodError| PipelineError::Usage(format!("--detector: {e}")))?;
     let inputs = Inputs::gather(&args)?;
     let texts = texts::class_texts(&args, &inputs.classes)?;
-    let model = open_model(&args.model)?;
+    let model = args.model.open_or("demo")?;
     let features = texts::encode(&model, devices.first(), &args, &inputs.classes, &texts)?;
     // The five likeliest are needed for the accuracy, however few are shown.
     let wanted = usize::from(args.top).max(5);
@@ -148,7 +148,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         tables::write_quarantined(folder, &quarantine, &model.hash)?;
         let page = ZeroShotPage {
             images: &inputs.source,
-            model: &args.model,
+            model: args.model.name_or("demo"),
             texts: &texts::origin(&args),
             classes: &inputs.classes,
             tally: &tally,

@@ -5,6 +5,7 @@
 )]
 
 mod bench;
+mod checkpoints;
 mod helpers;
 mod inputs;
 mod metrics;

@@ -1,0 +1,230 @@
+//! Sizes of a model from the shapes of its tensors, for weight files that come alone.
+
+use std::collections::BTreeMap;
+
+use crate::config::{
+    Activation, ClipConfig, ImageConfig, ImageFamily, OPENAI_MEAN, OPENAI_STD, TextConfig,
+};
+use crate::error::{ClipError, Result};
+
+/// Width of an attention head of every CLIP of OpenAI; shapes do not tell.
+const HEAD_WIDTH: usize = 64;
+
+/// Shapes of a weight file, under OpenAI's names.
+pub(super) struct Shapes<'a> {
+    /// The file, for messages.
+    pub(super) origin: &'a str,
+    /// Name and sizes of each tensor.
+    pub(super) tensors: BTreeMap<&'a str, &'a [usize]>,
+}
+
+/// The configuration that tensors of these shapes belong to.
+///
+/// # Errors
+/// The tensors are those of another architecture.
+pub(super) fn infer(shapes: &Shapes<'_>, activation: Activation) -> Result<ClipConfig> {
+    let [vocab, text_width] = sizes(shapes, "token_embedding.weight")?;
+    let [context, _] = sizes(shapes, "positional_embedding")?;
+    let [_, embed_dim] = sizes(shapes, "text_projection")?;
+    let image = if shapes.tensors.contains_key("visual.proj") {
+        vit(shapes)?
+    } else {
+        resnet(shapes)?
+    };
+    let config = ClipConfig {
+        embed_dim,
+        image,
+        text: TextConfig {
+            context,
+            vocab,
+            width: text_width,
+            heads: text_width / HEAD_WIDTH,
+            layers: blocks(shapes, "transformer"),
+        },
+        activation,
+        mean: OPENAI_MEAN,
+        std: OPENAI_STD,
+    };
+    config.check(shapes.origin)?;
+    Ok(config)
+}
+
+fn vit(shapes: &Shapes<'_>) -> Result<ImageConfig> {
+    let [width, _, patch, _] = sizes(shapes, "visual.conv1.weight")?;
+    let name = "visual.positional_embedding";
+    let [positions, _] = sizes(shapes, name)?;
+    Ok(ImageConfig {
+        size: side(shapes, name, positions)?.saturating_mul(patch),
+        width,
+        heads: width / HEAD_WIDTH,
+        family: ImageFamily::Vit {
+            layers: blocks(shapes, "visual.transformer"),
+            patch,
+        },
+    })
+}
+
+fn resnet(shapes: &Shapes<'_>) -> Result<ImageConfig> {
+    let [width, _, _, _] = sizes(shapes, "visual.layer1.0.conv1.weight")?;
+    let name = "visual.attnpool.positional_embedding";
+    let [positions, pooled] = sizes(shapes, name)?;
+    let depth = |stage: usize| {
+        count(|block| {
+            shapes
+                .tensors
+                .contains_key(format!("visual.layer{stage}.{block}.conv1.weight").as_str())
+        })
+    };
+    Ok(ImageConfig {
+        size: side(shapes, name, positions)?.saturating_mul(32),
+        width,
+        heads: pooled / HEAD_WIDTH,
+        family: ImageFamily::Resnet {
+            layers: [depth(1), depth(2), depth(3), depth(4)],
+        },
+    })
+}
+
+/// Residual blocks of the transformer called `prefix`.
+fn blocks(shapes: &Shapes<'_>, prefix: &str) -> usize {
+    count(|block| {
+        shapes
+            .tensors
+            .contains_key(format!("{prefix}.resblocks.{block}.ln_1.weight").as_str())
+    })
+}
+
+/// How many of 0, 1, 2, ... are there.
+fn count(is_there: impl Fn(usize) -> bool) -> usize {
+    (0..).take_while(|number| is_there(*number)).count()
+}
+
+/// Side of the grid of `positions` cells and one class token.
+fn side(shapes: &Shapes<'_>, name: &str, positions: usize) -> Result<usize> {
+    let cells = positions.saturating_sub(1);
+    let side = cells.isqrt();
+    if side == 0 || side * side != cells {
+        return Err(unknown(
+            shapes,
+            format!("`{name}` has {positions} rows, expected a square and 1"),
+        ));
+    }
+    Ok(side)
+}
+
+/// The `N` sizes of a tensor.
+fn sizes<const N: usize>(shapes: &Shapes<'_>, name: &str) -> Result<[usize; N]> {
+    let Some(found) = shapes.tensors.get(name) else {
+        return Err(unknown(shapes, format!("no tensor is `{name}`")));
+    };
+    <[usize; N]>::try_from(*found).map_err(|_| {
+        unknown(
+            shapes,
+            format!("`{name}` has shape {found:?}, expected {N} sizes"),
+        )
+    })
+}
+
+fn unknown(shapes: &Shapes<'_>, problem: String) -> ClipError {
+    let names: Vec<&str> = shapes.tensors.keys().copied().take(3).collect();
+    ClipError::Config {
+        origin: shapes.origin.to_owned(),
+        reason: format!(
+            "neither a CLIP of OpenAI or open_clip nor a CLIPModel of Hugging Face: {problem} (the file holds {}, ...)",
+            names.join(", ")
+        ),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn infer_from(parameters: &[(String, Vec<usize>)]) -> Result<ClipConfig> {
+        let shapes = Shapes {
+            origin: "x.safetensors",
+            tensors: parameters
+                .iter()
+                .map(|(name, shape)| (name.as_str(), shape.as_slice()))
+                .collect(),
+        };
+        infer(&shapes, Activation::QuickGelu)
+    }
+
+    fn text(width: usize, heads: usize) -> TextConfig {
+        TextConfig {
+            context: 77,
+            vocab: 49408,
+            width,
+            heads,
+            layers: 12,
+        }
+    }
+
+    /// Sizes as published with OpenAI's models: D, image side, width, heads, text width and heads, family.
+    #[rustfmt::skip]
+    fn published() -> Vec<(&'static str, ClipConfig)> {
+        let vit = |layers, patch| ImageFamily::Vit { layers, patch };
+        let resnet = |layers| ImageFamily::Resnet { layers };
+        [
+            ("ViT-B/32", 512, 224, 768, 12, 512, 8, vit(12, 32)),
+            ("ViT-B/16", 512, 224, 768, 12, 512, 8, vit(12, 16)),
+            ("ViT-L/14", 768, 224, 1024, 16, 768, 12, vit(24, 14)),
+            ("ViT-L/14@336px", 768, 336, 1024, 16, 768, 12, vit(24, 14)),
+            ("RN50", 1024, 224, 64, 32, 512, 8, resnet([3, 4, 6, 3])),
+            ("RN101", 512, 224, 64, 32, 512, 8, resnet([3, 4, 23, 3])),
+            ("RN50x4", 640, 288, 80, 40, 640, 10, resnet([4, 6, 10, 6])),
+            ("RN50x16", 768, 384, 96, 48, 768, 12, resnet([6, 8, 18, 8])),
+            ("RN50x64", 1024, 448, 128, 64, 1024, 16, resnet([3, 15, 36, 10])),
+        ]
+        .into_iter()
+        .map(|(name, embed_dim, size, width, heads, text_width, text_heads, family)| {
+            let config = ClipConfig {
+                embed_dim,
+                image: ImageConfig { size, width, heads, family },
+                text: text(text_width, text_heads),
+                activation: Activation::QuickGelu,
+                mean: OPENAI_MEAN,
+                std: OPENAI_STD,
+            };
+            (name, config)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn every_model_of_openai_is_known_by_its_shapes() {
+        for (name, config) in published() {
+            let found = infer_from(&config.parameters()).unwrap();
+            assert_eq!(found, config, "{name}");
+        }
+    }
+
+    /// Parameters that the papers' models are known to have: 149,620,737 of ViT-B/16 and 102,007,137 of RN50.
+    #[test]
+    fn numbers_of_parameters_are_the_published_ones() {
+        for (name, parameters) in [("ViT-B/16", 149_620_737), ("RN50", 102_007_137)] {
+            let (_, config) = published()
+                .into_iter()
+                .find(|(found, _)| *found == name)
+                .unwrap();
+            let count: usize = config
+                .parameters()
+                .iter()
+                .filter(|(tensor, _)| !tensor.contains("running_"))
+                .map(|(_, shape)| shape.iter().product::<usize>())
+                .sum();
+            assert_eq!(count, parameters, "{name}");
+        }
+    }
+
+    #[test]
+    fn other_architectures_are_refused() {
+        let parameters = [("visual.trunk.norm.weight".to_owned(), vec![1])];
+        let message = infer_from(&parameters).unwrap_err().to_string();
+        for word in ["x.safetensors", "token_embedding", "visual.trunk"] {
+            assert!(message.contains(word), "{message}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What a file of `torch.save` holds.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use super::problem::Result;
+
+/// Bytes that are read and converted at once; a multiple of every element's width.
+const CHUNK: usize = 1 << 20;
+
+/// A Python value, with tensors as `T`: [`TensorRef`] when it is read, [`Tensor`] once the numbers are loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value<T> {
+    /// `None`.
+    None,
+    /// A truth value.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A float.
+    Float(f64),
+    /// A text.
+    Text(Arc<str>),
+    /// A list.
+    List(Vec<Value<T>>),
+    /// A tuple.
+    Tuple(Vec<Value<T>>),
+    /// A dictionary (plain or ordered) in the order of the file.
+    Dict(Vec<(Value<T>, Value<T>)>),
+    /// A tensor.
+    Tensor(T),
+    /// An object of a TorchScript class, and its attributes.
+    Record(Arc<str>, Box<Value<T>>),
+    /// Something that is not looked into, by the name of its class.
+    Opaque(Arc<str>),
+}
+
+impl<T> Value<T> {
+    /// The value under the text `key` of a dictionary or of a record's attributes; of equal keys the last one, as in
+    /// Python.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        self.items()
+            .iter()
+            .rev()
+            .find(|(found, _)| matches!(found, Value::Text(text) if &**text == key))
+            .map(|(_, value)| value)
+    }
+
+    /// Keys and values of a dictionary or of a record's attributes; nothing for other values.
+    pub fn items(&self) -> &[(Self, Self)] {
+        match self {
+            Value::Dict(items) => items,
+            Value::Record(_, state) => match &**state {
+                Value::Dict(items) => items,
+                _ => &[],
+            },
+            _ => &[],
+        }
+    }
+
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The tensor, if it is one.
+    pub fn as_tensor(&self) -> Option<&T> {
+        match self {
+            Value::Tensor(tensor) => Some(tensor),
+            _ => None,
+        }
+    }
+}
+
+/// A dictionary with text keys, for values to write.
+impl<T> FromIterator<(String, Value<T>)> for Value<T> {
+    fn from_iter<I: IntoIterator<Item = (String, Value<T>)>>(items: I) -> Self {
+        Value::Dict(
+            items
+                .into_iter()
+                .map(|(key, value)| (Value::Text(key.into()), value))
+                .collect(),
+        )
+    }
+}
+
+/// A tensor whose numbers are still in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorRef {
+    /// Name of the storage in the file.
+    pub(super) storage: Arc<str>,
+    /// Type of its elements.
+    pub(super) dtype: Dtype,
+    /// First element.
+    pub(super) offset: usize,
+    /// Sizes, outermost first; empty for a scalar.
+    pub(super) shape: Vec<usize>,
+    /// Elements from one index to the next, a dimension each.
+    pub(super) strides: Vec<usize>,
+}
+
+impl TensorRef {
+    /// Sizes, outermost first; empty for a scalar.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Whether it holds floating-point numbers.
+    pub fn is_float(&self) -> bool {
+        matches!(
+            self.dtype,
+            Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64
+        )
+    }
+}
+
+/// A tensor in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Sizes, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Row-major values.
+    pub values: Values,
+}
+
+/// Numbers of a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    /// Half, bfloat16, single and (rounded to single) double precision.
+    Float(Vec<f32>),
+    /// Integers and truth values.
+    Int(Vec<i64>),
+}
+
+impl Tensor {
+    /// A tensor of floats.
+    pub fn floats(shape: Vec<usize>, values: Vec<f32>) -> Self {
+        Self {
+            shape,
+            values: Values::Float(values),
+        }
+    }
+
+    /// The values, if they are floats.
+    pub fn as_floats(&self) -> Option<&[f32]> {
+        match &self.values {
+            Values::Float(values) => Some(values),
+            Values::Int(_) => None,
+        }
+    }
+}
+
+/// Types of a storage's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dtype {
+    F16,
+    Bf16,
+    F32,
+    F64,
+    I8,
+    U8,
+    I16,
+    I32,
+    I64,
+    Bool,
+}
+
+impl Dtype {
+    /// The type that a class of `torch` stores.
+    pub(super) fn of_storage(class: &str) -> Option<Self> {
+        Some(match class {
+            "HalfStorage" => Self::F16,
+            "BFloat16Storage" => Self::Bf16,
+            "FloatStorage" => Self::F32,
+            "DoubleStorage" => Self::F64,
+            "CharStorage" => Self::I8,
+            "ByteStorage" => Self::U8,
+            "ShortStorage" => Self::I16,
+            "IntStorage" => Self::I32,
+            "LongStorage" => Self::I64,
+            "BoolStorage" => Self::Bool,
+            _ => return None,
+        })
+    }
+
+    /// Bytes of an element.
+    pub(super) fn width(self) -> u64 {
+        match self {
+            Self::I8 | Self::U8 | Self::Bool => 1,
+            Self::F16 | Self::Bf16 | Self::I16 => 2,
+            Self::F32 | Self::I32 => 4,
+            Self::F64 | Self::I64 => 8,
+        }
+    }
+
+    /// An empty vector of this type's kind with room for `count` values.
+    pub(super) fn room(self, count: usize) -> Values {
+        match self {
+            Self::F16 | Self::Bf16 | Self::F32 | Self::F64 => {
+                Values::Float(Vec::with_capacity(count))
+            }
+            _ => Values::Int(Vec::with_capacity(count)),
+        }
+    }
+
+    /// The next `count` elements, which are known to be in the file, a piece at a time: they never lie in memory twice.
+    pub(super) fn read<R: Read>(self, reader: &mut R, count: usize) -> Result<Values> {
+        let mut values = self.room(count);
+        let mut left = count * self.width() as usize;
+        let mut buffer = vec![0; left.min(CHUNK)];
+        while left > 0 {
+            let chunk = left.min(CHUNK);
+            reader.read_exact(&mut buffer[..chunk])?;
+            self.decode(&buffer[..chunk], &mut values);
+            left -= chunk;
+        }
+        Ok(values)
+    }
+
+    /// Appends the elements in `raw` (little-endian, whole elements) to `out`, which [`Dtype::room`] made.
+    fn decode(self, raw: &[u8], out: &mut Values) {
+        match out {
+            Values::Float(out) => match self {
+                Self::F16 => extend(out, raw, |b| f16::from_le_bytes(b).to_f32()),
+                Self::Bf16 => extend(out, raw, |b| bf16::from_le_bytes(b).to_f32()),
+                Self::F64 => extend(out, raw, |b| f64::from_le_bytes(b) as f32),
+                _ => extend(out, raw, f32::from_le_bytes),
+            },
+            Values::Int(out) => match self {
+                Self::I8 => extend(out, raw, |b| i64::from(i8::from_le_bytes(b))),
+                Self::I16 => extend(out, raw, |b| i64::from(i16::from_le_bytes(b))),
+                Self::I32 => extend(out, raw, |b| i64::from(i32::from_le_bytes(b))),
+                Self::I64 => extend(out, raw, i64::from_le_bytes),
+                _ => extend(out, raw, |b| i64::from(u8::from_le_bytes(b))),
+            },
+        }
+    }
+}
+
+/// Appends what `read` makes of each `N` bytes.
+fn extend<T, const N: usize>(out: &mut Vec<T>, raw: &[u8], read: impl Fn([u8; N]) -> T) {
+    out.extend(raw.as_chunks::<N>().0.iter().map(|bytes| read(*bytes)));
+}

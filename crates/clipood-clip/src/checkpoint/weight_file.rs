@@ -1,0 +1,157 @@
+//! The floating-point tensors of one weight file under the names they have there.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use safetensors::tensor::{Dtype as SafeDtype, Metadata};
+
+use super::problem::{Problem, Result as Outcome};
+use super::torch_file::{TorchFile, is_torch_file};
+use super::value::{Dtype, TensorRef, Value, Values};
+use crate::error::{ClipError, Result};
+use crate::weights::Weights;
+
+/// Keys under which training programs keep the parameters beside other things.
+const STATES: [&str; 3] = ["state_dict", "model_state_dict", "model"];
+
+/// Reads the file at `path`, whatever its name: safetensors, or a file of `torch.save`. Integers are left out.
+///
+/// # Errors
+/// The file cannot be read, is damaged, or is of another format.
+pub(super) fn read_weights(path: &Path) -> Result<Weights> {
+    let origin = path.display().to_string();
+    let read_error = |source| ClipError::Read {
+        path: origin.clone(),
+        source,
+    };
+    let mut file = BufReader::new(File::open(path).map_err(read_error)?);
+    let length = file.get_ref().metadata().map_err(read_error)?.len();
+    let mut head = Vec::new();
+    file.by_ref()
+        .take(8)
+        .read_to_end(&mut head)
+        .map_err(read_error)?;
+    if is_torch_file(&head) {
+        return from_torch(TorchFile::open(path)?, &origin);
+    }
+    if head.starts_with(b"version ") {
+        return Err(Problem::from(
+            "a pointer of Git LFS: the weights themselves were not downloaded (`git lfs pull`)",
+        )
+        .of(&origin));
+    }
+    from_safetensors(&mut file, &head, length, &origin).map_err(|problem| problem.of(&origin))
+}
+
+/// The tensors of a safetensors file in memory. Integers are left out.
+///
+/// # Errors
+/// The bytes are not safetensors, or a tensor has a type that is not read.
+pub(crate) fn safetensors_weights(bytes: &[u8], origin: &str) -> Result<Weights> {
+    let (head, mut rest) = bytes.split_at(bytes.len().min(8));
+    let length = bytes.len() as u64;
+    from_safetensors(&mut rest, head, length, origin).map_err(|problem| problem.of(origin))
+}
+
+/// A safetensors file whose first eight bytes were read.
+fn from_safetensors(
+    file: &mut impl Read,
+    head: &[u8],
+    length: u64,
+    origin: &str,
+) -> Outcome<Weights> {
+    let header_length = match <[u8; 8]>::try_from(head) {
+        Ok(bytes) => u64::from_le_bytes(bytes),
+        Err(_) => return Err("a file of fewer than 8 bytes".into()),
+    };
+    let data_length = length
+        .checked_sub(8)
+        .and_then(|rest| rest.checked_sub(header_length))
+        .ok_or("neither safetensors nor a file of torch.save, or cut off in its header")?;
+    let mut header = vec![0; header_length as usize];
+    file.read_exact(&mut header)?;
+    // Metadata checks that the tensors follow each other without gaps and are as long as their shapes say.
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|error| Problem::from(format!("the header of safetensors: {error}")))?;
+    let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    let end = tensors.last().map_or(0, |(_, info)| info.data_offsets.1);
+    if end as u64 != data_length {
+        return Err(format!(
+            "the tensors take {end} bytes, and the file holds {data_length}: it is cut off or damaged"
+        )
+        .into());
+    }
+    let mut weights = Weights::new(origin);
+    for (name, info) in tensors {
+        let dtype = dtype_of(info.dtype).ok_or_else(|| {
+            Problem::from(format!(
+                "tensor `{name}` has type {:?}, expected F32, F16 or BF16",
+                info.dtype
+            ))
+        })?;
+        let count: usize = info.shape.iter().product();
+        // What is left out is read, too: the next tensor lies behind it.
+        if let Values::Float(data) = dtype.read(file, count)? {
+            weights.insert(name, info.shape.clone(), data);
+        }
+    }
+    Ok(weights)
+}
+
+/// The same type; `None` for those that no CLIP is stored in.
+fn dtype_of(dtype: SafeDtype) -> Option<Dtype> {
+    Some(match dtype {
+        SafeDtype::F16 => Dtype::F16,
+        SafeDtype::BF16 => Dtype::Bf16,
+        SafeDtype::F32 => Dtype::F32,
+        SafeDtype::F64 => Dtype::F64,
+        SafeDtype::I8 => Dtype::I8,
+        SafeDtype::U8 => Dtype::U8,
+        SafeDtype::I16 => Dtype::I16,
+        SafeDtype::I32 => Dtype::I32,
+        SafeDtype::I64 => Dtype::I64,
+        SafeDtype::BOOL => Dtype::Bool,
+        _ => return None,
+    })
+}
+
+/// The parameters of a state dict or of a TorchScript module.
+fn from_torch(mut file: TorchFile<BufReader<File>>, origin: &str) -> Result<Weights> {
+    let root = file.root();
+    let state = STATES
+        .iter()
+        .filter_map(|key| root.get(key))
+        .find(|state| !file.is_torchscript() && !state.items().is_empty())
+        .unwrap_or(root);
+    let mut found = Vec::new();
+    collect(state, "", &mut found);
+    if found.is_empty() {
+        return Err(Problem::from("it holds no dictionary of tensors").of(origin));
+    }
+    let mut weights = Weights::new(origin);
+    for (name, tensor) in found {
+        let tensor = file.tensor(&name, &tensor)?;
+        if let Values::Float(data) = tensor.values {
+            weights.insert(name, tensor.shape, data);
+        }
+    }
+    Ok(weights)
+}
+
+/// Floating-point tensors under dotted names.
+fn collect(value: &Value<TensorRef>, prefix: &str, found: &mut Vec<(String, TensorRef)>) {
+    for (key, value) in value.items() {
+        let Some(key) = key.as_text() else { continue };
+        let name = match prefix {
+            "" => key.to_owned(),
+            _ => format!("{prefix}.{key}"),
+        };
+        match value.as_tensor() {
+            Some(tensor) if tensor.is_float() => found.push((name, tensor.clone())),
+            Some(_) => {}
+            None => collect(value, &name, found),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Models by name: the embedded one, folders and files, names of the hub.
+
+use std::path::Path;
+
+use clipood_clip::checkpoint::OpenOptions;
+use clipood_clip::model::Model;
+use clipood_hub::{HubOptions, Name, resolve};
+
+use crate::error::Result;
+use crate::progress::{Reporting, StageProgress};
+
+/// A model and where it is from.
+#[derive(Debug)]
+pub struct NamedModel {
+    /// The model.
+    pub model: Model,
+    /// The commit of the hub's repository that it is of; absent for local files.
+    pub revision: Option<String>,
+}
+
+/// The model called `name`: `demo` is the embedded one; a folder or a weight file that exists comes before a repository of
+/// the hub, which is fetched into Hugging Face's cache if it is not there.
+///
+/// # Errors
+/// Neither a path nor a name of the hub, a checkpoint that cannot be read, a repository that cannot be fetched.
+pub fn open_named(name: &str, options: &OpenOptions, reporting: Reporting) -> Result<NamedModel> {
+    if name == "demo" {
+        let files = clipood_demo::model_files();
+        let model = Model::from_open_clip(files.config, files.weights, "the embedded demo model")?;
+        return Ok(NamedModel {
+            model,
+            revision: None,
+        });
+    }
+    let path = Path::new(name);
+    let hub = match path.exists() {
+        true => None,
+        false => Name::parse(name)?,
+    };
+    let (model, revision) = match hub {
+        None => (Model::open(path, options)?, None),
+        Some(name) => {
+            let snapshot = fetch(&name, reporting)?;
+            (
+                Model::open(&snapshot.folder, options)?,
+                Some(snapshot.commit),
+            )
+        }
+    };
+    for warning in model.warnings() {
+        reporting.say(&format!("warning: {warning}"));
+    }
+    Ok(NamedModel { model, revision })
+}
+
+/// [`open_named`] with nothing but the name.
+///
+/// # Errors
+/// As [`open_named`].
+pub fn open_model(name: &str) -> Result<Model> {
+    Ok(open_named(name, &OpenOptions::default(), Reporting::Human)?.model)
+}
+
+/// The files of a repository, with a bar or lines for each that has to be fetched.
+fn fetch(name: &Name, reporting: Reporting) -> Result<clipood_hub::Snapshot> {
+    let mut shown: Option<(String, u64, StageProgress)> = None;
+    let snapshot = resolve(name, &HubOptions::from_env(), &mut |progress| {
+        let kib = progress.done / 1024;
+        match &mut shown {
+            Some((file, before, bar)) if file == progress.file => {
+                bar.add(kib.saturating_sub(*before));
+                *before = kib;
+            }
+            other => {
+                let total = progress.total.unwrap_or(progress.done) / 1024;
+                let mut bar = reporting.stage("fetch", "KiB", total);
+                bar.note(&format!("{name}: {}", progress.file));
+                bar.add(kib);
+                if let Some((_, _, bar)) = other.replace((progress.file.to_owned(), kib, bar)) {
+                    bar.finish();
+                }
+            }
+        }
+    })?;
+    if let Some((_, _, bar)) = shown {
+        bar.finish();
+    }
+    Ok(snapshot)
+}

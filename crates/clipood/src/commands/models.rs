@@ -1,0 +1,45 @@
+//! `--model` and `--activation` of the commands that take one model.
+
+use anyhow::Result;
+use clipood_clip::checkpoint::OpenOptions;
+use clipood_clip::config::Activation;
+use clipood_clip::model::Model;
+use clipood_pipeline::{PipelineError, Reporting, open_named};
+
+/// Which model.
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    /// Model: `demo`, a folder (open_clip or Hugging Face), a weight file, or a name on the Hugging Face hub such as
+    /// openai/clip-vit-base-patch16.
+    #[arg(long)]
+    model: Option<String>,
+    /// Activation of a checkpoint that does not say its own, or says it wrong: gelu or quick_gelu.
+    #[arg(long)]
+    activation: Option<Activation>,
+}
+
+impl ModelArgs {
+    /// Opens the model, which has to be named; what had to be assumed is said on standard error.
+    pub fn open(&self) -> Result<Model> {
+        match &self.model {
+            Some(name) => self.open_or(name),
+            None => {
+                let problem = "--model is missing; name one, such as demo or a folder".to_owned();
+                Err(PipelineError::Usage(problem).into())
+            }
+        }
+    }
+
+    /// Opens the model, `default` unless another one is named.
+    pub fn open_or(&self, default: &str) -> Result<Model> {
+        let options = OpenOptions {
+            activation: self.activation,
+        };
+        Ok(open_named(self.name_or(default), &options, Reporting::Human)?.model)
+    }
+
+    /// The model's name.
+    pub fn name_or<'a>(&'a self, default: &'a str) -> &'a str {
+        self.model.as_deref().unwrap_or(default)
+    }
+}
