@@ -10,9 +10,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Result, io};
 use crate::name::Name;
+
+/// Tells apart what threads of this process write.
+static STAGED: AtomicUsize = AtomicUsize::new(0);
 
 /// One repository in the cache.
 #[derive(Debug)]
@@ -53,7 +57,8 @@ impl Cache {
         if fs::read_to_string(&path).is_ok_and(|text| text.trim() == commit) {
             return Ok(());
         }
-        let staged = path.with_extension(format!("{}.tmp", std::process::id()));
+        let number = STAGED.fetch_add(1, Ordering::Relaxed);
+        let staged = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
         fs::write(&staged, commit).map_err(io("write", &staged))?;
         fs::rename(&staged, &path).map_err(io("write", &path))
     }

@@ -24,7 +24,7 @@ pub(super) struct Span {
     pub(super) length: u64,
 }
 
-/// Names and bytes of every entry of the archive in `reader`, which is `length` bytes long.
+/// Names and bytes of every entry, but for TorchScript's sources, of the archive in `reader`, which is `length` bytes long.
 pub(super) fn entries<R: Read + Seek>(
     reader: &mut R,
     length: u64,
@@ -73,6 +73,10 @@ pub(super) fn entries<R: Read + Seek>(
     for _ in 0..count {
         let (entry, next) = directory_entry(&directory, at)?;
         at = next;
+        // TorchScript's own sources, which it compresses, and which are never run here.
+        if entry.name.split('/').nth(1) == Some("code") {
+            continue;
+        }
         let span = stored_bytes(reader, &entry, length).map_err(|p| p.within(&entry.name))?;
         if entries.insert(entry.name.clone(), span).is_some() {
             return Err(format!("the archive holds `{}` twice", entry.name).into());
