@@ -15,7 +15,7 @@ use tempfile::TempDir;
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn weights() -> Vec<u8> {
-    (0..700_000u32).map(|i| (i * 7919 >> 5) as u8).collect()
+    (0..700_000u32).map(|i| ((i * 7919) >> 5) as u8).collect()
 }
 
 /// `org/tiny` with a small configuration and large weights.
