@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts train-demo clean test-crash test-fuzz
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores train-demo clean test-crash test-fuzz
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ bench-peers: ## images a second beside PyTorch and onnxruntime (in .venv-peers o
 
 bench-prompts: build ## a prompt training step beside PyTorch; CLASSES, ROUNDS
 	scripts/bench-prompts.sh
+
+bench-scores: ## detectors and metrics beside numpy, PyTorch, faiss and scikit-learn; SIZES, ROUNDS
+	cargo build --release --locked -p clipood-ood --examples
+	scripts/bench-scores.sh
 
 train-demo: ## train the demo CLIP from nothing (about an hour on 2 cores); it goes on where it was interrupted
 	scripts/train-demo.sh

@@ -55,10 +55,12 @@ fn main() -> Result<(), OodError> {
         local: None,
     };
     let count = plain.split(',').count();
+    let but_svm = all.len() - svm.split(',').count();
     for (name, detectors) in [
         ("no detector (predictions)", &all[..0]),
         ("mcm", &all[..1]),
         ("detectors on cosines", &all[..count]),
+        ("all but one_class_svm", &all[..but_svm]),
         ("all global detectors", &all[..]),
     ] {
         let start = Instant::now();
