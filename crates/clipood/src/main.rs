@@ -26,6 +26,10 @@ enum Command {
     Report(commands::report::Args),
     /// Name what images show, from class names alone; accuracy and confusion where their classes are known.
     ZeroShot(commands::zero_shot::Args),
+    /// Fit a threshold on in-distribution validation images and store it with what made its scores.
+    Threshold(commands::threshold::Args),
+    /// Say of images whether they belong to the classes of a fitted threshold.
+    Detect(commands::detect::Args),
     /// Show how far each stage of a run is, and what is in quarantine.
     Status(commands::status::Args),
     /// Show what made a unit's fingerprint, and what differs from the units that are there.
@@ -57,6 +61,8 @@ fn main() -> ExitCode {
         Command::Worker(args) => commands::worker::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::ZeroShot(args) => commands::zero_shot::run(args),
+        Command::Threshold(args) => commands::threshold::run(args),
+        Command::Detect(args) => commands::detect::run(args),
         Command::Status(args) => commands::status::run(args),
         Command::Explain(args) => commands::explain::run(args),
         Command::Gc(args) => commands::gc::run(args),

@@ -88,7 +88,19 @@ fn figures(id: &[f64], ood: &[f64], resamples: Option<u32>) -> Result<Vec<(&'sta
         ("balanced_accuracy", Figure::Number(all.balanced_accuracy)),
         ("balanced_threshold", Figure::Number(all.balanced_threshold)),
         ("ties", Figure::Count(all.ties)),
+        (
+            "score_resolution",
+            Figure::Number(all.distinct() as f64 / (all.n_id + all.n_ood) as f64),
+        ),
     ];
+    if all.has_low_resolution() {
+        eprintln!(
+            "warning: {} distinct scores among {} images: equal ones are counted as half right, so the figures may hide a \
+             detector that saturates",
+            all.distinct(),
+            all.n_id + all.n_ood
+        );
+    }
     if let Some(resamples) = resamples {
         let options = BootstrapOptions {
             resamples: resamples as usize,

@@ -4,19 +4,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, DictionaryArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use clipood_ood::{
-    DetectorKind, DetectorSpec, FitInputs, FittedDetector, LocalFeatures, Matrix, ScoreInputs, fit,
-    score_all,
+    DetectorKind, DetectorSpec, FitInputs, FittedDetector, ScoreInputs, fit, score_all,
 };
 use clipood_pipeline::PipelineError;
-use half::{bf16, f16};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::TensorView;
 
 use super::arrays::{check_folder, write_parquet};
+use super::features::{Array, Numbers, Source, class_numbers, numbers};
 
 /// Options of `clipood score`.
 #[derive(clap::Args)]
@@ -24,7 +23,9 @@ pub struct Args {
     /// A safetensors file with the arrays `text`, `id` and `ood`, and what the detectors ask for: `negative_text`,
     /// `train`, `train_labels`, `id_local`, `ood_local`. Features need not be normalised. Other arrays are passed over.
     #[arg(long)]
-    bundle: PathBuf,
+    bundle: Option<PathBuf>,
+    #[command(flatten)]
+    files: Files,
     /// Detectors, several apart by commas: `[alias=]kind[:key=value]...`; `clipood detectors` lists them.
     #[arg(long)]
     detectors: String,
@@ -33,11 +34,39 @@ pub struct Args {
     out: PathBuf,
 }
 
-/// A feature array of the bundle.
-struct Array {
-    name: &'static str,
-    shape: Vec<usize>,
-    values: Vec<f32>,
+/// Arrays of their own, in place of those of the bundle: FILE.npy, FILE.safetensors:TENSOR or FILE.parquet:COLUMN.
+#[derive(clap::Args)]
+struct Files {
+    /// Class texts `[classes, features]`.
+    #[arg(long, value_name = "ARRAY")]
+    text: Option<Source>,
+    /// Negative texts.
+    #[arg(long, value_name = "ARRAY")]
+    negative_text: Option<Source>,
+    /// Training images.
+    #[arg(long, value_name = "ARRAY")]
+    train: Option<Source>,
+    /// Their class numbers, integers.
+    #[arg(long, value_name = "ARRAY")]
+    train_labels: Option<Source>,
+    /// In-distribution images.
+    #[arg(long, value_name = "ARRAY")]
+    id: Option<Source>,
+    /// Out-of-distribution images.
+    #[arg(long, value_name = "ARRAY")]
+    ood: Option<Source>,
+    /// Patches of the in-distribution images `[images, patches, features]`.
+    #[arg(long, value_name = "ARRAY")]
+    id_local: Option<Source>,
+    /// Patches of the out-of-distribution images.
+    #[arg(long, value_name = "ARRAY")]
+    ood_local: Option<Source>,
+}
+
+/// Where arrays come from: a file of their own, or the bundle.
+struct Given<'a> {
+    files: &'a Files,
+    bundle: Option<SafeTensors<'a>>,
 }
 
 /// Scores the ID rows, then the OOD rows.
@@ -46,12 +75,25 @@ pub fn run(args: Args) -> Result<ExitCode> {
         .map_err(|e| PipelineError::Usage(format!("--detectors: {e}")))?;
     let names = column_names(&specs)?;
     check_folder(&args.out)?;
-    let file = &args.bundle;
-    let bytes = std::fs::read(file)
-        .with_context(|| format!("cannot read the bundle {}", file.display()))?;
-    let tensors = SafeTensors::deserialize(&bytes)
-        .with_context(|| format!("{} is no safetensors file", file.display()))?;
-    let [id, ood] = score(&tensors, &specs).with_context(|| file.display().to_string())?;
+    let bytes = match &args.bundle {
+        None => None,
+        Some(file) => Some(
+            std::fs::read(file)
+                .with_context(|| format!("cannot read the bundle {}", file.display()))?,
+        ),
+    };
+    let mut given = Given {
+        files: &args.files,
+        bundle: None,
+    };
+    let mut place = "the arrays given".to_owned();
+    if let (Some(file), Some(bytes)) = (&args.bundle, &bytes) {
+        place = file.display().to_string();
+        let tensors = SafeTensors::deserialize(bytes)
+            .with_context(|| format!("{place} is no safetensors file"))?;
+        given.bundle = Some(tensors);
+    }
+    let [id, ood] = score(&given, &specs).context(place)?;
     write_table(&args.out, &names, &id, &ood)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -80,11 +122,11 @@ fn column_names(specs: &[DetectorSpec]) -> Result<Vec<String>> {
 }
 
 /// Fits the detectors; a column of scores for each, of the ID and of the OOD rows.
-fn score(tensors: &SafeTensors<'_>, specs: &[DetectorSpec]) -> Result<[Vec<Vec<f32>>; 2]> {
-    let text = required(tensors, "text", "the features of the class texts")?;
-    let negative_text = optional(tensors, "negative_text")?;
-    let train = optional(tensors, "train")?;
-    let train_labels = labels(tensors, "train_labels")?;
+fn score(given: &Given<'_>, specs: &[DetectorSpec]) -> Result<[Vec<Vec<f32>>; 2]> {
+    let text = given.required("text", None, "the features of the class texts")?;
+    let negative_text = given.features("negative_text", None)?;
+    let train = given.features("train", None)?;
+    let train_labels = given.labels("train_labels")?;
     let text = text.matrix()?;
     let inputs = FitInputs {
         text,
@@ -108,13 +150,13 @@ fn score(tensors: &SafeTensors<'_>, specs: &[DetectorSpec]) -> Result<[Vec<Vec<f
         )
     });
     let score = |role: &'static str, local_name: &'static str| -> Result<Vec<Vec<f32>>> {
-        let global = required(tensors, role, "the features of the images to score")?;
+        let global = given.required(role, None, "the features of the images to score")?;
         // Patches are large: they are read for the detectors that look at them only.
         let local = match local_detector {
             None => None,
             Some(spec) => {
                 let reason = format!("the patch features that detector {spec} scores");
-                Some(required(tensors, local_name, &reason)?)
+                Some(given.required(local_name, Some(text.cols()), &reason)?)
             }
         };
         let inputs = ScoreInputs {
@@ -145,105 +187,81 @@ fn write_table(out: &Path, names: &[String], id: &[Vec<f32>], ood: &[Vec<f32>]) 
     write_parquet(out, &schema, [Ok(batch)])
 }
 
-impl Array {
-    /// As rows of features.
-    fn matrix(&self) -> Result<Matrix<'_>> {
-        match self.shape[..] {
-            [rows, dim] => Ok(Matrix::new(self.name, &self.values, rows, dim)?),
-            _ => Err(self.misshapen("[rows, features]")),
+impl Given<'_> {
+    fn source(&self, name: &str) -> Option<&Source> {
+        let files = self.files;
+        match name {
+            "text" => files.text.as_ref(),
+            "negative_text" => files.negative_text.as_ref(),
+            "train" => files.train.as_ref(),
+            "train_labels" => files.train_labels.as_ref(),
+            "id" => files.id.as_ref(),
+            "ood" => files.ood.as_ref(),
+            "id_local" => files.id_local.as_ref(),
+            "ood_local" => files.ood_local.as_ref(),
+            _ => None,
         }
     }
 
-    /// As patches of images.
-    fn local(&self) -> Result<LocalFeatures<'_>> {
-        match self.shape[..] {
-            [images, patches, dim] => Ok(LocalFeatures::new(
-                self.name,
-                &self.values,
-                images,
-                patches,
-                dim,
-            )?),
-            _ => Err(self.misshapen("[images, patches, features]")),
-        }
+    fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        // The one error of `tensor` is that there is none of the name.
+        self.bundle.as_ref()?.tensor(name).ok()
     }
 
-    fn misshapen(&self, expected: &str) -> anyhow::Error {
-        anyhow!(
-            "array `{}` has shape {:?}, expected {expected}",
-            self.name,
-            self.shape
-        )
-    }
-}
-
-fn required(tensors: &SafeTensors<'_>, name: &'static str, what: &str) -> Result<Array> {
-    optional(tensors, name)?.with_context(|| {
-        let mut found = tensors.names();
-        found.sort_unstable();
-        format!("no array `{name}`, {what} (arrays: {})", found.join(", "))
-    })
-}
-
-/// An array of float32, float16 or bfloat16.
-fn optional(tensors: &SafeTensors<'_>, name: &'static str) -> Result<Option<Array>> {
-    let Some(tensor) = find(tensors, name) else {
-        return Ok(None);
-    };
-    let data = tensor.data();
-    let pairs = data.as_chunks::<2>().0.iter();
-    let values: Vec<f32> = match tensor.dtype() {
-        Dtype::F32 => data
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|b| f32::from_le_bytes(*b))
-            .collect(),
-        Dtype::F16 => pairs.map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-        Dtype::BF16 => pairs.map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
-        other => bail!("array `{name}` is of type {other:?}, expected F32, F16 or BF16"),
-    };
-    Ok(Some(Array {
-        name,
-        shape: tensor.shape().to_vec(),
-        values,
-    }))
-}
-
-/// Class numbers, int64 or int32, from 0.
-fn labels(tensors: &SafeTensors<'_>, name: &'static str) -> Result<Option<Vec<u32>>> {
-    let Some(tensor) = find(tensors, name) else {
-        return Ok(None);
-    };
-    let data = tensor.data();
-    let wide: Vec<i64> = match tensor.dtype() {
-        Dtype::I64 => data
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|b| i64::from_le_bytes(*b))
-            .collect(),
-        Dtype::I32 => {
-            let words = data.as_chunks::<4>().0.iter();
-            words.map(|b| i64::from(i32::from_le_bytes(*b))).collect()
-        }
-        other => bail!("array `{name}` is of type {other:?}, expected I64 or I32"),
-    };
-    if tensor.shape().len() != 1 {
-        bail!(
-            "array `{name}` has shape {:?}, expected [rows]",
-            tensor.shape()
-        );
-    }
-    let labels = (0usize..).zip(wide).map(|(row, label)| {
-        u32::try_from(label).map_err(|_| {
-            anyhow!("array `{name}`, row {row}: {label} is no class number, expected 0 or more")
+    fn required(&self, name: &'static str, dim: Option<usize>, what: &str) -> Result<Array> {
+        self.features(name, dim)?.with_context(|| {
+            let mut found = match &self.bundle {
+                Some(bundle) => bundle.names(),
+                None => Vec::new(),
+            };
+            found.sort_unstable();
+            let option = name.replace('_', "-");
+            format!(
+                "no array `{name}`, {what}; give it with --{option} (arrays: {})",
+                found.join(", ")
+            )
         })
-    });
-    Ok(Some(labels.collect::<Result<_>>()?))
-}
+    }
 
-fn find<'data>(tensors: &SafeTensors<'data>, name: &str) -> Option<TensorView<'data>> {
-    // The one error of `tensor` is that there is none of the name.
-    tensors.tensor(name).ok()
+    /// An array of floats; `dim` is the width of the others, for patches that lie in one value a row.
+    fn features(&self, name: &'static str, dim: Option<usize>) -> Result<Option<Array>> {
+        if let Some(source) = self.source(name) {
+            return source.features(name, dim).map(Some);
+        }
+        let Some(tensor) = self.tensor(name) else {
+            return Ok(None);
+        };
+        match numbers(&tensor).with_context(|| format!("array `{name}`"))? {
+            Numbers::Floats(values) => Ok(Some(Array {
+                name,
+                shape: tensor.shape().to_vec(),
+                values,
+            })),
+            Numbers::Integers(_) => {
+                let found = tensor.dtype();
+                bail!("array `{name}` is of type {found:?}, expected F32, F16 or BF16")
+            }
+        }
+    }
+
+    /// Class numbers, from 0.
+    fn labels(&self, name: &'static str) -> Result<Option<Vec<u32>>> {
+        if let Some(source) = self.source(name) {
+            return source.labels(name).map(Some);
+        }
+        let Some(tensor) = self.tensor(name) else {
+            return Ok(None);
+        };
+        let shape = tensor.shape();
+        match numbers(&tensor).with_context(|| format!("array `{name}`"))? {
+            Numbers::Integers(_) if shape.len() != 1 => {
+                bail!("array `{name}` has shape {shape:?}, expected [rows]")
+            }
+            Numbers::Integers(values) => class_numbers(name, values).map(Some),
+            Numbers::Floats(_) => {
+                let found = tensor.dtype();
+                bail!("array `{name}` is of type {found:?}, expected I64 or I32")
+            }
+        }
+    }
 }

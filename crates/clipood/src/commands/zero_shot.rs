@@ -1,7 +1,8 @@
 //! `clipood zero-shot`: names what images show, from a list of classes and nothing else.
 
-mod inputs;
+pub(super) mod inputs;
 mod tables;
+pub(super) mod task;
 mod texts;
 
 use std::io::{self, Write};
@@ -9,50 +10,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use clipood_data::Split;
 use clipood_ood::DetectorSpec;
 use clipood_pipeline::tables::QuarantineRow;
-use clipood_pipeline::{
-    Classifier, PipelineError, Tally, Unreadable, ZeroShotPage, classify_files,
-};
+use clipood_pipeline::{PipelineError, Tally, Unreadable, ZeroShotPage, classify_files};
 
 use self::inputs::Inputs;
 use self::tables::Predictions;
-use super::models::ModelArgs;
-use super::{devices, print, written};
+use self::task::{Opened, Task};
+use super::{print, written};
 
 /// Options of `clipood zero-shot`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
-    /// Image files, or folders that are searched for them. Folders directly below a folder name the classes of
-    /// their images, `_` and `-` read as spaces.
-    #[arg(
-        long,
-        num_args = 1..,
-        value_name = "PATH",
-        required_unless_present = "dataset",
-        conflicts_with = "dataset"
-    )]
-    images: Vec<PathBuf>,
-    /// A dataset by the name of its manifest: its test images.
-    #[arg(long, value_name = "NAME")]
-    dataset: Option<String>,
-    /// Folder that relative dataset roots start from.
-    #[arg(long, default_value = "data")]
-    data: PathBuf,
-    /// Folder of the dataset manifests.
-    #[arg(long, default_value = "manifests/datasets")]
-    manifests: PathBuf,
-    /// File with one class name a line (default: the names of the class folders).
-    #[arg(long, value_name = "FILE")]
-    classes: Option<PathBuf>,
-    /// Templates: simple, openai7, openai80, or a file with one a line, `{}` for the class name.
-    #[arg(long, default_value = "simple", value_name = "SET|FILE")]
-    templates: String,
-    /// Texts that describe each class, in place of templates: a .json or .toml file with a list of texts a class.
-    #[arg(long, value_name = "FILE", conflicts_with = "templates")]
-    descriptions: Option<PathBuf>,
+    task: Task,
     /// Likeliest classes to name for each image.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
@@ -60,34 +32,20 @@ pub struct Args {
     /// `index.html` into.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Score that says how much an image belongs to any class (higher: more), as `kind[:key=value]...`; one that needs
-    /// texts only.
-    #[arg(long, default_value = "mcm")]
-    detector: String,
-    /// Where the model runs: auto, cpu, cpu:N (threads), cuda:all or cuda:0,cuda:1,...
-    #[arg(long, default_value = "auto")]
-    devices: String,
-    /// Number format of the image tower: f32, and on GPUs f16 or bf16.
-    #[arg(long, default_value = "f32")]
-    dtype: String,
 }
 
 /// Classifies every image, prints a line for each, and writes the tables.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let devices = devices(&args.devices, &args.dtype)?;
-    let detector: DetectorSpec = args
-        .detector
-        .parse()
-        .map_err(|e: clipood_ood::OodError| PipelineError::Usage(format!("--detector: {e}")))?;
-    let inputs = Inputs::gather(&args)?;
-    let texts = texts::class_texts(&args, &inputs.classes)?;
-    let model = args.model.open_or("demo")?;
-    let features = texts::encode(&model, devices.first(), &args, &inputs.classes, &texts)?;
+    let task = &args.task;
+    let inputs = Inputs::gather(task, Split::Test)?;
     // The five likeliest are needed for the accuracy, however few are shown.
-    let wanted = usize::from(args.top).max(5);
-    let dim = model.config.embed_dim;
-    let classifier = Classifier::new(features, dim, wanted, &detector)
-        .map_err(|e| PipelineError::Usage(format!("--detector {}: {e}", args.detector)))?;
+    let Opened {
+        model,
+        devices,
+        detector,
+        classifier,
+        ..
+    } = task.open(&inputs.classes, usize::from(args.top).max(5))?;
     let shown = usize::from(args.top).min(classifier.top());
 
     let mut tally = Tally::new(inputs.classes.len());
@@ -148,8 +106,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         tables::write_quarantined(folder, &quarantine, &model.hash)?;
         let page = ZeroShotPage {
             images: &inputs.source,
-            model: args.model.name_or("demo"),
-            texts: &texts::origin(&args),
+            model: task.model.name_or("demo"),
+            texts: &texts::origin(task),
             classes: &inputs.classes,
             tally: &tally,
         };

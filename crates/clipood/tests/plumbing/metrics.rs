@@ -89,7 +89,7 @@ fn metrics_gives_the_reference_values_from_every_format() {
             found["ties"],
             scores("id").len() + scores("ood").len() - distinct.len()
         );
-        assert_eq!(found.as_object().unwrap().len(), figures.len() + 6);
+        assert_eq!(found.as_object().unwrap().len(), figures.len() + 7);
         assert_eq!(metrics(&path("id.csv"), &path("ood.csv"), &[]), found);
         let column = ["--column", "score"];
         assert_eq!(

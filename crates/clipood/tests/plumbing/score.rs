@@ -222,3 +222,183 @@ fn score_names_what_is_wrong() {
     });
     score(path, "mcm", 1, &["bad.safetensors", "ood", "row 0", "NaN"]);
 }
+
+/// A `.npy` file of the tensor's own bytes.
+fn npy(tensor: &TensorView<'_>) -> Vec<u8> {
+    let kind = match tensor.dtype() {
+        Dtype::F32 => "<f4",
+        Dtype::I64 => "<i8",
+        Dtype::I32 => "<i4",
+        other => panic!("{other:?}"),
+    };
+    let shape: Vec<String> = tensor.shape().iter().map(|n| format!("{n},")).collect();
+    let header = format!(
+        "{{'descr': '{kind}', 'fortran_order': False, 'shape': ({}), }}",
+        shape.join(" ")
+    );
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(tensor.data());
+    bytes
+}
+
+#[test]
+fn arrays_in_files_of_their_own_give_what_the_bundle_gives() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| text(&dir.path().join(name)).to_owned();
+    let bytes = std::fs::read(BUNDLE).unwrap();
+    let bundle = SafeTensors::deserialize(&bytes).unwrap();
+    let names = [
+        "text",
+        "negative_text",
+        "train",
+        "train_labels",
+        "id",
+        "ood",
+        "id_local",
+        "ood_local",
+    ];
+    for name in names {
+        let file = dir.path().join(format!("{name}.npy"));
+        std::fs::write(file, npy(&bundle.tensor(name).unwrap())).unwrap();
+    }
+    let out = |name: &str| path(&format!("{name}.parquet"));
+    let detectors = ["--detectors", DETECTORS];
+    let score = |more: &[&str], to: &str| {
+        let to = out(to);
+        let arguments = [&["score"][..], more, &detectors, &["--out", &to]].concat();
+        succeed(&arguments, b"");
+        std::fs::read(to).unwrap()
+    };
+    let whole = score(&["--bundle", BUNDLE], "bundle");
+    let options: Vec<String> = names
+        .iter()
+        .flat_map(|name| {
+            [
+                format!("--{}", name.replace('_', "-")),
+                path(&format!("{name}.npy")),
+            ]
+        })
+        .collect();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    assert!(score(&options, "arrays") == whole);
+    // One array in place of the bundle's, from another bundle.
+    let id = format!("{BUNDLE}:ood");
+    let swapped = score(
+        &[
+            "--bundle",
+            BUNDLE,
+            "--id",
+            &id,
+            "--id-local",
+            &format!("{BUNDLE}:ood_local"),
+        ],
+        "swapped",
+    );
+    assert!(swapped != whole);
+    let rows = table(std::path::Path::new(&out("swapped")));
+    let found = f32_column(&rows, "score_msp");
+    assert_eq!(found[..40], found[40..]);
+
+    let error = |more: &[&str], words: &[&str]| {
+        let to = out("none");
+        let arguments = [&["score", "--detectors", "mcm", "--out", &to][..], more].concat();
+        fail(&arguments, b"", 1, words);
+    };
+    error(
+        &["--bundle", BUNDLE, "--id", BUNDLE],
+        &["say which array", "ood_local"],
+    );
+    error(
+        &["--bundle", BUNDLE, "--id", &format!("{BUNDLE}:idd")],
+        &["`idd`", "arrays:"],
+    );
+    error(
+        &["--text", &path("text.npy"), "--id", &path("id.npy")],
+        &["no array `ood`", "--ood"],
+    );
+    error(
+        &["--bundle", BUNDLE, "--id", &path("train_labels.npy")],
+        &["train_labels.npy", "floats"],
+    );
+    error(
+        &["--bundle", BUNDLE, "--id", &path("id_local.npy")],
+        &["[rows, features]"],
+    );
+    std::fs::write(
+        dir.path().join("cut.npy"),
+        &npy(&bundle.tensor("id").unwrap())[..999],
+    )
+    .unwrap();
+    error(
+        &["--bundle", BUNDLE, "--id", &path("cut.npy")],
+        &["cut.npy", "cut off"],
+    );
+}
+
+#[test]
+fn tables_of_encode_are_features() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| text(&dir.path().join(name)).to_owned();
+    let images = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../clipood-data/tests/data/preprocess"
+    );
+    let (a, b) = (
+        format!("{images}/rgb_32x32.png"),
+        format!("{images}/rgb_90x60.png"),
+    );
+    let texts = path("texts.txt");
+    std::fs::write(&texts, "a star\na fish\n").unwrap();
+    for (out, local) in [("t.parquet", true), ("t.safetensors", true)] {
+        let out = path(out);
+        let mut arguments = vec![
+            "encode", "--model", "demo", "--out", &out, "--texts", &texts, "--images", &a, &b,
+        ];
+        if local {
+            arguments.push("--local");
+        }
+        succeed(&arguments, b"");
+    }
+    let score = |kind: &str, columns: [&str; 3], to: &str| {
+        let source = |column: &str| format!("{}:{column}", path(kind));
+        let (text, global, local) = (source(columns[0]), source(columns[1]), source(columns[2]));
+        let to = path(to);
+        let arguments = [
+            "score",
+            "--text",
+            &text,
+            "--id",
+            &global,
+            "--ood",
+            &global,
+            "--id-local",
+            &local,
+            "--ood-local",
+            &local,
+            "--detectors",
+            "mcm,gl_mcm",
+            "--out",
+            &to,
+        ];
+        succeed(&arguments, b"");
+        let rows = table(std::path::Path::new(&to));
+        (
+            f32_column(&rows, "score_mcm"),
+            f32_column(&rows, "score_gl_mcm"),
+        )
+    };
+    let parquet = score("t.parquet", ["global", "global", "local"], "a.parquet");
+    let tensors = score(
+        "t.safetensors",
+        ["text", "image_global", "image_local"],
+        "b.parquet",
+    );
+    assert_eq!(parquet.0, tensors.0);
+    assert_eq!(parquet.0.len(), 4);
+    // Patches are kept in half precision in tables.
+    for (x, y) in parquet.1.iter().zip(&tensors.1) {
+        assert!((x - y).abs() < 1e-3, "{x} {y}");
+    }
+}

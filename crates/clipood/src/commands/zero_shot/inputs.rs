@@ -8,7 +8,7 @@ use clipood_core::class_list;
 use clipood_data::{EXTENSIONS, Split, find_images};
 use clipood_pipeline::{PipelineError, Reporting, list_images, open_manifest};
 
-use super::Args;
+use super::task::Task;
 
 /// What is classified.
 pub struct Inputs {
@@ -25,17 +25,28 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Lists the images and finds the classes.
+    /// Lists the images, of a dataset those of `split` unless the task names another, and finds the classes.
     ///
     /// # Errors
     /// No image, no class, a class list that is malformed, a dataset that cannot be listed.
-    pub fn gather(args: &Args) -> Result<Self> {
-        let (images, source) = match &args.dataset {
-            Some(name) => (of_dataset(args, name)?, name.clone()),
+    pub fn gather(task: &Task, split: Split) -> Result<Self> {
+        let (images, source) = match &task.dataset {
+            Some(name) => {
+                let split = match &task.split {
+                    Some(name) => named_split(name)?,
+                    None => split,
+                };
+                let source = format!("{} images of {name}", split.name());
+                (of_dataset(task, name, split)?, source)
+            }
+            None if task.images.is_empty() => {
+                let problem = "name images with --images or --dataset".to_owned();
+                return Err(PipelineError::Usage(problem).into());
+            }
             None => {
-                let paths = args.images.iter().map(|path| path.display().to_string());
+                let paths = task.images.iter().map(|path| path.display().to_string());
                 let source = paths.collect::<Vec<_>>().join(" ");
-                (of_paths(&args.images)?, source)
+                (of_paths(&task.images)?, source)
             }
         };
         if images.is_empty() {
@@ -44,7 +55,7 @@ impl Inputs {
                 EXTENSIONS.join(", ")
             );
         }
-        let classes = match &args.classes {
+        let classes = match &task.classes {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .with_context(|| format!("cannot read the class list {}", path.display()))?;
@@ -84,16 +95,40 @@ impl Inputs {
 /// An image, and the readable name of its class or folder.
 type Image = (PathBuf, Option<String>);
 
-/// The test images of a dataset.
-fn of_dataset(args: &Args, name: &str) -> Result<Vec<Image>> {
-    let manifest = open_manifest(&args.manifests, name)?;
-    let records = list_images(&manifest, &args.data, Reporting::Human)?;
-    let tested = records
-        .into_iter()
-        .filter(|record| record.split == Split::Test);
+/// The images of a split of a dataset.
+fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Vec<Image>> {
+    let manifest = open_manifest(&task.manifests, name)?;
+    let records = list_images(&manifest, &task.data, Reporting::Human)?;
+    let tested = records.into_iter().filter(|record| record.split == split);
     Ok(tested
         .map(|record| (record.path, record.class_name))
         .collect())
+}
+
+fn named_split(name: &str) -> Result<Split> {
+    let all = [Split::Train, Split::Val, Split::Test];
+    let found = all.into_iter().find(|split| split.name() == name);
+    found.ok_or_else(|| {
+        PipelineError::Usage(format!("--split {name}: expected train, val or test")).into()
+    })
+}
+
+/// The files themselves, whatever their folders are called.
+///
+/// # Errors
+/// A path that is not there.
+pub fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let found = find_images(path).map_err(PipelineError::from)?;
+            files.extend(found.into_iter().map(|image| image.path));
+        } else {
+            check_file(path)?;
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
 }
 
 /// The files, and the images below the folders.

@@ -10,20 +10,20 @@ use clipood_core::{CoreError, DescriptionFormat, TemplateSet, class_descriptions
 use clipood_pipeline::PipelineError;
 
 use super::super::arrays::extension;
-use super::Args;
+use super::task::Task;
 
 /// What the texts are made from, for people.
-pub fn origin(args: &Args) -> String {
-    match &args.descriptions {
+pub fn origin(task: &Task) -> String {
+    match &task.descriptions {
         Some(path) => path.display().to_string(),
-        None => args.templates.clone(),
+        None => task.templates.clone(),
     }
 }
 
 /// The texts of each class: its descriptions, or its name in every template.
-pub fn class_texts(args: &Args, classes: &[String]) -> Result<Vec<Vec<String>>> {
-    let Some(path) = &args.descriptions else {
-        let set = templates(&args.templates)?;
+pub fn class_texts(task: &Task, classes: &[String]) -> Result<Vec<Vec<String>>> {
+    let Some(path) = &task.descriptions else {
+        let set = templates(&task.templates)?;
         let templates = set.templates();
         let filled = |name: &String| -> Vec<String> {
             templates.iter().map(|t| t.replace("{}", name)).collect()
@@ -71,13 +71,13 @@ fn templates(name: &str) -> Result<TemplateSet> {
 pub fn encode(
     model: &Model,
     device: Device,
-    args: &Args,
+    task: &Task,
     classes: &[String],
     texts: &[Vec<String>],
 ) -> Result<Vec<f32>> {
     match model.text_encoder(device)?.ensembles(texts) {
         Err(ClipError::Text(message)) => {
-            let problem = too_long(model, args, classes, texts).unwrap_or(message);
+            let problem = too_long(model, task, classes, texts).unwrap_or(message);
             Err(PipelineError::Usage(problem).into())
         }
         other => other.map_err(anyhow::Error::from),
@@ -87,7 +87,7 @@ pub fn encode(
 /// Where the first text that is too long comes from.
 fn too_long(
     model: &Model,
-    args: &Args,
+    task: &Task,
     classes: &[String],
     texts: &[Vec<String>],
 ) -> Option<String> {
@@ -99,7 +99,7 @@ fn too_long(
             .filter_map(|text| tokenizer.tokenize(text, context).err());
         Some((class, errors.next()?))
     })?;
-    let place = match (&args.descriptions, &args.classes) {
+    let place = match (&task.descriptions, &task.classes) {
         (Some(path), _) => format!("{}: ", path.display()),
         // No line of a class list is blank.
         (None, Some(path)) => format!("{}:{}: ", path.display(), class + 1),

@@ -1,0 +1,281 @@
+//! Feature arrays and labels from files of other programs: `.npy`, `FILE.safetensors:TENSOR`, `FILE.parquet:COLUMN`.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, anyhow, bail};
+use arrow::array::{Array as _, ArrayRef, AsArray, BooleanArray};
+use arrow::compute::{cast, concat, filter};
+use arrow::datatypes::{DataType, Float32Type, Int64Type};
+use clipood_ood::{LocalFeatures, Matrix};
+use half::{bf16, f16};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::arrays::extension;
+use super::npy;
+
+/// A feature array, row-major.
+#[derive(Debug)]
+pub struct Array {
+    /// What it serves as: `text`, `id`, ...
+    pub name: &'static str,
+    /// `[rows, features]`, or `[images, patches, features]`.
+    pub shape: Vec<usize>,
+    /// In float32, whatever the file's type.
+    pub values: Vec<f32>,
+}
+
+impl Array {
+    /// As rows of features.
+    pub fn matrix(&self) -> Result<Matrix<'_>> {
+        match self.shape[..] {
+            [rows, dim] => Ok(Matrix::new(self.name, &self.values, rows, dim)?),
+            _ => Err(self.misshapen("[rows, features]")),
+        }
+    }
+
+    /// As patches of images.
+    pub fn local(&self) -> Result<LocalFeatures<'_>> {
+        let [images, patches, dim] = self.shape[..] else {
+            return Err(self.misshapen("[images, patches, features]"));
+        };
+        let (name, values) = (self.name, &self.values);
+        Ok(LocalFeatures::new(name, values, images, patches, dim)?)
+    }
+
+    fn misshapen(&self, expected: &str) -> anyhow::Error {
+        let (name, shape) = (self.name, &self.shape);
+        anyhow!("array `{name}` has shape {shape:?}, expected {expected}")
+    }
+}
+
+/// A file, and which array of it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    path: PathBuf,
+    array: Option<String>,
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (path, array) = match text.rsplit_once(':') {
+            Some((path, array)) if known(path) => (path, Some(array.to_owned())),
+            _ => (text, None),
+        };
+        if !known(path) {
+            return Err(
+                "expected FILE.npy, FILE.safetensors:TENSOR or FILE.parquet:COLUMN".to_owned(),
+            );
+        }
+        Ok(Self {
+            path: PathBuf::from(path),
+            array,
+        })
+    }
+}
+
+fn known(path: &str) -> bool {
+    ["npy", "safetensors", "parquet"].contains(&extension(path.as_ref()).as_str())
+}
+
+/// Numbers as a file holds them.
+pub enum Numbers {
+    /// Any kind of float.
+    Floats(Vec<f32>),
+    /// Any kind of integer.
+    Integers(Vec<i64>),
+}
+
+impl Source {
+    fn describe(&self) -> String {
+        match &self.array {
+            Some(array) => format!("{}:{array}", self.path.display()),
+            None => self.path.display().to_string(),
+        }
+    }
+
+    /// The features that serve as `name`. Of a table with a column `kind`, as `clipood encode` writes, the rows of that kind.
+    pub fn features(&self, name: &'static str, dim: Option<usize>) -> Result<Array> {
+        let kind = if name.ends_with("text") {
+            "text"
+        } else {
+            "image"
+        };
+        let (mut shape, numbers) = self.read(kind).with_context(|| self.describe())?;
+        let values = match numbers {
+            Numbers::Floats(values) => values,
+            Numbers::Integers(_) => bail!("{}: holds integers, expected floats", self.describe()),
+        };
+        // Patches that lie in one value a row.
+        if let (true, [rows, wide], Some(dim)) = (name.ends_with("local"), &shape[..], dim)
+            && dim > 0
+            && wide % dim == 0
+        {
+            shape = vec![*rows, wide / dim, dim];
+        }
+        Ok(Array {
+            name,
+            shape,
+            values,
+        })
+    }
+
+    /// Class numbers.
+    pub fn labels(&self, name: &'static str) -> Result<Vec<u32>> {
+        let (shape, numbers) = self.read("image").with_context(|| self.describe())?;
+        match numbers {
+            Numbers::Integers(values) if shape.len() == 1 => class_numbers(name, values),
+            Numbers::Integers(_) => {
+                bail!("{}: has shape {shape:?}, expected [rows]", self.describe())
+            }
+            Numbers::Floats(_) => {
+                bail!("{}: holds floats, expected class numbers", self.describe())
+            }
+        }
+    }
+
+    fn read(&self, kind: &str) -> Result<(Vec<usize>, Numbers)> {
+        match extension(&self.path).as_str() {
+            "npy" => npy::parse(&std::fs::read(&self.path)?),
+            "safetensors" => {
+                let bytes = std::fs::read(&self.path)?;
+                let tensors = SafeTensors::deserialize(&bytes)?;
+                let mut names = tensors.names();
+                names.sort_unstable();
+                let name = match (&self.array, &names[..]) {
+                    (Some(name), _) => name.as_str(),
+                    (None, [only]) => only,
+                    (None, several) => {
+                        bail!("say which array after a colon: {}", several.join(", "))
+                    }
+                };
+                let tensor = tensors
+                    .tensor(name)
+                    .map_err(|_| anyhow!("no array `{name}` (arrays: {})", names.join(", ")))?;
+                Ok((tensor.shape().to_vec(), numbers(&tensor)?))
+            }
+            // The decoder panics on some corrupt files, which shall be an error like any other.
+            _ => catch_unwind(AssertUnwindSafe(|| self.column(kind)))
+                .unwrap_or_else(|_| Err(anyhow!("the Parquet file is corrupt"))),
+        }
+    }
+
+    /// A column of lists of floats, or of integers.
+    fn column(&self, kind: &str) -> Result<(Vec<usize>, Numbers)> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(&self.path)?)?;
+        let schema = builder.schema().clone();
+        let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+        let name = self.array.as_deref().unwrap_or("global");
+        let Some(at) = names.iter().position(|other| *other == name) else {
+            bail!("no column `{name}` (columns: {})", names.join(", "));
+        };
+        let kinds = names.iter().position(|other| *other == "kind");
+        let mut parts: Vec<ArrayRef> = Vec::new();
+        for batch in builder.build()? {
+            let batch = batch?;
+            let column = batch.column(at).clone();
+            parts.push(match kinds {
+                None => column,
+                Some(kinds) => {
+                    let kinds = cast(batch.column(kinds), &DataType::Utf8)?;
+                    let wanted: BooleanArray = kinds
+                        .as_string::<i32>()
+                        .iter()
+                        .map(|k| Some(k == Some(kind)))
+                        .collect();
+                    filter(&column, &wanted)?
+                }
+            });
+        }
+        if parts.iter().map(|part| part.len()).sum::<usize>() == 0 {
+            bail!("column `{name}` has no row");
+        }
+        let parts: Vec<&dyn arrow::array::Array> = parts.iter().map(|p| p.as_ref()).collect();
+        let mut values = concat(&parts)?;
+        let mut shape = vec![values.len()];
+        loop {
+            if values.null_count() > 0 {
+                bail!("column `{name}` has nulls");
+            }
+            let (width, inner) = match values.data_type() {
+                DataType::FixedSizeList(_, width) => (
+                    *width as usize,
+                    values.as_fixed_size_list().values().clone(),
+                ),
+                DataType::List(_) => {
+                    let list = values.as_list::<i32>();
+                    let width = if list.is_empty() {
+                        0
+                    } else {
+                        list.value_length(0)
+                    };
+                    if let Some(row) = (0..list.len()).find(|&row| list.value_length(row) != width)
+                    {
+                        let found = list.value_length(row);
+                        bail!("column `{name}`, row {row}: expected {width} values, found {found}");
+                    }
+                    let first = list.value_offsets()[0] as usize;
+                    let length = width as usize * list.len();
+                    (width as usize, list.values().slice(first, length))
+                }
+                DataType::FixedSizeBinary(bytes) => {
+                    let halves = values.as_fixed_size_binary().value_data();
+                    let pairs = halves.as_chunks::<2>().0.iter();
+                    shape.push(*bytes as usize / 2);
+                    let floats = pairs.map(|b| f16::from_le_bytes(*b).to_f32()).collect();
+                    return Ok((shape, Numbers::Floats(floats)));
+                }
+                kind if kind.is_floating() => {
+                    let floats = cast(&values, &DataType::Float32)?;
+                    let floats = floats.as_primitive::<Float32Type>().values().to_vec();
+                    return Ok((shape, Numbers::Floats(floats)));
+                }
+                kind if kind.is_integer() => {
+                    let wide = cast(&values, &DataType::Int64)?;
+                    let wide = wide.as_primitive::<Int64Type>().values().to_vec();
+                    return Ok((shape, Numbers::Integers(wide)));
+                }
+                other => bail!(
+                    "column `{name}` is of type {other}, expected lists of floats or integers"
+                ),
+            };
+            shape.push(width);
+            values = inner;
+        }
+    }
+}
+
+/// The values of a tensor of floats or integers.
+pub fn numbers(tensor: &TensorView<'_>) -> Result<Numbers> {
+    let data = tensor.data();
+    let pairs = || data.as_chunks::<2>().0.iter();
+    let words = || data.as_chunks::<4>().0.iter();
+    let longs = || data.as_chunks::<8>().0.iter();
+    Ok(match tensor.dtype() {
+        Dtype::F32 => Numbers::Floats(words().map(|b| f32::from_le_bytes(*b)).collect()),
+        Dtype::F64 => Numbers::Floats(longs().map(|b| f64::from_le_bytes(*b) as f32).collect()),
+        Dtype::F16 => Numbers::Floats(pairs().map(|b| f16::from_le_bytes(*b).to_f32()).collect()),
+        Dtype::BF16 => Numbers::Floats(pairs().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()),
+        Dtype::I64 => Numbers::Integers(longs().map(|b| i64::from_le_bytes(*b)).collect()),
+        Dtype::I32 => {
+            Numbers::Integers(words().map(|b| i64::from(i32::from_le_bytes(*b))).collect())
+        }
+        other => bail!("is of type {other:?}, expected F64, F32, F16, BF16, I64 or I32"),
+    })
+}
+
+/// Integers as class numbers.
+pub fn class_numbers(name: &str, values: Vec<i64>) -> Result<Vec<u32>> {
+    let labels = (0usize..).zip(values).map(|(row, label)| {
+        u32::try_from(label).map_err(|_| {
+            anyhow!("array `{name}`, row {row}: {label} is no class number, expected 0 or more")
+        })
+    });
+    labels.collect()
+}

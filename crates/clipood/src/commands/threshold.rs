@@ -1,0 +1,164 @@
+//! `clipood threshold`: an operating point for `detect`, fitted on in-distribution images that no result is reported on.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clipood_data::Split;
+use clipood_ood::metrics::threshold_at_tpr;
+use clipood_pipeline::{PipelineError, classify_files};
+use serde::{Deserialize, Serialize};
+
+use super::columns::read_scores;
+use super::print;
+use super::zero_shot::inputs::Inputs;
+use super::zero_shot::task::Task;
+
+/// Of the file's format.
+const FORMAT: u32 = 1;
+
+/// Options of `clipood threshold`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    task: Task,
+    /// Share of in-distribution images that the threshold lets pass.
+    #[arg(long, default_value_t = 0.95)]
+    tpr: f64,
+    /// Scores of OOD images by the same detector, to say how many of them pass, too: a Parquet or CSV table or a JSON
+    /// array.
+    #[arg(long, value_name = "FILE")]
+    ood_scores: Option<PathBuf>,
+    /// Column of that table.
+    #[arg(long, requires = "ood_scores")]
+    column: Option<String>,
+    /// The JSON file to write, which `detect` reads.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// A fitted threshold with everything that made its scores.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fitted {
+    /// Version of the format, 1.
+    pub format: u32,
+    /// The detector, as `kind[:key=value]...`.
+    pub detector: String,
+    /// Images with at least this score are taken as in-distribution.
+    pub threshold: f64,
+    /// The share that was asked for.
+    pub tpr: f64,
+    /// The share of the images it was fitted on that pass, at least `tpr`.
+    pub tpr_reached: f64,
+    /// How many they were.
+    pub n: usize,
+    /// What they were.
+    pub fitted_on: String,
+    /// Share of the OOD scores given that pass; absent without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fpr: Option<f64>,
+    /// Name of the model.
+    pub model: String,
+    /// Hash of its weights.
+    pub weights_hash: String,
+    /// Number format of the image tower.
+    pub dtype: String,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// The texts of each class, whose features are averaged.
+    pub texts: Vec<Vec<String>>,
+}
+
+/// Scores the images and writes the threshold.
+pub fn run(args: Args) -> Result<ExitCode> {
+    if !(args.tpr > 0.0 && args.tpr <= 1.0) {
+        let problem = format!("--tpr {}: expected a share above 0, at most 1", args.tpr);
+        return Err(PipelineError::Usage(problem).into());
+    }
+    let inputs = Inputs::gather(&args.task, Split::Val)?;
+    let opened = args.task.open(&inputs.classes, 1)?;
+    let ood = match &args.ood_scores {
+        Some(path) => Some(read_scores(path, args.column.as_deref())?),
+        None => None,
+    };
+    let mut scores = Vec::with_capacity(inputs.files.len());
+    classify_files(
+        &opened.model,
+        &opened.devices,
+        &inputs.files,
+        &opened.classifier,
+        |file, outcome| {
+            match outcome {
+                Ok(image) => scores.push(image.score),
+                Err(reason) => eprintln!(
+                    "cannot read {} ({}): {}",
+                    inputs.files[file].display(),
+                    reason.kind,
+                    reason.message
+                ),
+            }
+            Ok(())
+        },
+    )?;
+    if scores.is_empty() {
+        bail!("none of {} images could be read", inputs.files.len());
+    }
+    let threshold = threshold_at_tpr(&scores, args.tpr)?;
+    let share = |passing: usize, all: usize| passing as f64 / all as f64;
+    let passing = scores.iter().filter(|s| f64::from(**s) >= threshold);
+    let fitted = Fitted {
+        format: FORMAT,
+        detector: opened.detector.to_string(),
+        threshold,
+        tpr: args.tpr,
+        tpr_reached: share(passing.count(), scores.len()),
+        n: scores.len(),
+        fitted_on: inputs.source,
+        fpr: ood.map(|ood| share(ood.iter().filter(|s| **s >= threshold).count(), ood.len())),
+        model: args.task.model.name_or("demo").to_owned(),
+        weights_hash: opened.model.hash.clone(),
+        dtype: opened.devices.dtype.name().to_owned(),
+        classes: inputs.classes,
+        texts: opened.texts,
+    };
+    let text = serde_json::to_string_pretty(&fitted)?;
+    std::fs::write(&args.out, text + "\n")
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    let mut line = format!(
+        "{} at or above {threshold}: {:.2}% of {} images ({})",
+        fitted.detector,
+        100.0 * fitted.tpr_reached,
+        fitted.n,
+        fitted.fitted_on
+    );
+    if let Some(fpr) = fitted.fpr {
+        line += &format!(", {:.2}% of the OOD scores", 100.0 * fpr);
+    }
+    print(&format!("{line}\n"))?;
+    if fitted.fitted_on.starts_with("test images") {
+        eprintln!("note: it was fitted on test images: report no result on them with it");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a file of `clipood threshold`.
+///
+/// # Errors
+/// A file that is not there or not one of these.
+pub fn read(path: &Path) -> Result<Fitted> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the threshold {}", path.display()))?;
+    let fitted: Fitted = serde_json::from_str(&text)
+        .with_context(|| format!("{} is no file of `clipood threshold`", path.display()))?;
+    if fitted.format != FORMAT || fitted.classes.len() != fitted.texts.len() {
+        bail!(
+            "{}: expected format {FORMAT} with texts for every class, found format {} with {} classes and texts of {}",
+            path.display(),
+            fitted.format,
+            fitted.classes.len(),
+            fitted.texts.len()
+        );
+    }
+    Ok(fitted)
+}

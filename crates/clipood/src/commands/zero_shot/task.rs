@@ -1,0 +1,89 @@
+//! Which images, classes, texts, detector and device: what `zero-shot` and `threshold` share.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clipood_clip::model::{Devices, Model};
+use clipood_ood::{DetectorSpec, OodError};
+use clipood_pipeline::{Classifier, PipelineError};
+
+use super::super::devices;
+use super::super::models::ModelArgs;
+use super::texts;
+
+/// Options that both commands take.
+#[derive(clap::Args)]
+pub struct Task {
+    #[command(flatten)]
+    pub(in super::super) model: ModelArgs,
+    /// Image files, or folders that are searched for them. Folders directly below a folder name the classes of
+    /// their images, `_` and `-` read as spaces.
+    #[arg(long, num_args = 1.., value_name = "PATH", conflicts_with = "dataset")]
+    pub(super) images: Vec<PathBuf>,
+    /// A dataset by the name of its manifest.
+    #[arg(long, value_name = "NAME")]
+    pub(super) dataset: Option<String>,
+    /// Which of the dataset's images: train, val or test (default: val for a threshold, else test).
+    #[arg(long, requires = "dataset")]
+    pub(super) split: Option<String>,
+    /// Folder that relative dataset roots start from.
+    #[arg(long, default_value = "data")]
+    pub(super) data: PathBuf,
+    /// Folder of the dataset manifests.
+    #[arg(long, default_value = "manifests/datasets")]
+    pub(super) manifests: PathBuf,
+    /// File with one class name a line (default: the names of the class folders).
+    #[arg(long, value_name = "FILE")]
+    pub(super) classes: Option<PathBuf>,
+    /// Templates: simple, openai7, openai80, or a file with one a line, `{}` for the class name.
+    #[arg(long, default_value = "simple", value_name = "SET|FILE")]
+    pub(super) templates: String,
+    /// Texts that describe each class, in place of templates: a .json or .toml file with a list of texts a class.
+    #[arg(long, value_name = "FILE", conflicts_with = "templates")]
+    pub(super) descriptions: Option<PathBuf>,
+    /// Score that says how much an image belongs to any class (higher: more), as `kind[:key=value]...`; one that needs
+    /// texts only.
+    #[arg(long, default_value = "mcm")]
+    detector: String,
+    /// Where the model runs: auto, cpu, cpu:N (threads), cuda:all or cuda:0,cuda:1,...
+    #[arg(long, default_value = "auto")]
+    devices: String,
+    /// Number format of the image tower: f32, and on GPUs f16 or bf16.
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+}
+
+/// What the options name, opened.
+pub struct Opened {
+    /// The model.
+    pub model: Model,
+    /// Where it runs.
+    pub devices: Devices,
+    /// The detector.
+    pub detector: DetectorSpec,
+    /// The texts of each class.
+    pub texts: Vec<Vec<String>>,
+    /// Both on the classes' features.
+    pub classifier: Classifier,
+}
+
+impl Task {
+    /// Opens the model and encodes the texts of `classes`; the classifier names the `top` likeliest.
+    pub fn open(&self, classes: &[String], top: usize) -> Result<Opened> {
+        let devices = devices(&self.devices, &self.dtype)?;
+        let usage = |e: OodError| PipelineError::Usage(format!("--detector: {e}"));
+        let detector: DetectorSpec = self.detector.parse().map_err(usage)?;
+        let texts = texts::class_texts(self, classes)?;
+        let model = self.model.open_or("demo")?;
+        let features = texts::encode(&model, devices.first(), self, classes, &texts)?;
+        let classifier = Classifier::new(features, model.config.embed_dim, top, &detector)
+            .map_err(|e| PipelineError::Usage(format!("--detector {}: {e}", self.detector)))?;
+        Ok(Opened {
+            model,
+            devices,
+            detector,
+            texts,
+            classifier,
+        })
+    }
+}

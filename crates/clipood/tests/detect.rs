@@ -1,0 +1,244 @@
+//! `clipood threshold` and `clipood detect` on drawn pictures.
+
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::process::{Command, Output};
+
+use common::{CLASSES, OOD, TEST, TRAIN, World, stderr, stdout};
+use serde_json::Value;
+
+fn clipood(world: &World, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_clipood"))
+        .current_dir(world.path("."))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn succeed(world: &World, arguments: &[&str]) -> (String, String) {
+    let output = clipood(world, arguments);
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        stderr(&output)
+    );
+    (stdout(&output), stderr(&output))
+}
+
+fn fail(world: &World, arguments: &[&str], code: i32, words: &[&str]) {
+    let output = clipood(world, arguments);
+    let log = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {log}");
+    for word in words {
+        assert!(log.contains(word), "{arguments:?}: no `{word}` in {log}");
+    }
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+fn json(world: &World, path: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(world.path(path)).unwrap()).unwrap()
+}
+
+/// The verdicts of `detect --json`.
+fn verdicts(world: &World, threshold: &str, paths: &[&str]) -> Vec<Value> {
+    let mut arguments = vec!["detect", "--json", "--threshold", threshold];
+    arguments.extend(paths);
+    let (out, _) = succeed(world, &arguments);
+    out.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_threshold_lets_its_share_pass() {
+    let world = World::new();
+    let fit = |tpr: &str, out: &str| {
+        let train = [
+            "--dataset",
+            "id",
+            "--split",
+            "train",
+            "--manifests",
+            "manifests",
+        ];
+        let mut arguments = vec![
+            "threshold",
+            "--tpr",
+            tpr,
+            "--out",
+            out,
+            "--detector",
+            "max_cosine",
+        ];
+        arguments.extend(train);
+        succeed(&world, &arguments)
+    };
+    let (line, note) = fit("0.75", "t.json");
+    assert!(
+        line.contains("train images of id") && note.is_empty(),
+        "{line}{note}"
+    );
+    let fitted = json(&world, "t.json");
+    let n = CLASSES.len() * TRAIN;
+    assert_eq!(fitted["n"], n);
+    assert_eq!(fitted["tpr_reached"], (0.75 * n as f64).ceil() / n as f64);
+    assert_eq!(fitted["classes"].as_array().unwrap().len(), CLASSES.len());
+
+    // The images that it was fitted on: exactly that share of them passes, and the threshold is one of their scores.
+    let own = verdicts(&world, "t.json", &["data/id/train"]);
+    assert_eq!(own.len(), n);
+    let threshold = fitted["threshold"].as_f64().unwrap();
+    let inside = |rows: &[Value]| {
+        rows.iter()
+            .filter(|row| row["in_distribution"] == true)
+            .count()
+    };
+    assert_eq!(inside(&own), (0.75 * n as f64).ceil() as usize);
+    for row in &own {
+        let passes = row["score"].as_f64().unwrap() as f32 >= threshold as f32;
+        assert_eq!(row["in_distribution"], passes, "{row}");
+    }
+    assert!(
+        own.iter()
+            .any(|row| row["score"].as_f64().unwrap() as f32 == threshold as f32)
+    );
+
+    // Pictures of other things pass less often.
+    let test = verdicts(&world, "t.json", &["data/id/test"]);
+    let other = verdicts(&world, "t.json", &["data/textures", "data/scenes"]);
+    assert_eq!((test.len(), other.len()), (CLASSES.len() * TEST, 2 * OOD));
+    let share = |rows: &[Value]| inside(rows) as f64 / rows.len() as f64;
+    assert!(
+        share(&test) > share(&other),
+        "{} {}",
+        share(&test),
+        share(&other)
+    );
+
+    // Everything passes at 1; a threshold on test images says so.
+    fit("1", "all.json");
+    assert_eq!(inside(&verdicts(&world, "all.json", &["data/id/train"])), n);
+    let tested = [
+        "threshold",
+        "--dataset",
+        "id",
+        "--split",
+        "test",
+        "--manifests",
+        "manifests",
+        "--out",
+        "s.json",
+    ];
+    let (_, note) = succeed(&world, &tested);
+    assert!(note.contains("test images"), "{note}");
+}
+
+#[test]
+fn verdicts_come_as_lines_and_as_a_table() {
+    let world = World::new();
+    world.write("ood.json", "[0.0, 0.1, 2.0]");
+    let arguments = [
+        "threshold",
+        "--images",
+        "data/id/train",
+        "--templates",
+        "openai7",
+        "--out",
+        "t.json",
+        "--ood-scores",
+        "ood.json",
+    ];
+    let (line, _) = succeed(&world, &arguments);
+    assert!(line.contains("33.33% of the OOD scores"), "{line}");
+    world.write("data/photos/broken.png", "no picture");
+    world.draw("textures/", "photos", 2);
+    let (out, log) = succeed(
+        &world,
+        &[
+            "detect",
+            "--threshold",
+            "t.json",
+            "data/photos",
+            "data/id/test/star/00.png",
+            "--out",
+            "v.parquet",
+        ],
+    );
+    assert_eq!(out.lines().count(), 3, "{out}");
+    assert!(
+        out.lines()
+            .all(|line| line.starts_with("in  ") || line.starts_with("out ")),
+        "{out}"
+    );
+    assert!(
+        log.contains("broken.png") && log.contains("of 3 images"),
+        "{log}"
+    );
+    assert!(std::fs::metadata(world.path("v.parquet")).unwrap().len() > 500);
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let world = World::new();
+    let train = ["threshold", "--images", "data/id/train", "--out", "t.json"];
+    succeed(&world, &train);
+    let with = |more: &[&'static str]| [&train[..], more].concat();
+    fail(&world, &with(&["--tpr", "0"]), 2, &["--tpr 0"]);
+    fail(&world, &with(&["--tpr", "1.5"]), 2, &["--tpr 1.5"]);
+    fail(&world, &with(&["--detector", "knn"]), 2, &["knn"]);
+    fail(
+        &world,
+        &["threshold", "--out", "x.json"],
+        2,
+        &["--images", "--dataset"],
+    );
+    // There is no validation split, and the test split is not taken silently.
+    let val = [
+        "threshold",
+        "--dataset",
+        "id",
+        "--manifests",
+        "manifests",
+        "--out",
+        "x.json",
+    ];
+    fail(&world, &val, 1, &["val images of id"]);
+    fail(
+        &world,
+        &["detect", "--threshold", "none.json", "data"],
+        1,
+        &["none.json"],
+    );
+    world.write("other.json", "{}");
+    fail(
+        &world,
+        &["detect", "--threshold", "other.json", "data"],
+        1,
+        &["other.json", "clipood threshold"],
+    );
+    let mut fitted = json(&world, "t.json");
+    fitted["weights_hash"] = "123".into();
+    world.write("w.json", fitted.to_string());
+    fail(
+        &world,
+        &["detect", "--threshold", "w.json", "data"],
+        2,
+        &["w.json", "123"],
+    );
+    world.write("empty/readme.txt", "");
+    fail(
+        &world,
+        &["detect", "--threshold", "t.json", "empty"],
+        1,
+        &["no image"],
+    );
+    fail(
+        &world,
+        &["detect", "--threshold", "t.json", "nowhere.png"],
+        1,
+        &["nowhere.png"],
+    );
+}
