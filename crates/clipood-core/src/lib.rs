@@ -56,6 +56,7 @@ pub use method::Method;
 pub use nearest::nearest;
 pub use recipe::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LocoopSection, MetricsSection,
-    Overrides, PromptSection, Recipe, SelectSection, SubsampleClasses, TemplateSet, TrainSection,
+    NegativeLabelsSection, Overrides, PromptSection, Recipe, SelectSection, SubsampleClasses,
+    TemplateSet, TrainSection, WordListSection,
 };
 pub use rng::SplitMix64;

@@ -11,7 +11,8 @@ use crate::{CoreError, Method, Place, canonical_json};
 
 pub use sections::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LocoopSection, MetricsSection,
-    PromptSection, SelectSection, SubsampleClasses, TrainSection,
+    NegativeLabelsSection, PromptSection, SelectSection, SubsampleClasses, TrainSection,
+    WordListSection,
 };
 pub use templates::TemplateSet;
 
@@ -52,6 +53,9 @@ pub struct Recipe {
     /// Parameters of detectors that are chosen among values.
     #[serde(default)]
     pub select: Vec<SelectSection>,
+    /// Texts of no class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_labels: Option<NegativeLabelsSection>,
     /// How the work is cut and what it tolerates.
     #[serde(default)]
     pub engine: EngineSection,

@@ -14,6 +14,7 @@ use crate::columns::{Candidates, ScoreColumn, score_columns, uses_patches};
 use crate::error::{PipelineError, Result};
 use crate::interrupt::Interrupt;
 use crate::models::{NamedModel, open_named};
+use crate::negative::{WordList, read_word_lists};
 use crate::progress::Reporting;
 
 /// Version of what the stages compute; a change that alters results raises it, and with it every fingerprint.
@@ -71,6 +72,9 @@ struct Manifests {
     id: DatasetManifest,
     ood: Vec<DatasetManifest>,
     validation_ood: Vec<DatasetManifest>,
+    /// Words that negative labels are mined from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    words: Vec<WordList>,
 }
 
 /// [`RunOptions`] with a run directory that may still get its default name.
@@ -100,6 +104,8 @@ pub struct Job {
     pub ood: Vec<DatasetManifest>,
     /// Manifests of the OOD datasets that hyperparameters are chosen on.
     pub validation_ood: Vec<DatasetManifest>,
+    /// Words that negative labels are mined from.
+    pub words: Vec<WordList>,
     /// Folder that relative dataset roots start from.
     pub data: PathBuf,
     /// The model.
@@ -155,10 +161,12 @@ impl Job {
         };
         let ood = ood_manifests(&recipe.data.ood)?;
         let validation_ood = ood_manifests(&recipe.data.validation_ood)?;
+        let folder = options.manifests.parent().unwrap_or(Path::new("."));
         let manifests = Manifests {
             id,
             ood,
             validation_ood,
+            words: read_word_lists(&recipe, &folder.join("words"))?,
         };
         let place = Place {
             run: options.run,
@@ -225,6 +233,9 @@ impl Job {
         if let Some(revision) = &revision {
             fingerprint = fingerprint.field("model_revision", revision);
         }
+        if !manifests.words.is_empty() {
+            fingerprint = fingerprint.field("words", &manifests.words);
+        }
         let fingerprint = fingerprint.finish()?;
         let run_location = options
             .run
@@ -268,6 +279,7 @@ impl Job {
             id: manifests.id,
             ood: manifests.ood,
             validation_ood: manifests.validation_ood,
+            words: manifests.words,
             data: options.data,
             model,
             device,

@@ -34,6 +34,7 @@ mod inputs;
 mod interrupt;
 mod job;
 mod models;
+mod negative;
 mod plan;
 mod progress;
 mod prompts;

@@ -17,6 +17,7 @@ use crate::extract::{EVAL_VIEW, ExtractUnit, FeatureIndex};
 use crate::features::{FeatureBlock, read_features};
 use crate::inputs::recorded;
 use crate::job::{Job, RESULTS_VERSION};
+use crate::negative::{NegativeTexts, negative_texts, section};
 use crate::plan::{Plan, PlannedDataset, PlannedImage, Purpose};
 use crate::prompts::{PromptKey, PromptSet, shot_features};
 use crate::tables::{DetectorScores, FileMeta, ScoreRow, Scores, store_footer, write_scores};
@@ -111,12 +112,19 @@ pub fn score_inputs(
         .iter()
         .map(|column| Ok((&column.name, column.spec(key.method)?)))
         .collect::<Result<Vec<_>>>()?;
-    Ok(FingerprintBuilder::new(STAGE)
+    let builder = FingerprintBuilder::new(STAGE)
         .field("results", &RESULTS_VERSION)
         .field("features", &job.features.fingerprint)
         .field("unit", &shard.features.key)
         .field("prompt", prompt)
-        .field("columns", &columns))
+        .field("columns", &columns);
+    // The prompt set stands for the classes that the words are compared with.
+    Ok(match section(job)? {
+        None => builder,
+        Some(section) => builder
+            .field("negative_labels", &section)
+            .field("words", &job.words),
+    })
 }
 
 /// The unit that stands for a shard under all prompt sets, whose fingerprints are `prompts`.
@@ -172,10 +180,11 @@ pub fn score(
             let (fitted, progress) = match &mut work {
                 Some(work) => work,
                 None => {
+                    let negative = negative_texts(job, plan)?;
                     let fitted = keys
                         .iter()
                         .zip(sets)
-                        .map(|(key, set)| fit_detectors(job, plan, index, key, set))
+                        .map(|(key, set)| fit_detectors(job, plan, index, &negative, key, set))
                         .collect::<Result<Vec<_>>>()?;
                     let total = open_images(job, &shards, &units)? * keys.len();
                     work.insert((fitted, job.reporting.stage(STAGE, "images", total as u64)))
@@ -279,6 +288,7 @@ fn fit_detectors<'a>(
     job: &Job,
     plan: &Plan,
     index: &FeatureIndex,
+    negative: &NegativeTexts,
     key: &'a PromptKey,
     set: &'a PromptSet,
 ) -> Result<Fitted<'a>> {
@@ -317,7 +327,16 @@ fn fit_detectors<'a>(
                 ));
                 None
             }
-            Some(spec) => Some(fit(spec, &inputs)?),
+            Some(spec) => {
+                let own = negative.of(spec);
+                let own =
+                    own.map(|texts| Matrix::new("negative texts", texts, texts.len() / dim, dim));
+                let inputs = FitInputs {
+                    negative_text: own.transpose()?,
+                    ..inputs
+                };
+                Some(fit(spec, &inputs)?)
+            }
             None => None,
         });
     }

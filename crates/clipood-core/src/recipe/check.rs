@@ -33,6 +33,7 @@ impl Recipe {
             return Err(Problem::new("dual_pattern.beta", text));
         }
         self.check_select()?;
+        self.check_negative_labels()?;
         if self.engine.shard_bytes == 0 {
             return Err(at_least_one("engine.shard_bytes"));
         }
@@ -133,6 +134,34 @@ impl Recipe {
             }
         }
         Ok(())
+    }
+
+    fn check_negative_labels(&self) -> Result<(), Problem> {
+        let Some(section) = &self.negative_labels else {
+            return Ok(());
+        };
+        for list in &section.lists {
+            check_name("negative_labels.lists.words", &list.words)?;
+            if list.template.matches("{}").count() != 1 {
+                let text = format!("found `{}`, allowed: a text with one {{}}", list.template);
+                return Err(Problem::new("negative_labels.lists.template", text));
+            }
+        }
+        for (key, share) in [("quantile", section.quantile), ("keep", section.keep)] {
+            if !(0.0..=1.0).contains(&share) {
+                let text = format!("found {share}, allowed: 0 to 1");
+                return Err(Problem::new(format!("negative_labels.{key}"), text));
+            }
+        }
+        if let Some(limit) = section.exclude_above
+            && !(-1.0..=1.0).contains(&limit)
+        {
+            let text = format!("found {limit}, allowed: -1 to 1");
+            return Err(Problem::new("negative_labels.exclude_above", text));
+        }
+        not_empty("negative_labels.unknown", &section.unknown)?;
+        let blank = section.unknown.iter().find(|text| text.trim().is_empty());
+        blank.map_or(Ok(()), |text| not_blank("negative_labels.unknown", text))
     }
 
     fn check_prompt(&self) -> Result<(), Problem> {

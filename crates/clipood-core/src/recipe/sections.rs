@@ -202,6 +202,51 @@ pub struct SelectSection {
     pub values: Vec<f64>,
 }
 
+/// `[negative_labels]`: texts of no class, for the detectors `neglabel` and `unknown_prompt`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NegativeLabelsSection {
+    /// Word lists, each mined apart, as NegLabel does with nouns and adjectives.
+    pub lists: Vec<WordListSection>,
+    /// A word is as near to the classes as this quantile of its cosines to them.
+    pub quantile: f64,
+    /// Share of each list, the farthest words, that is kept.
+    pub keep: f64,
+    /// Words with a larger cosine to a class are left out beforehand (CSP has 0.95). Absent: none are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude_above: Option<f64>,
+    /// Prompts for the unknown, of which `unknown_prompt` takes the first `count`.
+    pub unknown: Vec<String>,
+}
+
+impl Default for NegativeLabelsSection {
+    fn default() -> Self {
+        NegativeLabelsSection {
+            lists: Vec::new(),
+            quantile: 0.95,
+            keep: 0.15,
+            exclude_above: None,
+            unknown: vec!["a photo of an unknown object".to_string()],
+        }
+    }
+}
+
+/// A list of words and the text that each is put into.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WordListSection {
+    /// Name of the list: `NAME.txt` in the folder `words` beside that of the dataset manifests, or a file of WordNet there
+    /// by its own name, such as `data.noun`.
+    pub words: String,
+    /// `{}` stands for the word; the class names are compared in the same template.
+    #[serde(default = "default_word_template")]
+    pub template: String,
+}
+
+fn default_word_template() -> String {
+    "a photo of a {}".to_string()
+}
+
 /// `[engine]`: how the work is cut and what it tolerates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -5,5 +5,5 @@ mod file;
 mod stage;
 
 pub use data::{labels_of, shot_features};
-pub use file::PromptSet;
+pub use file::{PromptSet, prompt_footer};
 pub use stage::{PromptKey, STAGE as TRAIN, prompt_inputs, prompt_keys, prompt_sets, prompt_units};

@@ -7,6 +7,7 @@ use clipood_store::{ObjectInfo, Store};
 use crate::error::{PipelineError, Result};
 use crate::extract::feature_index;
 use crate::job::Job;
+use crate::negative::negative_unit;
 use crate::plan::standing_plan;
 use crate::prompts::{prompt_keys, prompt_units};
 
@@ -57,6 +58,9 @@ pub fn find_garbage(store: &Store, jobs: &[Job]) -> Result<Garbage> {
         for unit in prompt_units(job, &plan, &prompt_keys(job))? {
             needed.prompts.insert(unit.key);
         }
+        needed
+            .prompts
+            .extend(negative_unit(job, &plan)?.map(|unit| unit.key));
     }
     sort_out(store, &needed)
 }
