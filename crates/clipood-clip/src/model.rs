@@ -434,7 +434,8 @@ pub struct TrainedPrompt {
 }
 
 impl PromptTrainer {
-    /// Trains a context for `names` from `resume`, or from its initial values. `after_epoch` may stop it.
+    /// Trains a context for `names` from `resume`, or from its initial values. `after` sees every step and may
+    /// stop it, as [`train_prompt`] says.
     ///
     /// # Errors
     /// Names that do not fit, data of the wrong size, or a loss that is not finite.
@@ -445,35 +446,19 @@ impl PromptTrainer {
         data: &PromptData,
         options: &TrainOptions,
         resume: Option<PromptState>,
-        after_epoch: impl FnMut(&EpochLog, &PromptState) -> bool,
+        after: impl FnMut(Option<&EpochLog>, &PromptState) -> bool,
     ) -> Result<TrainedPrompt> {
         let tokenizer = &self.tokenizer;
         match &self.tower {
             TrainedTowers::Cpu(tower) => {
                 let device = Default::default();
                 train_on(
-                    tower,
-                    &device,
-                    tokenizer,
-                    names,
-                    prompt,
-                    data,
-                    options,
-                    resume,
-                    after_epoch,
+                    tower, &device, tokenizer, names, prompt, data, options, resume, after,
                 )
             }
             #[cfg(feature = "cuda")]
             TrainedTowers::Cuda(tower, device) => train_on(
-                tower,
-                device,
-                tokenizer,
-                names,
-                prompt,
-                data,
-                options,
-                resume,
-                after_epoch,
+                tower, device, tokenizer, names, prompt, data, options, resume, after,
             ),
         }
     }
@@ -490,7 +475,7 @@ fn train_on<B: AutodiffBackend + ClipBackend>(
     data: &PromptData,
     options: &TrainOptions,
     resume: Option<PromptState>,
-    after_epoch: impl FnMut(&EpochLog, &PromptState) -> bool,
+    after: impl FnMut(Option<&EpochLog>, &PromptState) -> bool,
 ) -> Result<TrainedPrompt> {
     let learner = PromptLearner::new(tower, tokenizer, names, prompt)?;
     let state = match resume {
@@ -500,7 +485,7 @@ fn train_on<B: AutodiffBackend + ClipBackend>(
             ..PromptState::default()
         },
     };
-    let state = train_prompt(tower, &learner, data, options, state, device, after_epoch)?;
+    let state = train_prompt(tower, &learner, data, options, state, device, after)?;
     let rows = learner.context_rows();
     let context = TensorData::new(state.context.clone(), [rows, tower.width()]);
     let text = learner.text_features(tower, Tensor::from_data(context, device))?;

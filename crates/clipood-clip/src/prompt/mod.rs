@@ -12,5 +12,6 @@ pub use learner::{PromptLearner, PromptOptions};
 pub use loss::{PatchLoss, PromptLoss, StepLoss};
 pub use schedule::learning_rate;
 pub use train::{
-    BatchStep, EpochLog, PromptData, PromptState, TrainOptions, batch_step, sgd, train_prompt,
+    BatchStep, EpochLog, PartialEpoch, PromptData, PromptState, TrainOptions, batch_step, sgd,
+    train_prompt,
 };

@@ -1,4 +1,4 @@
-//! The training loop over cached features: SGD with momentum and weight decay, resumable after every epoch.
+//! The training loop over cached features: SGD with momentum and weight decay, resumable after every step.
 
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -52,7 +52,8 @@ pub struct TrainOptions {
     pub seed: u64,
 }
 
-/// Where a training stands after a whole number of epochs; all that is needed to go on to the same numbers.
+/// Where a training stands after a step; all that is needed to go on to the same numbers. The order of the images and the
+/// choice of views follow from the seed and the epoch.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PromptState {
     /// Row-major `[rows, width]`.
@@ -63,6 +64,19 @@ pub struct PromptState {
     pub epoch: usize,
     /// Steps done.
     pub step: usize,
+    /// Of the epoch that is under way.
+    pub partial: PartialEpoch,
+}
+
+/// The part of an epoch that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct PartialEpoch {
+    /// Steps.
+    pub steps: usize,
+    /// Sum of their losses.
+    pub loss: f64,
+    /// Views that were classified right.
+    pub right: usize,
 }
 
 /// One epoch as the log shows it.
@@ -133,14 +147,14 @@ pub fn sgd(state: &mut PromptState, gradient: &[f32], lr: f64, momentum: f64, de
     }
 }
 
-/// Trains the context from `state` to the last epoch; `after_epoch` sees every epoch's log and state and may stop the
-/// training by returning false (the state it saw is where a later call goes on).
+/// Trains the context from `state` to the last epoch; `after` sees the state after every step, at the end of an epoch with
+/// its log, and may stop the training by returning false (the state it saw is where a later call goes on).
 ///
 /// `text` must be frozen (`no_grad`), or gradients of the whole tower are computed in vain.
 ///
 /// # Errors
 /// Data of the wrong size, a label beyond the classes, or a loss that is not finite (the step is named; the last state
-/// that `after_epoch` saw is good).
+/// that `after` saw is good).
 pub fn train_prompt<B: AutodiffBackend + ClipBackend>(
     text: &TextTransformer<B>,
     learner: &PromptLearner<B>,
@@ -148,7 +162,7 @@ pub fn train_prompt<B: AutodiffBackend + ClipBackend>(
     options: &TrainOptions,
     mut state: PromptState,
     device: &B::Device,
-    mut after_epoch: impl FnMut(&EpochLog, &PromptState) -> bool,
+    mut after: impl FnMut(Option<&EpochLog>, &PromptState) -> bool,
 ) -> Result<PromptState> {
     data.check(options.loss.uses_patches())?;
     let rows = learner.context_rows();
@@ -167,12 +181,16 @@ pub fn train_prompt<B: AutodiffBackend + ClipBackend>(
         let mut rng = SplitMix64::keyed(options.seed, "prompt epoch", epoch as u64);
         let mut order: Vec<usize> = (0..images).collect();
         rng.shuffle(&mut order);
-        let (mut loss_sum, mut right, mut seen, mut steps) = (0f64, 0usize, 0usize, 0usize);
-        for chosen in order.chunks_exact(batch) {
+        let steps = images / batch;
+        for (number, chosen) in order.chunks_exact(batch).enumerate() {
             let picked: Vec<usize> = chosen
                 .iter()
                 .map(|image| image * data.views + rng.below(data.views as u64) as usize)
                 .collect();
+            // Done before an interruption; the draws above have to be made all the same.
+            if number < state.partial.steps {
+                continue;
+            }
             let labels: Vec<i32> = chosen.iter().map(|i| data.labels[*i] as i32).collect();
             let step = batch_step(
                 text, learner, data, options, &state, &picked, &labels, device,
@@ -190,21 +208,30 @@ pub fn train_prompt<B: AutodiffBackend + ClipBackend>(
                 options.momentum,
                 options.weight_decay,
             );
+            if let Some(value) = state.context.iter().find(|value| !value.is_finite()) {
+                return Err(ClipError::Training(format!(
+                    "after the loss of step {} (epoch {epoch}), {}, the context holds {value}: lower the learning rate",
+                    state.step, step.loss
+                )));
+            }
             state.step += 1;
-            loss_sum += f64::from(step.loss);
-            right += step.right;
-            seen += batch;
-            steps += 1;
+            state.partial.loss += f64::from(step.loss);
+            state.partial.right += step.right;
+            state.partial.steps += 1;
+            if number + 1 < steps && !after(None, &state) {
+                return Ok(state);
+            }
         }
+        let done = std::mem::take(&mut state.partial);
         state.epoch += 1;
         let log = EpochLog {
             epoch,
             step: state.step,
-            loss: loss_sum / steps as f64,
-            accuracy: right as f64 / seen as f64,
+            loss: done.loss / done.steps as f64,
+            accuracy: done.right as f64 / (done.steps * batch) as f64,
             lr,
         };
-        if !after_epoch(&log, &state) {
+        if !after(Some(&log), &state) {
             break;
         }
     }

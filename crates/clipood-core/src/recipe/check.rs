@@ -37,6 +37,9 @@ impl Recipe {
         if self.engine.shard_bytes == 0 {
             return Err(at_least_one("engine.shard_bytes"));
         }
+        if self.engine.checkpoint_steps == 0 {
+            return Err(at_least_one("engine.checkpoint_steps"));
+        }
         let fraction = self.engine.max_quarantine_fraction;
         if !(0.0..=1.0).contains(&fraction) {
             let text = format!("found {fraction}, allowed: 0 to 1");

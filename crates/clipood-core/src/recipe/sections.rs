@@ -255,6 +255,9 @@ pub struct EngineSection {
     pub shard_bytes: u64,
     /// Share of a dataset's images, 0 to 1, that may be unreadable before the run fails.
     pub max_quarantine_fraction: f64,
+    /// A training leaves a checkpoint after so many steps, at least 1, and at the end of an epoch if the last one is a
+    /// second old.
+    pub checkpoint_steps: usize,
 }
 
 impl Default for EngineSection {
@@ -262,6 +265,7 @@ impl Default for EngineSection {
         EngineSection {
             shard_bytes: 64 << 20,
             max_quarantine_fraction: 0.01,
+            checkpoint_steps: 100,
         }
     }
 }

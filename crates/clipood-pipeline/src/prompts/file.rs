@@ -109,6 +109,7 @@ impl PromptSet {
                 momentum: floats("momentum")?,
                 epoch: number(EPOCH)?,
                 step: number(STEP)?,
+                ..PromptState::default()
             }),
         };
         Ok(Self {
@@ -145,6 +146,7 @@ mod tests {
                 momentum: vec![-0.25; 6],
                 epoch: 3,
                 step: 12,
+                ..PromptState::default()
             }),
         };
         let written = PromptSet {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clipood_clip::model::{Device, PromptTrainer};
 use clipood_clip::prompt::{
-    EpochLog, PatchLoss, PromptLoss, PromptOptions, PromptState, TrainOptions,
+    EpochLog, PartialEpoch, PatchLoss, PromptLoss, PromptOptions, PromptState, TrainOptions,
 };
 use clipood_core::{FingerprintBuilder, Method};
 use clipood_store::{Part, Passes, Share, Unit, passes};
@@ -25,7 +25,7 @@ use crate::tables::{FileMeta, TrainLogRow, write_train_log};
 /// Name of the stage in the ledger of the prompts.
 pub const STAGE: &str = "train";
 /// Time between two checkpoints of a training.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
 /// Which prompt set: the `prompt` column of every table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -376,13 +376,14 @@ fn train(
     let (resume, mut log) = read_checkpoint(job, unit)?;
     if let Some(state) = &resume {
         locked(progress).note(&format!(
-            "{}: going on after epoch {}",
+            "{}: going on after step {}",
             key.name(),
-            state.epoch
+            state.step
         ));
         locked(progress).add(state.epoch as u64);
     }
     let mut saved = Instant::now();
+    let mut saved_step = resume.as_ref().map_or(0, |state| state.step);
     let mut failure = None;
     let trained = trainer.train(
         &plan.classes,
@@ -391,11 +392,14 @@ fn train(
         &options,
         resume,
         |epoch, state| {
-            log.push(log_row(epoch));
-            locked(progress).add(1);
+            if let Some(epoch) = epoch {
+                log.push(log_row(epoch));
+                locked(progress).add(1);
+            }
             let stop = job.interrupt.is_set();
-            if stop || saved.elapsed() >= CHECKPOINT_EVERY {
-                saved = Instant::now();
+            let steps = state.step - saved_step >= job.recipe.engine.checkpoint_steps;
+            if stop || steps || (epoch.is_some() && saved.elapsed() >= CHECKPOINT_EVERY) {
+                (saved, saved_step) = (Instant::now(), state.step);
                 if let Err(error) = write_checkpoint(job, unit, state, &log) {
                     failure = Some(error);
                     return false;
@@ -454,6 +458,8 @@ struct Checkpoint {
     momentum: Vec<f32>,
     epoch: usize,
     step: usize,
+    /// Steps, loss and hits of the epoch under way.
+    partial: (usize, f64, usize),
     log: Vec<(u64, u64, f64, f64, f64)>,
 }
 
@@ -472,6 +478,7 @@ fn write_checkpoint(
         momentum: state.momentum.clone(),
         epoch: state.epoch,
         step: state.step,
+        partial: (state.partial.steps, state.partial.loss, state.partial.right),
         log: log
             .iter()
             .map(|r| (r.epoch, r.step, r.loss, r.accuracy, r.lr))
@@ -506,6 +513,11 @@ fn read_checkpoint(job: &Job, unit: &Unit) -> Result<(Option<PromptState>, Vec<T
         momentum: c.momentum,
         epoch: c.epoch,
         step: c.step,
+        partial: PartialEpoch {
+            steps: c.partial.0,
+            loss: c.partial.1,
+            right: c.partial.2,
+        },
     };
     Ok((Some(state), log))
 }

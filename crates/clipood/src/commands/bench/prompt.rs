@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use clipood_clip::model::{Device, Devices, Dtype, Model};
 use clipood_clip::prompt::{
-    PatchLoss, PromptData, PromptLoss, PromptOptions, PromptState, TrainOptions,
+    EpochLog, PatchLoss, PromptData, PromptLoss, PromptOptions, PromptState, TrainOptions,
 };
 use clipood_core::{ClassToken, Method, SplitMix64};
 use clipood_pipeline::PipelineError;
@@ -127,9 +127,10 @@ fn train(
         losses: Vec::new(),
         gradient: Vec::new(),
     };
-    let after_step = |log: &clipood_clip::prompt::EpochLog, state: &PromptState| {
+    // A step is an epoch here.
+    let after_step = |log: Option<&EpochLog>, state: &PromptState| {
         found.at.push(Instant::now());
-        found.losses.push(log.loss);
+        found.losses.extend(log.map(|log| log.loss));
         if found.gradient.is_empty() {
             found.gradient.clone_from(&state.momentum);
         }

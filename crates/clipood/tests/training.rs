@@ -1,0 +1,110 @@
+//! Training through the real command: killed at any moment it ends with the same bits; a loss that is no number stops it.
+
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{RECIPE, World, files, stderr};
+use safetensors::SafeTensors;
+
+type Tensors = Vec<(String, Vec<u8>)>;
+
+/// The bytes of every tensor of every prompt set in a store, by path and name. (The order of a file's metadata is not fixed.)
+fn trained(world: &World, store: &str) -> Vec<(String, Tensors)> {
+    let folder = world.path(&format!("{store}/prompts"));
+    let tensors = |path: &str| {
+        let bytes = std::fs::read(folder.join(path)).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let mut tensors: Vec<(String, Vec<u8>)> = file
+            .iter()
+            .map(|(name, tensor)| (name.to_owned(), tensor.data().to_vec()))
+            .collect();
+        tensors.sort();
+        tensors
+    };
+    let parts = files(&folder)
+        .into_iter()
+        .filter(|path| path.ends_with("prompt.safetensors"));
+    parts.map(|path| (path.clone(), tensors(&path))).collect()
+}
+
+#[test]
+fn a_killed_training_ends_with_the_same_bits() {
+    let world = World::new();
+    let recipe = RECIPE
+        .replace("epochs = 3", "epochs = 60\nbatch_size = 2")
+        .replace("[engine]", "[engine]\ncheckpoint_steps = 3");
+    world.write("recipe.toml", recipe);
+    let whole = world.run("whole", &["--store", "store"]);
+    assert!(whole.status.success(), "{}", stderr(&whole));
+    let expected = trained(&world, "store");
+    assert_eq!(expected.len(), 2);
+    // The features stay: a batch of others may round them differently, which is not what this is about.
+    std::fs::remove_dir_all(world.path("store/prompts")).unwrap();
+    let mut resumed = 0;
+    let mut seed = 12_345u64;
+    for _ in 0..40 {
+        let mut child = world
+            .command("killed", &["--store", "store"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Between 0.15 and 0.65 s: the start takes a part of it, the training about a second.
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        std::thread::sleep(Duration::from_millis(150 + (seed >> 33) % 500));
+        // An error means that it has ended.
+        let _ = child.kill();
+        let output = child.wait_with_output().unwrap();
+        resumed += usize::from(stderr(&output).contains("going on after step"));
+        if output.status.success() {
+            break;
+        }
+    }
+    let last = world.run("killed", &["--store", "store"]);
+    assert!(last.status.success(), "{}", stderr(&last));
+    resumed += usize::from(stderr(&last).contains("going on after step"));
+    assert!(resumed > 0, "no training was resumed");
+    let found = trained(&world, "store");
+    assert_eq!(found.len(), 2);
+    for (expected, found) in expected.iter().zip(&found) {
+        assert_eq!(expected.0, found.0);
+        assert!(expected.1 == found.1, "{} differs", expected.0);
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_its_step() {
+    let world = World::new();
+    let recipe = RECIPE
+        .replace("epochs = 3", "epochs = 40\nlr = 1e30")
+        .replace("[engine]", "[engine]\ncheckpoint_steps = 1");
+    world.write("recipe.toml", recipe);
+    let run = world.run("run", &["--store", "store"]);
+    let log = stderr(&run);
+    assert_eq!(run.status.code(), Some(1), "{log}");
+    assert!(
+        log.contains("loss of step") && !log.contains("panicked"),
+        "{log}"
+    );
+    // The last good checkpoint stays, the run has no half of a prompt set, and the features are kept.
+    let all = files(&world.path("store"));
+    assert!(
+        all.iter().any(|path| path.ends_with("checkpoint.json")),
+        "{all:?}"
+    );
+    assert_eq!(trained(&world, "store").len(), 1, "the hand-written one");
+    let again = world.run("run", &["--store", "store"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(
+        stderr(&again).contains("loss of step"),
+        "{}",
+        stderr(&again)
+    );
+}
