@@ -194,6 +194,44 @@ impl Model {
         TextTransformer::load(&self.weights, &self.config, device)
     }
 
+    /// Token embeddings `[vocabulary, width]`, row-major, and the width.
+    ///
+    /// # Errors
+    /// A checkpoint without them.
+    pub fn token_embedding(&self) -> Result<(&[f32], usize)> {
+        let name = "token_embedding.weight";
+        match self.weights.get(name) {
+            Some(tensor) => Ok((&tensor.data, self.config.text.width)),
+            None => Err(ClipError::Text(format!("the checkpoint has no `{name}`"))),
+        }
+    }
+
+    /// Normalised text features `[classes, D]` of prompts with the given context, row-major, on the CPU.
+    ///
+    /// # Errors
+    /// A context of another size, or a name that does not fit.
+    pub fn prompt_features(
+        &self,
+        names: &[String],
+        prompt: &PromptOptions,
+        context: &[f32],
+    ) -> Result<Vec<f32>> {
+        let device = Default::default();
+        let tower = self.text_tower::<Flex>(&device)?;
+        let learner = PromptLearner::new(&tower, &Tokenizer::new(), names, prompt)?;
+        let (rows, width) = (learner.context_rows(), tower.width());
+        if context.len() != rows * width {
+            return Err(ClipError::Input {
+                what: "context values",
+                expected: rows * width,
+                found: context.len(),
+            });
+        }
+        let context = TensorData::new(context.to_vec(), [rows, width]);
+        let text = learner.text_features(&tower, Tensor::from_data(context, &device))?;
+        Ok(tensor_to_vec(text))
+    }
+
     /// The frozen text tower with gradients for a context, on `device` in float32.
     ///
     /// # Errors

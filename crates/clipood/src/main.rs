@@ -36,6 +36,8 @@ enum Command {
     Explain(commands::explain::Args),
     /// List what no run needs in a store of features and prompts, and remove it with `--delete`.
     Gc(commands::gc::Args),
+    /// Look into learned contexts, and exchange them with the CoOp repository.
+    Prompt(commands::prompt::Args),
     /// Turn the texts on standard input, one a line, into JSON arrays of 77 token ids; a text too long is cut.
     Tokenize(commands::tokenize::Args),
     /// Resize, crop and normalise images as CLIP's own preprocessing does; an array a file into a safetensors file.
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(args),
         Command::Explain(args) => commands::explain::run(args),
         Command::Gc(args) => commands::gc::run(args),
+        Command::Prompt(args) => commands::prompt::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Preprocess(args) => commands::preprocess::run(args),
         Command::Encode(args) => commands::encode::run(args),

@@ -15,6 +15,7 @@ mod models;
 mod npy;
 pub mod plan;
 pub mod preprocess;
+pub mod prompt;
 pub mod report;
 pub mod run;
 pub mod score;

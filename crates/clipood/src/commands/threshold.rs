@@ -76,8 +76,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let problem = format!("--tpr {}: expected a share above 0, at most 1", args.tpr);
         return Err(PipelineError::Usage(problem).into());
     }
-    let inputs = Inputs::gather(&args.task, Split::Val)?;
-    let opened = args.task.open(&inputs.classes, 1)?;
+    let inputs = Inputs::gather(&args.task, Split::Val, None)?;
+    let opened = args.task.open(&inputs.classes, 1, None)?;
     let ood = match &args.ood_scores {
         Some(path) => Some(read_scores(path, args.column.as_deref())?),
         None => None,

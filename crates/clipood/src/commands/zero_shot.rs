@@ -25,6 +25,9 @@ use super::{print, written};
 pub struct Args {
     #[command(flatten)]
     task: Task,
+    /// A prompt set in place of classes and templates: of a store (`prompts/FINGERPRINT/prompt.safetensors`), or imported.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["classes", "templates", "descriptions"])]
+    prompt: Option<PathBuf>,
     /// Likeliest classes to name for each image.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
@@ -37,7 +40,12 @@ pub struct Args {
 /// Classifies every image, prints a line for each, and writes the tables.
 pub fn run(args: Args) -> Result<ExitCode> {
     let task = &args.task;
-    let inputs = Inputs::gather(task, Split::Test)?;
+    let prompt = match &args.prompt {
+        Some(path) => Some(super::prompt::read(path)?),
+        None => None,
+    };
+    let classes = prompt.as_ref().map(|set| set.classes.clone());
+    let inputs = Inputs::gather(task, Split::Test, classes)?;
     // The five likeliest are needed for the accuracy, however few are shown.
     let Opened {
         model,
@@ -45,7 +53,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         detector,
         classifier,
         ..
-    } = task.open(&inputs.classes, usize::from(args.top).max(5))?;
+    } = task.open(&inputs.classes, usize::from(args.top).max(5), prompt)?;
     let shown = usize::from(args.top).min(classifier.top());
 
     let mut tally = Tally::new(inputs.classes.len());

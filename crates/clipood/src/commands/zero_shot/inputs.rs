@@ -25,11 +25,12 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Lists the images, of a dataset those of `split` unless the task names another, and finds the classes.
+    /// Lists the images, of a dataset those of `split` unless the task names another, and finds the
+    /// classes unless they are given.
     ///
     /// # Errors
     /// No image, no class, a class list that is malformed, a dataset that cannot be listed.
-    pub fn gather(task: &Task, split: Split) -> Result<Self> {
+    pub fn gather(task: &Task, split: Split, classes: Option<Vec<String>>) -> Result<Self> {
         let (images, source) = match &task.dataset {
             Some(name) => {
                 let split = match &task.split {
@@ -55,13 +56,14 @@ impl Inputs {
                 EXTENSIONS.join(", ")
             );
         }
-        let classes = match &task.classes {
-            Some(path) => {
+        let classes = match (classes, &task.classes) {
+            (Some(classes), _) => classes,
+            (None, Some(path)) => {
                 let text = std::fs::read_to_string(path)
                     .with_context(|| format!("cannot read the class list {}", path.display()))?;
                 class_list(&text, &path.display().to_string())?
             }
-            None => folder_names(&images)?,
+            (None, None) => folder_names(&images)?,
         };
         let number_of: BTreeMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
         let label = |name: &String| number_of.get(name.as_str()).copied();

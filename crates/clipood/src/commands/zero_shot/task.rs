@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clipood_clip::model::{Devices, Model};
 use clipood_ood::{DetectorSpec, OodError};
-use clipood_pipeline::{Classifier, PipelineError};
+use clipood_pipeline::{Classifier, PipelineError, PromptSet};
 
 use super::super::devices;
 use super::super::models::ModelArgs;
@@ -68,14 +68,32 @@ pub struct Opened {
 }
 
 impl Task {
-    /// Opens the model and encodes the texts of `classes`; the classifier names the `top` likeliest.
-    pub fn open(&self, classes: &[String], top: usize) -> Result<Opened> {
+    /// Opens the model and encodes the texts of `classes`, unless `prompt` has their features; the classifier names the
+    /// `top` likeliest.
+    pub fn open(
+        &self,
+        classes: &[String],
+        top: usize,
+        prompt: Option<PromptSet>,
+    ) -> Result<Opened> {
         let devices = devices(&self.devices, &self.dtype)?;
         let usage = |e: OodError| PipelineError::Usage(format!("--detector: {e}"));
         let detector: DetectorSpec = self.detector.parse().map_err(usage)?;
         let texts = texts::class_texts(self, classes)?;
         let model = self.model.open_or("demo")?;
-        let features = texts::encode(&model, devices.first(), self, classes, &texts)?;
+        let features = match prompt {
+            None => texts::encode(&model, devices.first(), self, classes, &texts)?,
+            Some(set) if set.text.len() == classes.len() * model.config.embed_dim => set.text,
+            Some(set) => {
+                return Err(PipelineError::Usage(format!(
+                    "--prompt: features of {} values do not fit {} classes and the model's {} dimensions",
+                    set.text.len(),
+                    classes.len(),
+                    model.config.embed_dim
+                ))
+                .into());
+            }
+        };
         let classifier = Classifier::new(features, model.config.embed_dim, top, &detector)
             .map_err(|e| PipelineError::Usage(format!("--detector {}: {e}", self.detector)))?;
         Ok(Opened {

@@ -1,0 +1,267 @@
+//! `clipood prompt`: what a learned context says, and contexts from and for the CoOp repository.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use arrow::array::{ArrayRef, Float32Array, RecordBatch, StringArray, UInt32Array};
+use arrow::datatypes::{DataType, Field, Schema};
+use clipood_clip::checkpoint::torch_file::{read_state_dict, write_state_dict};
+use clipood_clip::checkpoint::value::{Tensor, Value};
+use clipood_clip::model::Model;
+use clipood_clip::prompt::{PromptOptions, PromptState};
+use clipood_clip::tokenizer::Tokenizer;
+use clipood_core::{ClassToken, FingerprintBuilder, class_list};
+use clipood_pipeline::{PipelineError, PromptSet};
+
+use super::arrays::write_parquet;
+use super::models::ModelArgs;
+use super::print;
+
+/// Options of `clipood prompt`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// The vocabulary's tokens nearest to each vector of a context (Euclidean distance, as CoOp reports them).
+    Words(Words),
+    /// Write a context as the CoOp repository's `prompt_learner/model.pth.tar-N`, with `state_dict.ctx`.
+    Export(Export),
+    /// Make a prompt set of a context that the CoOp repository trained.
+    Import(Import),
+}
+
+#[derive(clap::Args)]
+struct Words {
+    /// A prompt set: `prompts/FINGERPRINT/prompt.safetensors` of a store, or one that was imported.
+    prompt: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Tokens for each vector.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    top: u16,
+    /// A Parquet file to write as well: `vector`, `rank`, `token`, `distance`.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct Export {
+    /// A prompt set with a context.
+    prompt: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The context was trained with `class_specific = true`: as many vectors for each class.
+    #[arg(long)]
+    class_specific: bool,
+    /// The file to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Import {
+    /// The CoOp repository's `prompt_learner/model.pth.tar-N`; a new or an old (not zipped) file of torch.save.
+    checkpoint: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// File with one class name a line, in the order of the labels.
+    #[arg(long)]
+    classes: PathBuf,
+    /// Where the class name stood: end, middle or front.
+    #[arg(long, default_value = "end")]
+    class_token: String,
+    /// The prompt set to write; `zero-shot --prompt` and `score --text FILE:text` take it.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Does one of them.
+pub fn run(args: Args) -> Result<ExitCode> {
+    match args.what {
+        What::Words(args) => words(&args)?,
+        What::Export(args) => export(&args)?,
+        What::Import(args) => import(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a prompt set.
+pub fn read(path: &Path) -> Result<PromptSet> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read the prompt {name}"))?;
+    Ok(PromptSet::from_bytes(&bytes, &name)?)
+}
+
+/// The context of a prompt set and the width of its vectors, which is the model's.
+fn context_of(path: &Path, model: &Model) -> Result<(PromptSet, PromptState, usize)> {
+    let set = read(path)?;
+    let file = path.display();
+    let Some(state) = set.state.clone() else {
+        bail!("{file} holds hand-written prompts, which have no context");
+    };
+    let width = model.config.text.width;
+    if state.context.is_empty() || state.context.len() % width != 0 {
+        let found = state.context.len();
+        bail!(
+            "{file}: a context of {found} values is not of vectors {width} wide: another model's?"
+        );
+    }
+    Ok((set, state, width))
+}
+
+fn words(args: &Words) -> Result<()> {
+    let model = args.model.open()?;
+    let (_, state, width) = context_of(&args.prompt, &model)?;
+    let (embedding, _) = model.token_embedding()?;
+    let tokenizer = Tokenizer::new();
+    let (mut vectors, mut ranks, mut tokens, mut distances) = (vec![], vec![], vec![], vec![]);
+    let mut text = String::new();
+    for (number, vector) in state.context.chunks_exact(width).enumerate() {
+        let squared = |row: &[f32]| -> f32 {
+            let differences = row.iter().zip(vector).map(|(a, b)| (a - b) * (a - b));
+            differences.sum()
+        };
+        let mut near: Vec<(f32, u32)> = embedding
+            .chunks_exact(width)
+            .map(squared)
+            .zip(0u32..)
+            .collect();
+        near.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut named = Vec::new();
+        for (rank, (distance, id)) in near.iter().take(usize::from(args.top)).enumerate() {
+            let token = tokenizer.decode(&[*id]).trim().to_owned();
+            let distance = distance.sqrt();
+            named.push(format!("{token} {distance:.4}"));
+            vectors.push(number as u32);
+            ranks.push(rank as u32 + 1);
+            tokens.push(token);
+            distances.push(distance);
+        }
+        text += &format!("{number}: {}\n", named.join(", "));
+    }
+    print(&text)?;
+    let Some(out) = &args.out else {
+        return Ok(());
+    };
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("vector", DataType::UInt32, false),
+        Field::new("rank", DataType::UInt32, false),
+        Field::new("token", DataType::Utf8, false),
+        Field::new("distance", DataType::Float32, false),
+    ]));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt32Array::from(vectors)),
+        Arc::new(UInt32Array::from(ranks)),
+        Arc::new(StringArray::from(tokens)),
+        Arc::new(Float32Array::from(distances)),
+    ];
+    write_parquet(
+        out,
+        &schema,
+        [Ok(RecordBatch::try_new(schema.clone(), columns)?)],
+    )
+}
+
+fn export(args: &Export) -> Result<()> {
+    let model = args.model.open()?;
+    let (set, state, width) = context_of(&args.prompt, &model)?;
+    let rows = state.context.len() / width;
+    let classes = set.classes.len();
+    let shape = match args.class_specific {
+        false => vec![rows, width],
+        true if rows % classes == 0 => vec![classes, rows / classes, width],
+        true => {
+            let problem = format!(
+                "--class-specific: {rows} vectors are not as many for each of {classes} classes"
+            );
+            return Err(PipelineError::Usage(problem).into());
+        }
+    };
+    let text = |key: &str| Value::Text(Arc::from(key));
+    let context = Value::Tensor(Tensor::floats(shape, state.context));
+    let checkpoint = Value::Dict(vec![
+        (
+            text("state_dict"),
+            Value::Dict(vec![(text("ctx"), context)]),
+        ),
+        (text("epoch"), Value::Int(state.epoch as i64)),
+    ]);
+    Ok(write_state_dict(&args.out, &checkpoint)?)
+}
+
+fn import(args: &Import) -> Result<()> {
+    let file = args.checkpoint.display();
+    let class_token = match args.class_token.as_str() {
+        "end" => ClassToken::End,
+        "middle" => ClassToken::Middle,
+        "front" => ClassToken::Front,
+        other => {
+            let problem = format!("--class-token {other}: expected end, middle or front");
+            return Err(PipelineError::Usage(problem).into());
+        }
+    };
+    let text = std::fs::read_to_string(&args.classes)
+        .with_context(|| format!("cannot read the class list {}", args.classes.display()))?;
+    let classes = class_list(&text, &args.classes.display().to_string())?;
+    let model = args.model.open()?;
+    let checkpoint = read_state_dict(&args.checkpoint)?;
+    let context = checkpoint
+        .get("state_dict")
+        .and_then(|state| state.get("ctx"));
+    let context = context.and_then(Value::as_tensor).with_context(|| {
+        format!("{file}: expected the tensor state_dict.ctx of a prompt learner, found none")
+    })?;
+    let width = model.config.text.width;
+    let (n_ctx, class_specific) = match context.shape[..] {
+        [n_ctx, wide] if wide == width => (n_ctx, false),
+        [count, n_ctx, wide] if wide == width && count == classes.len() => (n_ctx, true),
+        _ => bail!(
+            "{file}: state_dict.ctx has shape {:?}, expected [vectors, {width}] or [{}, vectors, {width}]",
+            context.shape,
+            classes.len()
+        ),
+    };
+    let values = context
+        .as_floats()
+        .with_context(|| format!("{file}: state_dict.ctx holds no floats"))?;
+    let options = PromptOptions {
+        n_ctx,
+        ctx_init: None,
+        class_token,
+        class_specific,
+    };
+    let epoch = match checkpoint.get("epoch") {
+        Some(Value::Int(epoch)) => usize::try_from(*epoch).unwrap_or(0),
+        _ => 0,
+    };
+    let fingerprint = FingerprintBuilder::new("imported prompt")
+        .field("model", &model.hash)
+        .field("classes", &classes)
+        .field("class_token", &class_token)
+        .field("context", &values)
+        .finish()?;
+    let set = PromptSet {
+        fingerprint: fingerprint.to_string(),
+        text: model.prompt_features(&classes, &options, values)?,
+        classes,
+        state: Some(PromptState {
+            context: values.to_vec(),
+            momentum: vec![0.0; values.len()],
+            epoch,
+            ..PromptState::default()
+        }),
+    };
+    std::fs::write(&args.out, set.to_bytes()?)
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    print(&format!(
+        "{n_ctx} vectors{} for {} classes\n",
+        if class_specific { " a class" } else { "" },
+        set.classes.len()
+    ))
+}
