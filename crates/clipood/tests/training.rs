@@ -96,7 +96,8 @@ fn a_loss_that_is_no_number_names_its_step() {
     // The last good checkpoint stays, the run has no half of a prompt set, and the features are kept.
     let all = files(&world.path("store"));
     assert!(
-        all.iter().any(|path| path.ends_with("checkpoint.json")),
+        all.iter()
+            .any(|path| path.ends_with("checkpoint.safetensors")),
         "{all:?}"
     );
     assert_eq!(trained(&world, "store").len(), 1, "the hand-written one");

@@ -1,5 +1,6 @@
 //! Stage `train`: the prompt sets of a recipe, hand-written or trained, kept in the store under their fingerprints.
 
+mod checkpoint;
 mod data;
 mod file;
 mod stage;

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clipood_clip::model::{Device, PromptTrainer};
 use clipood_clip::prompt::{
-    EpochLog, PartialEpoch, PatchLoss, PromptLoss, PromptOptions, PromptState, TrainOptions,
+    EpochLog, PatchLoss, PromptLoss, PromptOptions, PromptState, TrainOptions,
 };
 use clipood_core::{FingerprintBuilder, Method};
 use clipood_store::{Part, Passes, Share, Unit, passes};
 
+use super::checkpoint::Checkpoint;
 use super::data::prompt_data;
 use super::file::{PromptSet, prompt_footer};
 use crate::error::{PipelineError, Result};
@@ -451,20 +452,8 @@ fn log_row(epoch: &EpochLog) -> TrainLogRow {
     }
 }
 
-/// A training under way: a prompt set without text features, and its log so far.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Checkpoint {
-    context: Vec<f32>,
-    momentum: Vec<f32>,
-    epoch: usize,
-    step: usize,
-    /// Steps, loss and hits of the epoch under way.
-    partial: (usize, f64, usize),
-    log: Vec<(u64, u64, f64, f64, f64)>,
-}
-
 fn checkpoint_path(unit: &Unit) -> String {
-    format!("{}/checkpoint.json", unit.fingerprint)
+    format!("{}/checkpoint.safetensors", unit.fingerprint)
 }
 
 fn write_checkpoint(
@@ -474,51 +463,20 @@ fn write_checkpoint(
     log: &[TrainLogRow],
 ) -> Result<()> {
     let checkpoint = Checkpoint {
-        context: state.context.clone(),
-        momentum: state.momentum.clone(),
-        epoch: state.epoch,
-        step: state.step,
-        partial: (state.partial.steps, state.partial.loss, state.partial.right),
-        log: log
-            .iter()
-            .map(|r| (r.epoch, r.step, r.loss, r.accuracy, r.lr))
-            .collect(),
+        state: state.clone(),
+        log: log.to_vec(),
     };
-    let path = checkpoint_path(unit);
-    let json = serde_json::to_vec(&checkpoint)
-        .map_err(|e| PipelineError::Inconsistent(format!("{path}: {e}")))?;
-    Ok(job.prompts.store().put(&path, Bytes::from(json))?)
+    let bytes = Bytes::from(checkpoint.to_bytes()?);
+    Ok(job.prompts.store().put(&checkpoint_path(unit), bytes)?)
 }
 
 fn read_checkpoint(job: &Job, unit: &Unit) -> Result<(Option<PromptState>, Vec<TrainLogRow>)> {
     let path = checkpoint_path(unit);
-    let Some(bytes) = job.prompts.store().get(&path)? else {
+    let store = job.prompts.store();
+    let Some(bytes) = store.get(&path)? else {
         return Ok((None, Vec::new()));
     };
-    let c: Checkpoint = serde_json::from_slice(&bytes)
-        .map_err(|e| PipelineError::Inconsistent(format!("{path}: {e}")))?;
-    let log = c
-        .log
-        .into_iter()
-        .map(|(epoch, step, loss, accuracy, lr)| TrainLogRow {
-            epoch,
-            step,
-            loss,
-            accuracy,
-            lr,
-        })
-        .collect();
-    let state = PromptState {
-        context: c.context,
-        momentum: c.momentum,
-        epoch: c.epoch,
-        step: c.step,
-        partial: PartialEpoch {
-            steps: c.partial.0,
-            loss: c.partial.1,
-            right: c.partial.2,
-        },
-    };
+    let Checkpoint { state, log } = Checkpoint::from_bytes(&bytes, &store.display(&path))?;
     Ok((Some(state), log))
 }
 

@@ -143,7 +143,7 @@ mod tests {
         let other = set.replace('0', "f");
         let (kept_prompt, lost_prompt) = (
             format!("prompts/{set}/prompt.safetensors"),
-            format!("prompts/{other}/checkpoint.json"),
+            format!("prompts/{other}/checkpoint.safetensors"),
         );
         let paths = [
             "features/ff/global/part-aa.parquet",

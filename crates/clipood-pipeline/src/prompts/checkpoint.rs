@@ -1,0 +1,224 @@
+//! The file of a training under way: a safetensors file, so that every number comes back with its own bits.
+
+use std::collections::HashMap;
+
+use clipood_clip::prompt::{PartialEpoch, PromptState};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::error::{PipelineError, Result};
+use crate::tables::TrainLogRow;
+
+/// Where a training stands, and the log of its epochs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// What the training goes on from.
+    pub state: PromptState,
+    /// A row for each epoch that is done.
+    pub log: Vec<TrainLogRow>,
+}
+
+/// Numbers of a log row: epoch, step, loss, accuracy and learning rate. Epochs and steps are exact in float64.
+const COLUMNS: usize = 5;
+
+impl Checkpoint {
+    /// The checkpoint as safetensors: `context` and `momentum` (float32), `log` `[epochs, 5]` and `partial_loss` `[1]`
+    /// (float64); the counts are metadata.
+    ///
+    /// # Errors
+    /// The serializer refused.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let fail = |e: String| PipelineError::Inconsistent(format!("checkpoint: {e}"));
+        let state = &self.state;
+        let counts = [
+            ("epoch", state.epoch),
+            ("step", state.step),
+            ("partial_steps", state.partial.steps),
+            ("partial_right", state.partial.right),
+        ];
+        let metadata: HashMap<String, String> = counts
+            .iter()
+            .map(|(name, count)| (format!("clipood.{name}"), count.to_string()))
+            .collect();
+        let mut log = Vec::with_capacity(self.log.len() * COLUMNS);
+        for row in &self.log {
+            log.extend([
+                row.epoch as f64,
+                row.step as f64,
+                row.loss,
+                row.accuracy,
+                row.lr,
+            ]);
+        }
+        let single =
+            |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        let double =
+            |values: &[f64]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        let raw = [
+            (
+                "context",
+                Dtype::F32,
+                vec![state.context.len()],
+                single(&state.context),
+            ),
+            (
+                "momentum",
+                Dtype::F32,
+                vec![state.momentum.len()],
+                single(&state.momentum),
+            ),
+            (
+                "log",
+                Dtype::F64,
+                vec![self.log.len(), COLUMNS],
+                double(&log),
+            ),
+            (
+                "partial_loss",
+                Dtype::F64,
+                vec![1],
+                double(&[state.partial.loss]),
+            ),
+        ];
+        let views = raw
+            .iter()
+            .map(|(name, dtype, shape, bytes)| {
+                TensorView::new(*dtype, shape.clone(), bytes).map(|view| (*name, view))
+            })
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(|e| fail(e.to_string()))?;
+        safetensors::serialize(views, Some(metadata)).map_err(|e| fail(e.to_string()))
+    }
+
+    /// Reads what [`Checkpoint::to_bytes`] wrote; `path` names it in errors.
+    ///
+    /// # Errors
+    /// The file is damaged or of another kind.
+    pub fn from_bytes(bytes: &[u8], path: &str) -> Result<Self> {
+        let fail = |e: String| PipelineError::Inconsistent(format!("{path}: {e}"));
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| fail(e.to_string()))?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let count = |name: &str| -> Result<usize> {
+            let key = format!("clipood.{name}");
+            let text = metadata.get(&key).map(String::as_str).unwrap_or_default();
+            text.parse()
+                .map_err(|_| fail(format!("`{key}` is `{text}`, expected a number")))
+        };
+        let file = SafeTensors::deserialize(bytes).map_err(|e| fail(e.to_string()))?;
+        let data = |name: &str, dtype: Dtype| -> Result<Vec<u8>> {
+            let view = file.tensor(name).map_err(|e| fail(e.to_string()))?;
+            if view.dtype() != dtype {
+                let found = view.dtype();
+                return Err(fail(format!(
+                    "tensor `{name}` is {found:?}, expected {dtype:?}"
+                )));
+            }
+            Ok(view.data().to_vec())
+        };
+        let single = |name: &str| -> Result<Vec<f32>> {
+            let bytes = data(name, Dtype::F32)?;
+            let words = bytes.as_chunks::<4>().0.iter();
+            Ok(words.map(|word| f32::from_le_bytes(*word)).collect())
+        };
+        let double = |name: &str| -> Result<Vec<f64>> {
+            let bytes = data(name, Dtype::F64)?;
+            let words = bytes.as_chunks::<8>().0.iter();
+            Ok(words.map(|word| f64::from_le_bytes(*word)).collect())
+        };
+        let (context, momentum) = (single("context")?, single("momentum")?);
+        if momentum.len() != context.len() {
+            return Err(fail(format!(
+                "a momentum of {} values, expected {}, as the context has",
+                momentum.len(),
+                context.len()
+            )));
+        }
+        let log = double("log")?
+            .as_chunks::<COLUMNS>()
+            .0
+            .iter()
+            .map(|[epoch, step, loss, accuracy, lr]| TrainLogRow {
+                epoch: *epoch as u64,
+                step: *step as u64,
+                loss: *loss,
+                accuracy: *accuracy,
+                lr: *lr,
+            })
+            .collect();
+        let loss = double("partial_loss")?.first().copied();
+        Ok(Self {
+            state: PromptState {
+                context,
+                momentum,
+                epoch: count("epoch")?,
+                step: count("step")?,
+                partial: PartialEpoch {
+                    steps: count("partial_steps")?,
+                    loss: loss.ok_or_else(|| fail("`partial_loss` is empty".to_string()))?,
+                    right: count("partial_right")?,
+                },
+            },
+            log,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_comes_back_with_its_bits() {
+        let row = |epoch: u64| TrainLogRow {
+            epoch,
+            step: 7 * epoch + 7,
+            loss: 1.0 / 3.0 + epoch as f64 * 0.1,
+            accuracy: 2.0 / 3.0,
+            lr: 1e-5,
+        };
+        for epochs in [0, 2] {
+            let checkpoint = Checkpoint {
+                state: PromptState {
+                    context: vec![0.1, -1.0 / 3.0, f32::MIN_POSITIVE, 1e-45, -0.0],
+                    momentum: vec![16_777_216.0, 1e-30, 0.3, 1.0, f32::MAX],
+                    epoch: epochs as usize,
+                    step: 17,
+                    partial: PartialEpoch {
+                        steps: 3,
+                        loss: 0.1 + 0.2,
+                        right: 5,
+                    },
+                },
+                log: (0..epochs).map(row).collect(),
+            };
+            let bytes = checkpoint.to_bytes().unwrap();
+            let back = Checkpoint::from_bytes(&bytes, "here").unwrap();
+            assert_eq!(back, checkpoint);
+            assert!(
+                back.state.context[4].is_sign_negative(),
+                "equality does not see it"
+            );
+            for length in [0, 4, bytes.len() / 2, bytes.len() - 1] {
+                let cut = Checkpoint::from_bytes(&bytes[..length], "here").unwrap_err();
+                assert!(cut.to_string().starts_with("here: "), "{cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_momentum_of_another_size_is_refused() {
+        let checkpoint = Checkpoint {
+            state: PromptState {
+                context: vec![0.5; 4],
+                momentum: vec![0.5; 3],
+                ..PromptState::default()
+            },
+            log: Vec::new(),
+        };
+        let bytes = checkpoint.to_bytes().unwrap();
+        let error = Checkpoint::from_bytes(&bytes, "here")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("momentum of 3 values"), "{error}");
+    }
+}
