@@ -32,6 +32,16 @@ fn trained(world: &World, store: &str) -> Vec<(String, Tensors)> {
     parts.map(|path| (path.clone(), tensors(&path))).collect()
 }
 
+/// The bytes of every training log of a store, by path.
+fn logs(world: &World, store: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = world.path(&format!("{store}/prompts"));
+    let logs = files(&folder)
+        .into_iter()
+        .filter(|path| path.ends_with("train_log.parquet"));
+    logs.map(|path| (path.clone(), std::fs::read(folder.join(path)).unwrap()))
+        .collect()
+}
+
 #[test]
 fn a_killed_training_ends_with_the_same_bits() {
     let world = World::new();
@@ -43,6 +53,8 @@ fn a_killed_training_ends_with_the_same_bits() {
     assert!(whole.status.success(), "{}", stderr(&whole));
     let expected = trained(&world, "store");
     assert_eq!(expected.len(), 2);
+    let expected_logs = logs(&world, "store");
+    assert_eq!(expected_logs.len(), 1);
     // The features stay: a batch of others may round them differently, which is not what this is about.
     std::fs::remove_dir_all(world.path("store/prompts")).unwrap();
     let mut resumed = 0;
@@ -77,6 +89,10 @@ fn a_killed_training_ends_with_the_same_bits() {
         assert_eq!(expected.0, found.0);
         assert!(expected.1 == found.1, "{} differs", expected.0);
     }
+    assert!(
+        expected_logs == logs(&world, "store"),
+        "the training log differs"
+    );
 }
 
 #[test]
