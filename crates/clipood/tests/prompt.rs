@@ -181,3 +181,52 @@ fn contexts_go_out_and_come_back() {
         );
     }
 }
+
+#[test]
+fn contexts_that_pytorch_saved_come_in() {
+    let world = World::new();
+    world.write("classes.txt", CLASSES.join("\n"));
+    let cases = [
+        ("shared", 4, "4 vectors for 4 classes"),
+        ("class_specific", 8, "2 vectors a class for 4 classes"),
+    ];
+    let mut texts = Vec::new();
+    for (name, vectors, line) in cases {
+        let file = format!(
+            "{}/tests/data/coop/{name}.pth.tar-50",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let out = format!("{name}.safetensors");
+        let arguments = [
+            "prompt",
+            "import",
+            &file,
+            "--classes",
+            "classes.txt",
+            "--out",
+            &out,
+            "--model",
+            "demo",
+        ];
+        assert_eq!(succeed(&world, &arguments).trim(), line);
+        let expected: Vec<f32> = (0..vectors * 64)
+            .map(|i| (i % 128) as f32 / 1024.0 - 1.0 / 16.0)
+            .collect();
+        assert_eq!(floats(&world, &out, "context"), expected, "{name}");
+        let shown = succeed(
+            &world,
+            &[
+                "zero-shot",
+                "--model",
+                "demo",
+                "--prompt",
+                &out,
+                "--images",
+                "data/id/test",
+            ],
+        );
+        assert!(shown.contains("accuracy on 24 images"), "{name}: {shown}");
+        texts.push(floats(&world, &out, "text"));
+    }
+    assert_ne!(texts[0], texts[1]);
+}
