@@ -173,6 +173,7 @@ proptest! {
             momentum: 0.9,
             weight_decay: 5e-4,
             batch_size: BATCH,
+            fresh_views: false,
             seed: 0,
         };
         let state = PromptState { context: context.clone(), ..PromptState::default() };

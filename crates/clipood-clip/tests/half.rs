@@ -128,6 +128,7 @@ fn prompt_steps_in_bf16_go_the_same_way() {
         momentum: 0.9,
         weight_decay: 5e-4,
         batch_size: 6,
+        fresh_views: false,
         seed: 0,
     };
     // At the end the prefix is shared; in the middle every prompt is dense and causal.

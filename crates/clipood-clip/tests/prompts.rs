@@ -125,6 +125,7 @@ fn five_steps_of_every_method_and_position() {
             momentum: 0.9,
             weight_decay: 5e-4,
             batch_size: 8,
+            fresh_views: false,
             seed: 0,
         };
         let picked: Vec<usize> = (0..8).collect();

@@ -52,6 +52,7 @@ fn train(
         momentum: 0.9,
         weight_decay: 5e-4,
         batch_size: 3,
+        fresh_views: false,
         seed: 5,
     };
     let prompt = PromptOptions {

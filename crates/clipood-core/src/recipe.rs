@@ -89,6 +89,21 @@ impl Recipe {
         parse(toml, origin, Recipe::check)
     }
 
+    /// Crops of each training image whose features are needed: [`TrainSection::views`], or for 0 the epochs of the method
+    /// that has most.
+    pub fn training_views(&self) -> usize {
+        match self.train.views {
+            0 => {
+                let epochs = self
+                    .methods
+                    .iter()
+                    .map(|method| self.train.epochs_for(*method));
+                epochs.max().unwrap_or(0)
+            }
+            views => views,
+        }
+    }
+
     /// Replaces what `overrides` names. Call [`Recipe::validate`] afterwards.
     pub fn apply_overrides(&mut self, overrides: &Overrides) {
         fn replace<T: Clone>(target: &mut T, value: &Option<T>) {

@@ -122,11 +122,14 @@ pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
     let mut body = format!(
         "<h1>{}</h1>\n<p>Model <code>{}</code>, run <code>{}</code>. All figures in percent; ID is the positive class; \
          FPR95 at the threshold whose recall is nearest to 95%. Selection <code>fixed</code>: nothing was chosen; \
-         <code>validation</code>: chosen on images that are not tested. Trained prompts use {} pre-drawn views an image.</p>\n",
+         <code>validation</code>: chosen on images that are not tested. Trained prompts use {} an image.</p>\n",
         escape(&job.recipe.name),
         escape(&job.recipe.model),
         job.fingerprint.short(),
-        job.recipe.train.views,
+        match job.recipe.train.views {
+            0 => "a fresh view in every epoch of".to_string(),
+            views => format!("{views} pre-drawn views of"),
+        },
     );
     if has_oracles(metrics) {
         body += &format!("<p>{}</p>\n", escape(ORACLE_NOTE));

@@ -125,3 +125,27 @@ fn a_loss_that_is_no_number_names_its_step() {
         stderr(&again)
     );
 }
+
+#[test]
+fn every_epoch_may_see_views_of_its_own() {
+    let world = World::new();
+    world.write("recipe.toml", RECIPE.replace("views = 2", "views = 0"));
+    let run = world.run("run", &["--store", "store"]);
+    assert!(run.status.success(), "{}", stderr(&run));
+    let bytes = bytes::Bytes::from(std::fs::read(world.path("run/metrics/ood.parquet")).unwrap());
+    let rows = clipood_pipeline::tables::read_ood(bytes, "ood").unwrap();
+    let trained: Vec<_> = rows.iter().filter(|row| row.method == "locoop").collect();
+    assert!(!trained.is_empty() && trained.iter().all(|row| row.views == Some(0)));
+    // As many crops as epochs, and the evaluation view, of every shot.
+    let parts = files(&world.path("store/features"));
+    let rows: usize = parts
+        .iter()
+        .filter(|path| path.contains("/global/") && path.ends_with(".parquet"))
+        .map(|path| {
+            let bytes = std::fs::read(world.path(&format!("store/features/{path}"))).unwrap();
+            let table = clipood_pipeline::tables::read_global(bytes.into(), path).unwrap();
+            table.views.iter().filter(|view| **view >= 0).count()
+        })
+        .sum();
+    assert_eq!(rows, 4 * 2 * 3);
+}

@@ -48,6 +48,8 @@ pub struct TrainOptions {
     pub weight_decay: f64,
     /// Images a step; a last short batch is dropped unless it is the only one.
     pub batch_size: usize,
+    /// Epoch `e` takes view `e` of every image (views beyond the last begin anew) instead of a random one.
+    pub fresh_views: bool,
     /// Seed of the initial context, the order and the choice of views.
     pub seed: u64,
 }
@@ -185,7 +187,13 @@ pub fn train_prompt<B: AutodiffBackend + ClipBackend>(
         for (number, chosen) in order.chunks_exact(batch).enumerate() {
             let picked: Vec<usize> = chosen
                 .iter()
-                .map(|image| image * data.views + rng.below(data.views as u64) as usize)
+                .map(|image| {
+                    let view = match options.fresh_views {
+                        true => epoch % data.views,
+                        false => rng.below(data.views as u64) as usize,
+                    };
+                    image * data.views + view
+                })
                 .collect();
             // Done before an interruption; the draws above have to be made all the same.
             if number < state.partial.steps {

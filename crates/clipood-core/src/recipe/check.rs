@@ -199,9 +199,8 @@ impl Recipe {
         if train.batch_size == 0 {
             return Err(at_least_one("train.batch_size"));
         }
-        if train.views == 0 {
-            let text =
-                "found 0, allowed: at least 1 (fresh views in every epoch are not supported yet)";
+        if train.views > 10_000 {
+            let text = format!("found {}, allowed: 0 to 10000", train.views);
             return Err(Problem::new("train.views", text));
         }
         let [low, high] = train.crop_scale;

@@ -105,7 +105,8 @@ pub struct TrainSection {
     pub warmup_lr: f64,
     /// Images in a step, at least 1.
     pub batch_size: usize,
-    /// Pre-drawn random crops of each training image, at least 1.
+    /// Pre-drawn random crops of each training image, of which every step draws one. 0: as many as there are epochs, so
+    /// that every epoch sees a crop that no other has seen, as the reference codes do; features are kept for all of them.
     pub views: usize,
     /// Smallest and largest share of an image's area that a crop shows, above 0 to 1 (Dassl's `INPUT.RRCROP_SCALE`).
     pub crop_scale: [f64; 2],

@@ -90,7 +90,7 @@ pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
         .map(|image| (image.key.as_str(), image))
         .collect();
     let mut views = vec![EVAL_VIEW];
-    views.extend(0..job.recipe.train.views as i16);
+    views.extend(0..job.recipe.training_views() as i16);
     let per_unit = (shard_rows(job) / views.len()).max(1);
     let mut train = BTreeMap::new();
     for (seed, split) in &plan.splits {

@@ -24,7 +24,7 @@ pub fn prompt_data(
 ) -> Result<PromptData> {
     let config = &job.model.config;
     let (dim, patches) = (config.embed_dim, config.image.positions());
-    let views = job.recipe.train.views;
+    let views = job.recipe.training_views();
     let split = &plan.splits[&seed];
     let wanted = labels_of(plan, split, shots);
     let mut data = PromptData {

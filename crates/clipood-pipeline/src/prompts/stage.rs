@@ -366,6 +366,7 @@ fn train(
         momentum: section.momentum,
         weight_decay: section.weight_decay,
         batch_size: section.batch_size,
+        fresh_views: section.views == 0,
         seed,
     };
     let prompt = PromptOptions {

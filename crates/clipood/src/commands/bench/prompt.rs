@@ -119,6 +119,7 @@ fn train(
         momentum: 0.9,
         weight_decay: 5e-4,
         batch_size: images,
+        fresh_views: false,
         seed: 1,
     };
     let trainer = model.prompt_trainer_as(device, dtype)?;
