@@ -77,6 +77,8 @@ pub struct Overrides {
     pub seeds: Option<Vec<u64>>,
     /// Replaces [`Recipe::detectors`].
     pub detectors: Option<Vec<String>>,
+    /// Sets [`TrainSection::allow_fewer`]; false leaves it as it is.
+    pub allow_fewer: bool,
 }
 
 impl Recipe {
@@ -116,6 +118,7 @@ impl Recipe {
         replace(&mut self.shots, &overrides.shots);
         replace(&mut self.seeds, &overrides.seeds);
         replace(&mut self.detectors, &overrides.detectors);
+        self.train.allow_fewer |= overrides.allow_fewer;
     }
 
     /// Checks ranges, duplicates and what depends on each other, for a recipe that was built or overridden in memory.

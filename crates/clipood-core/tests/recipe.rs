@@ -455,6 +455,7 @@ fn text_that_is_not_toml_names_the_line() {
 #[test]
 fn overrides_replace_and_are_checked() {
     let mut recipe = Recipe::parse(FULL, "r.toml").unwrap();
+    recipe.train.allow_fewer = false;
     let before = recipe.clone();
     recipe.apply_overrides(&Overrides::default());
     assert_eq!(recipe, before);
@@ -464,7 +465,16 @@ fn overrides_replace_and_are_checked() {
         shots: Some(vec![2]),
         seeds: Some(vec![u64::MAX]),
         detectors: Some(vec!["energy".to_string()]),
+        allow_fewer: true,
     });
+    assert!(recipe.train.allow_fewer);
+    // Views are numbered in 16 bits, and here every epoch has one.
+    let mut long = recipe.clone();
+    (long.train.views, long.train.epochs) = (0, Some(10_000));
+    long.validate().unwrap();
+    long.train.epochs = Some(10_001);
+    let error = long.validate().unwrap_err().to_string();
+    assert!(error.contains("`train.epochs`"), "{error}");
     recipe.validate().unwrap();
     assert_eq!(
         (recipe.model.as_str(), recipe.methods.as_slice()),

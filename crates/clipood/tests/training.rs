@@ -149,3 +149,21 @@ fn every_epoch_may_see_views_of_its_own() {
         .sum();
     assert_eq!(rows, 4 * 2 * 3);
 }
+
+#[test]
+fn a_class_with_fewer_images_than_shots_is_refused_unless_allowed() {
+    let world = World::new();
+    world.write("recipe.toml", RECIPE);
+    let shots = (common::TRAIN + 1).to_string();
+    let more = ["--store", "store", "--shots", &shots];
+    let refused = world.run("run", &more);
+    let log = stderr(&refused);
+    assert_ne!(refused.status.code(), Some(0), "{log}");
+    assert!(
+        log.contains("fish") && !log.contains("panicked"),
+        "the class is named: {log}"
+    );
+    let allowed = world.run("run", &[&more[..], &["--allow-fewer"]].concat());
+    assert!(allowed.status.success(), "{}", stderr(&allowed));
+    assert_eq!(trained(&world, "store").len(), 2);
+}

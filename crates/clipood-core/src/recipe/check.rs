@@ -203,6 +203,13 @@ impl Recipe {
             let text = format!("found {}, allowed: 0 to 10000", train.views);
             return Err(Problem::new("train.views", text));
         }
+        if let Some(epochs) = train.epochs
+            && train.views == 0
+            && epochs > 10_000
+        {
+            let text = format!("found {epochs}, allowed with train.views = 0: 1 to 10000");
+            return Err(Problem::new("train.epochs", text));
+        }
         let [low, high] = train.crop_scale;
         if !(low > 0.0 && low <= high && high <= 1.0) {
             let text =

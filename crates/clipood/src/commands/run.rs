@@ -21,6 +21,9 @@ pub struct Args {
     /// Seeds of split and training, several apart by commas.
     #[arg(long, value_delimiter = ',')]
     seeds: Option<Vec<u64>>,
+    /// Train a class on fewer images than shots if it has no more, instead of refusing.
+    #[arg(long)]
+    allow_fewer: bool,
     /// Methods, several apart by commas: zero-shot, coop, locoop, sct, dpcoop,
     /// dplocoop, dpsct.
     #[arg(long, value_delimiter = ',')]
@@ -125,6 +128,7 @@ fn recipe(args: &Args) -> Result<Recipe> {
         shots: args.shots.clone(),
         seeds: args.seeds.clone(),
         detectors: args.detectors.clone(),
+        allow_fewer: args.allow_fewer,
     });
     recipe.validate()?;
     Ok(recipe)
