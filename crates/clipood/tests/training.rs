@@ -163,7 +163,7 @@ fn a_class_with_fewer_images_than_shots_is_refused_unless_allowed() {
         log.contains("fish") && !log.contains("panicked"),
         "the class is named: {log}"
     );
-    let allowed = world.run("run", &[&more[..], &["--allow-fewer"]].concat());
+    let allowed = world.run("allowed", &[&more[..], &["--allow-fewer"]].concat());
     assert!(allowed.status.success(), "{}", stderr(&allowed));
     assert_eq!(trained(&world, "store").len(), 2);
 }
