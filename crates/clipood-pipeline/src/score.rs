@@ -284,6 +284,29 @@ fn score_shard(
     Ok(())
 }
 
+/// Keeps a detector that was fitted on something, so that others can score with it: [`FittedDetector`] as JSON.
+fn keep(job: &Job, key: &PromptKey, column: &str, detector: &FittedDetector) -> Result<()> {
+    if detector.spec().info().fitted_on.starts_with("nothing") {
+        return Ok(());
+    }
+    let path = fitted_path(&key.name(), column);
+    let json = serde_json::to_vec(detector)
+        .map_err(|e| PipelineError::Inconsistent(format!("{path}: {e}")))?;
+    Ok(job.run.store().put(&path, Bytes::from(json))?)
+}
+
+/// Where a fitted detector lies in the run directory; `knn:k=5` is called `knn-3ak-3d5`, by the codes of `:` and `=`.
+fn fitted_path(prompt: &str, column: &str) -> String {
+    let mut name = String::new();
+    for c in column.chars() {
+        match c.is_ascii_alphanumeric() || c == '_' || c == '.' {
+            true => name.push(c),
+            false => name.push_str(&format!("-{:x}", u32::from(c))),
+        }
+    }
+    format!("_run/fitted/prompt={prompt}/{name}.json")
+}
+
 fn fit_detectors<'a>(
     job: &Job,
     plan: &Plan,
@@ -341,6 +364,9 @@ fn fit_detectors<'a>(
         });
     }
     for (column, detector) in job.columns.iter().zip(&detectors) {
+        if let Some(detector) = detector {
+            keep(job, key, &column.name, detector)?;
+        }
         for note in detector.iter().flat_map(|d| d.notes()) {
             job.reporting
                 .say(&format!("{}, {}: {note}", key.name(), column.name));

@@ -5,15 +5,19 @@
 
 mod common;
 
-use clipood_pipeline::tables::{read_ood, read_scores};
-use common::{RECIPE, World, files, stderr};
+use clipood_ood::{FittedDetector, Matrix, ScoreInputs, score_all};
+use clipood_pipeline::tables::{read_global, read_ood, read_scores};
+use common::{CLASSES, RECIPE, World, files, stderr};
 use safetensors::SafeTensors;
 
 const SECTION: &str = "[negative_labels]\nkeep = 0.5\n[[negative_labels.lists]]\nwords = \"things\"\n\
     [[negative_labels.lists]]\nwords = \"data.adj\"\ntemplate = \"a {} photo\"\n";
 
 fn recipe(section: &str) -> String {
-    let text = RECIPE.replace("\"gl_mcm\"]", "\"neglabel\", \"unknown_prompt\"]");
+    let text = RECIPE.replace(
+        "\"gl_mcm\"]",
+        "\"neglabel\", \"unknown_prompt\", \"knn:k=2\"]",
+    );
     format!("{text}\n{section}")
 }
 
@@ -100,6 +104,53 @@ fn words_that_are_no_class_serve_as_negative_labels() {
         .map(|(a, b)| a - b)
         .collect::<Vec<_>>();
     assert!(sums.iter().any(|sum| (sum - 1.0).abs() > 1e-4), "{sums:?}");
+
+    // Detectors that are fitted on something are kept with the run, and score what the run scored.
+    let fitted = |prompt: &str| files(&world.path(&format!("run/_run/fitted/prompt={prompt}")));
+    assert_eq!(
+        fitted("zero-shot"),
+        ["neglabel.json", "unknown_prompt.json"]
+    );
+    let trained = "locoop-2shot-seed1";
+    assert_eq!(
+        fitted(trained),
+        ["knn-3ak-3d2.json", "neglabel.json", "unknown_prompt.json"]
+    );
+    let json = std::fs::read(world.path(&format!(
+        "run/_run/fitted/prompt={trained}/knn-3ak-3d2.json"
+    )));
+    let knn: FittedDetector = serde_json::from_slice(&json.unwrap()).unwrap();
+    let mut features = std::collections::BTreeMap::new();
+    for path in files(&world.path("store/features")) {
+        if path.contains("/global/") && path.ends_with(".parquet") {
+            let table = read_global(bytes(&format!("store/features/{path}")), &path).unwrap();
+            for (row, key) in table.keys.iter().enumerate() {
+                let feature = table.values[row * table.dim..(row + 1) * table.dim].to_vec();
+                features.insert((key.clone(), table.views[row]), feature);
+            }
+        }
+    }
+    let part = format!("run/scores/prompt={trained}/dataset=id/part-00000.parquet");
+    let scores = read_scores(bytes(&part), &part).unwrap();
+    let rows: Vec<f32> = scores
+        .rows
+        .iter()
+        .flat_map(|row| features[&(row.image_key.clone(), -1)].clone())
+        .collect();
+    let dim = rows.len() / scores.rows.len();
+    let images = Matrix::new("images", &rows, scores.rows.len(), dim).unwrap();
+    let text = vec![1.0; CLASSES.len() * dim];
+    let text = Matrix::new("text", &text, CLASSES.len(), dim).unwrap();
+    let inputs = ScoreInputs {
+        global: images,
+        local: None,
+    };
+    let again = score_all(&[knn], &text, &inputs).unwrap();
+    let column = scores.detectors.iter().find(|c| c.detector == "knn:k=2");
+    let column = column.unwrap().values.clone().unwrap();
+    for (a, b) in column.iter().zip(&again.columns[0]) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
 
     let before = files(&world.path("."));
     let again = world.run("run", &["--store", "store"]);
