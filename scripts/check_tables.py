@@ -64,10 +64,10 @@ OOD = Table(
     "ood",
     """prompt method shots seed id_dataset ood_dataset detector selection scaling hyperparameters views classes_hash
     weights_hash n_id n_ood n_excluded auroc aupr_in aupr_out fpr95 fpr95_openood aupr_in_openood aupr_out_openood threshold95
-    detection_accuracy balanced_accuracy ties score_resolution auroc_lo auroc_hi fpr95_lo fpr95_hi""".split(),
+    detection_accuracy balanced_accuracy ties score_resolution auroc_lo auroc_hi fpr95_lo fpr95_hi notes""".split(),
     {
         *("prompt", "method", "id_dataset", "ood_dataset", "detector", "selection", "scaling"),
-        *("hyperparameters", "classes_hash", "weights_hash"),
+        *("hyperparameters", "classes_hash", "weights_hash", "notes"),
     },
 )
 ACCURACY = Table(

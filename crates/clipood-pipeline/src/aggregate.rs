@@ -257,6 +257,10 @@ fn measure(
         seed: section.bootstrap_seed,
         ..BootstrapOptions::default()
     });
+    let notes_of = |line: &Line<'_>| match line.selection {
+        Selection::Fixed => test.id.notes.get(&line.detector).cloned(),
+        _ => None,
+    };
     let sets: Vec<String> = test.ood.iter().map(|ood| ood.name.clone()).collect();
     // All lines of one pair share their resamples; the loop over pairs is outermost for that.
     let mut by_set = Vec::new();
@@ -280,6 +284,7 @@ fn measure(
         for ((line, figures), interval) in lines.iter().zip(&figures).zip(intervals) {
             let mut row = ood_row(&blank, &ood.name, line, figures, interval, excluded);
             row.hyperparameters = line.pairs[s].hyperparameters.clone();
+            row.notes = notes_of(line);
             metrics.ood.push(row);
         }
         by_set.push(figures);
@@ -300,6 +305,7 @@ fn measure(
             };
             let mut row = ood_row(&blank, name, line, &mean, None, excluded);
             row.threshold95 = None;
+            row.notes = notes_of(line);
             let resolutions = figures.iter().map(resolution);
             row.score_resolution = resolutions.sum::<f64>() / figures.len() as f64;
             let mut chosen = places.iter().map(|s| &line.pairs[*s].hyperparameters);

@@ -29,6 +29,8 @@ pub const STAGE: &str = "score";
 pub const SHARDS: &str = "shards";
 /// File metadata: ID images whose label is among the five likeliest classes.
 pub const TOP5_HITS: &str = "clipood.top5_hits";
+/// File metadata: what detectors say of their fit, a JSON object by column; absent where none has anything to say.
+pub const NOTES: &str = "clipood.notes";
 
 /// A prompt set with its detectors fitted.
 struct Fitted<'a> {
@@ -266,6 +268,17 @@ fn score_shard(
         let json = serde_json::to_string(ranges)
             .map_err(|e| PipelineError::Inconsistent(format!("{TRAIN_RANGES}: {e}")))?;
         extra.insert(TRAIN_RANGES.to_string(), json);
+    }
+    let columns = (job.columns.iter().zip(&fitted.defined)).filter(|(_, defined)| **defined);
+    let notes: BTreeMap<&str, String> = columns
+        .zip(&fitted.detectors)
+        .filter(|(_, detector)| !detector.notes().is_empty())
+        .map(|((column, _), detector)| (column.name.as_str(), detector.notes().join("; ")))
+        .collect();
+    if !notes.is_empty() {
+        let json = serde_json::to_string(&notes)
+            .map_err(|e| PipelineError::Inconsistent(format!("{NOTES}: {e}")))?;
+        extra.insert(NOTES.to_string(), json);
     }
     let meta = FileMeta {
         fingerprint: unit.fingerprint.clone(),

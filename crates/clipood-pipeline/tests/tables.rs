@@ -102,6 +102,7 @@ prop_compose! {
             detector: t[4].clone(),
             selection: t[5].clone(),
             scaling,
+            notes: hyperparameters.clone(),
             hyperparameters,
             views,
             classes_hash: t[6].clone(),
@@ -449,7 +450,7 @@ fn columns_are_the_documented_ones_even_without_rows() {
          [hyperparameters] views [classes_hash] [weights_hash] n_id n_ood n_excluded auroc aupr_in aupr_out fpr95 fpr95_openood \
          aupr_in_openood aupr_out_openood threshold95 detection_accuracy balanced_accuracy ties \
          score_resolution auroc_lo \
-         auroc_hi fpr95_lo fpr95_hi"
+         auroc_hi fpr95_lo fpr95_hi [notes]"
     );
     assert_eq!(
         columns(write_accuracy(&[], &meta).unwrap()),

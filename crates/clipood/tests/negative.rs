@@ -16,7 +16,7 @@ const SECTION: &str = "[negative_labels]\nkeep = 0.5\n[[negative_labels.lists]]\
 fn recipe(section: &str) -> String {
     let text = RECIPE.replace(
         "\"gl_mcm\"]",
-        "\"neglabel\", \"unknown_prompt\", \"knn:k=2\"]",
+        "\"neglabel\", \"unknown_prompt\", \"knn:k=2\", \"two=neglabel:groups=2\"]",
     );
     format!("{text}\n{section}")
 }
@@ -105,16 +105,30 @@ fn words_that_are_no_class_serve_as_negative_labels() {
         .collect::<Vec<_>>();
     assert!(sums.iter().any(|sum| (sum - 1.0).abs() > 1e-4), "{sums:?}");
 
+    // The table names what a detector did about texts that do not make equal groups.
+    for row in &rows {
+        let note = row.notes.as_deref().unwrap_or_default();
+        assert_eq!(
+            note.contains("1 of 3 negative texts were dropped"),
+            row.detector == "two",
+            "{row:?}"
+        );
+    }
     // Detectors that are fitted on something are kept with the run, and score what the run scored.
     let fitted = |prompt: &str| files(&world.path(&format!("run/_run/fitted/prompt={prompt}")));
     assert_eq!(
         fitted("zero-shot"),
-        ["neglabel.json", "unknown_prompt.json"]
+        ["neglabel.json", "two.json", "unknown_prompt.json"]
     );
     let trained = "locoop-2shot-seed1";
     assert_eq!(
         fitted(trained),
-        ["knn-3ak-3d2.json", "neglabel.json", "unknown_prompt.json"]
+        [
+            "knn-3ak-3d2.json",
+            "neglabel.json",
+            "two.json",
+            "unknown_prompt.json"
+        ]
     );
     let json = std::fs::read(world.path(&format!(
         "run/_run/fitted/prompt={trained}/knn-3ak-3d2.json"

@@ -1,5 +1,7 @@
 //! Reading back the scores of one prompt set, dataset by dataset.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::dual_pattern::TRAIN_RANGES;
@@ -7,7 +9,7 @@ use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::plan::Purpose;
 use crate::prompts::PromptKey;
-use crate::score::{Shard, TOP5_HITS, part_path};
+use crate::score::{NOTES, Shard, TOP5_HITS, part_path};
 use crate::tables::{QuarantineRow, Scores, read_footer, read_scores};
 
 /// All scores of one prompt set on one dataset.
@@ -22,6 +24,8 @@ pub struct DatasetScores {
     pub quarantined: Vec<QuarantineRow>,
     /// Ranges of the dual-pattern score over the training crops, as JSON.
     pub train_ranges: Option<String>,
+    /// What detectors say of their fit, by column.
+    pub notes: BTreeMap<String, String>,
 }
 
 impl DatasetScores {
@@ -95,6 +99,7 @@ fn read_dataset(
         top5_hits: 0,
         quarantined: Vec::new(),
         train_ranges: None,
+        notes: BTreeMap::new(),
     };
     for shard in shards {
         let path = part_path(key, shard);
@@ -105,6 +110,10 @@ fn read_dataset(
             PipelineError::Inconsistent(format!("{path}: no `{TOP5_HITS}` in its metadata"))
         })?;
         all.train_ranges = footer.meta.extra.remove(TRAIN_RANGES);
+        if let Some(json) = footer.meta.extra.remove(NOTES) {
+            all.notes = serde_json::from_str(&json)
+                .map_err(|e| PipelineError::Inconsistent(format!("{path}: {NOTES}: {e}")))?;
+        }
         all.quarantined.extend(footer.meta.quarantined);
         let part = read_scores(bytes, &path)?;
         if part.rows.is_empty() {

@@ -74,6 +74,9 @@ pub struct OodRow {
     pub fpr95_lo: Option<f64>,
     /// Upper end of it.
     pub fpr95_hi: Option<f64>,
+    /// What the detector says of its fit, such as what it did about a covariance without full rank; absent where it has
+    /// nothing to say.
+    pub notes: Option<String>,
 }
 
 fn ood_columns() -> Vec<Column<OodRow>> {
@@ -110,6 +113,7 @@ fn ood_columns() -> Vec<Column<OodRow>> {
         plain auroc_hi,
         plain fpr95_lo,
         plain fpr95_hi,
+        words notes,
     )
 }
 
