@@ -263,6 +263,7 @@ mod tests {
             bias: &[0.0],
         };
         let Some(map) = PackedAffine::new(map) else {
+            assert!(!is_supported());
             return;
         };
         let mut out = [0.0; 3];
