@@ -21,12 +21,20 @@ COLUMNS = f"{'model':20} {'batch':>5}  {'program':17} {'images/s':>9} {'x first'
 def commands(model, pixels, features, clipood):
     """What is compared, by name."""
     torch = [sys.executable, HERE / "encode_torch.py", model.name, model, pixels, features]
-    return {
+    programs = {
         "PyTorch fp32": [*torch, "float32"],
         "onnxruntime fp32": [sys.executable, HERE / "encode_onnx.py", model, pixels, features],
         "clipood f32": [clipood, model, pixels, features],
         "PyTorch bf16": [*torch, "bfloat16"],
     }
+    if model.name.startswith("ViT") and multiplies_bf16():
+        programs["clipood bf16"] = [clipood, model, pixels, features, "--bf16"]
+    return programs
+
+
+def multiplies_bf16():
+    """Whether the CPU has AVX-512 BF16, which clipood needs for it (Linux)."""
+    return "avx512_bf16" in Path("/proc/cpuinfo").read_text().split()
 
 
 def peak_mebibytes(pid):

@@ -1,9 +1,10 @@
-//! Times the image tower: `cargo run --release -p clipood-clip --example encode_speed MODEL PIXELS FEATURES [--json]`.
+//! Times the image tower: `cargo run --release -p clipood-clip --example encode_speed MODEL PIXELS FEATURES [--bf16] [--json]`.
 //!
 //! MODEL is an open_clip folder, PIXELS a file of normalised images (little-endian float32, `[batch, 3, size, size]`);
 //! FEATURES is written once. Then every line on standard input asks for one run over the batch, whose seconds are
 //! printed, so that a script can let several programs take turns (`make bench-peers`). At the end of the input the
-//! median and, on Linux, the peak memory of the process are printed.
+//! median and, on Linux, the peak memory of the process are printed. With `--bf16` products are in bf16, where CPU and
+//! model allow it.
 
 use std::error::Error;
 use std::io::BufRead;
@@ -11,17 +12,22 @@ use std::path::Path;
 use std::time::Instant;
 
 use clipood_clip::checkpoint::OpenOptions;
-use clipood_clip::model::{Device, Model};
+use clipood_clip::model::{Device, Dtype, Model};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    let json = arguments.iter().any(|argument| argument == "--json");
-    arguments.retain(|argument| argument != "--json");
+    let mut flag = |name: &str| {
+        let given = arguments.len();
+        arguments.retain(|argument| argument != name);
+        arguments.len() < given
+    };
+    let (json, bf16) = (flag("--json"), flag("--bf16"));
     let [model, pixels, features] = arguments.as_slice() else {
-        return Err("usage: encode_speed MODEL PIXELS FEATURES [--json]".into());
+        return Err("usage: encode_speed MODEL PIXELS FEATURES [--bf16] [--json]".into());
     };
     let model = Model::open(Path::new(model), &OpenOptions::default())?;
-    let encoder = model.image_encoder(Device::Cpu)?;
+    let dtype = if bf16 { Dtype::Bf16 } else { Dtype::F32 };
+    let encoder = model.image_encoder_as(Device::Cpu, dtype)?;
     let pixels: Vec<f32> = std::fs::read(pixels)?
         .as_chunks::<4>()
         .0
@@ -55,6 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if json {
         let line = serde_json::json!({
             "batch": images,
+            "dtype": dtype.name(),
             "rounds": rounds,
             "images_per_second": speed,
             "peak_memory_mib": memory,

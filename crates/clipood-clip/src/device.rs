@@ -23,7 +23,7 @@ pub enum Device {
 }
 
 /// Number format of parameters and activations. Layer norms, the softmax of trained prompts, logits and losses are
-/// float32 in any case.
+/// float32 in any case; on the CPU everything but the weights and inputs of a vision transformer's products.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Dtype {
     /// IEEE single precision. On GPUs the products' inputs may be rounded to TF32 (10 bits of mantissa), as autotuning
@@ -130,18 +130,26 @@ impl Dtype {
         }
     }
 
-    /// Whether `device` computes in this format.
+    /// Whether `device` computes in this format. On the CPU bf16 is that of a vision transformer's products; what a model
+    /// runs in is [`Model::check_dtype`](crate::model::Model::check_dtype)'s to say.
     ///
     /// # Errors
-    /// Half precision on the CPU.
+    /// f16 on the CPU, or bf16 on a CPU without instructions for it.
     pub fn check(self, device: Device) -> Result<()> {
-        if self == Self::F32 || device != Device::Cpu {
-            return Ok(());
+        match (device, self) {
+            (Device::Cuda(_), _) | (Device::Cpu, Self::F32) => Ok(()),
+            (Device::Cpu, Self::Bf16) if clipood_kernels::bf16::is_supported() => Ok(()),
+            (Device::Cpu, Self::Bf16) => Err(no_bf16()),
+            (Device::Cpu, Self::F16) => Err(ClipError::Device(
+                "the CPU does not compute in f16; use f32, bf16 where the CPU has AVX-512 BF16, or a GPU".into(),
+            )),
         }
-        Err(ClipError::Device(format!(
-            "the CPU computes in f32, not {self}; leave `--dtype` out or take a GPU"
-        )))
     }
+}
+
+/// What a CPU without the instructions says to bf16.
+pub(crate) fn no_bf16() -> ClipError {
+    ClipError::Device("bf16 on the CPU needs AVX-512 BF16; this CPU lacks it: use f32".into())
 }
 
 impl FromStr for Dtype {

@@ -29,6 +29,7 @@ pub mod init;
 pub mod kernels;
 pub mod layers;
 pub mod model;
+mod packed_vit;
 pub mod prompt;
 pub mod resnet;
 pub mod text;

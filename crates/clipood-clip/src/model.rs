@@ -10,16 +10,19 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{FloatDType, Tensor, TensorData};
 
 use crate::checkpoint::{self, OpenOptions};
-use crate::config::ClipConfig;
+use crate::config::{ClipConfig, ImageFamily};
+use crate::device::no_bf16;
 pub use crate::device::{Device, Devices, Dtype};
-use crate::encoder::{ImageTower, normalise, upload};
+use crate::encoder::{ImageFeatures, ImageTower, normalise, upload};
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
+use crate::packed_vit::PackedVit;
 use crate::prompt::{
     EpochLog, PromptData, PromptLearner, PromptOptions, PromptState, TrainOptions, train_prompt,
 };
 use crate::text::{TextTransformer, cut};
 use crate::tokenizer::Tokenizer;
+use crate::vit::VisionTransformer;
 use crate::weights::{WeightDtype, Weights, tensor_to_vec};
 
 /// Texts that go through the text tower at once.
@@ -122,6 +125,21 @@ impl Model {
         log.map_or(100.0, |log| f64::from(*log).exp().min(100.0))
     }
 
+    /// Whether the image tower runs on `device` in a number format.
+    ///
+    /// # Errors
+    /// As [`Dtype::check`], and a ModifiedResNet in bf16 on the CPU.
+    pub fn check_dtype(&self, device: Device, dtype: Dtype) -> Result<()> {
+        dtype.check(device)?;
+        match (device, dtype, &self.config.image.family) {
+            (Device::Cpu, Dtype::Bf16, ImageFamily::Resnet { .. }) => Err(ClipError::Device(
+                "bf16 on the CPU is for vision transformers, and this model's image tower is a ModifiedResNet: use f32"
+                    .into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The image tower on `device` in float32.
     ///
     /// # Errors
@@ -130,13 +148,19 @@ impl Model {
         self.image_encoder_as(device, Dtype::F32)
     }
 
-    /// The image tower on `device` in a number format.
+    /// The image tower on `device` in a number format. In bf16 on the CPU it is the products of the blocks that are bf16,
+    /// of weights packed here; sums and everything else stay float32.
     ///
     /// # Errors
     /// As [`Model::image_encoder`], and a format that device or model do not run in.
     pub fn image_encoder_as(&self, device: Device, dtype: Dtype) -> Result<ImageEncoder> {
-        dtype.check(device)?;
+        self.check_dtype(device, dtype)?;
         let tower = match device {
+            Device::Cpu if dtype == Dtype::Bf16 => {
+                let device = Default::default();
+                let tower = VisionTransformer::<Flex>::load(&self.weights, &self.config, &device)?;
+                Towers::Packed(Box::new(PackedVit::new(tower).ok_or_else(no_bf16)?))
+            }
             Device::Cpu => Towers::Cpu(Box::new(
                 self.image_tower::<Flex>(&Default::default(), dtype)?,
             )),
@@ -151,7 +175,10 @@ impl Model {
         };
         Ok(ImageEncoder {
             tower,
-            dtype: dtype.float(),
+            dtype: match device {
+                Device::Cpu => FloatDType::F32,
+                Device::Cuda(_) => dtype.float(),
+            },
             size: self.config.image.size,
             mean: self.config.mean,
             std: self.config.std,
@@ -240,10 +267,11 @@ impl Model {
         self.prompt_trainer_as(device, Dtype::F32)
     }
 
-    /// The frozen text tower in a number format; context, norms, softmax, logits and loss stay float32.
+    /// The frozen text tower in a number format; context, norms, softmax, logits and loss stay float32. On the CPU the tower
+    /// does, too, whatever the image tower computes in.
     ///
     /// # Errors
-    /// As [`Model::prompt_trainer`], and half precision on the CPU.
+    /// As [`Model::prompt_trainer`], and as [`Dtype::check`].
     pub fn prompt_trainer_as(&self, device: Device, dtype: Dtype) -> Result<PromptTrainer> {
         let tower = match device {
             Device::Cpu => {
@@ -272,6 +300,7 @@ impl Model {
 #[derive(Debug, Clone)]
 enum Towers {
     Cpu(Box<ImageTower<Flex>>),
+    Packed(Box<PackedVit>),
     #[cfg(feature = "cuda")]
     Cuda(Box<ImageTower<burn_cuda::Cuda>>, burn_cuda::CudaDevice),
 }
@@ -299,6 +328,10 @@ impl ImageEncoder {
                 let pixels = Tensor::<Flex, 4>::from_data(data, &Default::default());
                 self.features(tower, pixels, local)
             }
+            Towers::Packed(tower) => {
+                let pixels = Tensor::<Flex, 4>::from_data(data, &Default::default());
+                values_of(tower.forward(pixels, local))
+            }
             #[cfg(feature = "cuda")]
             Towers::Cuda(tower, device) => {
                 let pixels = Tensor::<burn_cuda::Cuda, 4>::from_data(data, device);
@@ -319,6 +352,10 @@ impl ImageEncoder {
             Towers::Cpu(tower) => {
                 let pixels = upload::<Flex>(pixels, size, mean, std, &Default::default());
                 self.features(tower, pixels, local)
+            }
+            Towers::Packed(tower) => {
+                let pixels = upload::<Flex>(pixels, size, mean, std, &Default::default());
+                values_of(tower.forward(pixels, local))
             }
             #[cfg(feature = "cuda")]
             Towers::Cuda(tower, device) => {
@@ -348,15 +385,19 @@ impl ImageEncoder {
         pixels: Tensor<B, 4>,
         local: bool,
     ) -> Result<EncodedImages> {
-        let features = tower.forward(pixels.cast(self.dtype), local);
-        Ok(EncodedImages {
-            global: try_tensor_to_vec(features.global)?,
-            local: match features.local {
-                Some(local) => try_tensor_to_vec(local)?,
-                None => Vec::new(),
-            },
-        })
+        values_of(tower.forward(pixels.cast(self.dtype), local))
     }
+}
+
+/// The features themselves.
+fn values_of<B: Backend>(features: ImageFeatures<B>) -> Result<EncodedImages> {
+    Ok(EncodedImages {
+        global: try_tensor_to_vec(features.global)?,
+        local: match features.local {
+            Some(local) => try_tensor_to_vec(local)?,
+            None => Vec::new(),
+        },
+    })
 }
 
 /// The text tower on each backend of this build.

@@ -169,16 +169,34 @@ fn prompt_steps_in_bf16_go_the_same_way() {
 }
 
 #[test]
-fn a_cpu_refuses_half_precision() {
-    let config = config("tiny-vit");
-    let model = Model::new(config.clone(), hash_weights(SEED, "tiny-vit", &config)).unwrap();
-    for dtype in [Dtype::F16, Dtype::Bf16] {
-        for error in [
-            model.image_encoder_as(Device::Cpu, dtype).err(),
-            model.prompt_trainer_as(Device::Cpu, dtype).err(),
-        ] {
-            assert!(error.unwrap().to_string().contains(dtype.name()));
+fn a_cpu_refuses_formats_that_it_does_not_compute_in() {
+    let model = |name: &str| {
+        let config = config(name);
+        Model::new(config.clone(), hash_weights(SEED, name, &config)).unwrap()
+    };
+    let (vit, resnet) = (model("tiny-vit"), model("tiny-rn"));
+    let bf16 = clipood_kernels::bf16::is_supported();
+    let lacking = (!bf16).then_some("AVX-512 BF16");
+    for (dtype, model, named) in [
+        (Dtype::F32, &vit, None),
+        (Dtype::F32, &resnet, None),
+        (Dtype::F16, &vit, Some("f16")),
+        (Dtype::F16, &resnet, Some("f16")),
+        (Dtype::Bf16, &vit, lacking),
+        (Dtype::Bf16, &resnet, lacking.or(Some("ModifiedResNet"))),
+    ] {
+        let error = model.image_encoder_as(Device::Cpu, dtype).err();
+        let error = error.map(|e| e.to_string());
+        match (named, &error) {
+            (None, None) => {}
+            (Some(named), Some(error)) => assert!(error.contains(named), "{dtype}: {error}"),
+            _ => panic!("{dtype}: expected {named:?}, found {error:?}"),
         }
     }
-    assert!(model.image_encoder_as(Device::Cpu, Dtype::F32).is_ok());
+    // The text tower is float32 beside an image tower in bf16.
+    assert!(vit.prompt_trainer_as(Device::Cpu, Dtype::F16).is_err());
+    assert_eq!(
+        vit.prompt_trainer_as(Device::Cpu, Dtype::Bf16).is_ok(),
+        bf16
+    );
 }

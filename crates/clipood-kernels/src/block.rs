@@ -8,27 +8,27 @@ use rayon::prelude::*;
 
 use crate::activation::Activation;
 use crate::attention::Attention;
-use crate::matrix::Affine;
+use crate::matrix::{Affine, Map};
 use crate::norm::Norm;
 
 /// Rows a group has at most, unless a single sequence is longer.
 const GROUP_ROWS: usize = 800;
 
-/// Parameters of a block.
+/// Parameters of a block, whose maps are [`Affine`] or keep their weights in another format.
 #[derive(Debug, Clone, Copy)]
-pub struct Block<'a> {
+pub struct Block<'a, M = Affine<'a>> {
     /// Norm before attention.
     pub ln_1: Norm<'a>,
     /// Queries, keys and values, `[width, 3 width]`.
-    pub in_proj: Affine<'a>,
+    pub in_proj: M,
     /// After attention, `[width, width]`.
-    pub out_proj: Affine<'a>,
+    pub out_proj: M,
     /// Norm before the perceptron.
     pub ln_2: Norm<'a>,
     /// First layer of the perceptron, `[width, hidden]`.
-    pub c_fc: Affine<'a>,
+    pub c_fc: M,
     /// Second layer, `[hidden, width]`.
-    pub c_proj: Affine<'a>,
+    pub c_proj: M,
     /// Between the two.
     pub activation: Activation,
     /// Heads and masking; its width is the block's.
@@ -44,7 +44,7 @@ struct Scratch {
     attended: Vec<f32>,
 }
 
-impl Block<'_> {
+impl<M: Map> Block<'_, M> {
     fn width(&self) -> usize {
         self.attention.width
     }
@@ -155,10 +155,10 @@ impl Block<'_> {
         let width = self.width();
         let normed = sized(&mut scratch.normed, x.len());
         self.ln_2.apply(x, normed);
-        let hidden = self.c_fc.bias.len();
+        let hidden = self.c_fc.bias().len();
         let between = sized(&mut scratch.projected, x.len() / width * hidden);
         self.c_fc.multiply(normed, 0, hidden, between, false);
-        self.activation.apply_with_bias(between, self.c_fc.bias);
+        self.activation.apply_with_bias(between, self.c_fc.bias());
         self.c_proj.apply(between, 0, width, x, true);
     }
 }

@@ -8,11 +8,14 @@
 //! [`tower`] is the same transformer with frozen weights under training, from texts that share their first tokens to the
 //! gradient of those tokens.
 //!
+//! [`bf16`] keeps weights in bf16 for CPUs that multiply it.
+//!
 //! The loops choose the instruction set of the CPU at hand while they run (AVX-512, AVX2 with FMA, or what the build
 //! allows), and round the same on each; the products round as the `gemm` crate does on that CPU.
 
 pub mod activation;
 pub mod attention;
+pub mod bf16;
 pub mod block;
 mod exp;
 pub mod matrix;

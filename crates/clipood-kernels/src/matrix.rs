@@ -1,4 +1,4 @@
-//! Matrices inside slices, and their product.
+//! Matrices inside slices, their product, and affine maps.
 
 /// A matrix that lies in a slice, its entries `row_stride` and `column_stride` apart.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +116,33 @@ pub fn product(a: Matrix<'_>, b: Matrix<'_>, out: MatrixMut<'_>, add: bool) {
     }
 }
 
+/// An affine map of rows, whatever format its weight is kept in.
+pub trait Map: Sync {
+    /// `[output]`.
+    fn bias(&self) -> &[f32];
+
+    /// The columns `from..from + output` of the map, for rows `x` `[n, input]`, into `out` `[n, output]`: their product
+    /// plus the bias, and plus what `out` holds where `add` is set.
+    fn apply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool);
+
+    /// As [`Map::apply`] without the bias.
+    fn multiply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool);
+}
+
+impl<M: Map> Map for &M {
+    fn bias(&self) -> &[f32] {
+        (**self).bias()
+    }
+
+    fn apply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+        (**self).apply(x, from, output, out, add);
+    }
+
+    fn multiply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+        (**self).multiply(x, from, output, out, add);
+    }
+}
+
 /// An affine map: `x weight + bias`.
 #[derive(Debug, Clone, Copy)]
 pub struct Affine<'a> {
@@ -125,15 +152,12 @@ pub struct Affine<'a> {
     pub bias: &'a [f32],
 }
 
-impl Affine<'_> {
-    /// Values a row of the input.
-    pub fn input(&self) -> usize {
-        self.weight.len() / self.bias.len().max(1)
+impl Map for Affine<'_> {
+    fn bias(&self) -> &[f32] {
+        self.bias
     }
 
-    /// The columns `from..from + output` of the map, for rows `x` `[n, input]`, into `out` `[n, output]`: their product
-    /// plus the bias, and plus what `out` holds where `add` is set.
-    pub fn apply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+    fn apply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
         let bias = &self.bias[from..from + output];
         for row in out.chunks_exact_mut(output.max(1)) {
             if add {
@@ -147,8 +171,7 @@ impl Affine<'_> {
         self.multiply(x, from, output, out, true);
     }
 
-    /// As [`Affine::apply`] without the bias.
-    pub fn multiply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+    fn multiply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
         let (input, all) = (self.input(), self.bias.len());
         let rows = x.len() / input.max(1);
         product(
@@ -158,8 +181,15 @@ impl Affine<'_> {
             add,
         );
     }
+}
 
-    /// The gradient of the rows that [`Affine::apply`] took, `[n, input]`, given that of its output, `dy` `[n, output]`:
+impl Affine<'_> {
+    /// Values a row of the input.
+    pub fn input(&self) -> usize {
+        self.weight.len() / self.bias.len().max(1)
+    }
+
+    /// The gradient of the rows that [`Map::apply`] took, `[n, input]`, given that of its output, `dy` `[n, output]`:
     /// written to `dx`, or added to it where `add` is set.
     pub fn backward(&self, dy: &[f32], from: usize, output: usize, dx: &mut [f32], add: bool) {
         let (input, all) = (self.input(), self.bias.len());

@@ -9,6 +9,7 @@
 use rayon::prelude::*;
 
 use crate::block::{Block, sized};
+use crate::matrix::Map;
 use crate::ragged::{Queries, Ragged};
 
 /// Rows a group of texts has at most, unless a single text is longer.

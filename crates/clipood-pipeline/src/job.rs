@@ -213,8 +213,8 @@ impl Job {
             open_named(&recipe.model, &OpenOptions::default(), options.reporting)?;
         let (device, dtype) = (options.device.first(), options.device.dtype);
         let backend = options.device.backend();
-        dtype
-            .check(device)
+        model
+            .check_dtype(device, dtype)
             .map_err(|e| PipelineError::Usage(e.to_string()))?;
         if let Some(note) = &options.device.note {
             options.reporting.say(note);

@@ -7,7 +7,7 @@ use burn::tensor::{Shape, TensorData, TensorMetadata, ops::FloatTensor};
 use clipood_kernels::activation::Activation;
 use clipood_kernels::attention::Attention;
 use clipood_kernels::block::Block;
-use clipood_kernels::matrix::Affine;
+use clipood_kernels::matrix::{Affine, Map};
 use clipood_kernels::norm::Norm;
 
 /// Parameters of a transformer block; pairs are factor and offset, weights `[input, output]`.
@@ -99,9 +99,14 @@ pub(super) fn on_flex(
     causal: bool,
     pass: BlockPass<'_>,
 ) -> FlexTensor {
-    let [batch, tokens, width] = x.shape().dims();
+    let [_, _, width] = x.shape().dims();
     let parameters = Contiguous::of(parameters);
-    let block = parameters.block(width, causal);
+    run(&parameters.block(width, causal), x, pass)
+}
+
+/// In place where nothing else holds `x`.
+pub(super) fn run<M: Map>(block: &Block<'_, M>, x: FlexTensor, pass: BlockPass<'_>) -> FlexTensor {
+    let [batch, tokens, width] = x.shape().dims();
     let shared = x;
     let mut x = shared.to_contiguous();
     // Otherwise the values would count as held by two, and be copied before the first write.

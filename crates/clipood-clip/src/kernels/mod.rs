@@ -3,7 +3,9 @@
 mod backend;
 mod block;
 mod conv_norm;
+mod packed;
 mod tower;
 
 pub use backend::{ClipBackend, ConvNormArgs, ConvNormOutput};
 pub use block::{BlockParameters, BlockPass};
+pub(crate) use packed::PackedBlock;

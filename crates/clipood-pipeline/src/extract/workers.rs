@@ -110,7 +110,7 @@ pub(super) fn encode_batches(
     let mut devices = job.devices.workers.clone();
     // The processor's workers share one copy of the parameters.
     let shared = match devices.contains(&Device::Cpu) {
-        true => Some(job.model.image_encoder(Device::Cpu)?),
+        true => Some(job.model.image_encoder_as(Device::Cpu, job.devices.dtype)?),
         false => None,
     };
     loop {

@@ -41,7 +41,7 @@ struct Common {
     /// Where the model runs, as in `clipood run`; a GPU that is named twice gets two workers.
     #[arg(long, default_value = "auto")]
     devices: String,
-    /// Number formats, several apart by commas: f32, f16, bf16.
+    /// Number formats, several apart by commas: f32, f16, bf16; on the CPU what `clipood run` takes.
     #[arg(long, value_delimiter = ',', default_value = "f32")]
     dtypes: Vec<String>,
 }
@@ -139,7 +139,7 @@ fn smallest_cosine(found: &[f32], expected: &[f32], width: usize) -> f64 {
     })
 }
 
-/// Limits of what a GPU may differ from the CPU by: relative in f32, cosines in half precision.
+/// Limits of what may differ from the CPU in f32: relative in f32, cosines in half precision.
 fn agrees(dtype: Dtype, difference: f64, cosine: f64) -> bool {
     match dtype {
         Dtype::F32 => difference < 1e-3,

@@ -21,8 +21,8 @@ use rayon::prelude::*;
 use super::arrays::{
     Tensor, check_folder, extension, read_image, write_parquet, write_safetensors,
 };
-use super::devices;
 use super::models::ModelArgs;
+use super::{check_dtype, devices};
 
 /// Images that a thread takes through the image tower at once.
 pub const IMAGE_BATCH: usize = 32;
@@ -49,7 +49,7 @@ pub struct Args {
     /// Where the model runs: auto, cpu or a GPU as cuda:0.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Number format of the image tower on a GPU: f32, f16 or bf16.
+    /// Number format of the image tower: f32; on a GPU also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT only).
     #[arg(long, default_value = "f32")]
     dtype: String,
 }
@@ -91,6 +91,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => Vec::new(),
     };
     let model = args.model.open()?;
+    if !args.images.is_empty() {
+        check_dtype(&model, &devices)?;
+    }
     let features = encode(&model, &devices, &args, &texts)?;
     if to_parquet {
         write_table(&args, &texts, &features)?;

@@ -31,7 +31,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 use clipood_clip::ClipError;
-use clipood_clip::model::{Devices, Dtype};
+use clipood_clip::model::{Devices, Dtype, Model};
 use clipood_pipeline::{PipelineError, Reporting};
 
 /// 2 for bad usage or configuration, 3 for an interruption, 1 for everything else.
@@ -63,6 +63,13 @@ fn run_devices(devices: &str, dtype: &str) -> Result<Devices, PipelineError> {
     let devices: Devices = devices.parse().map_err(usage)?;
     dtype.check(devices.first()).map_err(usage)?;
     Ok(devices.with_dtype(dtype))
+}
+
+/// A number format that the model's image tower does not run in is bad usage.
+fn check_dtype(model: &Model, devices: &Devices) -> Result<(), PipelineError> {
+    model
+        .check_dtype(devices.first(), devices.dtype)
+        .map_err(|error| PipelineError::Usage(error.to_string()))
 }
 
 /// Progress for people, or with `--json-log` for machines.

@@ -38,7 +38,7 @@ pub struct Args {
     /// named twice gets two workers.
     #[arg(long, default_value = "auto")]
     devices: String,
-    /// Number format on GPUs: f32, f16 or bf16.
+    /// Number format: f32; on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (image tower, ViT only).
     #[arg(long, default_value = "f32")]
     dtype: String,
     /// Images that go through the image tower at once (default: 32 on the CPU, by memory on a GPU).

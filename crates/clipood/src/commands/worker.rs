@@ -28,7 +28,7 @@ pub struct Args {
     /// Where the model runs, as in `clipood run`.
     #[arg(long, default_value = "auto")]
     devices: String,
-    /// Number format on GPUs: f32, f16 or bf16; the same for all workers of a run.
+    /// Number format: f32, f16 or bf16, as in `clipood run`; the same for all workers of a run.
     #[arg(long, default_value = "f32")]
     dtype: String,
     /// Images that go through the image tower at once (default: 32 on the CPU, by memory on a GPU).

@@ -155,7 +155,7 @@ fn measure(
     let pixels = random_bytes(batch * 3 * side * side);
     let workers = devices.workers.len();
     let shared = match devices.first() {
-        Device::Cpu => Some(model.image_encoder(Device::Cpu)?),
+        Device::Cpu => Some(model.image_encoder_as(Device::Cpu, devices.dtype)?),
         Device::Cuda(_) => None,
     };
     let ready = Barrier::new(workers + 1);

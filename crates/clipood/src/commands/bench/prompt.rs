@@ -50,6 +50,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(method) = methods.iter().find(|m| m.trainer() == Method::ZeroShot) {
         return Err(PipelineError::Usage(format!("{method} trains no prompt")).into());
     }
+    let trained_in_f32 = |d: &&Devices| d.first() == Device::Cpu && d.dtype != Dtype::F32;
+    if let Some(devices) = formats.iter().find(trained_in_f32) {
+        return Err(PipelineError::Usage(format!(
+            "--dtypes {}: on the CPU prompts are trained in f32",
+            devices.dtype
+        ))
+        .into());
+    }
     let model = model(&args.common.model)?;
     let mut all_done = true;
     for devices in &formats {

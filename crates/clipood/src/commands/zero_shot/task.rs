@@ -7,8 +7,8 @@ use clipood_clip::model::{Devices, Model};
 use clipood_ood::{DetectorSpec, OodError};
 use clipood_pipeline::{Classifier, PipelineError, PromptSet};
 
-use super::super::devices;
 use super::super::models::ModelArgs;
+use super::super::{check_dtype, devices};
 use super::texts;
 
 /// Options that both commands take.
@@ -48,7 +48,7 @@ pub struct Task {
     /// Where the model runs: auto, cpu, cpu:N (threads), cuda:all or cuda:0,cuda:1,...
     #[arg(long, default_value = "auto")]
     devices: String,
-    /// Number format of the image tower: f32, and on GPUs f16 or bf16.
+    /// Number format of the image tower: f32; on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT only).
     #[arg(long, default_value = "f32")]
     dtype: String,
 }
@@ -81,6 +81,7 @@ impl Task {
         let detector: DetectorSpec = self.detector.parse().map_err(usage)?;
         let texts = texts::class_texts(self, classes)?;
         let model = self.model.open_or("demo")?;
+        check_dtype(&model, &devices)?;
         let features = match prompt {
             None => texts::encode(&model, devices.first(), self, classes, &texts)?,
             Some(set) if set.text.len() == classes.len() * model.config.embed_dim => set.text,
