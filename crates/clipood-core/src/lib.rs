@@ -55,8 +55,8 @@ pub use manifest::{DatasetManifest, Layout, Role};
 pub use method::Method;
 pub use nearest::nearest;
 pub use recipe::{
-    ClassToken, DataSection, DualPatternSection, EngineSection, LocoopSection, MetricsSection,
-    NegativeLabelsSection, Overrides, PromptSection, Recipe, SelectSection, SubsampleClasses,
-    TemplateSet, TrainSection, WordListSection,
+    ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
+    MetricsSection, NegativeLabelsSection, Overrides, PromptSection, Recipe, SelectSection,
+    SubsampleClasses, TemplateSet, TrainSection, WordListSection,
 };
 pub use rng::SplitMix64;

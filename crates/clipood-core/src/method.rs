@@ -1,4 +1,4 @@
-//! The methods that make a prompt set.
+//! The methods that make a prompt set: class texts, or a linear classifier in their place.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::CoreError;
 use crate::nearest::hint_with_list;
 
-/// How the text side is made.
+/// How the text side is made, or what stands in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
@@ -20,6 +20,8 @@ pub enum Method {
     Locoop,
     /// LoCoOp with both terms weighted by the label's probability (SCT, Yu et al. 2024).
     Sct,
+    /// No texts: logistic regression on the image features of the shots (CLIP, Radford et al. 2021).
+    LinearProbe,
     /// CoOp's prompt, its MCM score fused with the divergence from the class patterns of the shots.
     Dpcoop,
     /// LoCoOp's prompt, its GL-MCM score fused in the same way.
@@ -30,11 +32,12 @@ pub enum Method {
 
 impl Method {
     /// All methods, in the order of the tables.
-    pub const ALL: [Method; 7] = [
+    pub const ALL: [Method; 8] = [
         Method::ZeroShot,
         Method::Coop,
         Method::Locoop,
         Method::Sct,
+        Method::LinearProbe,
         Method::Dpcoop,
         Method::Dplocoop,
         Method::Dpsct,
@@ -47,6 +50,7 @@ impl Method {
             Method::Coop => "coop",
             Method::Locoop => "locoop",
             Method::Sct => "sct",
+            Method::LinearProbe => "linear-probe",
             Method::Dpcoop => "dpcoop",
             Method::Dplocoop => "dplocoop",
             Method::Dpsct => "dpsct",
@@ -74,15 +78,20 @@ impl Method {
         matches!(self.trainer(), Method::Locoop | Method::Sct)
     }
 
-    /// Whether the method trains on labelled images, so that shots and seeds matter.
+    /// Whether the method learns from labelled images, so that shots and seeds matter.
     pub fn uses_shots(self) -> bool {
         self != Method::ZeroShot
     }
 
-    /// The epochs of the method's paper, or of the dual-pattern repository's recipes; 0 for a method that trains nothing.
+    /// Whether the method trains a context, on random crops of the shots.
+    pub fn trains_prompt(self) -> bool {
+        !matches!(self, Method::ZeroShot | Method::LinearProbe)
+    }
+
+    /// The epochs of the method's paper, or of the dual-pattern repository's recipes; 0 for a method that trains no prompt.
     pub fn default_epochs(self) -> usize {
         match self {
-            Method::ZeroShot => 0,
+            Method::ZeroShot | Method::LinearProbe => 0,
             Method::Coop | Method::Locoop => 50,
             Method::Sct => 25,
             Method::Dpcoop | Method::Dplocoop | Method::Dpsct => 20,
@@ -119,7 +128,8 @@ mod tests {
             let json = serde_json::to_string(&method).unwrap();
             assert_eq!(json, format!("\"{method}\""));
             assert_eq!(method.name().parse::<Method>().unwrap(), method);
-            assert_eq!(method.uses_shots(), method.default_epochs() > 0);
+            assert_eq!(method.trains_prompt(), method.default_epochs() > 0);
+            assert!(method.uses_shots() || !method.trains_prompt());
         }
     }
 
@@ -128,8 +138,8 @@ mod tests {
         let error = "locop".parse::<Method>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown method `locop`; did you mean `locoop`? valid: `zero-shot`, `coop`, `locoop`, `sct`, `dpcoop`, \
-             `dplocoop`, `dpsct`"
+            "unknown method `locop`; did you mean `locoop`? valid: `zero-shot`, `coop`, `locoop`, `sct`, `linear-probe`, \
+             `dpcoop`, `dplocoop`, `dpsct`"
         );
     }
 

@@ -10,9 +10,9 @@ use crate::document::parse;
 use crate::{CoreError, Method, Place, canonical_json};
 
 pub use sections::{
-    ClassToken, DataSection, DualPatternSection, EngineSection, LocoopSection, MetricsSection,
-    NegativeLabelsSection, PromptSection, SelectSection, SubsampleClasses, TrainSection,
-    WordListSection,
+    ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
+    MetricsSection, NegativeLabelsSection, PromptSection, SelectSection, SubsampleClasses,
+    TrainSection, WordListSection,
 };
 pub use templates::TemplateSet;
 
@@ -47,6 +47,9 @@ pub struct Recipe {
     /// LoCoOp's and SCT's patch term.
     #[serde(default)]
     pub locoop: LocoopSection,
+    /// The linear probe; absent: its defaults. Recipes without the section keep the fingerprints they always had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linear_probe: Option<LinearProbeSection>,
     /// The fused score of the dual-pattern methods.
     #[serde(default)]
     pub dual_pattern: DualPatternSection,
@@ -92,8 +95,11 @@ impl Recipe {
     }
 
     /// Crops of each training image whose features are needed: [`TrainSection::views`], or for 0 the epochs of the method
-    /// that has most.
+    /// that has most; none if no method trains a prompt.
     pub fn training_views(&self) -> usize {
+        if !self.methods.iter().any(|method| method.trains_prompt()) {
+            return 0;
+        }
         match self.train.views {
             0 => {
                 let epochs = self

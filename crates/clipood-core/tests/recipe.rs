@@ -49,6 +49,10 @@ max_quarantine_fraction = 0.5
 [metrics]
 bootstrap = 0
 bootstrap_seed = 9
+
+[linear_probe]
+c = 2
+max_iter = 50
 "#;
 
 const SHORT: &str = r#"name = "short"
@@ -90,6 +94,8 @@ fn every_key_is_read() {
     assert_eq!(recipe.train.epochs_for(Method::Sct), 7);
     assert_eq!(recipe.train.epochs_for(Method::ZeroShot), 0);
     assert_eq!(recipe.locoop.top_k_for(1000).unwrap(), 12);
+    let probe = recipe.linear_probe.unwrap();
+    assert_eq!((probe.c, probe.max_iter), (2.0, 50));
     assert_eq!(recipe.engine.shard_bytes, 1024);
     assert_eq!(
         (recipe.metrics.bootstrap, recipe.metrics.bootstrap_seed),
@@ -133,8 +139,10 @@ fn a_short_recipe_gets_the_published_defaults() {
         (32, 8, false)
     );
     let epochs = Method::ALL.map(|method| train.epochs_for(method));
-    assert_eq!(epochs, [0, 50, 50, 25, 20, 20, 20]);
+    assert_eq!(epochs, [0, 50, 50, 25, 0, 20, 20, 20]);
     assert_eq!(recipe.locoop.lambda, 0.25);
+    let probe = recipe.linear_probe.unwrap_or_default();
+    assert_eq!((probe.c, probe.max_iter), (0.316, 1000));
     assert_eq!(recipe.engine.shard_bytes, 67_108_864);
     assert_eq!(recipe.engine.max_quarantine_fraction, 0.01);
     assert_eq!(
@@ -179,6 +187,11 @@ fn unknown_keys_name_line_section_and_nearest() {
             "bootstrap = 0",
             "wombat = 0",
             "r.toml:40: unknown key `wombat` in [metrics]; valid: `bootstrap`, `bootstrap_seed`",
+        ),
+        (
+            "max_iter",
+            "max_itre",
+            "r.toml:45: unknown key `max_itre` in [linear_probe]; did you mean `max_iter`?",
         ),
     ];
     for (from, to, expected) in cases {
@@ -241,7 +254,7 @@ fn values_of_the_wrong_type_name_key_and_line() {
             "\"sct\"",
             "\"dpstc\"",
             "r.toml:4: key `methods`: found `dpstc`; did you mean `dpsct`? valid: `zero-shot`, `coop`, `locoop`, `sct`, \
-             `dpcoop`, `dplocoop`, `dpsct`",
+             `linear-probe`, `dpcoop`, `dplocoop`, `dpsct`",
         ),
         (
             "\"simple\"",
@@ -428,10 +441,48 @@ fn values_out_of_range_name_key_found_and_allowed() {
             "max_quarantine_fraction = 1.5",
             "r.toml:37: key `engine.max_quarantine_fraction`: found 1.5, allowed: 0 to 1",
         ),
+        (
+            "\nc = 2",
+            "\nc = 0",
+            "r.toml:44: key `linear_probe.c`: found 0, allowed: a finite number above 0",
+        ),
+        (
+            "\nc = 2",
+            "\nc = inf",
+            "r.toml:44: key `linear_probe.c`: found inf",
+        ),
+        (
+            "max_iter = 50",
+            "max_iter = 0",
+            "r.toml:45: key `linear_probe.max_iter`: found 0, allowed: at least 1",
+        ),
     ];
     for (from, to, expected) in cases {
         let found = broken(from, to);
         assert!(found.starts_with(expected), "{found}");
+    }
+}
+
+#[test]
+fn a_recipe_without_the_section_of_the_linear_probe_is_stored_as_ever() {
+    let json = Recipe::parse(SHORT, "r.toml").unwrap().to_json().unwrap();
+    assert!(!json.contains("linear_probe"), "{json}");
+    let full = Recipe::parse(FULL, "r.toml").unwrap().to_json().unwrap();
+    assert!(
+        full.contains(r#""linear_probe":{"c":2.0,"max_iter":50}"#),
+        "{full}"
+    );
+}
+
+#[test]
+fn crops_are_needed_by_methods_that_train_a_prompt() {
+    let mut recipe = Recipe::parse(FULL, "r.toml").unwrap();
+    for (methods, views) in [
+        (vec![Method::ZeroShot, Method::LinearProbe], 0),
+        (vec![Method::LinearProbe, Method::Coop], 1),
+    ] {
+        recipe.methods = methods;
+        assert_eq!(recipe.training_views(), views);
     }
 }
 

@@ -126,6 +126,39 @@ pub enum DetectorKind {
     },
 }
 
+impl DetectorKind {
+    /// Whether the score is made of cosines to texts: of classes or of no class, at the model's scale of cosines. The other
+    /// kinds read the logits of any classifier, or image features alone. ViM is counted here, since its factor is one of
+    /// logits without bias.
+    pub fn needs_texts(&self) -> bool {
+        match self {
+            DetectorKind::Mcm { .. }
+            | DetectorKind::LMcm { .. }
+            | DetectorKind::GlMcm { .. }
+            | DetectorKind::MaxCosine
+            | DetectorKind::Energy {
+                on: EnergyOn::Cosine,
+            }
+            | DetectorKind::Vim { .. }
+            | DetectorKind::NegLabel { .. }
+            | DetectorKind::UnknownPrompt { .. }
+            | DetectorKind::DpmNegMinKl { .. } => true,
+            DetectorKind::Msp { .. }
+            | DetectorKind::MaxLogit
+            | DetectorKind::Energy {
+                on: EnergyOn::Logits,
+            }
+            | DetectorKind::NegEntropy
+            | DetectorKind::Gen { .. }
+            | DetectorKind::Mahalanobis { .. }
+            | DetectorKind::RelativeMahalanobis
+            | DetectorKind::Knn { .. }
+            | DetectorKind::Residual { .. }
+            | DetectorKind::OneClassSvm { .. } => false,
+        }
+    }
+}
+
 pub(crate) const SPACES: [(&str, Space); 2] = [
     ("probability", Space::Probability),
     ("log_odds", Space::LogOdds),

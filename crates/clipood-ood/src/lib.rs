@@ -30,7 +30,7 @@
 //! [`registry`] lists the kinds with formulas, papers, parameters and defaults. [`fuse_dual_pattern`] joins two columns into
 //! the dual-pattern score of a pair of data sets. [`metrics`] holds the figures, bootstrap intervals and the merge of sorted
 //! parts. [`mine_negative_labels`] picks negative labels from a word list. [`fit_linear_probe`] learns a linear classifier from
-//! image features. A [`FittedDetector`] is plain data that serde stores and restores.
+//! image features, and [`score_linear`] scores with its logits in place of the texts'. A [`FittedDetector`] is plain data that serde stores and restores.
 
 mod bank;
 mod detectors;
@@ -57,5 +57,5 @@ pub use linear_probe::{LinearProbe, LinearProbeOptions, fit_linear_probe};
 pub use matrix::{LocalFeatures, Matrix};
 pub use mining::mine_negative_labels;
 pub use registry::{DetectorInfo, ParameterInfo, registry};
-pub use score::{Prediction, ScoreInputs, Scores, predict, score_all};
+pub use score::{Prediction, ScoreInputs, Scores, predict, score_all, score_linear};
 pub use spec::DetectorSpec;

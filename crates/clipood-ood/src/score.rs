@@ -4,11 +4,15 @@
 //! each distinct bank of rows that detectors keep (shots, negative texts, projections), are taken once; every softmax over
 //! classes is summed once per temperature. Memory is a few megabytes a thread, whatever the number of images. A row's
 //! result depends on nothing but the row: not on the block it is in, nor on the number of threads.
+//!
+//! A linear probe takes the place of the texts by logits of its own; a hundredth of them stands where the cosines do, so that
+//! `s = 100 c` holds there as well.
 
 use crate::bank::Bank;
 use crate::detectors::{FittedDetector, LOGIT_SCALE};
 use crate::error::OodError;
 use crate::kernels;
+use crate::linear_probe::LinearProbe;
 use crate::matrix::{LocalFeatures, Matrix};
 use rayon::prelude::*;
 
@@ -21,14 +25,14 @@ pub struct ScoreInputs<'a> {
     pub local: Option<LocalFeatures<'a>>,
 }
 
-/// The zero-shot classification of one image.
+/// The classification of one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prediction {
-    /// Class of the largest cosine, the first of equals.
+    /// Class of the largest logit, the first of equals; with texts that is the largest cosine.
     pub class: u32,
-    /// `max softmax(100 c)`, in (0, 1].
+    /// `max softmax(s)`, with texts `s = 100 c`; in (0, 1].
     pub probability: f32,
-    /// The five classes with the largest cosines, largest first; `u32::MAX` where there are fewer than five classes.
+    /// The five classes with the largest logits, largest first; `u32::MAX` where there are fewer than five classes.
     pub top5: [u32; 5],
 }
 
@@ -54,8 +58,40 @@ pub fn score_all(
     text: &Matrix<'_>,
     inputs: &ScoreInputs<'_>,
 ) -> Result<Scores, OodError> {
-    let plan = Plan::new(detectors, text, inputs)?;
-    let rows = inputs.global.rows();
+    let head = Bank::new(text.normalized()?, text.cols());
+    run(&Plan::new(detectors, text, (head, None), inputs)?)
+}
+
+/// Scores every image with the logits of a linear probe of its raw features in place of `100 c`.
+///
+/// Detectors are fitted with the probe's weights as [`FitInputs::text`](crate::FitInputs), which only gives them the shape.
+///
+/// # Errors
+/// [`OodError::Detector`] for a kind that [needs texts](crate::DetectorKind::needs_texts), [`OodError::Length`] and
+/// [`OodError::Mismatch`] for a probe of another width or without classes, [`OodError::NotFinite`] for logits beyond f32; as
+/// [`score_all`].
+pub fn score_linear(
+    detectors: &[FittedDetector],
+    probe: &LinearProbe,
+    inputs: &ScoreInputs<'_>,
+) -> Result<Scores, OodError> {
+    let width = inputs.global.cols();
+    let name = "weights of the linear probe";
+    let weights = Matrix::new(name, &probe.weights, probe.biases.len(), width)?;
+    if let Some(detector) = detectors.iter().find(|d| d.spec().kind().needs_texts()) {
+        return Err(OodError::Detector {
+            detector: detector.name(),
+            problem: "reads cosines to texts, which a linear probe has none of".to_owned(),
+        });
+    }
+    let head = Bank::new(probe.weights.clone(), width);
+    let biases = Some(probe.biases.as_slice());
+    run(&Plan::new(detectors, &weights, (head, biases), inputs)?)
+}
+
+/// Scores the blocks in parallel and joins them.
+fn run(plan: &Plan<'_>) -> Result<Scores, OodError> {
+    let rows = plan.inputs.global.rows();
     let blocks: Vec<Scores> = (0..rows.div_ceil(plan.block_rows))
         .into_par_iter()
         .map_init(Scratch::default, |scratch, block| {
@@ -65,7 +101,7 @@ pub fn score_all(
         .collect::<Result<_, _>>()?;
     let mut scores = Scores {
         predictions: Vec::with_capacity(rows),
-        columns: vec![Vec::with_capacity(rows); detectors.len()],
+        columns: vec![Vec::with_capacity(rows); plan.detectors.len()],
     };
     for block in blocks {
         scores.predictions.extend(block.predictions);
@@ -133,7 +169,7 @@ impl<'a> Block<'a> {
         self.features.chunks_exact(self.dim)
     }
 
-    /// Cosines to the class texts, a row at a time.
+    /// Cosines to the class texts, or a hundredth of a linear probe's logits, a row at a time.
     pub(crate) fn cosine_rows(&self) -> impl Iterator<Item = &'a [f32]> {
         self.cosines.chunks_exact(self.classes)
     }
@@ -184,7 +220,10 @@ struct Scratch {
 struct Plan<'a> {
     detectors: &'a [FittedDetector],
     inputs: &'a ScoreInputs<'a>,
-    text: Bank,
+    /// Unit class texts, or the weights of a linear probe.
+    head: Bank,
+    /// The biases that make it a linear probe.
+    biases: Option<&'a [f32]>,
     banks: Vec<&'a Bank>,
     banks_of: Vec<Vec<usize>>,
     scales: Vec<f64>,
@@ -196,9 +235,11 @@ struct Plan<'a> {
 const BLOCK_VALUES: usize = 1 << 20;
 
 impl<'a> Plan<'a> {
+    /// `text` gives the name and the shape of the head.
     fn new(
         detectors: &'a [FittedDetector],
         text: &Matrix<'_>,
+        (head, biases): (Bank, Option<&'a [f32]>),
         inputs: &'a ScoreInputs<'a>,
     ) -> Result<Self, OodError> {
         inputs.global.expect_cols(text.cols(), text.name())?;
@@ -228,7 +269,8 @@ impl<'a> Plan<'a> {
         let mut plan = Self {
             detectors,
             inputs,
-            text: Bank::new(text.normalized()?, text.cols()),
+            head,
+            biases,
             banks: Vec::new(),
             banks_of: Vec::new(),
             // Predictions read the softmax of the logits.
@@ -284,7 +326,7 @@ impl<'a> Plan<'a> {
         rows: usize,
         scratch: &mut Scratch,
     ) -> Result<Scores, OodError> {
-        let (dim, classes) = (self.text.dim(), self.text.rows());
+        let (dim, classes) = (self.head.dim(), self.head.rows());
         let Scratch {
             features,
             centered,
@@ -294,7 +336,10 @@ impl<'a> Plan<'a> {
         } = scratch;
         features.resize(rows * dim, 0.0);
         self.inputs.global.normalize_rows(first, features)?;
-        self.text.multiply(features, centered, cosines);
+        match self.biases {
+            None => self.head.multiply(features, centered, cosines),
+            Some(biases) => self.scaled_logits(first, rows, biases, cosines)?,
+        }
         products.resize(self.banks.len(), Vec::new());
         for (bank, product) in self.banks.iter().zip(products.iter_mut()) {
             bank.multiply(features, centered, product);
@@ -340,6 +385,34 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// Logits of a linear probe over [`LOGIT_SCALE`], `[rows, classes]`.
+    fn scaled_logits(
+        &self,
+        first: usize,
+        rows: usize,
+        biases: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<(), OodError> {
+        let global = &self.inputs.global;
+        let raw = &global.data()[first * global.cols()..(first + rows) * global.cols()];
+        self.head.multiply(raw, &mut Vec::new(), out);
+        for (row, logits) in out.chunks_exact_mut(biases.len()).enumerate() {
+            for (column, (logit, bias)) in logits.iter_mut().zip(biases).enumerate() {
+                let sum = f64::from(*logit) + f64::from(*bias);
+                *logit = (sum / LOGIT_SCALE) as f32;
+                if !logit.is_finite() {
+                    return Err(OodError::NotFinite {
+                        name: format!("logits of {}", global.name()),
+                        row: first + row,
+                        column,
+                        value: *logit,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// For each local scale, `max over patches of max softmax(scale c)` of the images of a block.
     fn local_block(
         &self,
@@ -358,12 +431,12 @@ impl<'a> Plan<'a> {
         };
         let count = local.patches();
         for row in 0..rows {
-            patches.resize(count * self.text.dim(), 0.0);
+            patches.resize(count * self.head.dim(), 0.0);
             local
                 .rows()
                 .normalize_rows((first + row) * count, patches)?;
-            self.text.multiply(patches, &mut Vec::new(), cosines);
-            for cosines in cosines.chunks_exact(self.text.rows()) {
+            self.head.multiply(patches, &mut Vec::new(), cosines);
+            for cosines in cosines.chunks_exact(self.head.rows()) {
                 let top = kernels::argmax(cosines);
                 for (scale, best) in &mut best {
                     let probability = Softmax::new(cosines, *scale, top).probability();

@@ -60,7 +60,8 @@ pub struct Metrics {
     pub accuracy: Vec<AccuracyRow>,
     /// The rows of `ood` over seeds.
     pub summary: Vec<SummaryRow>,
-    /// Each trained prompt set against zero-shot, with the first detector; empty without zero-shot or intervals.
+    /// Each trained prompt set against zero-shot, with the first detector that both have; empty without zero-shot or
+    /// intervals.
     pub paired: Vec<PairedRow>,
 }
 
@@ -193,13 +194,13 @@ fn measure_all(
     let mut progress = job.reporting.stage(STAGE, "prompt sets", keys.len() as u64);
     let mut metrics = Metrics::default();
     // Zero-shot first: the trained prompt sets are compared with it.
-    let mut baseline = None;
+    let mut baselines = Vec::new();
     let mut order: Vec<usize> = (0..keys.len()).collect();
     order.sort_by_key(|k| keys[*k].method.uses_shots());
     let mut measured: Vec<Option<Metrics>> = vec![None; keys.len()];
     for k in order {
         job.interrupt.check()?;
-        measured[k] = Some(measure(job, plan, &keys[k], shards, &mut baseline)?);
+        measured[k] = Some(measure(job, plan, &keys[k], shards, &mut baselines)?);
         progress.add(1);
     }
     progress.finish();
@@ -212,13 +213,13 @@ fn measure_all(
     Ok(metrics)
 }
 
-/// The tables' rows of one prompt set. The first detector's line of zero-shot becomes the `baseline`.
+/// The tables' rows of one prompt set. The lines of zero-shot on which nothing was chosen become the `baselines`.
 fn measure(
     job: &Job,
     plan: &Plan,
     key: &PromptKey,
     shards: &[Shard<'_>],
-    baseline: &mut Option<Baseline>,
+    baselines: &mut Vec<Baseline>,
 ) -> Result<Metrics> {
     let test = read_scored(job, key, shards, Purpose::Test)?.ok_or_else(|| {
         PipelineError::Inconsistent(format!("{}: no scores of test images", key.name()))
@@ -229,7 +230,8 @@ fn measure(
         .finish()?
         .short();
     let weights_hash = job.model.hash[..12].to_string();
-    let views = key.shots.map(|_| job.recipe.train.views as u32);
+    let crops = key.method.trains_prompt();
+    let views = crops.then_some(job.recipe.train.views as u32);
     let mut metrics = Metrics::default();
     metrics.accuracy.push(accuracy_row(
         job,
@@ -317,12 +319,18 @@ fn measure(
             metrics.ood.push(row);
         }
     }
-    if let Some(line) = lines.first().filter(|l| l.selection == Selection::Fixed) {
-        if !key.method.uses_shots() {
-            *baseline = Some(Baseline::keep(key.name(), line));
-        } else if let (Some(baseline), Some(options)) = (&*baseline, &options)
-            && baseline.detector == line.detector
-        {
+    let mut fixed = lines
+        .iter()
+        .filter(|line| line.selection == Selection::Fixed && line.scaling.is_none());
+    if !key.method.uses_shots() {
+        baselines.extend(fixed.map(|line| Baseline::keep(key.name(), line)));
+    } else if let Some(options) = &options {
+        // The first detector, unless one of the two prompt sets is without it.
+        let common = fixed.find_map(|line| {
+            let found = baselines.iter().find(|b| b.detector == line.detector);
+            found.map(|baseline| (line, baseline))
+        });
+        if let Some((line, baseline)) = common {
             let id = &plan.id().name;
             metrics.paired = compare(key, id, &sets, line, baseline, options)?;
         }

@@ -22,7 +22,7 @@ pub struct ScoreColumn {
 
 #[derive(Debug, Clone)]
 enum Source {
-    /// The same for every prompt set.
+    /// The same for every prompt set that has what it reads.
     Detector(DetectorSpec),
     /// The base of a dual-pattern method.
     DualBase,
@@ -44,6 +44,9 @@ impl ScoreColumn {
     /// None for the specifications of this file.
     pub fn spec(&self, method: Method) -> Result<Option<DetectorSpec>> {
         let text = match (&self.spec, method) {
+            (Source::Detector(spec), Method::LinearProbe) if spec.kind().needs_texts() => {
+                return Ok(None);
+            }
             (Source::Detector(spec), _) => return Ok(Some(spec.clone())),
             (Source::DualBase, Method::Dpcoop) => "mcm:t=0.1",
             (Source::DualBase, Method::Dplocoop | Method::Dpsct) => "gl_mcm:t=0.1:weight=0.5",
@@ -66,7 +69,8 @@ pub struct Candidates {
 /// The columns of a recipe, in the order of the score table, and what is chosen among them.
 ///
 /// # Errors
-/// A detector that cannot be read, two of one name, a parameter or value that a detector does not take.
+/// A detector that cannot be read, two of one name, a parameter or value that a detector does not take; a method that none
+/// of the detectors is defined for.
 pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidates>)> {
     let usage =
         |problem: String| PipelineError::Usage(format!("recipe `{}`: {problem}", recipe.name));
@@ -89,6 +93,20 @@ pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidate
             )));
         }
         columns.push(column);
+    }
+    for method in &recipe.methods {
+        let mut defined = 0;
+        for column in &columns {
+            defined += usize::from(column.spec(*method)?.is_some());
+        }
+        if defined == 0 {
+            let names: Vec<String> = columns.iter().map(|c| format!("`{}`", c.name)).collect();
+            return Err(usage(format!(
+                "method `{method}` has no texts, and the detectors are all about texts ({}); add one that reads logits or \
+                 image features, such as `msp`, `max_logit`, `energy` or `knn`",
+                names.join(", ")
+            )));
+        }
     }
     let mut selections = Vec::new();
     for select in &recipe.select {
@@ -189,6 +207,29 @@ mod tests {
         assert_eq!(spec.to_string(), "mcm:t=0.1");
         let spec = base.spec(Method::Dpsct).unwrap().unwrap();
         assert_eq!(spec.to_string(), "gl_mcm:t=0.1:weight=0.5");
+    }
+
+    #[test]
+    fn a_linear_probe_has_the_columns_that_need_no_texts() {
+        let text = "name = \"r\"\nmodel = \"demo\"\nmethods = [\"zero-shot\", \"linear-probe\"]\nshots = [1]\nseeds = [1]\n\
+                    detectors = [DETECTORS]\n[data]\nid = \"a\"\nood = [\"b\"]\n";
+        let columns = |detectors: &str| {
+            let text = text.replace("DETECTORS", detectors);
+            score_columns(&Recipe::parse(&text, "r.toml").unwrap())
+        };
+        let (all, _) = columns("\"mcm\", \"cold=gl_mcm\", \"msp\", \"knn\"").unwrap();
+        let defined = |method: Method| -> Vec<bool> {
+            let specs = all.iter().map(|c| c.spec(method).unwrap());
+            specs.map(|spec| spec.is_some()).collect()
+        };
+        assert_eq!(defined(Method::ZeroShot), [true; 4]);
+        assert_eq!(defined(Method::LinearProbe), [false, false, true, true]);
+        let error = columns("\"mcm\", \"cold=gl_mcm\"").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let error = error.to_string();
+        for word in ["`linear-probe`", "(`mcm`, `cold`)", "`msp`"] {
+            assert!(error.contains(word), "no {word} in: {error}");
+        }
     }
 
     #[test]

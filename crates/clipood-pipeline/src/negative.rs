@@ -204,6 +204,7 @@ pub fn negative_texts(job: &Job, plan: &Plan) -> Result<NegativeTexts> {
                 classes: texts,
                 text: features,
                 state: None,
+                probe: None,
             };
             let part = Part {
                 path,

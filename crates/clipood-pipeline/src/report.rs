@@ -25,16 +25,12 @@ const FEW_PROMPTS: usize = 8;
 
 const ORACLE_NOTE: &str = "* chosen on the tested images themselves: an upper bound to read beside the other rows, not a result.";
 
-/// The tables of a run as text. Few prompt sets: each with its OOD sets under the first detector, then under all.
-/// Many: means and standard deviations over seeds.
+/// The tables of a run as text. Few prompt sets: each with its OOD sets under the first detector that it has, then under
+/// all. Many: means and standard deviations over seeds.
 pub fn console(metrics: &Metrics) -> String {
     let mut text = String::new();
     if metrics.accuracy.len() <= FEW_PROMPTS {
-        let first = detectors(&metrics.ood).into_iter().next();
-        let fused = detectors(&metrics.ood)
-            .into_iter()
-            .find(|d| *d == DUAL_PATTERN);
-        for detector in first.into_iter().chain(fused.filter(|d| Some(*d) != first)) {
+        for detector in main_detectors(metrics) {
             let table = main_table(metrics, detector);
             text += &format!(
                 "detector {detector}, in percent (ID positive, FPR at the recall nearest to 95%):\n\n{}\n",
@@ -59,6 +55,35 @@ pub fn console(metrics: &Metrics) -> String {
     text
 }
 
+/// The detectors that get a table of their own on the console: the first, the fused score, and for every prompt set that has
+/// none of them its own first.
+fn main_detectors(metrics: &Metrics) -> Vec<&str> {
+    let all = detectors(&metrics.ood);
+    let mut main: Vec<&str> = all.iter().take(1).copied().collect();
+    main.extend(all.iter().skip(1).find(|d| **d == DUAL_PATTERN));
+    for set in &metrics.accuracy {
+        let mut own = metrics.ood.iter().filter(|row| row.prompt == set.prompt);
+        let first = own.clone().next();
+        if let Some(first) = first
+            && !own.any(|row| main.contains(&row.detector.as_str()))
+        {
+            main.push(&first.detector);
+        }
+    }
+    main
+}
+
+/// The detector that a method's lines in the charts show: the table's first, or the method's own first where it is without
+/// that one.
+fn charted<'a>(metrics: &'a Metrics, method: &str) -> Option<&'a str> {
+    let first = metrics.summary.first()?.detector.as_str();
+    let mut own = metrics.summary.iter().filter(|row| row.method == method);
+    match own.clone().any(|row| row.detector == first) {
+        true => Some(first),
+        false => own.next().map(|row| row.detector.as_str()),
+    }
+}
+
 /// Names the detectors whose equal scores decide their figures.
 fn resolution_warning(metrics: &Metrics) -> Option<String> {
     let coarse: Vec<_> = metrics
@@ -77,7 +102,8 @@ fn resolution_warning(metrics: &Metrics) -> Option<String> {
     ))
 }
 
-/// The lines of the charts: each method under the first detector, and the fused score where nothing was chosen on it.
+/// The lines of the charts: each method under the first detector that it has, named where that is not the table's first, and
+/// the fused score where nothing was chosen on it.
 fn curves(metrics: &Metrics, figure: impl Fn(&SummaryRow) -> (f64, Option<f64>)) -> Vec<Series> {
     let Some(first) = metrics.summary.first().map(|row| row.detector.as_str()) else {
         return Vec::new();
@@ -89,7 +115,7 @@ fn curves(metrics: &Metrics, figure: impl Fn(&SummaryRow) -> (f64, Option<f64>))
         let shown = if is_dual {
             fused
         } else {
-            row.detector == first
+            charted(metrics, &row.method) == Some(row.detector.as_str())
         };
         if !shown || row.selection != "fixed" {
             continue;
@@ -100,10 +126,14 @@ fn curves(metrics: &Metrics, figure: impl Fn(&SummaryRow) -> (f64, Option<f64>))
             100.0 * mean,
             100.0 * std.unwrap_or(0.0),
         );
-        match series.iter_mut().find(|s| s.name == row.method) {
+        let name = match is_dual || row.detector == first {
+            true => row.method.clone(),
+            false => format!("{} ({})", row.method, row.detector),
+        };
+        match series.iter_mut().find(|s| s.name == name) {
             Some(line) => line.points.push(point),
             None => series.push(Series {
-                name: row.method.clone(),
+                name,
                 points: vec![point],
             }),
         }
@@ -156,7 +186,7 @@ pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
             "<h2>Against the number of shots</h2>\n<p>{}; dual-pattern methods under their fused score with nothing chosen; \
              bars: one standard deviation over seeds; dashed: zero-shot.</p>\n<p>{}</p>\n",
             escape(&format!(
-                "Detector {}",
+                "Detector {}, or the one named beside a method",
                 metrics.summary.first().map_or("", |r| r.detector.as_str())
             )),
             charts.concat()
@@ -241,6 +271,51 @@ mod tests {
         let text = console(&metrics);
         assert!(text.contains("warning: 1 rows"), "{text}");
         assert!(text.contains("msp of zero-shot on a & b: 0.90%"), "{text}");
+    }
+
+    #[test]
+    fn a_prompt_set_without_the_first_detector_is_shown_with_its_own() {
+        let mut metrics = metrics();
+        let probe = |row: &OodRow| OodRow {
+            prompt: "linear-probe-2shot-seed1".into(),
+            method: "linear-probe".into(),
+            auroc: 0.875,
+            ..row.clone()
+        };
+        let rows: Vec<OodRow> = metrics.ood[2..4].iter().map(probe).collect();
+        metrics.ood.extend(rows);
+        metrics.accuracy.push(AccuracyRow {
+            prompt: "linear-probe-2shot-seed1".into(),
+            ..AccuracyRow::default()
+        });
+        assert_eq!(main_detectors(&metrics), ["mcm", "msp"]);
+        let text = console(&metrics);
+        assert_eq!(
+            text.matches("detector msp, in percent").count(),
+            1,
+            "{text}"
+        );
+
+        let summary = |method: &str, detector: &str, auroc: f64| SummaryRow {
+            method: method.into(),
+            detector: detector.into(),
+            ood_dataset: AVERAGE.into(),
+            selection: "fixed".into(),
+            auroc,
+            ..SummaryRow::default()
+        };
+        metrics.summary = vec![
+            summary("zero-shot", "mcm", 0.75),
+            summary("zero-shot", "msp", 0.5),
+            summary("linear-probe", "msp", 0.875),
+            summary("linear-probe", "energy", 0.25),
+        ];
+        let lines = curves(&metrics, |row| (row.auroc, None));
+        let lines: Vec<(&str, f64)> = lines
+            .iter()
+            .map(|line| (line.name.as_str(), line.points[0].1))
+            .collect();
+        assert_eq!(lines, [("zero-shot", 75.0), ("linear-probe (msp)", 87.5)]);
     }
 
     #[test]

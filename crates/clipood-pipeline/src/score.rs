@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
 use clipood_ood::{
     DetectorSpec, DualPatternScaling, FitInputs, FittedDetector, LocalFeatures, Matrix,
-    ScoreInputs, fit, score_all,
+    ScoreInputs, fit, score_all, score_linear,
 };
 use clipood_store::{Part, Unit, passes};
 
@@ -182,6 +182,7 @@ pub fn score(
             let (fitted, progress) = match &mut work {
                 Some(work) => work,
                 None => {
+                    name_empty_columns(job)?;
                     let negative = negative_texts(job, plan)?;
                     let fitted = keys
                         .iter()
@@ -206,6 +207,25 @@ pub fn score(
     if let Some((_, progress)) = work {
         progress.finish();
         ledger.sweep(&["scores", "validation"])?;
+    }
+    Ok(())
+}
+
+/// Says which of the recipe's detectors a method leaves empty because it has no texts.
+fn name_empty_columns(job: &Job) -> Result<()> {
+    for method in &job.recipe.methods {
+        let mut empty = Vec::new();
+        for column in &job.columns[..job.recipe.detectors.len()] {
+            if column.spec(*method)?.is_none() {
+                empty.push(column.name.as_str());
+            }
+        }
+        if !empty.is_empty() {
+            job.reporting.say(&format!(
+                "{method}: has no texts to compare with, so these stay empty: {}",
+                empty.join(", ")
+            ));
+        }
     }
     Ok(())
 }
@@ -329,7 +349,7 @@ fn fit_detectors<'a>(
     set: &'a PromptSet,
 ) -> Result<Fitted<'a>> {
     let dim = job.model.config.embed_dim;
-    let text = Matrix::new("text features", &set.text, set.classes.len(), dim)?;
+    let text = Matrix::new("text features", set.class_rows(), set.classes.len(), dim)?;
     let specs = job
         .columns
         .iter()
@@ -431,12 +451,6 @@ fn score_block(
             .collect();
         return Ok((table, 0));
     }
-    let text = Matrix::new(
-        "text features",
-        &fitted.set.text,
-        fitted.set.classes.len(),
-        dim,
-    )?;
     let local = match block.local.is_empty() {
         true => None,
         false => Some(LocalFeatures::new(
@@ -451,7 +465,14 @@ fn score_block(
         global: Matrix::new("global features", &block.global, rows, dim)?,
         local,
     };
-    let scores = score_all(&fitted.detectors, &text, &inputs)?;
+    let scores = match &fitted.set.probe {
+        Some(probe) => score_linear(&fitted.detectors, probe, &inputs)?,
+        None => {
+            let classes = fitted.set.classes.len();
+            let text = Matrix::new("text features", &fitted.set.text, classes, dim)?;
+            score_all(&fitted.detectors, &text, &inputs)?
+        }
+    };
     let mut top5 = 0;
     for (row, prediction) in scores.predictions.iter().enumerate() {
         debug_assert_eq!(block.views[row], EVAL_VIEW);

@@ -27,6 +27,7 @@ impl Recipe {
         if self.locoop.top_k == Some(0) {
             return Err(at_least_one("locoop.top_k"));
         }
+        self.check_linear_probe()?;
         let beta = self.dual_pattern.beta;
         if !(-1.0..=0.0).contains(&beta) {
             let text = format!("found {beta}, allowed: -1 to 0");
@@ -139,6 +140,17 @@ impl Recipe {
         Ok(())
     }
 
+    fn check_linear_probe(&self) -> Result<(), Problem> {
+        let Some(section) = &self.linear_probe else {
+            return Ok(());
+        };
+        positive("linear_probe.c", section.c)?;
+        if section.max_iter == 0 {
+            return Err(at_least_one("linear_probe.max_iter"));
+        }
+        Ok(())
+    }
+
     fn check_negative_labels(&self) -> Result<(), Problem> {
         let Some(section) = &self.negative_labels else {
             return Ok(());
@@ -186,10 +198,7 @@ impl Recipe {
         if train.epochs == Some(0) {
             return Err(at_least_one("train.epochs"));
         }
-        if !(train.lr.is_finite() && train.lr > 0.0) {
-            let text = format!("found {}, allowed: a finite number above 0", train.lr);
-            return Err(Problem::new("train.lr", text));
-        }
+        positive("train.lr", train.lr)?;
         if !(0.0..1.0).contains(&train.momentum) {
             let text = format!("found {}, allowed: 0 to below 1", train.momentum);
             return Err(Problem::new("train.momentum", text));
@@ -222,6 +231,14 @@ impl Recipe {
 
 fn at_least_one(key: &str) -> Problem {
     Problem::new(key, "found 0, allowed: at least 1")
+}
+
+fn positive(key: &str, value: f64) -> Result<(), Problem> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    let text = format!("found {value}, allowed: a finite number above 0");
+    Err(Problem::new(key, text))
 }
 
 fn non_negative(key: &str, value: f64) -> Result<(), Problem> {

@@ -115,10 +115,10 @@ pub struct TrainSection {
 }
 
 impl TrainSection {
-    /// The epochs that `method` trains: its own default unless the recipe says otherwise; 0 if it trains nothing.
+    /// The epochs that `method` trains: its own default unless the recipe says otherwise; 0 if it trains no prompt.
     pub fn epochs_for(&self, method: Method) -> usize {
         match self.epochs {
-            Some(epochs) if method.uses_shots() => epochs,
+            Some(epochs) if method.trains_prompt() => epochs,
             _ => method.default_epochs(),
         }
     }
@@ -171,6 +171,26 @@ impl Default for LocoopSection {
         LocoopSection {
             lambda: 0.25,
             top_k: None,
+        }
+    }
+}
+
+/// `[linear_probe]`: logistic regression on the shots' image features, as the CLIP paper evaluates them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LinearProbeSection {
+    /// Inverse of the strength of the L2 term, above 0, as scikit-learn's `C`. The default is that of the example in
+    /// OpenAI's repository.
+    pub c: f64,
+    /// Largest number of L-BFGS steps, at least 1.
+    pub max_iter: usize,
+}
+
+impl Default for LinearProbeSection {
+    fn default() -> Self {
+        LinearProbeSection {
+            c: 0.316,
+            max_iter: 1000,
         }
     }
 }

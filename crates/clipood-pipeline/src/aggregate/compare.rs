@@ -67,7 +67,7 @@ pub fn summarise(ood: &[OodRow], accuracy: &[AccuracyRow]) -> Vec<SummaryRow> {
         .collect()
 }
 
-/// The scores of the line that trained prompt sets are compared on, kept of the baseline.
+/// The scores of a line that trained prompt sets may be compared on, kept of the baseline.
 pub struct Baseline {
     /// Name of the prompt set.
     pub prompt: String,

@@ -33,7 +33,6 @@ pub fn prompt_data(
         dim,
         ..PromptData::default()
     };
-    let mut found = vec![0usize; plan.classes.len()];
     for (first_rank, unit) in &index.train[&seed] {
         if *first_rank >= shots {
             continue;
@@ -67,28 +66,38 @@ pub fn prompt_data(
                     }
                 }
                 data.labels.push(*label);
-                found[*label as usize] += 1;
             }
             row = end;
         }
     }
-    for (label, count) in found.iter().enumerate() {
-        let name = &plan.classes[label];
+    name_losses(job, plan, seed, shots, &data.labels)?;
+    normalise_rows(&mut data.global, dim);
+    normalise_rows(&mut data.local, dim);
+    Ok(data)
+}
+
+/// Says which classes have lost some of their first `shots` images to quarantine; `labels` are those of the images that are
+/// there.
+///
+/// # Errors
+/// A class that has lost all of them.
+pub fn name_losses(job: &Job, plan: &Plan, seed: u64, shots: usize, labels: &[u32]) -> Result<()> {
+    let wanted = labels_of(plan, &plan.splits[&seed], shots);
+    for (label, name) in plan.classes.iter().enumerate() {
+        let count = labels.iter().filter(|l| **l as usize == label).count();
         let planned = wanted.values().filter(|l| **l as usize == label).count();
-        if *count == 0 {
+        if count == 0 {
             return Err(PipelineError::Usage(format!(
                 "class `{name}` has no readable training image"
             )));
         }
-        if *count < planned {
+        if count < planned {
             job.reporting.say(&format!(
                 "class `{name}` trains on {count} images instead of {planned}: the others are in quarantine"
             ));
         }
     }
-    normalise_rows(&mut data.global, dim);
-    normalise_rows(&mut data.local, dim);
-    Ok(data)
+    Ok(())
 }
 
 /// Label of each of the first `shots` images of every class.
@@ -110,7 +119,7 @@ pub fn labels_of<'a>(
 }
 
 /// Evaluation views of the first `shots` images of every class, `[n, D]` before normalisation, and their labels: what
-/// detectors are fitted on.
+/// detectors and linear probes are fitted on.
 ///
 /// # Errors
 /// Features that cannot be read.

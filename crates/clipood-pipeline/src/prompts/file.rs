@@ -1,39 +1,53 @@
-//! The file of a prompt set: class list, text features, and for a trained one its context.
+//! The file of a prompt set: class list, text features, and for a trained one its context; or the weights of a linear probe.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use clipood_clip::prompt::PromptState;
+use clipood_ood::LinearProbe;
 use clipood_store::PartFooter;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{PipelineError, Result};
 
-/// The text side of one method, number of shots and seed.
+/// The text side of one method, number of shots and seed, or the linear probe in its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PromptSet {
     /// Fingerprint of everything that made it.
     pub fingerprint: String,
     /// Class names, by label.
     pub classes: Vec<String>,
-    /// Normalised text features `[classes, D]`.
+    /// Normalised text features `[classes, D]`; none beside a probe.
     pub text: Vec<f32>,
-    /// Context and momentum after the last epoch; `None` for hand-written prompts.
+    /// Context and momentum after the last epoch; `None` for hand-written prompts and probes.
     pub state: Option<PromptState>,
+    /// What classifies raw image features in place of texts.
+    pub probe: Option<LinearProbe>,
 }
 
 const FINGERPRINT: &str = "clipood.fingerprint";
 const CLASSES: &str = "clipood.classes";
 const EPOCH: &str = "clipood.epoch";
 const STEP: &str = "clipood.step";
+const PROBE_STEPS: &str = "clipood.probe_steps";
+const PROBE_CONVERGED: &str = "clipood.probe_converged";
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 impl PromptSet {
-    /// The set as safetensors: `text` `[classes, D]`, and `context` and `momentum` `[values]` of a trained one.
+    /// What has one row a class, `[classes, D]`: text features, or the weights of the probe.
+    pub fn class_rows(&self) -> &[f32] {
+        match &self.probe {
+            Some(probe) => &probe.weights,
+            None => &self.text,
+        }
+    }
+
+    /// The set as safetensors: `text` `[classes, D]`, and `context` and `momentum` `[values]` of a trained one; of a linear
+    /// probe `weights` `[classes, D]` and `biases` `[classes]`.
     ///
     /// # Errors
     /// The serializer refused.
@@ -46,12 +60,18 @@ impl PromptSet {
                 serde_json::to_string(&self.classes).map_err(|e| fail(e.to_string()))?,
             ),
         ]);
-        let width = self.text.len() / self.classes.len().max(1);
-        let mut raw = vec![(
-            "text",
-            vec![self.classes.len(), width],
-            bytes_of(&self.text),
-        )];
+        let width = self.class_rows().len() / self.classes.len().max(1);
+        let shape = vec![self.classes.len(), width];
+        let name = match &self.probe {
+            Some(_) => "weights",
+            None => "text",
+        };
+        let mut raw = vec![(name, shape, bytes_of(self.class_rows()))];
+        if let Some(probe) = &self.probe {
+            metadata.insert(PROBE_STEPS.to_string(), probe.steps.to_string());
+            metadata.insert(PROBE_CONVERGED.to_string(), probe.converged.to_string());
+            raw.push(("biases", vec![probe.biases.len()], bytes_of(&probe.biases)));
+        }
         if let Some(state) = &self.state {
             metadata.insert(EPOCH.to_string(), state.epoch.to_string());
             metadata.insert(STEP.to_string(), state.step.to_string());
@@ -112,11 +132,33 @@ impl PromptSet {
                 ..PromptState::default()
             }),
         };
+        let probe = match metadata.contains_key(PROBE_STEPS) {
+            false => None,
+            true => Some(LinearProbe {
+                weights: floats("weights")?,
+                biases: floats("biases")?,
+                steps: number(PROBE_STEPS)?,
+                converged: entry(PROBE_CONVERGED)? == "true",
+            }),
+        };
+        if let Some(probe) = &probe
+            && probe.biases.len() != classes.len()
+        {
+            let found = probe.biases.len();
+            return Err(fail(format!(
+                "{found} biases for {} classes",
+                classes.len()
+            )));
+        }
         Ok(Self {
             fingerprint: entry(FINGERPRINT)?,
-            text: floats("text")?,
+            text: match &probe {
+                Some(_) => Vec::new(),
+                None => floats("text")?,
+            },
             classes,
             state,
+            probe,
         })
     }
 }
@@ -148,16 +190,45 @@ mod tests {
                 step: 12,
                 ..PromptState::default()
             }),
+            probe: None,
         };
         let written = PromptSet {
             state: None,
             ..trained.clone()
         };
-        for set in [trained, written] {
+        let probe = PromptSet {
+            text: Vec::new(),
+            probe: Some(LinearProbe {
+                weights: vec![2.0, -1.0, 0.5, 3.0],
+                biases: vec![0.25, -0.25],
+                steps: 7,
+                converged: true,
+            }),
+            ..written.clone()
+        };
+        for set in [trained, written, probe] {
             let bytes = set.to_bytes().unwrap();
             assert_eq!(PromptSet::from_bytes(&bytes, "here").unwrap(), set);
             let cut = PromptSet::from_bytes(&bytes[..bytes.len() - 3], "here");
             assert!(cut.unwrap_err().to_string().starts_with("here: "));
         }
+    }
+
+    #[test]
+    fn a_probe_without_a_bias_for_every_class_is_refused() {
+        let set = PromptSet {
+            fingerprint: "0123456789abcdef".into(),
+            classes: vec!["star".into(), "fish".into()],
+            text: Vec::new(),
+            state: None,
+            probe: Some(LinearProbe {
+                weights: vec![2.0, -1.0, 0.5, 3.0],
+                biases: vec![0.25],
+                steps: 7,
+                converged: false,
+            }),
+        };
+        let error = PromptSet::from_bytes(&set.to_bytes().unwrap(), "here").unwrap_err();
+        assert_eq!(error.to_string(), "here: 1 biases for 2 classes");
     }
 }

@@ -1,8 +1,10 @@
-//! Stage `train`: the prompt sets of a recipe, hand-written or trained, kept in the store under their fingerprints.
+//! Stage `train`: the prompt sets of a recipe, hand-written or trained, and the linear probes in their place, kept in the
+//! store under their fingerprints.
 
 mod checkpoint;
 mod data;
 mod file;
+mod probe;
 mod stage;
 
 pub use data::{labels_of, shot_features};

@@ -15,6 +15,7 @@ use clipood_store::{Part, Passes, Share, Unit, passes};
 use super::checkpoint::Checkpoint;
 use super::data::prompt_data;
 use super::file::{PromptSet, prompt_footer};
+use super::probe::{linear_probe, options_of};
 use crate::error::{PipelineError, Result};
 use crate::extract::{FeatureIndex, panic_message};
 use crate::inputs::recorded;
@@ -88,7 +89,7 @@ pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<P
     let done = job.prompts.committed(STAGE)?;
     let mut pending: Vec<(&PromptKey, &Unit)> = Vec::new();
     for (key, unit) in keys.iter().zip(&units) {
-        // A dual-pattern method may share the prompt set of its namesake.
+        // A dual-pattern method may share the prompt set of its namesake, and seeds that chose the same images their probe.
         if pending.iter().any(|(_, other)| *other == unit) {
             continue;
         }
@@ -106,7 +107,7 @@ pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<P
         .map(|(key, _)| job.recipe.train.epochs_for(key.method).max(1))
         .sum();
     if !pending.is_empty() {
-        let trains = pending.iter().any(|(key, _)| key.method.uses_shots());
+        let trains = pending.iter().any(|(key, _)| key.method.trains_prompt());
         let mut devices = job.devices.distinct();
         devices.truncate(pending.len());
         let open: Vec<Unit> = pending.iter().map(|(_, unit)| (*unit).clone()).collect();
@@ -183,7 +184,7 @@ impl Stage<'_> {
             job.interrupt.check()?;
             let (key, unit) = self.pending[turn?.unit];
             let set = match &trainer {
-                Some(trainer) if key.method.uses_shots() => train(
+                Some(trainer) if key.method.trains_prompt() => train(
                     job,
                     self.plan,
                     self.index,
@@ -192,6 +193,12 @@ impl Stage<'_> {
                     unit,
                     &self.progress,
                 )?,
+                _ if key.method == Method::LinearProbe => {
+                    let (set, note) = linear_probe(job, self.plan, self.index, key, unit)?;
+                    locked(&self.progress).note(&note);
+                    locked(&self.progress).add(1);
+                    set
+                }
                 _ => {
                     locked(&self.progress).add(1);
                     hand_written(job, self.plan, unit, device)?
@@ -295,7 +302,15 @@ pub fn prompt_inputs(job: &Job, plan: &Plan, key: &PromptKey) -> Result<Fingerpr
             .collect();
         builder = builder
             .field("features", &job.features.fingerprint)
-            .field("images", &images)
+            .field("images", &images);
+        if key.method == Method::LinearProbe {
+            // Nothing is drawn: the seed has chosen the images, and that is all.
+            let options = options_of(recipe);
+            return Ok(builder
+                .field("c", &options.c)
+                .field("max_iter", &options.max_iter));
+        }
+        builder = builder
             .field("seed", &seed)
             .field("n_ctx", &recipe.prompt.n_ctx)
             .field("ctx_init", &recipe.prompt.ctx_init)
@@ -322,6 +337,7 @@ fn hand_written(job: &Job, plan: &Plan, unit: &Unit, device: Device) -> Result<P
         classes: plan.classes.clone(),
         text: encoder.classes(&plan.classes, &templates)?,
         state: None,
+        probe: None,
     })
 }
 
@@ -440,6 +456,7 @@ fn train(
         classes: plan.classes.clone(),
         text: trained.text,
         state: Some(trained.state),
+        probe: None,
     })
 }
 

@@ -102,6 +102,9 @@ pub fn read(path: &Path) -> Result<PromptSet> {
 fn context_of(path: &Path, model: &Model) -> Result<(PromptSet, PromptState, usize)> {
     let set = read(path)?;
     let file = path.display();
+    if set.probe.is_some() {
+        bail!("{file} holds a linear probe, which has no context");
+    }
     let Some(state) = set.state.clone() else {
         bail!("{file} holds hand-written prompts, which have no context");
     };
@@ -256,6 +259,7 @@ fn import(args: &Import) -> Result<()> {
             epoch,
             ..PromptState::default()
         }),
+        probe: None,
     };
     std::fs::write(&args.out, set.to_bytes()?)
         .with_context(|| format!("cannot write {}", args.out.display()))?;

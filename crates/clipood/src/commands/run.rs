@@ -24,8 +24,8 @@ pub struct Args {
     /// Train a class on fewer images than shots if it has no more, instead of refusing.
     #[arg(long)]
     allow_fewer: bool,
-    /// Methods, several apart by commas: zero-shot, coop, locoop, sct, dpcoop,
-    /// dplocoop, dpsct.
+    /// Methods, several apart by commas: zero-shot, coop, locoop, sct, linear-probe,
+    /// dpcoop, dplocoop, dpsct.
     #[arg(long, value_delimiter = ',')]
     methods: Option<Vec<String>>,
     /// Detectors, several apart by commas: `[alias=]kind[:key=value]...`.

@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         .iter()
         .map(|name| name.parse::<Method>())
         .collect::<Result<Vec<_>, _>>()?;
-    if let Some(method) = methods.iter().find(|m| m.trainer() == Method::ZeroShot) {
+    if let Some(method) = methods.iter().find(|m| !m.trains_prompt()) {
         return Err(PipelineError::Usage(format!("{method} trains no prompt")).into());
     }
     let trained_in_f32 = |d: &&Devices| d.first() == Device::Cpu && d.dtype != Dtype::F32;

@@ -84,6 +84,10 @@ impl Task {
         check_dtype(&model, &devices)?;
         let features = match prompt {
             None => texts::encode(&model, devices.first(), self, classes, &texts)?,
+            Some(set) if set.probe.is_some() => {
+                let problem = "--prompt: a linear probe, which has no text features";
+                return Err(PipelineError::Usage(problem.to_string()).into());
+            }
             Some(set) if set.text.len() == classes.len() * model.config.embed_dim => set.text,
             Some(set) => {
                 return Err(PipelineError::Usage(format!(
