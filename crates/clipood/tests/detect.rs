@@ -195,6 +195,21 @@ fn what_does_not_fit_is_named() {
         2,
         &["--images", "--dataset"],
     );
+    // Neither is a share of no scores, and a NaN is no image that was kept out.
+    for (file, content, problem) in [
+        ("none.json", "[]", "found none"),
+        ("nan.csv", "score\n0.5\nNaN\n", "score 1 is NaN"),
+    ] {
+        world.write(file, content);
+        fail(&world, &with(&["--ood-scores", file]), 1, &[file, problem]);
+    }
+    // Said before the images are read: these are none.
+    fail(
+        &world,
+        &["threshold", "--images", "gone", "--out", "no/t.json"],
+        1,
+        &["no/t.json", "no folder no"],
+    );
     // There is no validation split, and the test split is not taken silently.
     let val = [
         "threshold",
@@ -208,9 +223,9 @@ fn what_does_not_fit_is_named() {
     fail(&world, &val, 1, &["val images of id"]);
     fail(
         &world,
-        &["detect", "--threshold", "none.json", "data"],
+        &["detect", "--threshold", "missing.json", "data"],
         1,
-        &["none.json"],
+        &["missing.json"],
     );
     world.write("other.json", "{}");
     fail(

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail};
-use arrow::array::{Array as _, ArrayRef, AsArray, BooleanArray};
+use arrow::array::{
+    Array as _, ArrayRef, AsArray, BooleanArray, GenericListArray, OffsetSizeTrait,
+};
 use arrow::compute::{cast, concat, filter};
 use arrow::datatypes::{DataType, Float32Type, Int64Type};
 use clipood_ood::{LocalFeatures, Matrix};
@@ -194,7 +196,10 @@ impl Source {
             });
         }
         if parts.iter().map(|part| part.len()).sum::<usize>() == 0 {
-            bail!("column `{name}` has no row");
+            match kinds {
+                None => bail!("column `{name}` has no row"),
+                Some(_) => bail!("column `{name}` has no row whose `kind` is `{kind}`"),
+            }
         }
         let parts: Vec<&dyn arrow::array::Array> = parts.iter().map(|p| p.as_ref()).collect();
         let mut values = concat(&parts)?;
@@ -208,22 +213,8 @@ impl Source {
                     *width as usize,
                     values.as_fixed_size_list().values().clone(),
                 ),
-                DataType::List(_) => {
-                    let list = values.as_list::<i32>();
-                    let width = if list.is_empty() {
-                        0
-                    } else {
-                        list.value_length(0)
-                    };
-                    if let Some(row) = (0..list.len()).find(|&row| list.value_length(row) != width)
-                    {
-                        let found = list.value_length(row);
-                        bail!("column `{name}`, row {row}: expected {width} values, found {found}");
-                    }
-                    let first = list.value_offsets()[0] as usize;
-                    let length = width as usize * list.len();
-                    (width as usize, list.values().slice(first, length))
-                }
+                DataType::List(_) => equal_lists(name, values.as_list::<i32>())?,
+                DataType::LargeList(_) => equal_lists(name, values.as_list::<i64>())?,
                 DataType::FixedSizeBinary(bytes) => {
                     let halves = values.as_fixed_size_binary().value_data();
                     let pairs = halves.as_chunks::<2>().0.iter();
@@ -238,6 +229,10 @@ impl Source {
                 }
                 kind if kind.is_integer() => {
                     let wide = cast(&values, &DataType::Int64)?;
+                    // What does not fit becomes null.
+                    if wide.null_count() > 0 {
+                        bail!("column `{name}` holds an integer above {}", i64::MAX);
+                    }
                     let wide = wide.as_primitive::<Int64Type>().values().to_vec();
                     return Ok((shape, Numbers::Integers(wide)));
                 }
@@ -249,6 +244,22 @@ impl Source {
             values = inner;
         }
     }
+}
+
+/// The length that all lists have, and their values one after another.
+fn equal_lists<O: OffsetSizeTrait>(
+    name: &str,
+    lists: &GenericListArray<O>,
+) -> Result<(usize, ArrayRef)> {
+    let length = |row: usize| lists.value_length(row).as_usize();
+    let width = if lists.is_empty() { 0 } else { length(0) };
+    if let Some(row) = (0..lists.len()).find(|&row| length(row) != width) {
+        let found = length(row);
+        bail!("column `{name}`, row {row}: expected {width} values, found {found}");
+    }
+    let first = lists.value_offsets()[0].as_usize();
+    let values = lists.values().slice(first, width * lists.len());
+    Ok((width, values))
 }
 
 /// The values of a tensor of floats or integers.

@@ -76,6 +76,11 @@ pub fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Numbers)> {
         "<i4" => Numbers::Integers(fours().map(|b| i64::from(i32::from_le_bytes(*b))).collect()),
         "<u4" => Numbers::Integers(fours().map(|b| i64::from(u32::from_le_bytes(*b))).collect()),
         "<i8" => Numbers::Integers(eights().map(|b| i64::from_le_bytes(*b)).collect()),
+        "<u8" => {
+            let narrow = eights().map(|b| i64::try_from(u64::from_le_bytes(*b)));
+            let narrow = narrow.collect::<Result<Vec<_>, _>>();
+            Numbers::Integers(narrow.with_context(|| format!("an integer above {}", i64::MAX))?)
+        }
         _ => bail!("is of type {kind}, expected little-endian floats or integers"),
     };
     Ok((shape, numbers))
@@ -109,6 +114,8 @@ mod tests {
         let (shape, numbers) = parse(&file(&header("|u1", "(3,)"), &[1, 2, 255])).unwrap();
         assert_eq!(shape, [3]);
         assert!(matches!(numbers, Numbers::Integers(v) if v == [1, 2, 255]));
+        let (_, numbers) = parse(&file(&header("<u8", "(1,)"), &7u64.to_le_bytes())).unwrap();
+        assert!(matches!(numbers, Numbers::Integers(v) if v == [7]));
     }
 
     #[test]
@@ -121,6 +128,8 @@ mod tests {
         assert!(
             message(&file(&header("<f4", "(9999999999, 9999999999)"), &[0; 4])).contains("cut off")
         );
+        let most = file(&header("<u8", "(1,)"), &u64::MAX.to_le_bytes());
+        assert!(message(&most).contains("above"));
         let fortran = header("<f4", "(1,)").replace("False", "True");
         assert!(message(&file(&fortran, &[0; 4])).contains("ascontiguousarray"));
         for end in 0..40 {

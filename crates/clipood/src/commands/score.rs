@@ -151,6 +151,10 @@ fn score(given: &Given<'_>, specs: &[DetectorSpec]) -> Result<[Vec<Vec<f32>>; 2]
     });
     let score = |role: &'static str, local_name: &'static str| -> Result<Vec<Vec<f32>>> {
         let global = given.required(role, None, "the features of the images to score")?;
+        let rows = global.matrix()?;
+        if rows.rows() == 0 {
+            bail!("array `{role}` has no row, expected at least one image to score");
+        }
         // Patches are large: they are read for the detectors that look at them only.
         let local = match local_detector {
             None => None,
@@ -160,7 +164,7 @@ fn score(given: &Given<'_>, specs: &[DetectorSpec]) -> Result<[Vec<Vec<f32>>; 2]
             }
         };
         let inputs = ScoreInputs {
-            global: global.matrix()?,
+            global: rows,
             local: local.as_ref().map(Array::local).transpose()?,
         };
         Ok(score_all(&detectors, &text, &inputs)?.columns)

@@ -9,6 +9,7 @@ use clipood_ood::metrics::threshold_at_tpr;
 use clipood_pipeline::{PipelineError, classify_files};
 use serde::{Deserialize, Serialize};
 
+use super::arrays::check_folder;
 use super::columns::read_scores;
 use super::print;
 use super::zero_shot::inputs::Inputs;
@@ -76,12 +77,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let problem = format!("--tpr {}: expected a share above 0, at most 1", args.tpr);
         return Err(PipelineError::Usage(problem).into());
     }
-    let inputs = Inputs::gather(&args.task, Split::Val, None)?;
-    let opened = args.task.open(&inputs.classes, 1, None)?;
+    check_folder(&args.out)?;
     let ood = match &args.ood_scores {
-        Some(path) => Some(read_scores(path, args.column.as_deref())?),
+        Some(path) => Some(read_ood_scores(path, args.column.as_deref())?),
         None => None,
     };
+    let inputs = Inputs::gather(&args.task, Split::Val, None)?;
+    let opened = args.task.open(&inputs.classes, 1, None)?;
     let mut scores = Vec::with_capacity(inputs.files.len());
     classify_files(
         &opened.model,
@@ -140,6 +142,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         eprintln!("note: it was fitted on test images: report no result on them with it");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// At least one score, and no NaN: no threshold lets that pass, so that the detector would look better than it is.
+fn read_ood_scores(path: &Path, column: Option<&str>) -> Result<Vec<f64>> {
+    let scores = read_scores(path, column)?;
+    if scores.is_empty() {
+        bail!("{}: expected OOD scores, found none", path.display());
+    }
+    if let Some(row) = scores.iter().position(|score| score.is_nan()) {
+        bail!("{}: score {row} is NaN", path.display());
+    }
+    Ok(scores)
 }
 
 /// Reads a file of `clipood threshold`.

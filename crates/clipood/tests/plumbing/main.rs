@@ -10,6 +10,7 @@ mod helpers;
 mod inputs;
 mod metrics;
 mod score;
+mod score_arrays;
 mod similarity;
 
 use helpers::succeed;

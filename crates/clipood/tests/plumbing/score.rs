@@ -10,7 +10,8 @@ use tempfile::TempDir;
 
 use crate::helpers::{METRICS, difference, f32_column, fail, floats, succeed, table, text, words};
 
-const BUNDLE: &str = concat!(
+/// Features and reference scores.
+pub const BUNDLE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../clipood-ood/tests/data/detectors.safetensors"
 );
@@ -224,10 +225,12 @@ fn score_names_what_is_wrong() {
 }
 
 /// A `.npy` file of the tensor's own bytes.
-fn npy(tensor: &TensorView<'_>) -> Vec<u8> {
+pub fn npy(tensor: &TensorView<'_>) -> Vec<u8> {
     let kind = match tensor.dtype() {
         Dtype::F32 => "<f4",
+        Dtype::F64 => "<f8",
         Dtype::I64 => "<i8",
+        Dtype::U64 => "<u8",
         Dtype::I32 => "<i4",
         other => panic!("{other:?}"),
     };
