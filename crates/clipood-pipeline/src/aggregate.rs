@@ -387,33 +387,32 @@ fn accuracy_row(
     weights_hash: &str,
     views: Option<u32>,
 ) -> Result<AccuracyRow> {
-    let rows = &id.scores.rows;
-    let mut labels = Vec::with_capacity(rows.len());
-    let mut predictions = Vec::with_capacity(rows.len());
-    for row in rows {
-        let label = row.label.ok_or_else(|| {
-            PipelineError::Inconsistent(format!("{}: no label in its scores", row.image_key))
-        })?;
-        labels.push(label as u32);
-        predictions.push(Prediction {
-            class: row.pred as u32,
-            probability: row.prob,
+    let scores = &id.scores;
+    let unlabelled = || {
+        PipelineError::Inconsistent(format!("{}: an image without label in its scores", id.name))
+    };
+    let labels: Option<Vec<u32>> = scores.labels.iter().map(|l| l.map(|l| l as u32)).collect();
+    let labels = labels.ok_or_else(unlabelled)?;
+    let predictions: Vec<Prediction> = (scores.preds.iter().zip(&scores.probs))
+        .map(|(class, probability)| Prediction {
+            class: *class as u32,
+            probability: *probability,
             top5: [u32::MAX; 5],
-        });
-    }
+        })
+        .collect();
     let hits = predictions
         .iter()
         .zip(&labels)
         .filter(|(p, label)| p.class == **label)
         .count();
-    let n = rows.len() as f64;
+    let n = labels.len() as f64;
     Ok(AccuracyRow {
         prompt: key.name(),
         method: key.method.to_string(),
         shots: key.shots.map(|s| s as u32),
         seed: key.seed,
         id_dataset: job.id.name.clone(),
-        n: rows.len() as u64,
+        n: labels.len() as u64,
         top1: hits as f64 / n,
         top5: id.top5_hits as f64 / n,
         ece: expected_calibration_error(&predictions, &labels, ECE_BINS)?,

@@ -1,7 +1,5 @@
 //! Reads the features of units back from the store.
 
-use std::collections::BTreeMap;
-
 use half::f16;
 
 use crate::error::{PipelineError, Result};
@@ -83,25 +81,26 @@ pub fn normalise_rows(values: &mut [f32], width: usize) {
     }
 }
 
-/// The images that the units' parts list as unreadable, each once, by key. Only parts whose commit record counts some are opened.
+/// By unit, the images that its part lists as unreadable. Only parts whose commit record counts some are opened.
 ///
 /// # Errors
 /// A record or part that cannot be read.
-pub fn read_quarantine_of(job: &Job, units: &[ExtractUnit]) -> Result<Vec<QuarantineRow>> {
+pub fn read_quarantine_of(job: &Job, units: &[ExtractUnit]) -> Result<Vec<Vec<QuarantineRow>>> {
     let ledger = &job.features.ledger;
-    let mut rows: BTreeMap<String, QuarantineRow> = BTreeMap::new();
-    for unit in units {
-        let key = ledger_unit(job, unit);
-        let record = ledger.record(GLOBAL, &key)?;
+    let keys: Vec<_> = units.iter().map(|unit| ledger_unit(job, unit)).collect();
+    let mut all = vec![Vec::new(); units.len()];
+    for ((unit, record), rows) in units
+        .iter()
+        .zip(ledger.records_of(GLOBAL, &keys)?)
+        .zip(&mut all)
+    {
         if record.is_none_or(|record| record.quarantined == 0) {
             continue;
         }
         let path = part_path(GLOBAL, unit);
         if let Some(bytes) = ledger.store().get(&path)? {
-            for row in read_footer(&bytes, &path)?.meta.quarantined {
-                rows.insert(row.image_key.clone(), row);
-            }
+            *rows = read_footer(&bytes, &path)?.meta.quarantined;
         }
     }
-    Ok(rows.into_values().collect())
+    Ok(all)
 }

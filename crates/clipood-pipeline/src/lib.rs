@@ -33,11 +33,13 @@ mod features;
 mod inputs;
 mod interrupt;
 mod job;
+mod memory;
 mod models;
 mod negative;
 mod plan;
 mod progress;
 mod prompts;
+mod quarantine;
 #[cfg(test)]
 mod recipe_fuzz;
 mod report;
@@ -57,7 +59,7 @@ pub use extract::{
 pub use interrupt::Interrupt;
 pub use job::{Features, Job, JobOptions, RESULTS_VERSION, RunOptions, open_manifest};
 pub use models::{NamedModel, open_model, open_named};
-pub use plan::{Plan, PlannedDataset, PlannedImage, Purpose, list_images, plan};
+pub use plan::{Plan, PlannedDataset, PlannedImage, PlannedShard, Purpose, list_images, plan};
 pub use progress::{Reporting, StageProgress};
 pub use prompts::{PromptKey, PromptSet, prompt_keys, prompt_sets};
 pub use report::{ZeroShotPage, console, write_html};

@@ -1,25 +1,30 @@
 //! Stage `plan`: lists the datasets, sets validation images apart, draws the few-shot splits, hashes every image that will
 //! be used and cuts the images to score into shards. The plan is a table in the run directory, so that a resumed run sees
 //! the same images.
+//!
+//! The table has a part a shard. A plan in memory knows how many images each shard has and what they are made of, as one
+//! digest; whoever works on a shard reads its part. So the memory of the later stages does not grow with the data.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+mod make;
 
-use bytes::Bytes;
-use clipood_core::{DatasetManifest, FingerprintBuilder, SubsampleClasses};
-use clipood_data::{
-    FewShotSplit, ImageRecord, Split, few_shot_split, list_dataset, subsample_classes,
-};
-use clipood_store::{Part, Unit};
-use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use clipood_core::{DatasetManifest, FingerprintBuilder};
+use clipood_data::{FewShotSplit, Split};
+use clipood_store::Unit;
+
+pub use self::make::{list_images, shard_rows};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
-use crate::progress::Reporting;
-use crate::tables::{FileMeta, ImageRow, read_images, store_footer, write_images};
+use crate::tables::read_images;
 
-/// Name of the stage in the ledger of the run.
+/// Name of the stage in the ledger of the run: one unit a dataset.
 pub const STAGE: &str = "plan";
+/// Stage of the table's parts in the ledger of the run.
+const PARTS: &str = "images";
+/// Where a dataset's commit record keeps its [`DatasetIndex`].
+const INDEX: &str = "images";
 
 /// One image of the plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +33,7 @@ pub struct PlannedImage {
     pub key: String,
     /// The file.
     pub path: PathBuf,
-    /// blake3 of the file's bytes when it was planned, hexadecimal.
+    /// blake3 of the file's bytes when it was planned, hexadecimal; empty if it could not be read.
     pub content_hash: String,
     /// `train`, `val` or `test`: what it serves for.
     pub split: String,
@@ -36,8 +41,17 @@ pub struct PlannedImage {
     pub label: Option<u32>,
     /// Name of the class or folder.
     pub class_name: Option<String>,
-    /// Shard of an image that is scored.
-    pub shard: u32,
+}
+
+/// Images that are scored together, in key order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedShard {
+    /// How many there are.
+    pub images: usize,
+    /// Digest of their (content, key) list.
+    pub digest: String,
+    /// The part of the plan that lists them, relative to the run directory.
+    pub part: String,
 }
 
 /// What the scored images of a dataset serve for.
@@ -49,7 +63,7 @@ pub enum Purpose {
     Validation,
 }
 
-/// The images of one dataset, in key order.
+/// The images of one dataset.
 #[derive(Debug, Clone)]
 pub struct PlannedDataset {
     /// Name of the dataset.
@@ -59,9 +73,16 @@ pub struct PlannedDataset {
     /// What its scored images serve for.
     pub purpose: Purpose,
     /// Images to score.
-    pub scored: Vec<PlannedImage>,
-    /// Training images that some few-shot split takes.
+    pub shards: Vec<PlannedShard>,
+    /// Training images that some few-shot split takes, in key order.
     pub train: Vec<PlannedImage>,
+}
+
+impl PlannedDataset {
+    /// Number of images to score.
+    pub fn images(&self) -> usize {
+        self.shards.iter().map(|shard| shard.images).sum()
+    }
 }
 
 /// Everything the later stages work on.
@@ -85,7 +106,7 @@ impl Plan {
     /// Number of test images of all datasets.
     pub fn test_images(&self) -> usize {
         let tested = self.datasets_for(Purpose::Test);
-        tested.map(|d| d.scored.len()).sum()
+        tested.map(PlannedDataset::images).sum()
     }
 
     /// The in-distribution dataset.
@@ -103,6 +124,21 @@ struct ClassesFile {
 
 const CLASSES_FILE: &str = "_run/classes.json";
 
+/// What a dataset's commit record says of its parts.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct DatasetIndex {
+    test: Vec<ShardIndex>,
+    val: Vec<ShardIndex>,
+    /// Number of training images, which share one part.
+    train: usize,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct ShardIndex {
+    images: usize,
+    digest: String,
+}
+
 /// Makes the plan, or reads it if this run has one.
 ///
 /// # Errors
@@ -111,9 +147,9 @@ pub fn plan(job: &Job) -> Result<Plan> {
     let manifests = manifests(job);
     let units = plan_units(job)?;
     if !is_made(job, &units)? {
-        make(job, &manifests, &units)?;
+        make::make(job, &manifests, &units)?;
     }
-    read(job, &manifests)
+    read(job, &manifests, &units)
 }
 
 /// The plan, if this run has one.
@@ -121,10 +157,11 @@ pub fn plan(job: &Job) -> Result<Plan> {
 /// # Errors
 /// A plan that cannot be read.
 pub fn standing_plan(job: &Job) -> Result<Option<Plan>> {
-    if !is_made(job, &plan_units(job)?)? {
+    let units = plan_units(job)?;
+    if !is_made(job, &units)? {
         return Ok(None);
     }
-    read(job, &manifests(job)).map(Some)
+    read(job, &manifests(job), &units).map(Some)
 }
 
 /// The units of the plan, one a dataset.
@@ -165,301 +202,82 @@ fn plan_unit(job: &Job, manifest: &DatasetManifest) -> Result<Unit> {
     })
 }
 
-fn part_path(dataset: &str) -> String {
-    format!("images/dataset={dataset}/part-00000.parquet")
+fn part_path(dataset: &str, split: Split, number: usize) -> String {
+    format!(
+        "images/dataset={dataset}/part-{}-{number:05}.parquet",
+        split.name()
+    )
 }
 
-fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()> {
-    let lists = manifests
-        .iter()
-        .map(|manifest| list_images(manifest, &job.data, job.reporting))
-        .collect::<Result<Vec<_>>>()?;
-    let Chosen {
-        classes,
-        splits,
-        validation,
-    } = choose(job, &lists[0])?;
-    let shots: HashSet<&str> = splits.values().flat_map(|split| split.keys()).collect();
-    let mut chosen: Vec<Vec<(&ImageRecord, Option<u32>, Split)>> = Vec::new();
-    for (i, records) in lists.iter().enumerate() {
-        let mut rows = Vec::new();
-        for record in records {
-            let label = match (i, &record.class_name) {
-                (0, Some(name)) => match classes.iter().position(|c| c == name) {
-                    Some(label) => Some(label as u32),
-                    None => continue,
-                },
-                _ => None,
-            };
-            let key = record.image_key.as_str();
-            let split = if validation.contains(key) {
-                Split::Val
-            } else if record.split == Split::Test {
-                // The images of a validation OOD set choose hyperparameters, whatever their folder is called.
-                if i > job.ood.len() {
-                    Split::Val
-                } else {
-                    Split::Test
-                }
-            } else if shots.contains(key) {
-                Split::Train
-            } else {
-                continue;
-            };
-            rows.push((record, label, split));
+/// Digest of a list of images, each a content hash and a key.
+pub fn images_digest<'a>(images: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (content_hash, key) in images {
+        for text in [content_hash, key] {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
         }
-        if !rows.iter().any(|(record, ..)| record.split == Split::Test) {
-            return Err(PipelineError::Usage(format!(
-                "dataset `{}` has no test image under {}",
-                manifests[i].name,
-                manifests[i].root.display()
-            )));
-        }
-        chosen.push(rows);
     }
-    let total: usize = chosen.iter().map(Vec::len).sum();
-    let mut progress = job.reporting.stage(STAGE, "images hashed", total as u64);
-    let file = ClassesFile { classes, splits };
-    let json = serde_json::to_vec_pretty(&file)
-        .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
-    job.run.store().put(CLASSES_FILE, Bytes::from(json))?;
-    let shard_rows = shard_rows(job);
-    let mut all: Vec<Vec<ImageRow>> = Vec::new();
-    for rows in &chosen {
-        let mut images = Vec::with_capacity(rows.len());
-        for block in rows.chunks(1024) {
-            job.interrupt.check()?;
-            let hashed = block
-                .par_iter()
-                .map(|(record, label, split)| image_row(record, *label, *split))
-                .collect::<Vec<_>>();
-            images.extend(hashed);
-            progress.add(block.len() as u64);
-        }
-        for split in [Split::Val, Split::Test] {
-            let own = images
-                .iter_mut()
-                .filter(|image| image.split == split.name());
-            for (position, image) in own.enumerate() {
-                image.shard = (position / shard_rows) as u32;
-            }
-        }
-        all.push(images);
-    }
-    check_disjoint(&all)?;
-    for ((manifest, unit), images) in manifests.iter().zip(units).zip(&all) {
-        let meta = FileMeta {
-            fingerprint: unit.fingerprint.clone(),
-            recipe: job.recipe.name.clone(),
-            quarantined: Vec::new(),
-            extra: BTreeMap::new(),
-        };
-        let part = Part {
-            path: part_path(&manifest.name),
-            bytes: Bytes::from(write_images(images, &meta)?),
-            extra: BTreeMap::new(),
-        };
-        job.run
-            .ledger()
-            .commit_part(STAGE, unit, part, &store_footer)?;
-    }
-    progress.finish();
-    Ok(())
+    let mut digest = hasher.finalize().to_hex().to_string();
+    digest.truncate(32);
+    digest
 }
 
-/// Lists a dataset whose root may be relative to `data`, drawing it first if it is the demo's.
+/// Reads the images that a part of the plan lists.
 ///
 /// # Errors
-/// Images that cannot be drawn; as [`list_dataset`].
-pub fn list_images(
-    manifest: &DatasetManifest,
-    data: &Path,
-    reporting: Reporting,
-) -> Result<Vec<ImageRecord>> {
-    if manifest.generator.as_deref() == Some("demo") {
-        let root = data.join(&manifest.root);
-        if let Some(trees) = root.parent() {
-            if !trees.exists() {
-                reporting.say("drawing the demo images");
-            }
-            clipood_demo::ensure_dataset(trees)?;
-        }
-    }
-    let listing = list_dataset(manifest, data)?;
-    if let Some(first) = listing.ignored.first() {
-        reporting.say(&format!(
-            "{}: {} files are not images and are left out, the first is {}",
-            manifest.name,
-            listing.ignored.len(),
-            first.display()
-        ));
-    }
-    Ok(listing.records)
-}
-
-/// No image may both choose a hyperparameter and be tested. Files are compared by their bytes.
-fn check_disjoint(datasets: &[Vec<ImageRow>]) -> Result<()> {
-    let images = || datasets.iter().flatten();
-    let tested: HashMap<&str, &str> = images()
-        .filter(|image| image.split == Split::Test.name() && !image.content_hash.is_empty())
-        .map(|image| (image.content_hash.as_str(), image.uri.as_str()))
-        .collect();
-    for image in images().filter(|image| image.split == Split::Val.name()) {
-        if let Some(other) = tested.get(image.content_hash.as_str()) {
-            return Err(PipelineError::Usage(format!(
-                "{} serves validation, but {other} is the same image and is tested; take it out of one of them",
-                image.uri
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// What is drawn from the in-distribution dataset.
-struct Chosen {
-    classes: Vec<String>,
-    splits: BTreeMap<u64, FewShotSplit>,
-    /// Keys of the validation images.
-    validation: HashSet<String>,
-}
-
-/// Seed of the draw of validation images: one set for all seeds, so that all prompt sets choose on the same images.
-const VALIDATION_SEED: u64 = u64::MAX;
-
-/// Class names, the validation images, and the few-shot splits that the recipe's methods need.
-fn choose(job: &Job, records: &[ImageRecord]) -> Result<Chosen> {
-    let mut by_label: BTreeMap<u32, &str> = BTreeMap::new();
-    for record in records {
-        if let (Some(label), Some(name)) = (record.label, &record.class_name) {
-            by_label.insert(label, name);
-        }
-    }
-    let all: Vec<String> = by_label.values().map(|name| (*name).to_string()).collect();
-    let classes = match job.recipe.data.subsample_classes {
-        SubsampleClasses::All => all,
-        which => subsample_classes(&all, which).to_vec(),
-    };
-    if classes.len() < 2 {
-        return Err(PipelineError::Usage(format!(
-            "dataset `{}` has {} classes, at least two are needed",
-            job.id.name,
-            classes.len()
-        )));
-    }
-    let of = |split: Split| -> Vec<ImageRecord> {
-        let taken = records.iter().filter(|r| r.split == split);
-        taken
-            .filter(|r| r.class_name.as_ref().is_some_and(|n| classes.contains(n)))
-            .cloned()
-            .collect()
-    };
-    let trains = job.recipe.methods.iter().any(|m| m.uses_shots());
-    let largest = job.recipe.shots.iter().copied().max().filter(|_| trains);
-    let validates = !job.validation_ood.is_empty();
-    let mut train = of(Split::Train);
-    let mut validation = HashSet::new();
-    if validates {
-        validation.extend(of(Split::Val).into_iter().map(|record| record.image_key));
-    }
-    let hold_out = validates && validation.is_empty();
-    if train.is_empty() && (hold_out || largest.is_some()) {
-        let purpose = match largest {
-            Some(shots) => format!("trains with {shots} shots"),
-            None => "validates".to_string(),
-        };
-        return Err(PipelineError::Usage(format!(
-            "dataset `{}` has no training images, but the recipe {purpose}; give its manifest a train split or a train_fraction",
-            job.id.name
-        )));
-    }
-    let few_shot = |train: &[ImageRecord], images: usize, seed: u64| {
-        let allow_fewer = job.recipe.train.allow_fewer;
-        few_shot_split(&job.id.name, train, images, seed, allow_fewer)
-    };
-    if hold_out {
-        let images = job.recipe.data.validation_per_class;
-        let held_out = few_shot(&train, images, VALIDATION_SEED)?;
-        validation.extend(held_out.keys().map(String::from));
-        train.retain(|record| !validation.contains(&record.image_key));
-    }
-    let mut splits = BTreeMap::new();
-    if let Some(shots) = largest {
-        for seed in &job.recipe.seeds {
-            splits.insert(*seed, few_shot(&train, shots, *seed)?);
-        }
-    }
-    Ok(Chosen {
-        classes,
-        splits,
-        validation,
-    })
-}
-
-/// A file that cannot be read keeps an empty hash: extraction will try again and put it into quarantine with its reason.
-fn image_row(record: &ImageRecord, label: Option<u32>, split: Split) -> ImageRow {
-    let bytes = std::fs::read(&record.path).ok();
-    ImageRow {
-        image_key: record.image_key.clone(),
-        uri: record.path.display().to_string(),
-        offset: None,
-        length: bytes.as_ref().map(|b| b.len() as u64),
-        content_hash: bytes.map_or(String::new(), |b| blake3::hash(&b).to_hex().to_string()),
-        split: split.name().to_string(),
-        label,
-        class_name: record.class_name.clone(),
-        shard: 0,
-    }
-}
-
-/// Rows of a shard, so that its global and local features stay near `engine.shard_bytes`.
-pub fn shard_rows(job: &Job) -> usize {
-    let config = &job.model.config;
-    let row = config.embed_dim * (4 + 2 * config.image.positions());
-    (job.recipe.engine.shard_bytes as usize / row).max(1)
-}
-
-fn read(job: &Job, manifests: &[&DatasetManifest]) -> Result<Plan> {
-    let missing = |what: &str| {
-        PipelineError::Inconsistent(format!("{} is missing in {}", what, job.run_location))
-    };
+/// A part that is missing or damaged.
+pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
     let bytes = job
         .run
         .store()
-        .get(CLASSES_FILE)?
-        .ok_or_else(|| missing(CLASSES_FILE))?;
+        .get(part)?
+        .ok_or_else(|| missing(job, part))?;
+    let rows = read_images(bytes, part)?;
+    let image = |row: crate::tables::ImageRow| PlannedImage {
+        key: row.image_key,
+        path: PathBuf::from(row.uri),
+        content_hash: row.content_hash,
+        split: row.split,
+        label: row.label,
+        class_name: row.class_name,
+    };
+    Ok(rows.into_iter().map(image).collect())
+}
+
+fn missing(job: &Job, what: &str) -> PipelineError {
+    PipelineError::Inconsistent(format!("{what} is missing in {}", job.run_location))
+}
+
+fn read(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<Plan> {
+    let bytes = job.run.store().get(CLASSES_FILE)?;
+    let bytes = bytes.ok_or_else(|| missing(job, CLASSES_FILE))?;
     let file: ClassesFile = serde_json::from_slice(&bytes)
         .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
     let mut datasets = Vec::new();
     let mut held_out = None;
-    for (i, manifest) in manifests.iter().enumerate() {
-        let path = part_path(&manifest.name);
-        let bytes = job.run.store().get(&path)?.ok_or_else(|| missing(&path))?;
-        let dataset = |purpose| PlannedDataset {
-            name: manifest.name.clone(),
+    for (i, (manifest, unit)) in manifests.iter().zip(units).enumerate() {
+        let name = &manifest.name;
+        let index = read_index(job, unit)?;
+        let shards = |split: Split, shards: Vec<ShardIndex>| -> Vec<PlannedShard> {
+            let shard = |(number, shard): (usize, ShardIndex)| PlannedShard {
+                images: shard.images,
+                digest: shard.digest,
+                part: part_path(name, split, number),
+            };
+            shards.into_iter().enumerate().map(shard).collect()
+        };
+        let dataset = |purpose, shards| PlannedDataset {
+            name: name.clone(),
             is_id: i == 0,
             purpose,
-            scored: Vec::new(),
+            shards,
             train: Vec::new(),
         };
-        let mut test = dataset(Purpose::Test);
-        let mut validation = dataset(Purpose::Validation);
-        for row in read_images(bytes, &path)? {
-            let image = PlannedImage {
-                key: row.image_key,
-                path: PathBuf::from(row.uri),
-                content_hash: row.content_hash,
-                split: row.split,
-                label: row.label,
-                class_name: row.class_name,
-                shard: row.shard,
-            };
-            if image.split == Split::Train.name() {
-                test.train.push(image);
-            } else if image.split == Split::Val.name() {
-                validation.scored.push(image);
-            } else {
-                test.scored.push(image);
-            }
+        let mut test = dataset(Purpose::Test, shards(Split::Test, index.test));
+        let validation = dataset(Purpose::Validation, shards(Split::Val, index.val));
+        if index.train > 0 {
+            test.train = planned_images(job, &part_path(name, Split::Train, 0))?;
         }
         if i > job.ood.len() {
             // The first of the validation datasets is the in-distribution one.
@@ -476,5 +294,17 @@ fn read(job: &Job, manifests: &[&DatasetManifest]) -> Result<Plan> {
         datasets,
         classes: file.classes,
         splits: file.splits,
+    })
+}
+
+fn read_index(job: &Job, unit: &Unit) -> Result<DatasetIndex> {
+    let record = job.run.ledger().record(STAGE, unit)?;
+    let record = record.ok_or_else(|| missing(job, &format!("the plan of {}", unit.key)))?;
+    let index = record.extra.get(INDEX).cloned().unwrap_or_default();
+    serde_json::from_value(index).map_err(|e| {
+        PipelineError::Inconsistent(format!(
+            "the plan of {} in {}: {e}; was it made by another version?",
+            unit.key, job.run_location
+        ))
     })
 }

@@ -17,6 +17,7 @@ use crate::extract::{EVAL_VIEW, ExtractUnit, FeatureIndex};
 use crate::features::{FeatureBlock, read_features};
 use crate::inputs::recorded;
 use crate::job::{Job, RESULTS_VERSION};
+use crate::memory::give_back;
 use crate::negative::{NegativeTexts, negative_texts, section};
 use crate::plan::{Plan, PlannedDataset, PlannedImage, Purpose};
 use crate::prompts::{PromptKey, PromptSet, shot_features};
@@ -193,14 +194,18 @@ pub fn score(
                     work.insert((fitted, job.reporting.stage(STAGE, "images", total as u64)))
                 }
             };
-            let images = shard.features.images.len();
+            let images = shard.features.images;
             progress.add((images * (keys.len() - missing.len())) as u64);
             let block = read_features(job, shard.features, local)?;
+            let listed = shard.features.list(job)?;
+            let by_key = listed.iter().map(|image| (image.key.as_str(), image));
+            let by_key: BTreeMap<&str, &PlannedImage> = by_key.collect();
             for p in missing {
                 job.interrupt.check()?;
-                score_shard(job, plan, shard, &block, &fitted[p])?;
+                score_shard(job, plan, shard, &block, &by_key, &fitted[p])?;
                 progress.add(images as u64);
             }
+            give_back();
         }
         ledger.commit_without_part(SHARDS, &units[turn.unit], BTreeMap::new())?;
     }
@@ -236,7 +241,7 @@ fn open_images(job: &Job, shards: &[Shard<'_>], units: &[Unit]) -> Result<usize>
     let mut images = 0;
     for (shard, unit) in shards.iter().zip(units) {
         if !done.contains(unit)? {
-            images += shard.features.images.len();
+            images += shard.features.images;
         }
     }
     Ok(images)
@@ -271,18 +276,13 @@ fn score_shard(
     plan: &Plan,
     shard: &Shard<'_>,
     block: &FeatureBlock,
+    images: &BTreeMap<&str, &PlannedImage>,
     fitted: &Fitted<'_>,
 ) -> Result<()> {
-    let images: BTreeMap<&str, &PlannedImage> = shard
-        .features
-        .images
-        .iter()
-        .map(|image| (image.key.as_str(), image))
-        .collect();
     let prompt = fitted.set.fingerprint.as_str();
     let unit = score_unit(job, fitted.key, prompt, shard)?;
     let inputs = score_inputs(job, fitted.key, prompt, shard)?;
-    let (scores, top5) = score_block(job, plan, block, &images, fitted)?;
+    let (scores, top5) = score_block(job, plan, block, images, fitted)?;
     let mut extra = BTreeMap::from([(TOP5_HITS.to_string(), top5.to_string())]);
     if let Some(ranges) = &fitted.train_ranges {
         let json = serde_json::to_string(ranges)
@@ -476,7 +476,10 @@ fn score_block(
     let mut top5 = 0;
     for (row, prediction) in scores.predictions.iter().enumerate() {
         debug_assert_eq!(block.views[row], EVAL_VIEW);
-        let image = images[block.keys[row].as_str()];
+        let key = block.keys[row].as_str();
+        let image = images.get(key).ok_or_else(|| {
+            PipelineError::Inconsistent(format!("{key}: has features but is not planned"))
+        })?;
         if image.label.is_some_and(|l| prediction.top5.contains(&l)) {
             top5 += 1;
         }

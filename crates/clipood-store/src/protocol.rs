@@ -176,6 +176,23 @@ impl Ledger {
         self.parse_record(&path, &bytes, stage, unit).map(Some)
     }
 
+    /// The records of some units in their order, read concurrently; `None` for a unit that is not done.
+    ///
+    /// # Errors
+    /// The first error in the order of `units`, as of [`Ledger::record`].
+    pub fn records_of(&self, stage: &str, units: &[Unit]) -> Result<Vec<Option<CommitRecord>>> {
+        let paths = units
+            .iter()
+            .map(|unit| self.record_path(stage, unit))
+            .collect::<Result<Vec<_>>>()?;
+        let found = self.store.get_many(&paths)?;
+        let parse = |((path, unit), bytes): ((&String, &Unit), Option<Bytes>)| {
+            let record = bytes.map(|bytes| self.parse_record(path, &bytes, stage, unit));
+            record.transpose()
+        };
+        paths.iter().zip(units).zip(found).map(parse).collect()
+    }
+
     /// Every record of a stage, sorted by unit and fingerprint.
     ///
     /// # Errors

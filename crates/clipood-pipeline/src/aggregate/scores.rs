@@ -10,14 +10,14 @@ use crate::job::Job;
 use crate::plan::Purpose;
 use crate::prompts::PromptKey;
 use crate::score::{NOTES, Shard, TOP5_HITS, part_path};
-use crate::tables::{QuarantineRow, Scores, read_footer, read_scores};
+use crate::tables::{QuarantineRow, ScoreValues, read_footer, read_score_values};
 
 /// All scores of one prompt set on one dataset.
 pub struct DatasetScores {
     /// Name of the dataset.
     pub name: String,
-    /// Rows in key order and a column a detector.
-    pub scores: Scores,
+    /// Figures of the images in key order, a column a detector.
+    pub scores: ScoreValues,
     /// ID images whose label is among the five likeliest classes.
     pub top5_hits: u64,
     /// Images without a score.
@@ -95,7 +95,7 @@ fn read_dataset(
 ) -> Result<DatasetScores> {
     let mut all = DatasetScores {
         name: dataset.to_string(),
-        scores: Scores::default(),
+        scores: ScoreValues::default(),
         top5_hits: 0,
         quarantined: Vec::new(),
         train_ranges: None,
@@ -115,8 +115,8 @@ fn read_dataset(
                 .map_err(|e| PipelineError::Inconsistent(format!("{path}: {NOTES}: {e}")))?;
         }
         all.quarantined.extend(footer.meta.quarantined);
-        let part = read_scores(bytes, &path)?;
-        if part.rows.is_empty() {
+        let part = read_score_values(bytes, &path)?;
+        if part.preds.is_empty() {
             continue;
         }
         if all.scores.detectors.is_empty() {
@@ -135,9 +135,11 @@ fn read_dataset(
                 }
             }
         }
-        all.scores.rows.extend(part.rows);
+        all.scores.labels.extend(part.labels);
+        all.scores.preds.extend(part.preds);
+        all.scores.probs.extend(part.probs);
     }
-    if all.scores.rows.is_empty() {
+    if all.scores.preds.is_empty() {
         return Err(PipelineError::Inconsistent(format!(
             "{dataset}: no image of it could be scored ({} in quarantine)",
             all.quarantined.len()

@@ -1,11 +1,13 @@
 //! Views of one unit on their way into batches, in key order.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 
 use super::flow::News;
 use super::workers::{Batch, Clock, timed};
+use crate::plan::PlannedImage;
 use crate::tables::QuarantineRow;
 
 /// What has been decoded of a unit.
@@ -58,8 +60,9 @@ impl<'a> Filling<'a> {
         self.send(next)
     }
 
-    /// Sends what is left and tells the writer what the unit consists of; `None` once nobody receives any more.
-    pub fn end(mut self) -> Option<News> {
+    /// Sends what is left and tells the writer what the unit consists of, of its `images`; `None` once nobody receives any
+    /// more.
+    pub fn end(mut self, images: Arc<[PlannedImage]>) -> Option<News> {
         let unit = self.batch.unit;
         let mut batches = self.batch.sequence;
         if !self.batch.rows.is_empty() {
@@ -76,6 +79,7 @@ impl<'a> Filling<'a> {
         }
         Some(News::End {
             unit,
+            images,
             batches,
             quarantined: self.quarantined,
         })
@@ -101,7 +105,7 @@ mod tests {
             for view in 0..views {
                 assert!(filling.add((view, 0), vec![view as u8; 2]));
             }
-            let end = filling.end();
+            let end = filling.end(Arc::new([]));
             drop(send);
             let sent: Vec<Batch> = receive.iter().collect();
             let sizes: Vec<usize> = sent.iter().map(|batch| batch.rows.len()).collect();
@@ -131,6 +135,6 @@ mod tests {
         assert!(!filling.add((0, 0), vec![1]));
         let mut filling = Filling::new(0, 2, &send, &clock);
         assert!(filling.add((0, 0), vec![1]));
-        assert!(filling.end().is_none());
+        assert!(filling.end(Arc::new([])).is_none());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
@@ -20,6 +21,8 @@ use super::workers::{Batch, Clock, encode_batches};
 use crate::error::{PipelineError, Result};
 use crate::inputs::recorded;
 use crate::job::Job;
+use crate::memory::give_back;
+use crate::plan::PlannedImage;
 use crate::tables::{
     FileMeta, GlobalFeatures, GlobalType, LocalFeatures, QuarantineRow, store_footer, write_global,
     write_local,
@@ -42,6 +45,7 @@ pub(super) enum News {
     /// All batches of the unit have been sent.
     End {
         unit: usize,
+        images: Arc<[PlannedImage]>,
         batches: usize,
         quarantined: Vec<QuarantineRow>,
     },
@@ -167,24 +171,25 @@ fn decode_units(
     for turn in turns {
         let number = turn?;
         let unit = pending[number];
+        let images = unit.list(job)?;
         let mut filling = Filling::new(number, full, batches, clock);
-        for piece in attempts.pieces(&unit.key, unit.images.len()) {
+        for piece in attempts.pieces(&unit.key, images.len()) {
             let range = match piece {
                 Piece::Decode(range) => range,
                 Piece::Leave(image) => {
-                    let row = process_killed(&unit.images[image]);
+                    let row = process_killed(&images[image]);
                     filling.quarantined.push(row);
                     continue;
                 }
             };
-            let note = attempts.begin(&unit.key, &unit.images[range.clone()], &range)?;
-            let decoded = decode_piece(job, unit, range, &mut filling);
+            let note = attempts.begin(&unit.key, &images[range.clone()], &range)?;
+            let decoded = decode_piece(job, unit, &images, range, &mut filling);
             attempts.end(&note)?;
             if !decoded? {
                 return Ok(());
             }
         }
-        let Some(end) = filling.end() else {
+        let Some(end) = filling.end(images) else {
             return Ok(());
         };
         if news.send(end).is_err() {
@@ -198,13 +203,14 @@ fn decode_units(
 fn decode_piece(
     job: &Job,
     unit: &ExtractUnit,
+    images: &[PlannedImage],
     range: Range<usize>,
     filling: &mut Filling<'_>,
 ) -> Result<bool> {
     let config = &job.model.config;
     let chunk = (2 * filling.full() / unit.views.len()).max(2);
     let mut position = range.start;
-    for images in unit.images[range].chunks(chunk) {
+    for images in images[range].chunks(chunk) {
         job.interrupt.check()?;
         let decoded: Vec<_> = images
             .par_iter()
@@ -237,7 +243,14 @@ type Encoded = (Vec<(usize, i16)>, Vec<f32>, Vec<f32>);
 #[derive(Default)]
 struct Arrived {
     batches: BTreeMap<usize, Encoded>,
-    end: Option<(usize, Vec<QuarantineRow>)>,
+    end: Option<End>,
+}
+
+/// What a unit consists of.
+struct End {
+    images: Arc<[PlannedImage]>,
+    batches: usize,
+    quarantined: Vec<QuarantineRow>,
 }
 
 /// Collects batches and commits every unit that is whole.
@@ -272,6 +285,7 @@ fn write_units(
             }
             News::End {
                 unit,
+                images,
                 batches,
                 quarantined,
             } => {
@@ -281,23 +295,39 @@ fn write_units(
                         row.image_key, row.error_kind, row.message
                     ));
                 }
-                arrived.entry(unit).or_default().end = Some((batches, quarantined));
+                arrived.entry(unit).or_default().end = Some(End {
+                    images,
+                    batches,
+                    quarantined,
+                });
                 unit
             }
         };
         let whole = arrived[&unit]
             .end
             .as_ref()
-            .is_some_and(|(batches, _)| arrived[&unit].batches.len() == *batches);
-        if whole && let Some(done) = arrived.remove(&unit) {
-            commit(job, pending[unit], local, done)?;
+            .is_some_and(|end| arrived[&unit].batches.len() == end.batches);
+        if whole
+            && let Some(Arrived {
+                batches,
+                end: Some(end),
+            }) = arrived.remove(&unit)
+        {
+            commit(job, pending[unit], local, batches, end)?;
+            give_back();
         }
     }
     progress.finish();
     Ok(())
 }
 
-fn commit(job: &Job, unit: &ExtractUnit, local: bool, arrived: Arrived) -> Result<()> {
+fn commit(
+    job: &Job,
+    unit: &ExtractUnit,
+    local: bool,
+    batches: BTreeMap<usize, Encoded>,
+    end: End,
+) -> Result<()> {
     let config = &job.model.config;
     let (dim, patches) = (config.embed_dim, config.image.positions());
     let mut global = GlobalFeatures {
@@ -308,21 +338,20 @@ fn commit(job: &Job, unit: &ExtractUnit, local: bool, arrived: Arrived) -> Resul
         values: Vec::new(),
     };
     let mut values: Vec<f16> = Vec::new();
-    for (rows, features, patch_features) in arrived.batches.into_values() {
+    for (rows, features, patch_features) in batches.into_values() {
         for (image, view) in rows {
-            global.keys.push(unit.images[image].key.clone());
+            global.keys.push(end.images[image].key.clone());
             global.views.push(view);
-            let hash = unit.images[image].content_hash.clone();
+            let hash = end.images[image].content_hash.clone();
             global.content_hashes.push(hash);
         }
         global.values.extend(features);
         values.extend(patch_features.into_iter().map(f16::from_f32));
     }
-    let quarantined = arrived.end.map(|(_, rows)| rows).unwrap_or_default();
     let meta = FileMeta {
         fingerprint: job.features.fingerprint.to_string(),
         recipe: job.recipe.name.clone(),
-        quarantined,
+        quarantined: end.quarantined,
         extra: BTreeMap::from([
             ("clipood.model".to_string(), job.recipe.model.clone()),
             ("clipood.model_hash".to_string(), job.model.hash.clone()),

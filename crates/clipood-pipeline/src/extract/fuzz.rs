@@ -111,7 +111,6 @@ fn every_mutated_image_is_decoded_or_rejected_by_name() {
             split: "test".to_string(),
             label: None,
             class_name: None,
-            shard: 0,
         };
         match views_of(&image, &[EVAL_VIEW, 0], [0.08, 1.0], &config) {
             Ok(views) => {

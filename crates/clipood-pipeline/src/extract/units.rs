@@ -1,9 +1,11 @@
 //! Units of extraction: which views of which images share a part.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use crate::error::{PipelineError, Result};
 use crate::job::Job;
-use crate::plan::{Plan, PlannedImage, shard_rows};
+use crate::plan::{Plan, PlannedImage, PlannedShard, images_digest, planned_images, shard_rows};
 
 /// The evaluation view: short side resized, centre cropped.
 pub const EVAL_VIEW: i16 = -1;
@@ -11,12 +13,22 @@ pub const EVAL_VIEW: i16 = -1;
 /// Some images and the views of them that are encoded together.
 #[derive(Debug, Clone)]
 pub struct ExtractUnit {
-    /// Hash of the (content, key, view) list and of whether local features are kept: two plans never share a name.
+    /// Hash of the (content, key, view) list: two plans never share a name.
     pub key: String,
-    /// Images in key order.
-    pub images: Vec<PlannedImage>,
+    /// Number of images.
+    pub images: usize,
     /// Views of every image, -1 for the evaluation view or the number of a training crop.
     pub views: Vec<i16>,
+    source: Source,
+}
+
+/// Where a unit's images are listed.
+#[derive(Debug, Clone)]
+enum Source {
+    /// Here: the few images of training units.
+    Held(Arc<[PlannedImage]>),
+    /// In a part of the plan.
+    Part(String),
 }
 
 /// Where the features of a plan lie.
@@ -31,31 +43,69 @@ pub struct FeatureIndex {
 }
 
 impl ExtractUnit {
-    fn new(images: Vec<PlannedImage>, views: Vec<i16>, crop_scale: [f64; 2]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        for image in &images {
-            for text in [&image.content_hash, &image.key] {
-                hasher.update(&(text.len() as u64).to_le_bytes());
-                hasher.update(text.as_bytes());
+    /// The evaluation views of a shard.
+    fn of_shard(shard: &PlannedShard) -> Self {
+        let views = vec![EVAL_VIEW];
+        Self {
+            key: unit_key(&shard.digest, &views, None),
+            images: shard.images,
+            views,
+            source: Source::Part(shard.part.clone()),
+        }
+    }
+
+    /// Some views of a few images, in key order.
+    fn of_images(images: &[PlannedImage], views: Vec<i16>, crop_scale: [f64; 2]) -> Self {
+        let list = images.iter().map(|i| (&*i.content_hash, &*i.key));
+        let crops = views.iter().any(|view| *view != EVAL_VIEW);
+        Self {
+            key: unit_key(&images_digest(list), &views, crops.then_some(crop_scale)),
+            images: images.len(),
+            views,
+            source: Source::Held(images.into()),
+        }
+    }
+
+    /// The images, in key order.
+    ///
+    /// # Errors
+    /// A part of the plan that is missing, damaged, or holds other images than it was planned with.
+    pub fn list(&self, job: &Job) -> Result<Arc<[PlannedImage]>> {
+        match &self.source {
+            Source::Held(images) => Ok(images.clone()),
+            Source::Part(part) => {
+                let images = planned_images(job, part)?;
+                let list = images.iter().map(|i| (&*i.content_hash, &*i.key));
+                let key = unit_key(&images_digest(list), &self.views, None);
+                if key != self.key {
+                    return Err(PipelineError::Inconsistent(format!(
+                        "{}: its images are not those that were planned",
+                        job.run.store().display(part)
+                    )));
+                }
+                Ok(images.into())
             }
         }
-        for view in &views {
-            hasher.update(&view.to_le_bytes());
-        }
-        if views.iter().any(|view| *view != EVAL_VIEW) {
-            for share in crop_scale {
-                hasher.update(&share.to_le_bytes());
-            }
-        }
-        let mut key = hasher.finalize().to_hex().to_string();
-        key.truncate(24);
-        Self { key, images, views }
     }
 
     /// Rows of the unit's tables when no image is unreadable.
     pub fn rows(&self) -> usize {
-        self.images.len() * self.views.len()
+        self.images * self.views.len()
     }
+}
+
+fn unit_key(images: &str, views: &[i16], crop_scale: Option<[f64; 2]>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(images.as_bytes());
+    for view in views {
+        hasher.update(&view.to_le_bytes());
+    }
+    for share in crop_scale.iter().flatten() {
+        hasher.update(&share.to_le_bytes());
+    }
+    let mut key = hasher.finalize().to_hex().to_string();
+    key.truncate(24);
+    key
 }
 
 /// Cuts a plan into units. Images to score: one unit a shard. Few-shot images: one unit for the ranks 0, 1, 2 to 3, 4 to 7
@@ -72,16 +122,8 @@ pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
     };
     let mut scored = Vec::new();
     for dataset in &plan.datasets {
-        let mut shards: BTreeMap<u32, Vec<PlannedImage>> = BTreeMap::new();
-        for image in &dataset.scored {
-            shards.entry(image.shard).or_default().push(image.clone());
-        }
-        scored.push(
-            shards
-                .into_values()
-                .map(|images| add(ExtractUnit::new(images, vec![EVAL_VIEW], crop_scale)))
-                .collect(),
-        );
+        let units = dataset.shards.iter().map(ExtractUnit::of_shard);
+        scored.push(units.map(&mut add).collect());
     }
     let by_key: BTreeMap<&str, &PlannedImage> = plan
         .id()
@@ -108,7 +150,7 @@ pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
             for chunk in images.chunks(per_unit) {
                 list.push((
                     first,
-                    add(ExtractUnit::new(chunk.to_vec(), views.clone(), crop_scale)),
+                    add(ExtractUnit::of_images(chunk, views.clone(), crop_scale)),
                 ));
             }
             (first, end) = (end, end * 2);

@@ -9,4 +9,6 @@ mod stage;
 
 pub use data::{labels_of, shot_features};
 pub use file::{PromptSet, prompt_footer};
-pub use stage::{PromptKey, STAGE as TRAIN, prompt_inputs, prompt_keys, prompt_sets, prompt_units};
+pub use stage::{
+    PromptKey, STAGE as TRAIN, prompt_inputs, prompt_keys, prompt_sets, prompt_unit, prompt_units,
+};

@@ -256,13 +256,18 @@ fn part_path(unit: &Unit) -> String {
 /// A recipe whose patch term does not fit the number of classes.
 pub fn prompt_units(job: &Job, plan: &Plan, keys: &[PromptKey]) -> Result<Vec<Unit>> {
     let unit = |key: &PromptKey| -> Result<Unit> {
-        let fingerprint = prompt_inputs(job, plan, key)?.finish()?.to_string();
-        Ok(Unit {
-            key: fingerprint[..24].to_string(),
-            fingerprint,
-        })
+        let fingerprint = prompt_inputs(job, plan, key)?.finish()?;
+        Ok(prompt_unit(fingerprint.to_string()))
     };
     keys.iter().map(unit).collect()
+}
+
+/// The unit of the prompt set of a fingerprint.
+pub fn prompt_unit(fingerprint: String) -> Unit {
+    Unit {
+        key: fingerprint.chars().take(24).collect(),
+        fingerprint,
+    }
 }
 
 /// Everything that decides a prompt set.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::extract::{GLOBAL, LOCAL, feature_index, ledger_unit};
 use crate::job::Job;
-use crate::plan::{PlannedDataset, Purpose, standing_plan};
+use crate::plan::{PlannedDataset, PlannedImage, Purpose, standing_plan};
 use crate::prompts::{PromptKey, prompt_keys};
 use crate::run::needs_patches;
 use crate::score::STAGE as SCORE;
@@ -61,9 +61,14 @@ pub fn audit(job: &Job) -> Result<Audit> {
         audit.problem("there is no plan yet".to_string());
         return Ok(audit);
     };
-    for key in prompt_keys(job) {
-        for dataset in &plan.datasets {
-            audit_dataset(job, &key, dataset, &mut audit)?;
+    let index = feature_index(job, &plan);
+    for (dataset, units) in plan.datasets.iter().zip(&index.scored) {
+        let mut planned = Vec::with_capacity(dataset.images());
+        for unit in units {
+            planned.extend_from_slice(&index.units[*unit].list(job)?);
+        }
+        for key in prompt_keys(job) {
+            audit_dataset(job, &key, dataset, &planned, &mut audit)?;
         }
     }
     let ledger = job.run.ledger();
@@ -75,7 +80,7 @@ pub fn audit(job: &Job) -> Result<Audit> {
         true => &[LOCAL, GLOBAL],
         false => &[GLOBAL],
     };
-    for unit in &feature_index(job, &plan).units {
+    for unit in &index.units {
         for table in tables {
             let unit = ledger_unit(job, unit);
             match features.record(table, &unit)? {
@@ -103,6 +108,7 @@ fn audit_dataset(
     job: &Job,
     key: &PromptKey,
     dataset: &PlannedDataset,
+    planned: &[PlannedImage],
     audit: &mut Audit,
 ) -> Result<()> {
     let folder = match dataset.purpose {
@@ -139,8 +145,8 @@ fn audit_dataset(
             seen.entry(row.image_key).or_default().1 += 1;
         }
     }
-    audit.planned += dataset.scored.len();
-    for image in &dataset.scored {
+    audit.planned += dataset.images();
+    for image in planned {
         match seen.remove(&image.key) {
             Some((1, 0)) => audit.scored += 1,
             Some((0, 1)) => audit.quarantined += 1,

@@ -98,7 +98,7 @@ fn candidates(job: &Job) -> Result<Vec<Candidate<'_>>> {
     let mut all = Vec::new();
     for unit in &index.units {
         let mut inputs = job.features.inputs.clone();
-        inputs.insert("images".to_string(), unit.images.len().to_string());
+        inputs.insert("images".to_string(), unit.images.to_string());
         inputs.insert("views".to_string(), format!("{:?}", unit.views));
         all.push(Candidate {
             name: format!("extract/{}", unit.key),

@@ -8,10 +8,10 @@ use serde::Serialize;
 use crate::aggregate::{STAGE as AGGREGATE, table_units};
 use crate::error::Result;
 use crate::extract::{GLOBAL, LOCAL, feature_index, ledger_unit};
-use crate::features::read_quarantine_of;
 use crate::job::Job;
-use crate::plan::{Plan, Purpose, STAGE as PLAN, plan_units, standing_plan};
+use crate::plan::{Purpose, STAGE as PLAN, plan_units, standing_plan};
 use crate::prompts::{TRAIN, prompt_keys, prompt_units};
+use crate::quarantine::{DatasetQuarantine, quarantine as quarantined};
 use crate::run::needs_patches;
 use crate::score::{SHARDS, shard_unit, shards};
 use crate::tables::QuarantineRow;
@@ -111,8 +111,9 @@ pub fn status(job: &Job) -> Result<Status> {
         stages.push(count("score", &scored, &[(ledger, SHARDS)])?);
         let tables = table_units(job, &keys, &fingerprints, &shards)?;
         stages.push(count(AGGREGATE, &tables, &[(ledger, AGGREGATE)])?);
-        let rows = read_quarantine_of(job, &index.units)?;
-        datasets = dataset_counts(job, plan, &rows);
+        let unread = quarantined(job, plan, &index)?;
+        datasets = unread.iter().map(|d| dataset_status(job, d)).collect();
+        let rows: Vec<&QuarantineRow> = unread.iter().flat_map(|d| d.rows()).collect();
         quarantine = reasons(&rows);
     }
     Ok(Status {
@@ -157,28 +158,20 @@ fn count(stage: &'static str, units: &[Unit], ledgers: &[(&Ledger, &str)]) -> Re
     Ok(status)
 }
 
-fn dataset_counts(job: &Job, plan: &Plan, rows: &[QuarantineRow]) -> Vec<DatasetStatus> {
-    let bad: HashSet<&str> = rows.iter().map(|row| row.image_key.as_str()).collect();
-    let allowed = job.recipe.engine.max_quarantine_fraction;
-    let status = |dataset: &crate::plan::PlannedDataset| {
-        let images = dataset.scored.iter().chain(&dataset.train);
-        let keys: HashSet<&str> = images.map(|image| image.key.as_str()).collect();
-        let quarantined = keys.iter().filter(|key| bad.contains(*key)).count();
-        DatasetStatus {
-            dataset: dataset.name.clone(),
-            purpose: match dataset.purpose {
-                Purpose::Test => "test",
-                Purpose::Validation => "validation",
-            },
-            planned: keys.len(),
-            quarantined,
-            over_limit: quarantined as f64 > allowed * keys.len() as f64,
-        }
-    };
-    plan.datasets.iter().map(status).collect()
+fn dataset_status(job: &Job, unread: &DatasetQuarantine) -> DatasetStatus {
+    DatasetStatus {
+        dataset: unread.dataset.clone(),
+        purpose: match unread.purpose {
+            Purpose::Test => "test",
+            Purpose::Validation => "validation",
+        },
+        planned: unread.planned,
+        quarantined: unread.rows().count(),
+        over_limit: unread.over(job.recipe.engine.max_quarantine_fraction),
+    }
 }
 
-fn reasons(rows: &[QuarantineRow]) -> Vec<ReasonCount> {
+fn reasons(rows: &[&QuarantineRow]) -> Vec<ReasonCount> {
     let mut by_kind: BTreeMap<&str, (usize, &QuarantineRow)> = BTreeMap::new();
     for row in rows {
         by_kind.entry(&row.error_kind).or_insert((0, row)).0 += 1;
@@ -212,7 +205,7 @@ mod tests {
             row("b", "truncated"),
             row("c", "truncated"),
         ];
-        let counts = reasons(&rows);
+        let counts = reasons(&rows.iter().collect::<Vec<_>>());
         let short: Vec<_> = counts
             .iter()
             .map(|c| (c.reason.as_str(), c.images))

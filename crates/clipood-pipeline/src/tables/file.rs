@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, Encoding};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -150,6 +150,30 @@ impl<'a> OpenFile<'a> {
     pub fn read(
         self,
         row_bytes: usize,
+        each: impl FnMut(&RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        self.read_masked(ProjectionMask::all(), row_bytes, each)
+    }
+
+    /// Decodes some columns of the rows in order, some rows at a time.
+    pub fn read_columns(
+        self,
+        names: &[&str],
+        each: impl FnMut(&RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        // By place: a name with a dot in it, such as `score_mcm:t=0.5`, would be taken for a path.
+        let fields = self.schema().fields().iter().enumerate();
+        let places = fields.filter(|(_, field)| names.contains(&field.name().as_str()));
+        let places: Vec<usize> = places.map(|(place, _)| place).collect();
+        let schema = self.metadata.metadata().file_metadata().schema_descr();
+        let mask = ProjectionMask::roots(schema, places);
+        self.read_masked(mask, 0, each)
+    }
+
+    fn read_masked(
+        self,
+        columns: ProjectionMask,
+        row_bytes: usize,
         mut each: impl FnMut(&RecordBatch) -> Result<()>,
     ) -> Result<()> {
         let file = self.file;
@@ -159,6 +183,7 @@ impl<'a> OpenFile<'a> {
         };
         let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes, self.metadata)
             .with_batch_size(rows)
+            .with_projection(columns)
             .build()
             .map_err(|e| TableError::unreadable(file, e))?;
         let mut read = 0;

@@ -36,5 +36,7 @@ pub use metrics::{
     write_accuracy, write_ood, write_paired, write_summary,
 };
 pub use quarantine::{QuarantineRow, read_quarantine, write_quarantine};
-pub use scores::{DetectorScores, ScoreRow, Scores, read_scores, write_scores};
+pub use scores::{
+    DetectorScores, ScoreRow, ScoreValues, Scores, read_score_values, read_scores, write_scores,
+};
 pub use train_log::{TrainLogRow, read_train_log, write_train_log};

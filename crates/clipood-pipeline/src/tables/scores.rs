@@ -133,6 +133,19 @@ pub fn write_scores(scores: &Scores, meta: &FileMeta) -> Result<Vec<u8>> {
     })
 }
 
+/// The figures of a table of scores, without the words.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ScoreValues {
+    /// Class of each image; absent out of distribution.
+    pub labels: Vec<Option<i32>>,
+    /// Class that the prompt set finds most likely.
+    pub preds: Vec<i32>,
+    /// Its probability, 0 to 1.
+    pub probs: Vec<f32>,
+    /// The detectors, each with a value a row.
+    pub detectors: Vec<DetectorScores>,
+}
+
 /// Reads what [`write_scores`] wrote; `file` names it in errors. Detectors come in the file's order.
 ///
 /// # Errors
@@ -142,38 +155,96 @@ pub fn read_scores(bytes: Bytes, file: &str) -> Result<Scores> {
         let columns = score_columns();
         let open = OpenFile::open(bytes, file)?;
         open.check(columns.iter().map(Column::field))?;
-        let mut scores = Scores::default();
+        let mut rows = Vec::new();
+        let mut cells = DetectorCells::of(&open)?;
+        open.read(0, |batch| {
+            rows.extend(batch_rows(&columns, batch, file)?);
+            cells.add(batch, file)
+        })?;
+        Ok(Scores {
+            rows,
+            detectors: cells.finish(file)?,
+        })
+    })
+}
+
+/// Reads the figures of what [`write_scores`] wrote, and decodes nothing else; `file` names it in errors.
+///
+/// # Errors
+/// As of [`read_scores`].
+pub fn read_score_values(bytes: Bytes, file: &str) -> Result<ScoreValues> {
+    guard(file, || {
+        let columns = score_columns();
+        let open = OpenFile::open(bytes, file)?;
+        open.check(columns.iter().map(Column::field))?;
+        let mut values = ScoreValues::default();
+        let mut cells = DetectorCells::of(&open)?;
+        let names: Vec<String> = cells.names.iter().map(|name| score_column(name)).collect();
+        let mut wanted = vec!["label", "pred", "prob"];
+        wanted.extend(names.iter().map(String::as_str));
+        open.read_columns(&wanted, |batch| {
+            let labels = read_cells::<Option<i32>>(batch, file, "label")?;
+            values.labels.extend(labels);
+            values.preds.extend(read_cells::<i32>(batch, file, "pred")?);
+            values.probs.extend(read_cells::<f32>(batch, file, "prob")?);
+            cells.add(batch, file)
+        })?;
+        values.detectors = cells.finish(file)?;
+        Ok(values)
+    })
+}
+
+/// The columns of the detectors on their way out of a file.
+struct DetectorCells {
+    names: Vec<String>,
+    cells: Vec<Vec<f32>>,
+    nulls: Vec<usize>,
+}
+
+impl DetectorCells {
+    fn of(open: &OpenFile<'_>) -> Result<Self> {
+        let mut names = Vec::new();
         for field in open.schema().fields() {
             if let Some(detector) = field.name().strip_prefix(PREFIX) {
                 open.check([&Field::new(field.name(), DataType::Float32, true)])?;
-                scores.detectors.push(DetectorScores {
-                    detector: detector.to_owned(),
-                    values: None,
-                });
+                names.push(detector.to_owned());
             }
         }
-        let mut cells: Vec<Vec<Option<f32>>> = vec![Vec::new(); scores.detectors.len()];
-        open.read(0, |batch| {
-            scores.rows.extend(batch_rows(&columns, batch, file)?);
-            for (column, detector) in cells.iter_mut().zip(&scores.detectors) {
-                let name = score_column(&detector.detector);
-                column.extend(read_cells::<Option<f32>>(batch, file, &name)?);
+        Ok(Self {
+            cells: vec![Vec::new(); names.len()],
+            nulls: vec![0; names.len()],
+            names,
+        })
+    }
+
+    fn add(&mut self, batch: &RecordBatch, file: &str) -> Result<()> {
+        for (place, name) in self.names.iter().enumerate() {
+            for cell in read_cells::<Option<f32>>(batch, file, &score_column(name))? {
+                match cell {
+                    Some(score) => self.cells[place].push(score),
+                    None => self.nulls[place] += 1,
+                }
             }
-            Ok(())
-        })?;
-        for (column, detector) in cells.into_iter().zip(&mut scores.detectors) {
-            let nulls = column.iter().filter(|cell| cell.is_none()).count();
-            if nulls == 0 {
-                detector.values = Some(column.into_iter().flatten().collect());
-            } else if nulls < column.len() {
+        }
+        Ok(())
+    }
+
+    fn finish(self, file: &str) -> Result<Vec<DetectorScores>> {
+        let mut detectors = Vec::new();
+        for ((detector, values), nulls) in self.names.into_iter().zip(self.cells).zip(self.nulls) {
+            if nulls > 0 && !values.is_empty() {
                 return Err(TableError::column(
                     file,
-                    &score_column(&detector.detector),
+                    &score_column(&detector),
                     "scores, or nulls only",
-                    format!("{nulls} nulls in {} rows", column.len()),
+                    format!("{nulls} nulls in {} rows", nulls + values.len()),
                 ));
             }
+            detectors.push(DetectorScores {
+                detector,
+                values: (nulls == 0).then_some(values),
+            });
         }
-        Ok(scores)
-    })
+        Ok(detectors)
+    }
 }
