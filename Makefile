@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores train-demo clean test-crash test-fuzz
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine train-demo clean test-crash test-fuzz
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ bench-prompts: build ## a prompt training step beside PyTorch; CLASSES, ROUNDS
 bench-scores: ## detectors and metrics beside numpy, PyTorch, faiss and scikit-learn; SIZES, ROUNDS
 	cargo build --release --locked -p clipood-ood --examples
 	scripts/bench-scores.sh
+
+bench-engine: build ## memory at 1 and 10 times the data, resume, flow and scaling on simulated devices; IMAGES, FACTOR
+	python3 benches/engine.py $(if $(IMAGES),--images $(IMAGES)) $(if $(FACTOR),--factor $(FACTOR))
+	cargo run --release --locked -p clipood-pipeline --example flow_scaling
 
 train-demo: ## train the demo CLIP from nothing (about an hour on 2 cores); it goes on where it was interrupted
 	scripts/train-demo.sh

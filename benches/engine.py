@@ -1,12 +1,16 @@
-"""The engine at 1 and 10 times the data: `make bench-engine` (IMAGES=100000 by default, FACTOR=10).
+"""The engine around the model, measured on the real command: `make bench-engine` (IMAGES=100000, FACTOR=10).
 
-Draws IMAGES and FACTOR * IMAGES small PNG files (hard links of a few hundred drawings, half of them in-distribution), runs the real
-command over each with a simulated device, and prints for each: images planned, wall time, peak resident memory of the run,
-then wall time and memory of the same command once nothing is left to do. Nothing here is a result: a simulated device computes
-made-up features. Python's standard library is enough.
+1. Memory and resume: draws IMAGES and FACTOR * IMAGES small PNG files (hard links of a few hundred drawings, half of them
+   in-distribution) and prints for each number wall time and peak resident memory of `clipood plan`, of the run, and of the same
+   run once nothing is left to do (median of five).
+2. Flow: larger PNG files and two simulated devices whose rate is a share of what decoding alone delivers, so that either step
+   is the slowest; prints how far the extraction's wall time is above the slowest step's own.
+
+Nothing here is a result: a simulated device waits and makes features up. Python's standard library is enough.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -30,12 +34,13 @@ def png(seed: int, side: int = 16) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def draw(folder: Path, images: int) -> None:
+def draw(folder: Path, images: int, side: int = 16) -> None:
     """`images` files: half of them under `id`, in 16 classes, half under `ood`."""
+    shutil.rmtree(folder, ignore_errors=True)
     originals = folder / "originals"
     originals.mkdir(parents=True)
     for number in range(DRAWINGS):
-        (originals / f"{number}.png").write_bytes(png(number))
+        (originals / f"{number}.png").write_bytes(png(number, side))
     for name, count in (("id", images - images // 2), ("ood", images // 2)):
         for label in range(CLASSES):
             (folder / name / "test" / f"class-{label:02}").mkdir(parents=True)
@@ -45,9 +50,9 @@ def draw(folder: Path, images: int) -> None:
 
 
 def configure(folder: Path, rate: int) -> list[str]:
-    """Manifests and recipe; returns the arguments of the command."""
+    """Manifests and recipe; returns the arguments of the command. `rate` is that of each of two devices."""
     manifests = folder / "manifests"
-    manifests.mkdir()
+    manifests.mkdir(exist_ok=True)
     for name in ("id", "ood"):
         keys = ["layout = \"image-folder\"", f'root = "{folder / name / "test"}"']
         (manifests / f"{name}.toml").write_text(f'name = "{name}"\nrole = "{name}"\n' + "\n".join(keys) + "\n")
@@ -73,32 +78,57 @@ def measure(command: list[str]) -> tuple[float, float, str]:
     return time.monotonic() - start, usage.ru_maxrss / 1024, output
 
 
+def at_size(clipood: str, folder: Path, images: int, rate: int) -> None:
+    """A line of the first table."""
+    draw(folder, images)
+    run = [clipood, *configure(folder, rate)]
+    plan = measure([clipood, "plan", *run[2:]])
+    first = measure(run)
+    again = sorted(measure(run)[:2] for _ in range(5))[2]
+    figures = [f"{memory:>8.0f} {seconds:>7.2f}" for seconds, memory, *_ in (plan, first, again)]
+    print(f"{images:>9} {' '.join(figures)}", flush=True)
+    shutil.rmtree(folder)
+
+
+def extraction(clipood: str, folder: Path, rate: int) -> float:
+    """Seconds of the stage `extract` of a run from nothing."""
+    for made in ("store", "run"):
+        shutil.rmtree(folder / made, ignore_errors=True)
+    _, _, output = measure([clipood, *configure(folder, rate), "--json-log"])
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    ends = [line for line in lines if line.get("stage") == "extract" and line.get("done") == line.get("total")]
+    return ends[-1]["seconds"]
+
+
+def flow(clipood: str, folder: Path, images: int) -> None:
+    """The second table."""
+    draw(folder, images, side=256)
+    free = sorted(extraction(clipood, folder, 10**7) for _ in range(3))[1]
+    decoding = images / free
+    print(f"\ndecoding alone: {images} images of 256x256 in {free:.2f} s, {decoding:.0f} images/s")
+    print("devices' share of that  slowest step  its own s  extraction s  above")
+    for share in (0.5, 0.8, 0.95, 1.05, 1.25, 2.0):
+        rate = round(decoding * share / 2)
+        seconds = sorted(extraction(clipood, folder, rate) for _ in range(3))[1]
+        slowest = max(free, images / (2 * rate))
+        name = "devices" if share < 1 else "decoding"
+        print(f"{share:>22} {name:>13} {slowest:>10.2f} {seconds:>13.2f} {100 * (seconds / slowest - 1):>5.1f}%", flush=True)
+    shutil.rmtree(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--clipood", default="target/release/clipood")
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--factor", type=int, default=10)
-    parser.add_argument("--rate", type=int, default=100_000, help="images a second of each of two simulated devices")
+    parser.add_argument("--flow-images", type=int, default=60_000)
     parser.add_argument("--work", default="target/bench-engine")
-    parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
-    print(f"{'images':>9} {'plan MB':>8} {'plan s':>7} {'run MB':>8} {'run s':>7} {'again MB':>9} {'again s':>8}")
+    work = Path(options.work).resolve()
+    print(f"{'images':>9} {'plan MB':>8} {'s':>7} {'run MB':>8} {'s':>7} {'again MB':>8} {'s':>7}")
     for images in (options.images, options.images * options.factor):
-        folder = Path(options.work).resolve() / str(images)
-        shutil.rmtree(folder, ignore_errors=True)
-        draw(folder, images)
-        run = [options.clipood, *configure(folder, options.rate)]
-        plan = [run[0], "plan", *run[2:]]
-        plan_seconds, plan_memory, plan_output = measure(plan)
-        seconds, memory, output = measure(run)
-        again = sorted(measure(run)[:2] for _ in range(5))[2]
-        if options.verbose:
-            print(plan_output, output)
-        print(
-            f"{images:>9} {plan_memory:>8.0f} {plan_seconds:>7.1f} {memory:>8.0f} {seconds:>7.1f} {again[1]:>9.0f} {again[0]:>8.2f}",
-            flush=True,
-        )
-        shutil.rmtree(folder)
+        at_size(options.clipood, work / "memory", images, 100_000)
+    flow(options.clipood, work / "flow", options.flow_images)
 
 
 main()

@@ -104,8 +104,8 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     };
     let clock = Clock::default();
     let start = Instant::now();
-    let (send_batch, batches) = bounded::<Batch>(workers.max(2));
-    let (send_news, news) = bounded::<News>(2 * workers);
+    let (send_batch, batches) = bounded::<Batch>(2 * workers + 2);
+    let (send_news, news) = bounded::<News>(2 * workers + 2);
     std::thread::scope(|scope| {
         let clock = &clock;
         let decoder = {
