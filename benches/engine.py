@@ -22,7 +22,8 @@ import zlib
 from pathlib import Path
 
 CLASSES = 16
-DRAWINGS = 512
+# Of the images of the second table.
+SIDE = 640
 
 
 def png(seed: int, side: int = 16) -> bytes:
@@ -34,19 +35,19 @@ def png(seed: int, side: int = 16) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def draw(folder: Path, images: int, side: int = 16) -> None:
+def draw(folder: Path, images: int, side: int = 16, drawings: int = 512) -> None:
     """`images` files: half of them under `id`, in 16 classes, half under `ood`."""
     shutil.rmtree(folder, ignore_errors=True)
     originals = folder / "originals"
     originals.mkdir(parents=True)
-    for number in range(DRAWINGS):
+    for number in range(drawings):
         (originals / f"{number}.png").write_bytes(png(number, side))
     for name, count in (("id", images - images // 2), ("ood", images // 2)):
         for label in range(CLASSES):
             (folder / name / "test" / f"class-{label:02}").mkdir(parents=True)
         for number in range(count):
             target = folder / name / "test" / f"class-{number % CLASSES:02}" / f"image-{number:08}.png"
-            os.link(originals / f"{number % DRAWINGS}.png", target)
+            os.link(originals / f"{number % drawings}.png", target)
 
 
 def configure(folder: Path, rate: int) -> list[str]:
@@ -102,10 +103,10 @@ def extraction(clipood: str, folder: Path, rate: int) -> float:
 
 def flow(clipood: str, folder: Path, images: int) -> None:
     """The second table."""
-    draw(folder, images, side=256)
+    draw(folder, images, side=SIDE, drawings=64)
     free = sorted(extraction(clipood, folder, 10**7) for _ in range(3))[1]
     decoding = images / free
-    print(f"\ndecoding alone: {images} images of 256x256 in {free:.2f} s, {decoding:.0f} images/s")
+    print(f"\ndecoding alone: {images} images of {SIDE}x{SIDE} in {free:.2f} s, {decoding:.0f} images/s")
     print("devices' share of that  slowest step  its own s  extraction s  above")
     for share in (0.5, 0.8, 0.95, 1.05, 1.25, 2.0):
         rate = round(decoding * share / 2)
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("--clipood", default="target/release/clipood")
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--factor", type=int, default=10)
-    parser.add_argument("--flow-images", type=int, default=60_000)
+    parser.add_argument("--flow-images", type=int, default=10_000)
     parser.add_argument("--work", default="target/bench-engine")
     options = parser.parse_args()
     work = Path(options.work).resolve()

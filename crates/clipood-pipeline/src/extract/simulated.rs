@@ -1,5 +1,6 @@
 //! A device that takes its time and computes nothing: for tests and benches of the flow around the model, never for results.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,23 @@ use super::workers::{Batch, Clock, encode_batches};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 
+/// A thread that sleeps wakes up late. A device whose next batch waits already does not lose that time.
+const OVERSLEPT: Duration = Duration::from_millis(2);
+
 /// Made-up features of a batch after the time that a device of `rate` images a second takes. They depend on the pixels
-/// alone, so that every attempt at a unit gives the same part.
-pub(super) fn pretend(config: &ClipConfig, batch: &Batch, local: bool, rate: u32) -> EncodedImages {
-    let start = Instant::now();
+/// alone, so that every attempt at a unit gives the same part. `busy` is when the device was done with its last batch.
+pub(super) fn pretend(
+    config: &ClipConfig,
+    batch: &Batch,
+    local: bool,
+    rate: u32,
+    busy: &Cell<Option<Instant>>,
+) -> EncodedImages {
+    let now = Instant::now();
+    let start = match busy.get() {
+        Some(end) if now.saturating_duration_since(end) < OVERSLEPT => end,
+        _ => now,
+    };
     let rows = batch.rows.len();
     let (dim, patches) = (config.embed_dim, config.image.positions());
     let mut features = EncodedImages {
@@ -35,7 +49,8 @@ pub(super) fn pretend(config: &ClipConfig, batch: &Batch, local: bool, rate: u32
         }
     }
     let whole = Duration::from_secs_f64(rows as f64 / f64::from(rate.max(1)));
-    std::thread::sleep(whole.saturating_sub(start.elapsed()));
+    std::thread::sleep((start + whole).saturating_duration_since(Instant::now()));
+    busy.set(Some(start + whole));
     features
 }
 

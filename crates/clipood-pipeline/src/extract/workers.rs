@@ -3,6 +3,7 @@
 //! A GPU that fails gives its batch back and takes no more work; the others go on, and only when none is left the run
 //! ends. A failure on the CPU ends the run at once: it would come back.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -165,6 +166,8 @@ struct Worker<'a> {
     full: usize,
     /// On the CPU a share of one core, which beats splitting every product over all cores.
     pool: Option<rayon::ThreadPool>,
+    /// When a simulated device was done with its last batch.
+    busy: Cell<Option<Instant>>,
 }
 
 impl<'a> Worker<'a> {
@@ -199,6 +202,7 @@ impl<'a> Worker<'a> {
             encoder,
             full,
             pool,
+            busy: Cell::new(None),
         })
     }
 
@@ -230,7 +234,13 @@ impl<'a> Worker<'a> {
 
     fn encode(&self, batch: &Batch, local: bool) -> Result<EncodedImages> {
         if let Some(rate) = self.job.devices.simulated {
-            return Ok(pretend(&self.job.model.config, batch, local, rate));
+            return Ok(pretend(
+                &self.job.model.config,
+                batch,
+                local,
+                rate,
+                &self.busy,
+            ));
         }
         let config = &self.job.model.config;
         let image = 3 * config.image.size * config.image.size;
@@ -240,7 +250,8 @@ impl<'a> Worker<'a> {
                 .chunks_exact(image)
                 .flat_map(|pixels| normalise(pixels, config.mean, config.std))
                 .collect();
-            return Ok(pool.install(|| self.encoder.encode(pixels, local))?);
+            let encoder = &self.encoder;
+            return Ok(pool.install(|| encoder.encode(pixels, local))?);
         }
         // A short batch is filled up to a power of two: kernels are tuned for each size that comes along.
         let rows = batch.rows.len();
