@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine train-demo clean test-crash test-fuzz
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine train-demo clean test-crash test-fuzz test-cloud
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: ## all tests: crates, command, tables in pandas and polars
 
 test-crash: ## kill runs and workers N times (100) at random moments and compare what they finish with
 	CLIPOOD_TEST_KILLS=$(or $(N),100) cargo test --release --locked -p clipood --test crash --test faults -- --nocapture
+
+test-cloud: ## S3 and Azure: conformance and runs with killed workers on two real servers (installs them below target/)
+	scripts/test-cloud.sh
 
 test-fuzz: ## decode N mutated images (100000): each is read or rejected by name
 	CLIPOOD_TEST_MUTATIONS=$(or $(N),100000) cargo test --release --locked -p clipood-pipeline --lib every_mutated -- --nocapture

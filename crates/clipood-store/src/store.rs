@@ -67,13 +67,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a directory path or a URL (`file://`, `memory://`, and `s3://`, `az://`, `gs://` where the build has them).
+    /// Opens a directory path or a URL: `file://`, `memory://`, `s3://`, `az://` or `gs://`.
     ///
     /// Nothing is read or created: a missing directory is an empty store and appears with its first object. Remote stores
     /// take their options from the environment under object_store's names (`AWS_REGION`, `AZURE_STORAGE_ACCOUNT_NAME`...).
     ///
     /// # Errors
-    /// [`Error::Location`] for an empty or non-UTF-8 path, an unknown or not compiled-in scheme, or missing options.
+    /// [`Error::Location`] for an empty or non-UTF-8 path, an unknown scheme, or missing options.
     pub fn open(url_or_path: &str) -> Result<Self> {
         let bad = |reason: String| Error::Location {
             location: url_or_path.to_owned(),
@@ -92,6 +92,8 @@ impl Store {
                 .map_err(|()| bad("a file URL needs an absolute path and no host".to_owned()))?;
             return Self::at_directory(&path, url_or_path);
         }
+        // Somebody else in the process may have chosen already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let options = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
         let (objects, prefix) =

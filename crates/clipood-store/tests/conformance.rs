@@ -251,6 +251,16 @@ fn local_disk_conforms() {
     assert!(below.starts_with(dir.path().canonicalize().unwrap().join("a run#1")));
 }
 
+/// `CLIPOOD_TEST_STORE=s3://bucket/empty/prefix`, with the server's options in the environment; `make test-cloud` sets both.
+#[test]
+#[ignore = "needs a server: make test-cloud"]
+fn the_named_store_conforms() {
+    let url = std::env::var("CLIPOOD_TEST_STORE").expect("CLIPOOD_TEST_STORE names an empty store");
+    let store = Store::open(&url).unwrap();
+    assert!(store.list("").unwrap().is_empty(), "{url} is not empty");
+    conformance(&store);
+}
+
 #[test]
 fn urls_and_paths_open_the_same_store() {
     let dir = tempfile::tempdir().unwrap();

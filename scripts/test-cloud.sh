@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Object stores for real: the conformance suite and whole runs with killed workers on two servers that speak the protocols of S3
+# and Azure Blob Storage over HTTP (moto and Azurite, installed below target/). Usage: scripts/test-cloud.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+work=$PWD/target/test-cloud
+mkdir -p "$work"
+if [ ! -x "$work/venv/bin/moto_server" ]; then
+    python3 -m venv "$work/venv"
+    "$work/venv/bin/pip" install -q --disable-pip-version-check -r scripts/cloud-requirements.txt
+fi
+if [ ! -x "$work/node/node_modules/.bin/azurite-blob" ]; then
+    npm install --silent --no-audit --no-fund --prefix "$work/node" azurite@3.37.0
+fi
+python=$work/venv/bin/python
+
+free_port() { $python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+s3_port=$(free_port)
+az_port=$(free_port)
+data=$(mktemp -d "$work/run.XXXXXX")
+"$work/venv/bin/moto_server" -H 127.0.0.1 -p "$s3_port" > "$data/moto.log" 2>&1 &
+servers=($!)
+"$work/node/node_modules/.bin/azurite-blob" --blobHost 127.0.0.1 --blobPort "$az_port" --location "$data/azurite" \
+    --skipApiVersionCheck --silent > "$data/azurite.log" 2>&1 &
+servers+=($!)
+end() {
+    code=$?
+    kill "${servers[@]}" 2> /dev/null || true
+    if [ $code -ne 0 ]; then tail -n 20 "$data"/*.log >&2; fi
+    rm -rf "$data"
+    exit $code
+}
+trap end EXIT
+
+# Azurite's account and key are public constants of the emulator.
+export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_REGION=us-east-1 AWS_ALLOW_HTTP=true
+export AWS_ENDPOINT=http://127.0.0.1:$s3_port
+export AZURE_STORAGE_USE_EMULATOR=true AZURE_ALLOW_HTTP=true AZURITE_BLOB_STORAGE_URL=http://127.0.0.1:$az_port
+export AZURE_STORAGE_ACCOUNT_NAME=devstoreaccount1
+export AZURE_STORAGE_ACCOUNT_KEY=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==
+$python scripts/cloud.py create
+
+cargo build --release --locked -p clipood
+clipood=target/release/clipood
+recipe=$data/cloud.toml
+cat > "$recipe" << 'RECIPE'
+name = "cloud"
+model = "demo"
+methods = ["zero-shot", "coop"]
+shots = [1]
+seeds = [1]
+detectors = ["mcm", "gl_mcm"]
+
+[data]
+id = "demo-id"
+ood = ["demo-near"]
+
+[train]
+views = 1
+epochs = 2
+
+[engine]
+shard_bytes = 100_000
+RECIPE
+tables() { "$clipood" report "$1" | grep -v "$1"; }
+
+echo "the same run on local disk, uninterrupted"
+"$clipood" run "$recipe" --run "$data/run" --store "$data/store" > "$data/local.log" 2>&1
+tables "$data/run" > "$data/local.txt"
+
+for place in s3://clipood az://clipood; do
+    echo "$place: conformance"
+    CLIPOOD_TEST_STORE=$place/conformance cargo test --release --locked -p clipood-store --test conformance -- --ignored
+
+    echo "$place: two workers, one killed and started again"
+    run=$place/run
+    store=$place/store
+    "$clipood" plan "$recipe" --run "$run" --store "$store" > "$data/plan.log" 2>&1
+    worker=("$clipood" worker --run "$run" --store "$store" --count 2 --index)
+    "${worker[@]}" 0 > "$data/worker-0.log" 2>&1 &
+    first=$!
+    "${worker[@]}" 1 > "$data/worker-1.log" 2>&1 &
+    second=$!
+    # Once it has committed something it is in the middle of its work.
+    $python scripts/cloud.py wait "$store/features"
+    kill -9 $second
+    wait $second || true
+    "${worker[@]}" 1 > "$data/worker-1.log" 2>&1
+    wait $first
+    "$clipood" status "$run" --store "$store" --audit
+    tables "$run" > "$data/remote.txt"
+    diff "$data/local.txt" "$data/remote.txt"
+
+    echo "$place: a finished run has nothing to do"
+    "$clipood" run "$recipe" --run "$run" --store "$store" > "$data/again.log" 2>&1
+    if grep -E "^ *(extract|score|train) +[0-9]" "$data/again.log"; then
+        echo "$place: work was done again" >&2
+        exit 1
+    fi
+done
+echo "S3 and Azure: conformance, killed workers, equal tables, audits"
