@@ -25,6 +25,7 @@
 //! [`prompt_sets`] makes the text sides, [`score()`] writes a row an image, [`aggregate()`] the metrics.
 
 mod aggregate;
+mod agreement;
 mod columns;
 mod dual_pattern;
 mod error;

@@ -10,6 +10,7 @@ use clipood_ood::{
 };
 use clipood_store::{Part, Unit, passes};
 
+use crate::agreement::compare_scores;
 use crate::columns::{DUAL_BASE, DUAL_NEG_MIN_KL};
 use crate::dual_pattern::{TRAIN_RANGES, train_ranges};
 use crate::error::{PipelineError, Result};
@@ -306,15 +307,16 @@ fn score_shard(
         quarantined: block.quarantined.clone(),
         extra,
     };
+    let path = part_path(fitted.key, shard);
+    let bytes = Bytes::from(write_scores(&scores, &meta)?);
     let part = Part {
-        path: part_path(fitted.key, shard),
-        bytes: Bytes::from(write_scores(&scores, &meta)?),
+        path: path.clone(),
+        bytes: bytes.clone(),
         extra: recorded(inputs.inputs()),
     };
-    job.run
-        .ledger()
-        .commit_part(STAGE, &unit, part, &store_footer)?;
-    Ok(())
+    let ledger = job.run.ledger();
+    let outcome = ledger.commit_part(STAGE, &unit, part, &store_footer)?;
+    compare_scores(job, &path, bytes, &outcome)
 }
 
 /// Keeps a detector that was fitted on something, so that others can score with it: [`FittedDetector`] as JSON.

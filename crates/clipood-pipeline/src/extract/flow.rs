@@ -18,6 +18,7 @@ use super::decode::{panic_message, views_of};
 use super::filling::Filling;
 use super::units::{ExtractUnit, FeatureIndex};
 use super::workers::{Batch, Clock, encode_batches};
+use crate::agreement::compare_features;
 use crate::error::{PipelineError, Result};
 use crate::inputs::recorded;
 use crate::job::Job;
@@ -376,15 +377,12 @@ fn commit(
         };
         publish(job, LOCAL, unit, write_local(&table, &meta)?)?;
     }
-    publish(
-        job,
-        GLOBAL,
-        unit,
-        write_global(&global, GlobalType::F32, &meta)?,
-    )
+    let bytes = write_global(&global, GlobalType::F32, &meta)?;
+    let outcome = publish(job, GLOBAL, unit, bytes)?;
+    compare_features(job, &part_path(GLOBAL, unit), &global, &outcome)
 }
 
-fn publish(job: &Job, table: &str, unit: &ExtractUnit, bytes: Vec<u8>) -> Result<()> {
+fn publish(job: &Job, table: &str, unit: &ExtractUnit, bytes: Vec<u8>) -> Result<CommitOutcome> {
     let part = Part {
         path: part_path(table, unit),
         bytes: Bytes::from(bytes),
@@ -392,7 +390,5 @@ fn publish(job: &Job, table: &str, unit: &ExtractUnit, bytes: Vec<u8>) -> Result
     };
     let key = ledger_unit(job, unit);
     let ledger = &job.features.ledger;
-    // Another worker's part of the same fingerprint is as good as ours.
-    let _: CommitOutcome = ledger.commit_part(table, &key, part, &store_footer)?;
-    Ok(())
+    Ok(ledger.commit_part(table, &key, part, &store_footer)?)
 }
