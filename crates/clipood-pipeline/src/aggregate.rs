@@ -191,7 +191,8 @@ fn measure_all(
     keys: &[PromptKey],
     shards: &[Shard<'_>],
 ) -> Result<Metrics> {
-    let mut progress = job.reporting.stage(STAGE, "prompt sets", keys.len() as u64);
+    let _span = tracing::info_span!("aggregate").entered();
+    let mut progress = job.stage(STAGE, "prompt sets", keys.len() as u64);
     let mut metrics = Metrics::default();
     // Zero-shot first: the trained prompt sets are compared with it.
     let mut baselines = Vec::new();

@@ -13,9 +13,10 @@ use serde_json::json;
 use crate::columns::{Candidates, ScoreColumn, score_columns, uses_patches};
 use crate::error::{PipelineError, Result};
 use crate::interrupt::Interrupt;
+use crate::journal::Journal;
 use crate::models::{NamedModel, open_named};
 use crate::negative::{WordList, read_word_lists};
-use crate::progress::Reporting;
+use crate::progress::{Reporting, StageProgress};
 
 /// Version of what the stages compute; a change that alters results raises it, and with it every fingerprint.
 pub const RESULTS_VERSION: u32 = 1;
@@ -130,6 +131,8 @@ pub struct Job {
     pub backup_training: bool,
     /// Progress on standard error.
     pub reporting: Reporting,
+    /// Progress for `clipood status`.
+    pub journal: Journal,
     /// Set by signals.
     pub interrupt: Interrupt,
 }
@@ -284,8 +287,9 @@ impl Job {
             model,
             device,
             devices: options.device,
-            run,
             run_location,
+            journal: Journal::new(run.store(), &worker),
+            run,
             fingerprint,
             share: options.share,
             backup_training: options.backup_training,
@@ -311,6 +315,17 @@ impl Job {
             }
         }
         Ok(false)
+    }
+
+    /// Begins to report a stage of `total` pieces called `unit`.
+    pub(crate) fn stage(
+        &self,
+        name: &'static str,
+        unit: &'static str,
+        total: u64,
+    ) -> StageProgress {
+        let progress = self.reporting.stage(name, unit, total);
+        progress.with_journal(&self.journal)
     }
 
     /// What the side tables say about preprocessing.

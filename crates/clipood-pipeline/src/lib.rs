@@ -34,6 +34,7 @@ mod features;
 mod inputs;
 mod interrupt;
 mod job;
+mod journal;
 mod memory;
 mod models;
 mod negative;
@@ -59,6 +60,7 @@ pub use extract::{
 };
 pub use interrupt::Interrupt;
 pub use job::{Features, Job, JobOptions, RESULTS_VERSION, RunOptions, open_manifest};
+pub use journal::{LastWord, StageWord, State};
 pub use models::{NamedModel, open_model, open_named};
 pub use plan::{Plan, PlannedDataset, PlannedImage, PlannedShard, Purpose, list_images, plan};
 pub use progress::{Reporting, StageProgress};

@@ -231,7 +231,7 @@ fn make(
     let dim = job.model.config.embed_dim;
     let encoder = job.model.text_encoder(job.device)?;
     let total: usize = job.words.iter().map(|list| list.words.len()).sum();
-    let mut progress = job.reporting.stage(STAGE, "words", total as u64);
+    let mut progress = job.stage(STAGE, "words", total as u64);
     let (mut texts, mut features) = (Vec::new(), Vec::new());
     for list in &section.lists {
         let Some(words) = job.words.iter().find(|words| words.name == list.words) else {

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
+use crate::journal::{self, Journal, StageWord};
+
 /// How a run reports its progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reporting {
@@ -29,6 +31,8 @@ pub struct StageProgress {
     json: bool,
     started: Instant,
     last_line: Instant,
+    /// Where the stage is told to other processes, too, and when it was last.
+    journal: Option<(Journal, Instant)>,
 }
 
 /// Seconds between two lines where there is no terminal.
@@ -60,6 +64,7 @@ impl Reporting {
             json,
             started: now,
             last_line: now,
+            journal: None,
         }
     }
 
@@ -74,12 +79,26 @@ impl Reporting {
 }
 
 impl StageProgress {
+    /// Also tells the stage to whoever reads `journal`, now and every few seconds.
+    #[must_use]
+    pub(crate) fn with_journal(mut self, journal: &Journal) -> Self {
+        journal.stage(self.word());
+        self.journal = Some((journal.clone(), Instant::now()));
+        self
+    }
+
     /// `n` more pieces are done.
     pub fn add(&mut self, n: u64) {
         self.bar.inc(n);
         if self.lines && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             self.line();
+        }
+        if let Some((journal, last)) = &self.journal
+            && last.elapsed() >= journal::EVERY
+        {
+            journal.stage(self.word());
+            self.journal = Some((journal.clone(), Instant::now()));
         }
     }
 
@@ -113,11 +132,25 @@ impl StageProgress {
         }
     }
 
-    fn line(&self) {
+    fn word(&self) -> StageWord {
         let done = self.bar.position();
         let seconds = self.started.elapsed().as_secs_f64();
         let rate = done as f64 / seconds.max(1e-9);
-        let left = self.total.saturating_sub(done) as f64 / rate.max(1e-9);
+        StageWord {
+            name: self.stage.to_owned(),
+            unit: self.unit.to_owned(),
+            done,
+            total: self.total,
+            rate,
+            left: self.total.saturating_sub(done) as f64 / rate.max(1e-9),
+        }
+    }
+
+    fn line(&self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let StageWord {
+            done, rate, left, ..
+        } = self.word();
         if self.json {
             let line = json!({
                 "stage": self.stage,

@@ -40,6 +40,14 @@ pub fn run(job: &Job) -> Result<Outcome> {
     if let Some(outcome) = finished(job)? {
         return Ok(outcome);
     }
+    let outcome = run_stages(job);
+    job.journal.end(&outcome);
+    outcome
+}
+
+fn run_stages(job: &Job) -> Result<Outcome> {
+    let _span =
+        tracing::info_span!("run", at = job.run_location, worker = job.share.index).entered();
     let plan = plan(job)?;
     job.interrupt.check()?;
     let index = feature_index(job, &plan);

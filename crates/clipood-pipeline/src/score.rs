@@ -192,11 +192,14 @@ pub fn score(
                         .map(|(key, set)| fit_detectors(job, plan, index, &negative, key, set))
                         .collect::<Result<Vec<_>>>()?;
                     let total = open_images(job, &shards, &units)? * keys.len();
-                    work.insert((fitted, job.reporting.stage(STAGE, "images", total as u64)))
+                    work.insert((fitted, job.stage(STAGE, "images", total as u64)))
                 }
             };
             let images = shard.features.images;
             progress.add((images * (keys.len() - missing.len())) as u64);
+            let dataset = shard.dataset.name.as_str();
+            let span = tracing::debug_span!("score", dataset, shard = shard.number, images);
+            let _span = span.entered();
             let block = read_features(job, shard.features, local)?;
             let listed = shard.features.list(job)?;
             let by_key = listed.iter().map(|image| (image.key.as_str(), image));

@@ -231,6 +231,9 @@ impl Ledger {
         part: Part,
         read_footer: FooterReader,
     ) -> Result<CommitOutcome> {
+        let _span =
+            tracing::debug_span!("commit", stage, unit = unit.key, bytes = part.bytes.len())
+                .entered();
         // A name that cannot be recorded must not leave a part behind.
         self.record_path(stage, unit)?;
         let own = read_footer(&part.bytes);

@@ -62,6 +62,7 @@ impl RetryPolicy {
             match answer {
                 Ok(value) => return Ok(value),
                 Err(error) if attempt < self.attempts && is_transient(&error) => {
+                    tracing::debug!(attempt, %error, "store operation failed and is tried again");
                     // Without random bytes the full pause is as good: jitter only spreads load.
                     let jitter = getrandom::u32().unwrap_or(u32::MAX);
                     tokio::time::sleep(self.pause(attempt, jitter)).await;

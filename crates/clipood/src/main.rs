@@ -5,6 +5,10 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Evaluates few-shot and zero-shot out-of-distribution detection with CLIP.
 #[derive(Parser)]
@@ -12,6 +16,10 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Tell what is done and how long it takes, on standard error: `info` for stages and prompt sets, `debug` for units,
+    /// commits and retries, `trace` for batches; for some crates alone as in `clipood_store=debug`.
+    #[arg(long, global = true, value_name = "FILTER")]
+    trace: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -57,7 +65,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let cli = Cli::parse();
+    if let Some(filter) = &cli.trace
+        && let Err(error) = listen(filter)
+    {
+        eprintln!("error: --trace {filter}: {error}");
+        return ExitCode::from(2);
+    }
+    let done = match cli.command {
         Command::Run(args) => commands::run::run(args),
         Command::Plan(args) => commands::plan::run(args),
         Command::Worker(args) => commands::worker::run(args),
@@ -85,4 +100,18 @@ fn main() -> ExitCode {
             ExitCode::from(commands::exit_code(&error))
         }
     }
+}
+
+/// Prints spans when they end, with the time they took, and events.
+fn listen(filter: &str) -> Result<(), ParseError> {
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_ansi(false);
+    let targets: Targets = filter.parse()?;
+    tracing_subscriber::registry()
+        .with(layer)
+        .with(targets)
+        .init();
+    Ok(())
 }

@@ -155,3 +155,45 @@ fn gc_keeps_what_named_runs_need() {
     assert!(world.run("gone", &["--store", "store"]).status.success());
     assert_eq!(files(&world.path("store")).len(), both.len());
 }
+
+#[test]
+fn status_tells_why_a_worker_failed_and_when_it_has_finished() {
+    let world = World::new();
+    world.write("data/textures/any/00.png", "no image");
+    let run = world.run("run", &["--store", "store"]);
+    assert_eq!(run.status.code(), Some(1), "{}", stderr(&run));
+    let text = stdout(&look(&world, &["status", "run"]));
+    assert!(text.contains("worker-0: failed: textures: 1 of"), "{text}");
+    world.write(
+        "recipe.toml",
+        RECIPE.replace("[engine]", "[engine]\nmax_quarantine_fraction = 0.5"),
+    );
+    assert!(world.run("other", &["--store", "store"]).status.success());
+    let text = stdout(&look(&world, &["status", "other"]));
+    assert!(text.contains("worker-0: finished"), "{text}");
+    let json = stdout(&look(&world, &["status", "run", "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["workers"][0]["state"], "failed");
+}
+
+#[test]
+fn spans_are_told_when_they_are_asked_for() {
+    let world = World::new();
+    let run = world.run("run", &["--store", "store", "--trace", "debug"]);
+    let log = stderr(&run);
+    assert!(run.status.success(), "{log}");
+    for span in [
+        "plan:",
+        "extract{",
+        "decode{",
+        "train{",
+        "score{",
+        "commit{",
+        "aggregate:",
+    ] {
+        let spoken = format!("}}:{span}");
+        assert!(log.contains(&spoken), "{span}: {log}");
+    }
+    let bad = world.run("run", &["--store", "store", "--trace", "clipood=loud"]);
+    assert_eq!(bad.status.code(), Some(2), "{}", stderr(&bad));
+}

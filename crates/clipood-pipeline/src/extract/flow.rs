@@ -98,6 +98,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     if pending.is_empty() {
         return Ok(());
     }
+    let _span = tracing::info_span!("extract", units = pending.len()).entered();
     let workers = job.devices.workers.len();
     let full = match job.devices.batch {
         Some(views) => views.max(1),
@@ -111,7 +112,9 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
         let clock = &clock;
         let decoder = {
             let (pending, keys, send_news) = (&pending, &keys, send_news.clone());
+            let span = tracing::Span::current();
             scope.spawn(move || {
+                let _span = span.enter();
                 let turns = turns(job, tables, keys);
                 decode_units(job, pending, turns, full, &send_batch, &send_news, clock)
             })
@@ -172,6 +175,7 @@ fn decode_units(
     for turn in turns {
         let number = turn?;
         let unit = pending[number];
+        let _span = tracing::debug_span!("decode", unit = unit.key, images = unit.images).entered();
         let images = unit.list(job)?;
         let mut filling = Filling::new(number, full, batches, clock);
         for piece in attempts.pieces(&unit.key, images.len()) {
@@ -263,7 +267,7 @@ fn write_units(
     clock: &Clock,
 ) -> Result<()> {
     let total: usize = pending.iter().map(|unit| unit.rows()).sum();
-    let mut progress = job.reporting.stage("extract", "views", total as u64);
+    let mut progress = job.stage("extract", "views", total as u64);
     let mut arrived: BTreeMap<usize, Arrived> = BTreeMap::new();
     while let Ok(piece) = news.recv() {
         progress.remark(format!(

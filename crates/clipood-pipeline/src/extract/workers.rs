@@ -208,6 +208,9 @@ impl<'a> Worker<'a> {
 
     fn run(&self, local: bool, queue: &Queue, news: &Sender<News>, clock: &Clock) -> Result<()> {
         while let Some(batch) = queue.next(clock) {
+            let span =
+                tracing::trace_span!("encode", device = %self.device, views = batch.rows.len());
+            let _span = span.entered();
             let features = match guarded(|| self.encode(&batch, local)) {
                 Ok(features) => features,
                 Err(error) => {

@@ -40,6 +40,7 @@ struct Row {
 /// Nothing is written before everything is hashed and checked, so that a plan that is interrupted, or refused, leaves
 /// nothing that images changed meanwhile could contradict.
 pub(super) fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()> {
+    let _span = tracing::info_span!("plan").entered();
     let mut lists = manifests
         .iter()
         .map(|manifest| list_images(manifest, &job.data, job.reporting))

@@ -122,7 +122,7 @@ pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<P
             trains,
             pending: &pending,
             turns: Mutex::new(passes(&job.prompts, STAGE, &open, share)),
-            progress: Mutex::new(job.reporting.stage(STAGE, "epochs", epochs as u64)),
+            progress: Mutex::new(job.stage(STAGE, "epochs", epochs as u64)),
         };
         match devices.as_slice() {
             [device] => stage.make_all(*device)?,
@@ -183,6 +183,8 @@ impl Stage<'_> {
             };
             job.interrupt.check()?;
             let (key, unit) = self.pending[turn?.unit];
+            let span = tracing::info_span!("train", prompt = key.name(), %device);
+            let _span = span.entered();
             let set = match &trainer {
                 Some(trainer) if key.method.trains_prompt() => train(
                     job,

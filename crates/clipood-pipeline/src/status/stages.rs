@@ -9,6 +9,7 @@ use crate::aggregate::{STAGE as AGGREGATE, table_units};
 use crate::error::Result;
 use crate::extract::{GLOBAL, LOCAL, feature_index, ledger_unit};
 use crate::job::Job;
+use crate::journal::{LastWord, last_words};
 use crate::plan::{Purpose, STAGE as PLAN, plan_units, standing_plan};
 use crate::prompts::{TRAIN, prompt_keys, prompt_units};
 use crate::quarantine::{DatasetQuarantine, quarantine as quarantined};
@@ -27,6 +28,8 @@ pub struct Status {
     pub fingerprint: String,
     /// Whether every unit of every stage is done.
     pub finished: bool,
+    /// What each worker last said of itself.
+    pub workers: Vec<LastWord>,
     /// The stages in their order; only the plan before there is one.
     pub stages: Vec<StageStatus>,
     /// The datasets with the images that could not be read.
@@ -121,6 +124,7 @@ pub fn status(job: &Job) -> Result<Status> {
         recipe: job.recipe.name.clone(),
         fingerprint: job.fingerprint.to_string(),
         finished: plan.is_some() && stages.iter().all(|s| s.done == s.units),
+        workers: last_words(job.run.store())?,
         stages,
         datasets,
         quarantine,

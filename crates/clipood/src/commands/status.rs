@@ -1,9 +1,11 @@
 //! `clipood status`: how far a run is, and whether its tables hold what its plan says.
 
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use clipood_pipeline::{Audit, Status, audit, status};
+use clipood_pipeline::{Audit, LastWord, State, Status, audit, status};
+use indicatif::HumanDuration;
 
 use super::look;
 
@@ -72,6 +74,12 @@ fn text(status: &Status, audit: Option<&Audit>) -> String {
         text +=
             "\nclaimed: a worker has started it; it is at work, or gone and to be started again\n";
     }
+    if !status.workers.is_empty() {
+        text += "\nworkers, as they last said:\n";
+    }
+    for word in &status.workers {
+        text += &last_word(word, now());
+    }
     for d in status.datasets.iter().filter(|d| d.quarantined > 0) {
         text += &format!(
             "\n{} ({}): {} of {} images could not be read{}",
@@ -111,4 +119,33 @@ fn text(status: &Status, audit: Option<&Audit>) -> String {
         }
     }
     text
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// A line about one worker; how long ago it spoke is by the clocks of two machines.
+fn last_word(word: &LastWord, now: u64) -> String {
+    let ago = HumanDuration(Duration::from_secs(now.saturating_sub(word.at)));
+    let what = match (&word.state, &word.stage, &word.error) {
+        (State::Working, Some(stage), _) => format!(
+            "{} {}/{} {}, {:.0}/s, {} left",
+            stage.name,
+            stage.done,
+            stage.total,
+            stage.unit,
+            stage.rate,
+            match stage.rate > 0.0 {
+                true => HumanDuration(Duration::from_secs_f64(stage.left.min(1e9))).to_string(),
+                false => "unknown time".to_string(),
+            }
+        ),
+        (State::Failed, _, Some(error)) => format!("failed: {error}"),
+        (State::Failed, ..) => "failed".to_string(),
+        (State::Interrupted, ..) => "was asked to stop".to_string(),
+        (State::Finished | State::Working, ..) => "finished".to_string(),
+    };
+    format!("  {}: {what} ({ago} ago)\n", word.worker)
 }

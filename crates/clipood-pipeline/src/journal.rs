@@ -1,0 +1,172 @@
+//! What each worker last said of itself, for `clipood status`: `_run/log/<worker>.json` in the run directory.
+//!
+//! Nothing decides anything by it: who does what and what is done follow from claims and commits alone. A worker that is killed
+//! just says nothing more, and its last word gets old.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use clipood_store::{RetryPolicy, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::error::PipelineError;
+
+/// Folder of the journals in a run directory.
+const FOLDER: &str = "_run/log";
+/// Time between two entries of a stage.
+pub const EVERY: Duration = Duration::from_secs(5);
+
+/// What a worker was doing when it said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// A stage is under way.
+    Working,
+    /// All stages are done.
+    Finished,
+    /// It was asked to stop.
+    Interrupted,
+    /// It ended with an error.
+    Failed,
+}
+
+/// The last word of a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastWord {
+    /// Its name.
+    pub worker: String,
+    /// What it was doing.
+    pub state: State,
+    /// The stage it was in, if it had work in one.
+    pub stage: Option<StageWord>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// When it said so, in seconds since 1970 by its own clock: for people, who can judge clocks.
+    pub at: u64,
+}
+
+/// How far a worker is in a stage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageWord {
+    /// Name of the stage.
+    pub name: String,
+    /// What `done` and `total` count.
+    pub unit: String,
+    /// Pieces done by this process.
+    pub done: u64,
+    /// Pieces that were open when it began; other workers may take some.
+    pub total: u64,
+    /// Pieces a second.
+    pub rate: f64,
+    /// Seconds left at this rate.
+    pub left: f64,
+}
+
+/// One worker's own.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    store: Store,
+    worker: String,
+}
+
+impl Journal {
+    /// The journal of `worker` in the run directory `store`; nothing is written.
+    pub fn new(store: &Store, worker: &str) -> Self {
+        let store = store.clone().with_retry(RetryPolicy {
+            attempts: 1,
+            ..RetryPolicy::default()
+        });
+        let worker = worker.to_owned();
+        Self { store, worker }
+    }
+
+    /// Says how far a stage is.
+    pub fn stage(&self, word: StageWord) {
+        self.write(State::Working, Some(word), None);
+    }
+
+    /// Says how the run has ended.
+    pub fn end<T>(&self, result: &Result<T, PipelineError>) {
+        match result {
+            Ok(_) => self.write(State::Finished, None, None),
+            Err(PipelineError::Interrupted) => self.write(State::Interrupted, None, None),
+            Err(error) => {
+                let mut text = error.to_string();
+                let mut source = std::error::Error::source(error);
+                while let Some(cause) = source {
+                    text += &format!(": {cause}");
+                    source = cause.source();
+                }
+                self.write(State::Failed, None, Some(text));
+            }
+        }
+    }
+
+    fn write(&self, state: State, stage: Option<StageWord>, error: Option<String>) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let word = LastWord {
+            worker: self.worker.clone(),
+            state,
+            stage,
+            error,
+            at: since.map_or(0, |since| since.as_secs()),
+        };
+        let Ok(json) = serde_json::to_vec_pretty(&word) else {
+            return;
+        };
+        // A store in trouble stops the work itself; the journal is not worth a second complaint.
+        let path = format!("{FOLDER}/{}.json", self.worker);
+        let _ = self.store.put(&path, Bytes::from(json));
+    }
+}
+
+/// The last words of all workers of a run, by name. Files that are no journals are passed over.
+///
+/// # Errors
+/// A run directory that cannot be read.
+pub fn last_words(run: &Store) -> Result<Vec<LastWord>, PipelineError> {
+    let paths: Vec<String> = run.list(FOLDER)?.into_iter().map(|o| o.path).collect();
+    let found = run.get_many(&paths)?;
+    let words = found.iter().flatten();
+    Ok(words
+        .filter_map(|bytes| serde_json::from_slice(bytes).ok())
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_of_each_worker_is_read_back() {
+        let run = Store::memory();
+        assert_eq!(last_words(&run).unwrap(), []);
+        let (a, b) = (
+            Journal::new(&run, "worker-0"),
+            Journal::new(&run, "worker-1"),
+        );
+        let word = StageWord {
+            name: "extract".into(),
+            done: 3,
+            ..StageWord::default()
+        };
+        a.stage(StageWord::default());
+        a.stage(word.clone());
+        let failure = PipelineError::Usage("no such thing".into());
+        b.end::<()>(&Err(failure));
+        run.put("_run/log/else.txt", "something else".into())
+            .unwrap();
+        let words = last_words(&run).unwrap();
+        assert_eq!(words.len(), 2);
+        assert_eq!(
+            (words[0].state, &words[0].stage),
+            (State::Working, &Some(word))
+        );
+        assert_eq!(words[1].state, State::Failed);
+        assert_eq!(words[1].error.as_deref(), Some("no such thing"));
+        a.end(&Ok(()));
+        assert_eq!(last_words(&run).unwrap()[0].state, State::Finished);
+        a.end::<()>(&Err(PipelineError::Interrupted));
+        assert_eq!(last_words(&run).unwrap()[0].state, State::Interrupted);
+    }
+}
