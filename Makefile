@@ -35,8 +35,9 @@ test-crash: ## kill runs and workers N times (100) at random moments and compare
 test-cloud: ## S3 and Azure: conformance and runs with killed workers on two real servers (installs them below target/)
 	scripts/test-cloud.sh
 
-test-fuzz: ## decode N mutated images (100000): each is read or rejected by name
-	CLIPOOD_TEST_MUTATIONS=$(or $(N),100000) cargo test --release --locked -p clipood-pipeline --lib every_mutated -- --nocapture
+test-fuzz: ## read N mutated images and N mutated checkpoint archives (100000): each is read or rejected by name
+	CLIPOOD_TEST_MUTATIONS=$(or $(N),100000) cargo test --release --locked --workspace --features clipood-demo/train \
+		--lib every_mutated -- --nocapture
 
 lint: ## formatting and clippy, warnings denied
 	cargo fmt --all --check

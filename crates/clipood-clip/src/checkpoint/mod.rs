@@ -9,6 +9,8 @@
 //!
 //! [`torch_file`] reads and writes what `torch.save` writes, without running anything of it.
 
+#[cfg(test)]
+mod fuzz;
 mod hugging_face;
 mod infer;
 mod names;

@@ -8,6 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clipood_core::SplitMix64;
 use rayon::prelude::*;
 
+#[path = "../../../clipood-core/tests/common/mutate.rs"]
+mod mutate;
+
+use mutate::mutate;
+
 use super::decode::views_of;
 use super::units::EVAL_VIEW;
 use crate::models::open_model;
@@ -43,42 +48,6 @@ fn originals() -> Vec<(PathBuf, Vec<u8>)> {
     files.sort();
     assert!(files.len() > 30, "{} files", files.len());
     files
-}
-
-/// One to eight edits: a bit, a byte, a number that headers fear, a cut, a repetition, a piece of another file.
-fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut SplitMix64) {
-    for _ in 0..=rng.below(8) {
-        if bytes.is_empty() {
-            return;
-        }
-        // Half of the edits hit the header, where they do most.
-        let reach = match rng.below(2) {
-            0 => bytes.len().min(128),
-            _ => bytes.len(),
-        };
-        let at = rng.below(reach as u64) as usize;
-        match rng.below(6) {
-            0 => bytes[at] ^= 1u8 << rng.below(8),
-            1 => bytes[at] = rng.below(256) as u8,
-            2 => {
-                let numbers: [&[u8]; 5] = [&[0xFF; 4], &[0; 4], &[0x7F, 0xFF], &[0x80, 0], &[1]];
-                let number = numbers[rng.below(5) as usize];
-                let end = (at + number.len()).min(bytes.len());
-                bytes[at..end].copy_from_slice(&number[..end - at]);
-            }
-            3 => bytes.truncate(at),
-            4 => {
-                let end = (at + rng.below(64) as usize).min(bytes.len());
-                let piece = bytes[at..end].to_vec();
-                bytes.splice(at..at, piece);
-            }
-            _ => {
-                let start = rng.below(other.len() as u64 + 1) as usize;
-                let end = (start + rng.below(256) as usize).min(other.len());
-                bytes.splice(at..at, other[start..end].iter().copied());
-            }
-        }
-    }
 }
 
 #[test]
