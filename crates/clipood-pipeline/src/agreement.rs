@@ -124,7 +124,7 @@ fn worst(values: impl Iterator<Item = f32>) -> Option<(usize, f32)> {
 
 /// NaN is.
 fn beyond(value: f32, limit: f32) -> bool {
-    !(value <= limit)
+    value.is_nan() || value > limit
 }
 
 #[cfg(test)]

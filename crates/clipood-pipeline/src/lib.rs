@@ -27,6 +27,7 @@
 mod aggregate;
 mod agreement;
 mod columns;
+mod devices;
 mod dual_pattern;
 mod error;
 mod extract;

@@ -4,7 +4,6 @@
 //! ends. A failure on the CPU ends the run at once: it would come back.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,11 +12,14 @@ use clipood_clip::model::{Device, EncodedImages, ImageEncoder};
 use clipood_data::normalise;
 use crossbeam_channel::{Receiver, Sender};
 
-use super::decode::panic_message;
 use super::flow::News;
 use super::simulated::pretend;
+use crate::devices::{drops_out, gives_up, guarded, on_devices};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
+
+/// What panics of workers are reported under.
+const STAGE: &str = "encode";
 
 /// Views of one batch, all of one unit.
 pub(super) struct Batch {
@@ -108,54 +110,16 @@ pub(super) fn encode_batches(
         decoded,
         returned: Mutex::default(),
     };
-    let mut devices = job.devices.workers.clone();
     // The processor's workers share one copy of the parameters.
-    let shared = match devices.contains(&Device::Cpu) {
+    let shared = match job.devices.workers.contains(&Device::Cpu) {
         true => Some(job.model.image_encoder_as(Device::Cpu, job.devices.dtype)?),
         false => None,
     };
-    loop {
-        let ends: Vec<(Device, Result<()>)> = std::thread::scope(|scope| {
-            let threads: Vec<_> = devices
-                .iter()
-                .map(|device| {
-                    let (queue, shared) = (&queue, shared.clone());
-                    let run = move || {
-                        let worker = Worker::new(job, *device, shared, full)?;
-                        worker.run(local, queue, news, clock)
-                    };
-                    (*device, scope.spawn(run))
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(|(device, thread)| {
-                    let end = thread.join().unwrap_or_else(|panic| {
-                        Err(PipelineError::Panicked {
-                            stage: "encode",
-                            message: panic_message(&*panic),
-                        })
-                    });
-                    (device, end)
-                })
-                .collect()
-        });
-        let mut first_failure = None;
-        for (device, end) in ends {
-            let Err(error) = end else { continue };
-            if device == Device::Cpu {
-                return Err(error);
-            }
-            devices.retain(|other| *other != device);
-            first_failure.get_or_insert(error);
-        }
-        match first_failure {
-            Some(error) if devices.is_empty() => return Err(error),
-            // What the last devices gave back after the others had finished.
-            Some(_) if !queue.returned().is_empty() => {}
-            _ => return Ok(()),
-        }
-    }
+    let left_over = || !queue.returned().is_empty();
+    on_devices(STAGE, job.devices.workers.clone(), left_over, |device| {
+        let worker = Worker::new(job, device, shared.clone(), full)?;
+        worker.run(local, &queue, news, clock)
+    })
 }
 
 /// The image tower on one device, in its own thread.
@@ -189,7 +153,7 @@ impl<'a> Worker<'a> {
             }
             _ => {
                 let dtype = job.devices.dtype;
-                let made = guarded(|| Ok(job.model.image_encoder_as(device, dtype)?));
+                let made = guarded(STAGE, || Ok(job.model.image_encoder_as(device, dtype)?));
                 (
                     made.inspect_err(|error| drops_out(job, device, error))?,
                     None,
@@ -211,11 +175,11 @@ impl<'a> Worker<'a> {
             let span =
                 tracing::trace_span!("encode", device = %self.device, views = batch.rows.len());
             let _span = span.entered();
-            let features = match guarded(|| self.encode(&batch, local)) {
+            let features = match guarded(STAGE, || self.encode(&batch, local)) {
                 Ok(features) => features,
                 Err(error) => {
                     queue.returned().push(batch);
-                    if self.device != Device::Cpu {
+                    if !gives_up(self.device, &error) {
                         drops_out(self.job, self.device, &error);
                     }
                     return Err(error);
@@ -270,21 +234,6 @@ impl<'a> Worker<'a> {
     }
 }
 
-fn drops_out(job: &Job, device: Device, error: &PipelineError) {
-    job.reporting
-        .say(&format!("{device} takes no more work: {error}"));
-}
-
-/// A panic as an error.
-fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        Err(PipelineError::Panicked {
-            stage: "encode",
-            message: panic_message(&*panic),
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error() {
-        let made: Result<()> = guarded(|| panic!("out of memory"));
+        let made: Result<()> = guarded(STAGE, || panic!("out of memory"));
         assert!(made.is_err_and(|e| e.to_string().contains("out of memory")));
     }
 }

@@ -16,8 +16,9 @@ use super::checkpoint::Checkpoint;
 use super::data::prompt_data;
 use super::file::{PromptSet, prompt_footer};
 use super::probe::{linear_probe, options_of};
+use crate::devices::{drops_out, gives_up, guarded, on_devices};
 use crate::error::{PipelineError, Result};
-use crate::extract::{FeatureIndex, panic_message};
+use crate::extract::FeatureIndex;
 use crate::inputs::recorded;
 use crate::job::{Job, RESULTS_VERSION};
 use crate::plan::Plan;
@@ -122,12 +123,11 @@ pub fn prompt_sets(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<P
             trains,
             pending: &pending,
             turns: Mutex::new(passes(&job.prompts, STAGE, &open, share)),
+            returned: Mutex::default(),
             progress: Mutex::new(job.stage(STAGE, "epochs", epochs as u64)),
         };
-        match devices.as_slice() {
-            [device] => stage.make_all(*device)?,
-            devices => make_on_all(&stage, devices)?,
-        }
+        let left_over = || !locked(&stage.returned).is_empty();
+        on_devices(STAGE, devices, left_over, |device| stage.make_all(device))?;
         if let Ok(progress) = stage.progress.into_inner() {
             progress.finish();
         }
@@ -145,76 +145,81 @@ struct Stage<'a> {
     pending: &'a [(&'a PromptKey, &'a Unit)],
     /// Which of `pending` comes next.
     turns: Mutex<Passes<'a>>,
+    /// What GPUs that failed had in hand.
+    returned: Mutex<Vec<usize>>,
     progress: Mutex<StageProgress>,
 }
 
-/// A thread for each device, all taking turns.
-fn make_on_all(stage: &Stage<'_>, devices: &[Device]) -> Result<()> {
-    let ends: Vec<Result<()>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = devices
-            .iter()
-            .map(|device| scope.spawn(move || stage.make_all(*device)))
-            .collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<()>>| {
-            thread.join().unwrap_or_else(|panic| {
-                Err(PipelineError::Panicked {
-                    stage: STAGE,
-                    message: panic_message(&*panic),
-                })
-            })
-        };
-        threads.into_iter().map(join).collect()
-    });
-    ends.into_iter().collect()
-}
-
 impl Stage<'_> {
-    /// Makes prompt sets on `device` until there are none left.
+    /// Makes prompt sets on `device` until there are none left. One that a failing GPU had in hand goes back for the others,
+    /// which go on from its last checkpoint.
     fn make_all(&self, device: Device) -> Result<()> {
-        let job = self.job;
         let trainer = match self.trains {
-            true => Some(job.model.prompt_trainer_as(device, job.devices.dtype)?),
+            true => {
+                let opened = guarded(STAGE, || {
+                    let dtype = self.job.devices.dtype;
+                    Ok(self.job.model.prompt_trainer_as(device, dtype)?)
+                });
+                Some(opened.inspect_err(|error| self.drops_out(device, error))?)
+            }
             false => None,
         };
-        loop {
-            // Asked for as late as possible: each request claims a unit.
-            let Some(turn) = locked(&self.turns).next() else {
-                return Ok(());
-            };
-            job.interrupt.check()?;
-            let (key, unit) = self.pending[turn?.unit];
-            let span = tracing::info_span!("train", prompt = key.name(), %device);
-            let _span = span.entered();
-            let set = match &trainer {
-                Some(trainer) if key.method.trains_prompt() => train(
-                    job,
-                    self.plan,
-                    self.index,
-                    trainer,
-                    key,
-                    unit,
-                    &self.progress,
-                )?,
-                _ if key.method == Method::LinearProbe => {
-                    let (set, note) = linear_probe(job, self.plan, self.index, key, unit)?;
-                    locked(&self.progress).note(&note);
-                    locked(&self.progress).add(1);
-                    set
-                }
-                _ => {
-                    locked(&self.progress).add(1);
-                    hand_written(job, self.plan, unit, device)?
-                }
-            };
-            let mut extra = recorded(prompt_inputs(job, self.plan, key)?.inputs());
-            extra.insert("prompt".to_string(), key.name().into());
-            let part = Part {
-                path: part_path(unit),
-                bytes: Bytes::from(set.to_bytes()?),
-                extra,
-            };
-            job.prompts.commit_part(STAGE, unit, part, &prompt_footer)?;
+        while let Some(number) = self.next()? {
+            let made = guarded(STAGE, || self.make(device, trainer.as_ref(), number));
+            if let Err(error) = made {
+                locked(&self.returned).push(number);
+                self.drops_out(device, &error);
+                return Err(error);
+            }
         }
+        Ok(())
+    }
+
+    fn drops_out(&self, device: Device, error: &PipelineError) {
+        if !gives_up(device, error) {
+            drops_out(self.job, device, error);
+        }
+    }
+
+    /// The next of `pending` to make. Asked for as late as possible: each request claims a unit.
+    fn next(&self) -> Result<Option<usize>> {
+        if let Some(number) = locked(&self.returned).pop() {
+            return Ok(Some(number));
+        }
+        let turn = locked(&self.turns).next().transpose()?;
+        Ok(turn.map(|turn| turn.unit))
+    }
+
+    fn make(&self, device: Device, trainer: Option<&PromptTrainer>, number: usize) -> Result<()> {
+        let (job, plan, index) = (self.job, self.plan, self.index);
+        job.interrupt.check()?;
+        let (key, unit) = self.pending[number];
+        let span = tracing::info_span!("train", prompt = key.name(), %device);
+        let _span = span.entered();
+        let set = match trainer {
+            Some(trainer) if key.method.trains_prompt() => {
+                train(job, plan, index, trainer, key, unit, &self.progress)?
+            }
+            _ if key.method == Method::LinearProbe => {
+                let (set, note) = linear_probe(job, plan, index, key, unit)?;
+                locked(&self.progress).note(&note);
+                locked(&self.progress).add(1);
+                set
+            }
+            _ => {
+                locked(&self.progress).add(1);
+                hand_written(job, plan, unit, device)?
+            }
+        };
+        let mut extra = recorded(prompt_inputs(job, plan, key)?.inputs());
+        extra.insert("prompt".to_string(), key.name().into());
+        let part = Part {
+            path: part_path(unit),
+            bytes: Bytes::from(set.to_bytes()?),
+            extra,
+        };
+        job.prompts.commit_part(STAGE, unit, part, &prompt_footer)?;
+        Ok(())
     }
 }
 
