@@ -24,6 +24,8 @@ from pathlib import Path
 CLASSES = 16
 # Of the images of the second table.
 SIDE = 640
+# Images a second of a device that never holds anything up.
+FREE = 10**7
 
 
 def png(seed: int, side: int = 16) -> bytes:
@@ -61,6 +63,8 @@ def configure(folder: Path, rate: int) -> list[str]:
     recipe.write_text(
         'name = "engine"\nmodel = "demo"\nmethods = ["zero-shot"]\ndetectors = ["mcm", "max_logit", "energy"]\n'
         '[data]\nid = "id"\nood = ["ood"]\n[metrics]\nbootstrap = 0\n'
+        # Small shards, so that a run of the smaller size has as many as it takes for memory to settle.
+        "[engine]\nshard_bytes = 8_000_000\n"
     )
     return [
         "run", str(recipe), "--manifests", str(manifests), "--devices", f"sim:{rate},sim:{rate}",
@@ -104,16 +108,19 @@ def extraction(clipood: str, folder: Path, rate: int) -> float:
 def flow(clipood: str, folder: Path, images: int) -> None:
     """The second table."""
     draw(folder, images, side=SIDE, drawings=64)
-    free = sorted(extraction(clipood, folder, 10**7) for _ in range(3))[1]
-    decoding = images / free
-    print(f"\ndecoding alone: {images} images of {SIDE}x{SIDE} in {free:.2f} s, {decoding:.0f} images/s")
-    print("devices' share of that  slowest step  its own s  extraction s  above")
-    for share in (0.5, 0.8, 0.95, 1.05, 1.25, 2.0):
+    decoding = images / extraction(clipood, folder, FREE)
+    print(f"\n{images} images of {SIDE}x{SIDE}, devices that wait for nothing: {decoding:.0f} images/s")
+    print("devices' images/s  slowest step  its own s  extraction s  above")
+    for share in (0.5, 0.75, 0.9, 1.25, 2.0):
         rate = round(decoding * share / 2)
-        seconds = sorted(extraction(clipood, folder, rate) for _ in range(3))[1]
-        slowest = max(free, images / (2 * rate))
-        name = "devices" if share < 1 else "decoding"
-        print(f"{share:>22} {name:>13} {slowest:>10.2f} {seconds:>13.2f} {100 * (seconds / slowest - 1):>5.1f}%", flush=True)
+        rounds = []
+        for _ in range(3):
+            # Decoding alone is measured beside each run: it is what the machine's noise shows in.
+            slowest = max(extraction(clipood, folder, FREE), images / (2 * rate))
+            rounds.append((extraction(clipood, folder, rate) / slowest, slowest))
+        above, slowest = sorted(rounds)[1]
+        name = "devices" if slowest == images / (2 * rate) else "decoding"
+        print(f"{2 * rate:>17} {name:>13} {slowest:>10.2f} {above * slowest:>13.2f} {100 * (above - 1):>5.1f}%", flush=True)
     shutil.rmtree(folder)
 
 

@@ -16,7 +16,7 @@ use crate::tables::{QuarantineRow, ScoreValues, read_footer, read_score_values};
 pub struct DatasetScores {
     /// Name of the dataset.
     pub name: String,
-    /// Figures of the images in key order, a column a detector.
+    /// Figures of the images in key order, a column a detector; labels and predictions of in-distribution images only.
     pub scores: ScoreValues,
     /// ID images whose label is among the five likeliest classes.
     pub top5_hits: u64,
@@ -101,6 +101,7 @@ fn read_dataset(
         train_ranges: None,
         notes: BTreeMap::new(),
     };
+    let mut images = 0;
     for shard in shards {
         let path = part_path(key, shard);
         let bytes = fetch(job, &path)?;
@@ -135,11 +136,15 @@ fn read_dataset(
                 }
             }
         }
-        all.scores.labels.extend(part.labels);
-        all.scores.preds.extend(part.preds);
-        all.scores.probs.extend(part.probs);
+        images += part.preds.len();
+        // Accuracy is of the in-distribution images.
+        if shard.dataset.is_id {
+            all.scores.labels.extend(part.labels);
+            all.scores.preds.extend(part.preds);
+            all.scores.probs.extend(part.probs);
+        }
     }
-    if all.scores.preds.is_empty() {
+    if images == 0 {
         return Err(PipelineError::Inconsistent(format!(
             "{dataset}: no image of it could be scored ({} in quarantine)",
             all.quarantined.len()
