@@ -346,21 +346,31 @@ impl ImageEncoder {
     /// # Errors
     /// The pixels are not whole images, or the device failed.
     pub fn encode_bytes(&self, pixels: Vec<u8>, local: bool) -> Result<EncodedImages> {
+        self.launch_bytes(pixels, local)?.wait()
+    }
+
+    /// Begins what [`ImageEncoder::encode_bytes`] does. A GPU goes on by itself, so that the next batch can be uploaded before
+    /// this one is waited for; on the CPU all of it is done on return.
+    ///
+    /// # Errors
+    /// The pixels are not whole images, or the device failed.
+    pub fn launch_bytes(&self, pixels: Vec<u8>, local: bool) -> Result<LaunchedImages> {
         self.images(pixels.len())?;
         let (size, mean, std) = (self.size, self.mean, self.std);
         match &self.tower {
             Towers::Cpu(tower) => {
                 let pixels = upload::<Flex>(pixels, size, mean, std, &Default::default());
-                self.features(tower, pixels, local)
+                Ok(self.features(tower, pixels, local)?.into())
             }
             Towers::Packed(tower) => {
                 let pixels = upload::<Flex>(pixels, size, mean, std, &Default::default());
-                values_of(tower.forward(pixels, local))
+                Ok(values_of(tower.forward(pixels, local))?.into())
             }
             #[cfg(feature = "cuda")]
             Towers::Cuda(tower, device) => {
                 let pixels = upload::<burn_cuda::Cuda>(pixels, size, mean, std, device);
-                self.features(tower, pixels, local)
+                let features = tower.forward(pixels.cast(self.dtype), local);
+                Ok(LaunchedImages(Launched::Cuda(Box::new(features))))
             }
         }
     }
@@ -386,6 +396,37 @@ impl ImageEncoder {
         local: bool,
     ) -> Result<EncodedImages> {
         values_of(tower.forward(pixels.cast(self.dtype), local))
+    }
+}
+
+/// Features that a device may still be computing.
+#[derive(Debug)]
+pub struct LaunchedImages(Launched);
+
+#[derive(Debug)]
+enum Launched {
+    Done(EncodedImages),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<ImageFeatures<burn_cuda::Cuda>>),
+}
+
+impl From<EncodedImages> for LaunchedImages {
+    fn from(images: EncodedImages) -> Self {
+        Self(Launched::Done(images))
+    }
+}
+
+impl LaunchedImages {
+    /// Waits for the features.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn wait(self) -> Result<EncodedImages> {
+        match self.0 {
+            Launched::Done(images) => Ok(images),
+            #[cfg(feature = "cuda")]
+            Launched::Cuda(features) => values_of(*features),
+        }
     }
 }
 

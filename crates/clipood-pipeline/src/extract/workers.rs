@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use clipood_clip::model::{Device, EncodedImages, ImageEncoder};
+use clipood_clip::model::{Device, EncodedImages, ImageEncoder, LaunchedImages};
 use clipood_data::normalise;
 use crossbeam_channel::{Receiver, Sender};
 
@@ -95,6 +95,16 @@ impl Queue {
             Err(_) => self.returned().pop(),
         }
     }
+
+    /// The next batch, if there is one without waiting.
+    fn ready(&self, clock: &Clock) -> Option<Batch> {
+        if let Some(batch) = self.returned().pop() {
+            return Some(batch);
+        }
+        let batch = self.decoded.try_recv().ok()?;
+        clock.queued.fetch_sub(1, Ordering::Relaxed);
+        Some(batch)
+    }
 }
 
 /// Encodes every batch of `decoded` on the job's workers; `full` is the number of views of a full batch.
@@ -170,19 +180,34 @@ impl<'a> Worker<'a> {
         })
     }
 
+    /// Encodes what the queue has. The next batch, if it is there, is uploaded before the last one is waited for.
     fn run(&self, local: bool, queue: &Queue, news: &Sender<News>, clock: &Clock) -> Result<()> {
-        while let Some(batch) = queue.next(clock) {
-            let span =
-                tracing::trace_span!("encode", device = %self.device, views = batch.rows.len());
-            let _span = span.entered();
-            let features = match guarded(STAGE, || self.encode(&batch, local)) {
+        let mut in_hand: Option<(Batch, LaunchedImages)> = None;
+        loop {
+            let next = match in_hand {
+                Some(_) => queue.ready(clock),
+                None => queue.next(clock),
+            };
+            let mut launched = None;
+            if let Some(batch) = next {
+                match guarded(STAGE, || self.launch(&batch, local)) {
+                    Ok(images) => launched = Some((batch, images)),
+                    Err(error) => {
+                        let open = in_hand.into_iter().map(|(batch, _)| batch);
+                        return Err(self.give_back(queue, open.chain([batch]), error));
+                    }
+                }
+            } else if in_hand.is_none() {
+                return Ok(());
+            }
+            let Some((batch, images)) = std::mem::replace(&mut in_hand, launched) else {
+                continue;
+            };
+            let features = match guarded(STAGE, || self.wait(images, batch.rows.len())) {
                 Ok(features) => features,
                 Err(error) => {
-                    queue.returned().push(batch);
-                    if !gives_up(self.device, &error) {
-                        drops_out(self.job, self.device, &error);
-                    }
-                    return Err(error);
+                    let open = in_hand.into_iter().map(|(batch, _)| batch);
+                    return Err(self.give_back(queue, open.chain([batch]), error));
                 }
             };
             let encoded = News::Encoded {
@@ -196,18 +221,27 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
         }
-        Ok(())
     }
 
-    fn encode(&self, batch: &Batch, local: bool) -> Result<EncodedImages> {
+    /// Leaves the batches in hand to the other devices.
+    fn give_back(
+        &self,
+        queue: &Queue,
+        batches: impl Iterator<Item = Batch>,
+        error: PipelineError,
+    ) -> PipelineError {
+        queue.returned().extend(batches);
+        if !gives_up(self.device, &error) {
+            drops_out(self.job, self.device, &error);
+        }
+        error
+    }
+
+    fn launch(&self, batch: &Batch, local: bool) -> Result<LaunchedImages> {
+        let span = tracing::trace_span!("encode", device = %self.device, views = batch.rows.len());
+        let _span = span.entered();
         if let Some(rate) = self.job.devices.simulated {
-            return Ok(pretend(
-                &self.job.model.config,
-                batch,
-                local,
-                rate,
-                &self.busy,
-            ));
+            return Ok(pretend(&self.job.model.config, batch, local, rate, &self.busy).into());
         }
         let config = &self.job.model.config;
         let image = 3 * config.image.size * config.image.size;
@@ -218,7 +252,7 @@ impl<'a> Worker<'a> {
                 .flat_map(|pixels| normalise(pixels, config.mean, config.std))
                 .collect();
             let encoder = &self.encoder;
-            return Ok(pool.install(|| encoder.encode(pixels, local))?);
+            return Ok(pool.install(|| encoder.encode(pixels, local))?.into());
         }
         // A short batch is filled up to a power of two: kernels are tuned for each size that comes along.
         let rows = batch.rows.len();
@@ -226,7 +260,13 @@ impl<'a> Worker<'a> {
         let mut pixels = Vec::with_capacity(padded * image);
         pixels.extend_from_slice(&batch.pixels);
         pixels.resize(padded * image, 0);
-        let mut features = self.encoder.encode_bytes(pixels, local)?;
+        Ok(self.encoder.launch_bytes(pixels, local)?)
+    }
+
+    /// The features of a launched batch of `rows` views, without those that filled it up.
+    fn wait(&self, images: LaunchedImages, rows: usize) -> Result<EncodedImages> {
+        let config = &self.job.model.config;
+        let mut features = images.wait()?;
         features.global.truncate(rows * config.embed_dim);
         let patches = rows * config.image.positions() * config.embed_dim;
         features.local.truncate(patches);
