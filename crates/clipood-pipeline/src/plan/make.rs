@@ -50,7 +50,7 @@ pub(super) fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) ->
     let shots: HashSet<&str> = chosen.splits.values().flat_map(|s| s.keys()).collect();
     let mut datasets: Vec<Vec<Row>> = Vec::new();
     for (i, records) in lists.drain(..).enumerate() {
-        let mut rows = Vec::new();
+        let mut rows = Vec::with_capacity(records.len());
         for record in records {
             let label = match (i, &record.class_name) {
                 (0, Some(name)) => match labels.get(name.as_str()) {
