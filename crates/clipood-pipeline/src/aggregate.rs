@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
-use clipood_ood::Prediction;
 use clipood_ood::metrics::{
     BootstrapOptions, MetricIntervals, OodMetrics, ScorePair, Selection, average, bootstrap,
-    expected_calibration_error, ood_metrics,
+    ood_metrics,
 };
 use clipood_store::{Part, Store, Unit};
 
@@ -22,6 +21,7 @@ use self::scores::{DatasetScores, fetch, read_scored};
 use crate::error::{PipelineError, Result};
 use crate::extract::FeatureIndex;
 use crate::job::Job;
+use crate::memory::give_back;
 use crate::plan::{Plan, Purpose};
 use crate::prompts::{PromptKey, PromptSet};
 use crate::score::{Shard, score_unit, shards};
@@ -44,8 +44,6 @@ const TABLES: [(&str, &str); 4] = [
     ("summary", SUMMARY_PATH),
     ("paired", PAIRED_PATH),
 ];
-/// Bins of the expected calibration error.
-const ECE_BINS: usize = 15;
 /// Name of the rows that average over the OOD sets; those of a group are `average:<group>`.
 pub const AVERAGE: &str = "average";
 /// Below this share of distinct scores, equal scores decide the figures and the report says so.
@@ -203,6 +201,7 @@ fn measure_all(
         job.interrupt.check()?;
         measured[k] = Some(measure(job, plan, &keys[k], shards, &mut baselines)?);
         progress.add(1);
+        give_back();
     }
     progress.finish();
     for one in measured.into_iter().flatten() {
@@ -323,9 +322,12 @@ fn measure(
     let mut fixed = lines
         .iter()
         .filter(|line| line.selection == Selection::Fixed && line.scaling.is_none());
+    let Some(options) = &options else {
+        return Ok(metrics);
+    };
     if !key.method.uses_shots() {
         baselines.extend(fixed.map(|line| Baseline::keep(key.name(), line)));
-    } else if let Some(options) = &options {
+    } else {
         // The first detector, unless one of the two prompt sets is without it.
         let common = fixed.find_map(|line| {
             let found = baselines.iter().find(|b| b.detector == line.detector);
@@ -388,35 +390,16 @@ fn accuracy_row(
     weights_hash: &str,
     views: Option<u32>,
 ) -> Result<AccuracyRow> {
-    let scores = &id.scores;
-    let unlabelled = || {
-        PipelineError::Inconsistent(format!("{}: an image without label in its scores", id.name))
-    };
-    let labels: Option<Vec<u32>> = scores.labels.iter().map(|l| l.map(|l| l as u32)).collect();
-    let labels = labels.ok_or_else(unlabelled)?;
-    let predictions: Vec<Prediction> = (scores.preds.iter().zip(&scores.probs))
-        .map(|(class, probability)| Prediction {
-            class: *class as u32,
-            probability: *probability,
-            top5: [u32::MAX; 5],
-        })
-        .collect();
-    let hits = predictions
-        .iter()
-        .zip(&labels)
-        .filter(|(p, label)| p.class == **label)
-        .count();
-    let n = labels.len() as f64;
     Ok(AccuracyRow {
         prompt: key.name(),
         method: key.method.to_string(),
         shots: key.shots.map(|s| s as u32),
         seed: key.seed,
         id_dataset: job.id.name.clone(),
-        n: labels.len() as u64,
-        top1: hits as f64 / n,
-        top5: id.top5_hits as f64 / n,
-        ece: expected_calibration_error(&predictions, &labels, ECE_BINS)?,
+        n: id.calibration.images(),
+        top1: id.calibration.top1(),
+        top5: id.top5_hits as f64 / id.calibration.images() as f64,
+        ece: id.calibration.error(),
         views,
         classes_hash: classes_hash.to_string(),
         weights_hash: weights_hash.to_string(),

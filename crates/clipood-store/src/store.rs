@@ -103,7 +103,11 @@ impl Store {
             prefix,
             directory: None,
             location: url_or_path.trim_end_matches('/').to_owned(),
-            retry: RetryPolicy::default(),
+            // Their clients try each request up to ten times before they give up.
+            retry: RetryPolicy {
+                attempts: 2,
+                ..RetryPolicy::default()
+            },
         })
     }
 

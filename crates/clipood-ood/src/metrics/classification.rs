@@ -52,22 +52,67 @@ pub fn expected_calibration_error(
         predictions.len(),
         labels.len(),
     )?;
-    if bins == 0 {
-        return Err(OodError::Metric {
-            name: "expected calibration error".to_owned(),
-            problem: "needs at least 1 bin".to_owned(),
-        });
-    }
-    // Right predictions less probability: the bin's gap times its images.
-    let mut gaps = vec![0.0; bins];
+    let mut calibration = Calibration::new(bins)?;
     for (prediction, &label) in predictions.iter().zip(labels) {
-        let probability = f64::from(prediction.probability);
-        let bin = (probability * bins as f64).ceil() as usize;
-        let right = if prediction.class == label { 1.0 } else { 0.0 };
-        gaps[bin.clamp(1, bins) - 1] += right - probability;
+        calibration.add(prediction.class, prediction.probability, label);
     }
-    let sum: f64 = gaps.iter().map(|gap| gap.abs()).sum();
-    Ok(sum / predictions.len() as f64)
+    Ok(calibration.error())
+}
+
+/// Top-1 accuracy and expected calibration error of predictions that come one at a time and are not kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calibration {
+    /// Right predictions less probability, by bin: the bin's gap times its images.
+    gaps: Vec<f64>,
+    images: u64,
+    right: u64,
+}
+
+impl Calibration {
+    /// No image yet, and `bins` equal bins of (0, 1].
+    ///
+    /// # Errors
+    /// [`OodError::Metric`] for no bins.
+    pub fn new(bins: usize) -> Result<Self, OodError> {
+        if bins == 0 {
+            return Err(OodError::Metric {
+                name: "expected calibration error".to_owned(),
+                problem: "needs at least 1 bin".to_owned(),
+            });
+        }
+        Ok(Self {
+            gaps: vec![0.0; bins],
+            images: 0,
+            right: 0,
+        })
+    }
+
+    /// Adds an image: the class it is taken for, with which probability, and its label.
+    pub fn add(&mut self, class: u32, probability: f32, label: u32) {
+        let bins = self.gaps.len();
+        let probability = f64::from(probability);
+        let bin = (probability * bins as f64).ceil() as usize;
+        let right = if class == label { 1.0 } else { 0.0 };
+        self.gaps[bin.clamp(1, bins) - 1] += right - probability;
+        self.images += 1;
+        self.right += u64::from(class == label);
+    }
+
+    /// Number of images.
+    pub fn images(&self) -> u64 {
+        self.images
+    }
+
+    /// Share of the images that are taken for what they are; NaN for none.
+    pub fn top1(&self) -> f64 {
+        self.right as f64 / self.images as f64
+    }
+
+    /// The expected calibration error, as [`expected_calibration_error`] has it; NaN for no images.
+    pub fn error(&self) -> f64 {
+        let sum: f64 = self.gaps.iter().map(|gap| gap.abs()).sum();
+        sum / self.images as f64
+    }
 }
 
 fn same_length(name: &str, predictions: usize, labels: usize) -> Result<(), OodError> {

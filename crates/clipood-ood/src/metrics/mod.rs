@@ -18,7 +18,7 @@ pub use bootstrap::{
     BootstrapOptions, Interval, MetricIntervals, PairedDifference, ScorePair, bootstrap,
     paired_bootstrap,
 };
-pub use classification::{Accuracy, accuracy, expected_calibration_error};
+pub use classification::{Accuracy, Calibration, accuracy, expected_calibration_error};
 pub use merge::merge_sorted;
 pub use recall::threshold_at_tpr;
 pub use sort::Score;

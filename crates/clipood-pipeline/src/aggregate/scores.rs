@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use clipood_ood::metrics::Calibration;
 
 use crate::dual_pattern::TRAIN_RANGES;
 use crate::error::{PipelineError, Result};
@@ -10,14 +11,19 @@ use crate::job::Job;
 use crate::plan::Purpose;
 use crate::prompts::PromptKey;
 use crate::score::{NOTES, Shard, TOP5_HITS, part_path};
-use crate::tables::{QuarantineRow, ScoreValues, read_footer, read_score_values};
+use crate::tables::{DetectorScores, QuarantineRow, read_footer, read_score_values};
+
+/// Bins of the expected calibration error.
+const ECE_BINS: usize = 15;
 
 /// All scores of one prompt set on one dataset.
 pub struct DatasetScores {
     /// Name of the dataset.
     pub name: String,
-    /// Figures of the images in key order, a column a detector; labels and predictions of in-distribution images only.
-    pub scores: ScoreValues,
+    /// Scores of the images in key order, a column a detector.
+    pub detectors: Vec<DetectorScores>,
+    /// Accuracy and calibration of the in-distribution images; nothing for other datasets.
+    pub calibration: Calibration,
     /// ID images whose label is among the five likeliest classes.
     pub top5_hits: u64,
     /// Images without a score.
@@ -31,7 +37,7 @@ pub struct DatasetScores {
 impl DatasetScores {
     /// Scores of the column `name`; `None` where it is not defined for the prompt set.
     pub fn column(&self, name: &str) -> Option<&[f32]> {
-        let found = self.scores.detectors.iter().find(|d| d.detector == name);
+        let found = self.detectors.iter().find(|d| d.detector == name);
         found.and_then(|d| d.values.as_deref())
     }
 }
@@ -95,7 +101,8 @@ fn read_dataset(
 ) -> Result<DatasetScores> {
     let mut all = DatasetScores {
         name: dataset.to_string(),
-        scores: ScoreValues::default(),
+        detectors: Vec::new(),
+        calibration: Calibration::new(ECE_BINS)?,
         top5_hits: 0,
         quarantined: Vec::new(),
         train_ranges: None,
@@ -120,10 +127,13 @@ fn read_dataset(
         if part.preds.is_empty() {
             continue;
         }
-        if all.scores.detectors.is_empty() {
-            all.scores.detectors = part.detectors;
+        if all.detectors.is_empty() {
+            all.detectors = part.detectors;
+            for whole in all.detectors.iter_mut().filter_map(|d| d.values.as_mut()) {
+                whole.reserve_exact(shards[0].dataset.images().saturating_sub(whole.len()));
+            }
         } else {
-            for (whole, more) in all.scores.detectors.iter_mut().zip(part.detectors) {
+            for (whole, more) in all.detectors.iter_mut().zip(part.detectors) {
                 match (&mut whole.values, more.values) {
                     (Some(values), Some(more)) => values.extend(more),
                     (None, None) => {}
@@ -139,9 +149,13 @@ fn read_dataset(
         images += part.preds.len();
         // Accuracy is of the in-distribution images.
         if shard.dataset.is_id {
-            all.scores.labels.extend(part.labels);
-            all.scores.preds.extend(part.preds);
-            all.scores.probs.extend(part.probs);
+            for ((label, class), probability) in part.labels.iter().zip(part.preds).zip(part.probs)
+            {
+                let label = label.ok_or_else(|| {
+                    PipelineError::Inconsistent(format!("{path}: an image without label"))
+                })?;
+                all.calibration.add(class as u32, probability, label as u32);
+            }
         }
     }
     if images == 0 {
