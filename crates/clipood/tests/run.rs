@@ -129,6 +129,85 @@ fn another_run_takes_features_and_prompts_from_the_store() {
 }
 
 #[test]
+fn only_what_depends_on_a_change_is_done_again() {
+    let world = World::new();
+    assert!(world.run("one", &[]).status.success());
+    // Neither batch nor workers are part of what makes a result.
+    for run in ["one", "two"] {
+        let again = world.run(run, &["--batch", "5", "--devices", "cpu:1"]);
+        let log = stderr(&again);
+        assert!(again.status.success(), "{log}");
+        assert!(!log.contains("extract") && !log.contains("train"), "{log}");
+    }
+    // Another name of a class: other texts, and the same images.
+    let manifest = std::fs::read_to_string(world.path("manifests/id.toml")).unwrap();
+    world.write(
+        "manifests/id.toml",
+        manifest + "[class_names]\nfish = \"goldfish\"\n",
+    );
+    let renamed = world.run("three", &[]);
+    let log = stderr(&renamed);
+    assert!(renamed.status.success(), "{log}");
+    assert!(!log.contains("extract"), "{log}");
+    for stage in ["train", "score", "aggregate"] {
+        assert!(log.contains(stage), "no {stage}: {log}");
+    }
+}
+
+/// Starts a long training, sends `signals` once it is under way, and returns how it ended.
+#[cfg(unix)]
+fn stopped_by(world: &World, run: &str, signals: &[&str]) -> (Option<i32>, String) {
+    let mut child = world
+        .command(run, &["--store", "store"])
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let records = world.path(&format!("{run}/_run/log"));
+    while !records.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    for signal in signals {
+        let sent = std::process::Command::new("kill")
+            .args([*signal, &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        std::thread::sleep(std::time::Duration::from_millis(30));
+    }
+    let end = child.wait_with_output().unwrap();
+    (end.status.code(), stderr(&end))
+}
+
+#[cfg(unix)]
+#[test]
+fn every_signal_that_asks_to_stop_is_heard_and_the_second_stops_at_once() {
+    let world = World::new();
+    world.write("recipe.toml", RECIPE.replace("epochs = 3", "epochs = 4000"));
+    let all = [
+        &["-INT"][..],
+        &["-TERM"],
+        &["-USR1"],
+        &["-HUP"],
+        &["-INT", "-USR1"],
+        &["-TERM", "-TERM"],
+    ];
+    for (number, signals) in all.into_iter().enumerate() {
+        // A run directory of its own: its first journal says that the signals are listened to.
+        let (code, log) = stopped_by(&world, &format!("run-{number}"), signals);
+        assert_eq!(code, Some(3), "{signals:?}: {log}");
+        assert!(log.contains("stopping after the work in hand"), "{log}");
+    }
+    let words = ["status", "run-0", "--store", "store"];
+    let status = world.clipood(&words).output().unwrap();
+    assert!(status.status.success(), "{}", stderr(&status));
+    assert!(
+        stdout(&status).contains("not finished"),
+        "{}",
+        stdout(&status)
+    );
+}
+
+#[test]
 fn an_interrupted_run_goes_on_to_the_same_scores() {
     let world = World::new();
     world.write("recipe.toml", RECIPE.replace("epochs = 3", "epochs = 40"));
