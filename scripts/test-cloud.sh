@@ -71,7 +71,9 @@ tables "$data/run" > "$data/local.txt"
 
 for place in s3://clipood az://clipood; do
     echo "$place: conformance"
-    CLIPOOD_TEST_STORE=$place/conformance cargo test --release --locked -p clipood-store --test conformance -- --ignored
+    # With the features of `make test`, so that nothing is built again.
+    CLIPOOD_TEST_STORE=$place/conformance cargo test --release --locked --workspace --features clipood-demo/train \
+        --test conformance the_named_store -- --ignored
 
     echo "$place: two workers, one killed and started again"
     run=$place/run
