@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clipood_core::{DatasetManifest, Layout, Role, SplitMix64, image_key};
 
 use crate::error::DataError;
-use crate::folder::{ClassFolder, Tree, scan};
+use crate::folder::{ClassFolder, Tree, class_folders, scan, utf8_name};
 
 /// The part of a dataset that an image belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +60,15 @@ pub struct Listing {
     pub ignored: Vec<PathBuf>,
 }
 
+/// What lies in the folders of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// An image of the dataset.
+    Image(ImageRecord),
+    /// What is none; as in [`Listing::ignored`].
+    Ignored(PathBuf),
+}
+
 /// Lists the images of a dataset, whose root may be relative to `data_root`.
 ///
 /// An image is a file in a class folder that is named as one (torchvision's list of endings, in either case); everything
@@ -72,58 +81,96 @@ pub struct Listing {
 /// in-distribution dataset with different classes, two of its classes of one name, a number of images other than
 /// `expected_images`, a name that is not UTF-8 or cannot stand in an image key.
 pub fn list_dataset(manifest: &DatasetManifest, data_root: &Path) -> Result<Listing, DataError> {
-    match manifest.layout {
-        Layout::ImageFolder => list_folders(manifest, &data_root.join(&manifest.root)),
-    }
-}
-
-fn list_folders(manifest: &DatasetManifest, root: &Path) -> Result<Listing, DataError> {
-    let mut splits = BTreeMap::new();
-    let mut ignored = Vec::new();
-    for (split, key, path) in split_folders(manifest, root)? {
-        let tree = Tree {
-            dataset: &manifest.name,
-            key: &key,
-            path: &path,
-            include: &manifest.include,
-            nested: manifest.nested,
-        };
-        let (classes, beside) = scan(&tree)?;
-        ignored.extend(beside);
-        splits.insert(split, classes);
-    }
-    let labels = match manifest.role {
-        Role::Id => labels(manifest, &splits)?,
-        Role::Ood => BTreeMap::new(),
-    };
     let mut records = Vec::new();
-    for (split, classes) in splits {
-        for mut class in classes {
-            ignored.append(&mut class.ignored);
-            let label = labels.get(&class.name).copied();
-            let class_name = manifest.class_name(&class.name);
-            for (split, relative, path) in divided(manifest, split, class)? {
-                records.push(ImageRecord {
-                    image_key: image_key(&manifest.name, split.name(), &relative)?,
-                    path,
-                    split,
-                    label,
-                    class_name: Some(class_name.clone()),
-                });
-            }
+    let mut ignored = Vec::new();
+    visit_dataset(manifest, data_root, &mut |found| {
+        match found {
+            Found::Image(record) => records.push(record),
+            Found::Ignored(path) => ignored.push(path),
         }
-    }
-    if let Some(expected) = manifest.expected_images.filter(|n| *n != records.len()) {
-        return Err(DataError::ImageCount {
-            dataset: manifest.name.clone(),
-            path: root.to_path_buf(),
-            found: records.len(),
-            expected,
-        });
-    }
+        Ok::<(), DataError>(())
+    })?;
     records.sort_by(|a, b| a.image_key.cmp(&b.image_key));
     ignored.sort();
     Ok(Listing { records, ignored })
+}
+
+/// Shows `visit` what [`list_dataset`] lists, class by class, while no more than a few class folders are held in memory.
+///
+/// The images of the test split come in the order of their keys, so do those of the validation split; training images
+/// come class by class.
+///
+/// # Errors
+/// As [`list_dataset`], some of them after images were shown; the errors of `visit`, which end the listing.
+pub fn visit_dataset<E: From<DataError>>(
+    manifest: &DatasetManifest,
+    data_root: &Path,
+    visit: &mut dyn FnMut(Found) -> Result<(), E>,
+) -> Result<(), E> {
+    match manifest.layout {
+        Layout::ImageFolder => visit_folders(manifest, &data_root.join(&manifest.root), visit),
+    }
+}
+
+fn visit_folders<E: From<DataError>>(
+    manifest: &DatasetManifest,
+    root: &Path,
+    visit: &mut dyn FnMut(Found) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut trees = Vec::new();
+    let mut names = BTreeMap::new();
+    for (split, key, path) in split_folders(manifest, root)? {
+        let tree = Tree {
+            dataset: &manifest.name,
+            key,
+            path,
+            include: &manifest.include,
+            nested: manifest.nested,
+        };
+        let (folders, beside) = class_folders(&tree)?;
+        for path in beside {
+            visit(Found::Ignored(path))?;
+        }
+        let of_split = folders.iter().map(|path| utf8_name(path).map(String::from));
+        names.insert(split, of_split.collect::<Result<Vec<_>, _>>()?);
+        trees.push((split, tree, folders));
+    }
+    let labels = match manifest.role {
+        Role::Id => labels(manifest, &names)?,
+        Role::Ood => BTreeMap::new(),
+    };
+    let mut images = 0;
+    for (split, tree, folders) in trees {
+        for folders in folders.chunks(rayon::current_num_threads()) {
+            for mut class in scan(&tree, folders)? {
+                for path in std::mem::take(&mut class.ignored) {
+                    visit(Found::Ignored(path))?;
+                }
+                let label = labels.get(&class.name).copied();
+                let class_name = manifest.class_name(&class.name);
+                for (split, relative, path) in divided(manifest, split, class)? {
+                    images += 1;
+                    visit(Found::Image(ImageRecord {
+                        image_key: image_key(&manifest.name, split.name(), &relative)
+                            .map_err(DataError::from)?,
+                        path,
+                        split,
+                        label,
+                        class_name: Some(class_name.clone()),
+                    }))?;
+                }
+            }
+        }
+    }
+    if let Some(expected) = manifest.expected_images.filter(|n| *n != images) {
+        return Err(E::from(DataError::ImageCount {
+            dataset: manifest.name.clone(),
+            path: root.to_path_buf(),
+            found: images,
+            expected,
+        }));
+    }
+    Ok(())
 }
 
 /// The folder of each split, and the manifest key that leads to it.
@@ -148,16 +195,16 @@ fn split_folders(
 /// Label of each class folder: its place among all, sorted.
 fn labels(
     manifest: &DatasetManifest,
-    splits: &BTreeMap<Split, Vec<ClassFolder>>,
+    splits: &BTreeMap<Split, Vec<String>>,
 ) -> Result<BTreeMap<String, u32>, DataError> {
     let mut in_split: BTreeMap<&str, Split> = BTreeMap::new();
     for (split, classes) in splits {
         for class in classes {
-            in_split.entry(&class.name).or_insert(*split);
+            in_split.entry(class).or_insert(*split);
         }
     }
     for (split, classes) in splits {
-        let lacks = |name: &str| classes.iter().all(|class| class.name != name);
+        let lacks = |name: &str| classes.iter().all(|class| class != name);
         // A class of this split alone is found when another split is looked at.
         if classes.len() < in_split.len()
             && let Some((name, found)) = in_split.iter().find(|(name, _)| lacks(name))
@@ -225,7 +272,9 @@ fn divided(
         }
     };
     let images = ordered.into_iter().enumerate();
-    Ok(images
+    let mut images: Vec<_> = images
         .map(|(index, (_, relative, path))| (split_of(index), relative, path))
-        .collect())
+        .collect();
+    images.sort();
+    Ok(images)
 }

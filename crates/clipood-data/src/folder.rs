@@ -19,9 +19,9 @@ pub struct Tree<'a> {
     /// Name of the dataset, for errors.
     pub dataset: &'a str,
     /// Manifest key that leads to the folder, for errors.
-    pub key: &'a str,
+    pub key: String,
     /// The folder.
-    pub path: &'a Path,
+    pub path: PathBuf,
     /// Class folders to take; empty takes all.
     pub include: &'a [String],
     /// Whether folders below a class folder are searched.
@@ -33,19 +33,20 @@ pub struct Tree<'a> {
 pub struct ClassFolder {
     /// Name of the folder.
     pub name: String,
-    /// Path below the tree with forward slashes, and the file.
+    /// Path below the tree with forward slashes, and the file; sorted.
     pub images: Vec<(String, PathBuf)>,
     /// Files and folders that are not taken.
     pub ignored: Vec<PathBuf>,
 }
 
-/// Lists the class folders by name, and what lies beside them: files, and folders whose names begin with a dot.
-pub fn scan(tree: &Tree<'_>) -> Result<(Vec<ClassFolder>, Vec<PathBuf>), DataError> {
-    check_folder(tree, tree.key, tree.path)?;
+/// The class folders by the order of the keys of their images, and what lies beside them: files, and folders whose names
+/// begin with a dot.
+pub fn class_folders(tree: &Tree<'_>) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
+    check_folder(tree, &tree.key, &tree.path)?;
     let mut folders = Vec::new();
     let mut ignored = Vec::new();
     let mut files = 0;
-    for entry in entries(tree.path)? {
+    for entry in entries(&tree.path)? {
         files += usize::from(!entry.is_folder);
         let name = entry.path.file_name().unwrap_or_default();
         if tree.include.iter().any(|folder| name == folder.as_str()) {
@@ -63,20 +64,31 @@ pub fn scan(tree: &Tree<'_>) -> Result<(Vec<ClassFolder>, Vec<PathBuf>), DataErr
     if folders.is_empty() {
         return Err(DataError::NoClasses {
             dataset: tree.dataset.to_string(),
-            key: tree.key.to_string(),
-            path: tree.path.to_path_buf(),
+            key: tree.key.clone(),
+            path: tree.path.clone(),
             files,
         });
     }
+    // In a key a slash follows the name: `a-b/1.png` stands before `a/1.png`.
+    let mut named = Vec::with_capacity(folders.len());
+    for path in folders {
+        named.push((format!("{}/", utf8_name(&path)?), path));
+    }
+    named.sort();
+    Ok((named.into_iter().map(|(_, path)| path).collect(), ignored))
+}
+
+/// Lists some of the class folders, each on a thread.
+pub fn scan(tree: &Tree<'_>, folders: &[PathBuf]) -> Result<Vec<ClassFolder>, DataError> {
     // A link back to the tree, or above it, would make every class a part of every other.
-    let above: HashSet<PathBuf> = canonical(tree.path)?
+    let above: HashSet<PathBuf> = canonical(&tree.path)?
         .ancestors()
         .map(Path::to_path_buf)
         .collect();
     let classes = folders
-        .into_par_iter()
-        .map(|path| class_folder(tree, &path, above.clone()));
-    Ok((classes.collect::<Result<Vec<_>, _>>()?, ignored))
+        .par_iter()
+        .map(|path| class_folder(tree, path, above.clone()));
+    classes.collect()
 }
 
 fn class_folder(
@@ -101,6 +113,7 @@ fn class_folder(
             folders: walk.skipped_folders,
         });
     }
+    class.images.sort();
     Ok(class)
 }
 

@@ -38,7 +38,7 @@ mod rgb_image;
 mod views;
 
 pub use crate::rgb_image::RgbImage;
-pub use dataset::{ImageRecord, Listing, Split, list_dataset};
+pub use dataset::{Found, ImageRecord, Listing, Split, list_dataset, visit_dataset};
 pub use decode::{DecodeError, DecodeLimits, decode};
 pub use error::DataError;
 pub use few_shot::{FewShotSplit, few_shot_split, subsample_classes};

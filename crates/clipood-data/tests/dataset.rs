@@ -7,7 +7,8 @@ use std::path::Path;
 
 use clipood_core::{DatasetManifest, SubsampleClasses};
 use clipood_data::{
-    DataError, ImageRecord, Listing, Split, few_shot_split, list_dataset, subsample_classes,
+    DataError, Found, ImageRecord, Listing, Split, few_shot_split, list_dataset, subsample_classes,
+    visit_dataset,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -373,6 +374,61 @@ proptest! {
         prop_assert_eq!(back.hash().unwrap(), larger.hash().unwrap());
         prop_assert_eq!(back, larger);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
+
+    /// Names that sort otherwise as folders than in keys (`a-b/` stands before `a/`), folders in folders.
+    #[test]
+    fn a_visit_shows_what_a_listing_has_in_the_order_of_keys(
+        files in prop::collection::btree_set("[ab]-?b?/([ab]-?/){0,2}[a0]{1,2}-?", 1..30),
+        divides: bool,
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        for file in &files {
+            // The endings keep a file from being named as a folder is.
+            touch(&root.path().join(format!("tree/te/{file}.png")));
+            touch(&root.path().join(format!("tree/te/{file}0.png")));
+            touch(&root.path().join(format!("tree/va/{file}.jpg")));
+        }
+        let divided = if divides { "train_fraction = 0.4\n" } else { "" };
+        let rest = format!("nested = true\n{divided}[splits]\ntest = \"te\"\nval = \"va\"\n");
+        let set = manifest("id", &rest);
+        let mut shown: Vec<ImageRecord> = Vec::new();
+        visit_dataset(&set, root.path(), &mut |found| {
+            if let Found::Image(record) = found {
+                shown.push(record);
+            }
+            Ok::<(), DataError>(())
+        })
+        .unwrap();
+        let of = |records: &[ImageRecord], split: Split| -> Vec<ImageRecord> {
+            records.iter().filter(|r| r.split == split).cloned().collect()
+        };
+        let listed = list_dataset(&set, root.path()).unwrap().records;
+        prop_assert_eq!(shown.len(), listed.len());
+        for split in [Split::Test, Split::Val] {
+            prop_assert_eq!(of(&shown, split), of(&listed, split));
+        }
+    }
+}
+
+#[test]
+fn an_error_of_the_visitor_ends_the_visit() {
+    let root = tree(&["tree/a/1.png", "tree/a/2.png", "tree/b/3.png"]);
+    let mut shown = 0;
+    let end = visit_dataset(&manifest("ood", ""), root.path(), &mut |_| {
+        shown += 1;
+        if shown < 2 {
+            return Ok(());
+        }
+        Err(DataError::NoTrainImages {
+            dataset: "enough".to_string(),
+        })
+    });
+    assert!(end.unwrap_err().to_string().contains("enough"));
+    assert_eq!(shown, 2);
 }
 
 #[test]

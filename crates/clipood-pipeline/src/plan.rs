@@ -5,7 +5,11 @@
 //! The table has a part a shard. A plan in memory knows how many images each shard has and what they are made of, as one
 //! digest; whoever works on a shard reads its part. So the memory of the later stages does not grow with the data.
 
+mod choose;
+mod list;
 mod make;
+mod spool;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +18,8 @@ use clipood_core::{DatasetManifest, FingerprintBuilder};
 use clipood_data::{FewShotSplit, Split};
 use clipood_store::Unit;
 
-pub use self::make::{list_images, shard_rows};
+pub use self::list::list_images;
+pub use self::write::shard_rows;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::tables::read_images;

@@ -1,0 +1,197 @@
+//! Listing a dataset for a plan: the images to score, and of the training images those that a draw may take.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use clipood_core::DatasetManifest;
+use clipood_data::{Found, ImageRecord, Split, few_shot_split, visit_dataset};
+
+use super::choose::Draws;
+use super::spool::Spool;
+use crate::error::Result;
+use crate::job::Job;
+use crate::progress::Reporting;
+use crate::tables::ImageRow;
+
+/// The images of one dataset, as its folders have them.
+pub(super) struct Listed {
+    /// In key order.
+    pub test: Spool,
+    /// In key order; empty if the recipe does not validate.
+    pub val: Spool,
+    /// Readable names of the classes by label; empty out of distribution.
+    pub classes: BTreeMap<u32, String>,
+    /// Names of the classes that have images in `val`.
+    pub val_classes: BTreeSet<String>,
+    /// Training images that some draw takes: all draws are the same from these as from all.
+    pub train: Vec<ImageRecord>,
+}
+
+/// Lists a dataset, for `draws` from its training images.
+///
+/// # Errors
+/// As [`list_images`]; temporary files that cannot be written.
+pub(super) fn list(job: &Job, manifest: &DatasetManifest, draws: Option<Draws>) -> Result<Listed> {
+    let mut listed = Listed {
+        test: Spool::new(),
+        val: Spool::new(),
+        classes: BTreeMap::new(),
+        val_classes: BTreeSet::new(),
+        train: Vec::new(),
+    };
+    let validates = !job.validation_ood.is_empty();
+    let mut class: Vec<ImageRecord> = Vec::new();
+    visit_images(manifest, &job.data, job.reporting, &mut |record| {
+        if let (Some(label), Some(name)) = (record.label, &record.class_name)
+            && !listed.classes.contains_key(&label)
+        {
+            listed.classes.insert(label, name.clone());
+        }
+        match (record.split, &draws) {
+            (Split::Test, _) => listed.test.push(image_row(record))?,
+            (Split::Val, Some(_)) if validates => {
+                listed.val_classes.extend(record.class_name.clone());
+                listed.val.push(image_row(record))?;
+            }
+            (Split::Train, Some(draws)) => {
+                if class.last().is_some_and(|last| last.label != record.label) {
+                    listed
+                        .train
+                        .extend(drawn(std::mem::take(&mut class), draws)?);
+                }
+                class.push(record);
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if let Some(draws) = &draws {
+        listed.train.extend(drawn(class, draws)?);
+    }
+    Ok(listed)
+}
+
+/// The training images of one class that some draw takes.
+fn drawn(mut class: Vec<ImageRecord>, draws: &Draws) -> Result<Vec<ImageRecord>> {
+    let mut taken = BTreeSet::new();
+    if !class.is_empty() {
+        for seed in &draws.seeds {
+            let split = few_shot_split("", &class, draws.images, *seed, true)?;
+            taken.extend(split.classes.into_values().flatten());
+        }
+    }
+    class.retain(|record| taken.contains(&record.image_key));
+    Ok(class)
+}
+
+/// A row of the plan, but for what reading the file tells and the shard.
+pub(super) fn image_row(record: ImageRecord) -> ImageRow {
+    ImageRow {
+        image_key: record.image_key,
+        uri: record.path.display().to_string(),
+        split: record.split.name().to_string(),
+        label: record.label,
+        class_name: record.class_name,
+        ..ImageRow::default()
+    }
+}
+
+/// Lists a dataset whose root may be relative to `data`, drawing it first if it is the demo's.
+///
+/// # Errors
+/// Images that cannot be drawn; as [`visit_dataset`].
+pub fn list_images(
+    manifest: &DatasetManifest,
+    data: &Path,
+    reporting: Reporting,
+) -> Result<Vec<ImageRecord>> {
+    let mut records = Vec::new();
+    visit_images(manifest, data, reporting, &mut |record| {
+        records.push(record);
+        Ok(())
+    })?;
+    records.sort_by(|a, b| a.image_key.cmp(&b.image_key));
+    Ok(records)
+}
+
+/// Shows `visit` the images of a dataset, as [`visit_dataset`] does, and says how many files are none.
+fn visit_images(
+    manifest: &DatasetManifest,
+    data: &Path,
+    reporting: Reporting,
+    visit: &mut dyn FnMut(ImageRecord) -> Result<()>,
+) -> Result<()> {
+    if manifest.generator.as_deref() == Some("demo") {
+        let root = data.join(&manifest.root);
+        if let Some(trees) = root.parent() {
+            if !trees.exists() {
+                reporting.say("drawing the demo images");
+            }
+            clipood_demo::ensure_dataset(trees)?;
+        }
+    }
+    let mut ignored = 0;
+    let mut first: Option<PathBuf> = None;
+    visit_dataset(manifest, data, &mut |found| match found {
+        Found::Image(record) => visit(record),
+        Found::Ignored(path) => {
+            ignored += 1;
+            if first.as_ref().is_none_or(|first| path < *first) {
+                first = Some(path);
+            }
+            Ok(())
+        }
+    })?;
+    if let Some(first) = first {
+        reporting.say(&format!(
+            "{}: {ignored} files are not images and are left out, the first is {}",
+            manifest.name,
+            first.display()
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn draws_from_what_is_kept_are_those_from_all(
+            images in 1..40_usize,
+            shots in 0..8_usize,
+            held_out in 0..8_usize,
+            seeds in proptest::collection::vec(any::<u64>(), 1..4),
+        ) {
+            let class: Vec<ImageRecord> = (0..images)
+                .map(|i| ImageRecord {
+                    image_key: format!("set/train/a/{i}.png"),
+                    path: PathBuf::new(),
+                    split: Split::Train,
+                    label: Some(0),
+                    class_name: Some("a".to_string()),
+                })
+                .collect();
+            let draws = Draws { seeds: seeds.clone(), images: shots + held_out };
+            let kept = drawn(class.clone(), &draws).unwrap();
+            prop_assert!(kept.len() <= images.min(seeds.len() * draws.images));
+            // The first seed holds images out, as validation does; the others draw from the rest.
+            let both = |mut from: Vec<ImageRecord>| {
+                let draw = |from: &[ImageRecord], shots, seed| {
+                    few_shot_split("set", from, shots, seed, true).map(|split| split.classes).ok()
+                };
+                let validation = draw(&from, held_out, seeds[0]);
+                let taken: BTreeSet<String> = validation.iter().flat_map(|c| c["a"].clone()).collect();
+                from.retain(|record| !taken.contains(&record.image_key));
+                let shots: Vec<_> = seeds[1..].iter().map(|seed| draw(&from, shots, *seed)).collect();
+                (validation, shots)
+            };
+            if draws.images > 0 {
+                prop_assert_eq!(both(kept), both(class));
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Rows of the plan on their way to a later step, in a temporary file.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+
+use bytes::Bytes;
+
+use crate::error::{PipelineError, Result};
+use crate::tables::{FileMeta, ImageRow, read_images, write_images};
+
+/// Rows that stand in the file together: what is in memory.
+const BLOCK: usize = 8192;
+
+/// A list of rows that only its last block keeps in memory. Its file has no name: however the process ends, nothing
+/// stays behind.
+pub(super) struct Spool {
+    /// Made with the first full block.
+    file: Option<File>,
+    /// Sizes of the blocks in the file, in bytes.
+    blocks: Vec<usize>,
+    /// What is not in the file.
+    last: Vec<ImageRow>,
+    len: usize,
+}
+
+impl Spool {
+    pub fn new() -> Self {
+        Self {
+            file: None,
+            blocks: Vec::new(),
+            last: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// A temporary file that cannot be made or written.
+    pub fn push(&mut self, row: ImageRow) -> Result<()> {
+        self.last.push(row);
+        self.len += 1;
+        if self.last.len() == BLOCK {
+            let bytes = write_images(&self.last, &FileMeta::default())?;
+            let file = match &mut self.file {
+                Some(file) => file,
+                None => self.file.insert(tempfile::tempfile().map_err(failed)?),
+            };
+            file.write_all(&bytes).map_err(failed)?;
+            self.blocks.push(bytes.len());
+            self.last.clear();
+        }
+        Ok(())
+    }
+
+    /// All rows, in the order of [`Spool::push`].
+    ///
+    /// # Errors
+    /// A temporary file that cannot be read; of the iterator, too.
+    pub fn into_rows(mut self) -> Result<impl Iterator<Item = Result<ImageRow>>> {
+        if let Some(file) = &mut self.file {
+            file.rewind().map_err(failed)?;
+        }
+        let mut file = self.file;
+        let blocks = self.blocks.into_iter().map(move |size| {
+            let mut bytes = vec![0; size];
+            if let Some(file) = &mut file {
+                file.read_exact(&mut bytes).map_err(failed)?;
+            }
+            Ok(read_images(
+                Bytes::from(bytes),
+                "temporary file of the plan",
+            )?)
+        });
+        let last = std::iter::once(Ok(self.last));
+        Ok(blocks.chain(last).flat_map(|block: Result<Vec<ImageRow>>| {
+            let (rows, error) = match block {
+                Ok(rows) => (rows, None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            rows.into_iter().map(Ok).chain(error)
+        }))
+    }
+}
+
+fn failed(source: std::io::Error) -> PipelineError {
+    PipelineError::File {
+        path: std::env::temp_dir().display().to_string(),
+        action: "temporary file of the plan (TMPDIR names another folder)",
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_in_order_from_file_and_memory() {
+        for len in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 17] {
+            let row = |i: usize| ImageRow {
+                image_key: format!("set/test/{i}.png"),
+                uri: format!("/data/{i}.png"),
+                length: i.is_multiple_of(3).then_some(i as u64),
+                split: "test".to_string(),
+                label: i.is_multiple_of(2).then_some(i as u32),
+                class_name: i.is_multiple_of(5).then(|| "a".to_string()),
+                ..ImageRow::default()
+            };
+            let mut spool = Spool::new();
+            for i in 0..len {
+                spool.push(row(i)).unwrap();
+            }
+            assert_eq!(spool.len(), len);
+            assert_eq!(spool.blocks.len(), len / BLOCK);
+            let mut rows = 0;
+            for (i, found) in spool.into_rows().unwrap().enumerate() {
+                assert_eq!(found.unwrap(), row(i));
+                rows += 1;
+            }
+            assert_eq!(rows, len);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Writing a plan: a part a shard, then the record that the dataset is planned.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use clipood_data::Split;
+use clipood_store::{CommitOutcome, Part, Unit};
+use serde_json::json;
+
+use super::make::Rows;
+use super::spool::Spool;
+use super::{DatasetIndex, INDEX, PARTS, STAGE, ShardIndex, images_digest, part_path};
+use crate::error::{PipelineError, Result};
+use crate::job::Job;
+use crate::tables::{FileMeta, ImageRow, read_images, store_footer, write_images};
+
+/// Writes the images of a dataset, and then that it is planned.
+pub(super) fn write_dataset(job: &Job, name: &str, unit: &Unit, rows: Rows) -> Result<()> {
+    let index = DatasetIndex {
+        train: rows.train.len(),
+        test: write_shards(job, name, unit, Split::Test, rows.test)?,
+        val: write_shards(job, name, unit, Split::Val, rows.val)?,
+    };
+    if !rows.train.is_empty() {
+        write_part(job, name, unit, Split::Train, 0, rows.train)?;
+    }
+    let extra = BTreeMap::from([(INDEX.to_string(), json!(index))]);
+    job.run.ledger().commit_without_part(STAGE, unit, extra)?;
+    Ok(())
+}
+
+fn write_shards(
+    job: &Job,
+    name: &str,
+    unit: &Unit,
+    split: Split,
+    images: Spool,
+) -> Result<Vec<ShardIndex>> {
+    let mut shards = Vec::new();
+    let mut rows = images.into_rows()?;
+    loop {
+        let shard: Vec<ImageRow> = rows.by_ref().take(shard_rows(job)).collect::<Result<_>>()?;
+        if shard.is_empty() {
+            return Ok(shards);
+        }
+        shards.push(write_part(job, name, unit, split, shards.len(), shard)?);
+    }
+}
+
+fn write_part(
+    job: &Job,
+    dataset: &str,
+    unit: &Unit,
+    split: Split,
+    number: usize,
+    mut images: Vec<ImageRow>,
+) -> Result<ShardIndex> {
+    for image in &mut images {
+        image.shard = number as u32;
+    }
+    let digest = |images: &[ImageRow]| {
+        images_digest(images.iter().map(|i| (&*i.content_hash, &*i.image_key)))
+    };
+    let meta = FileMeta {
+        fingerprint: unit.fingerprint.clone(),
+        recipe: job.recipe.name.clone(),
+        quarantined: Vec::new(),
+        extra: BTreeMap::new(),
+    };
+    let path = part_path(dataset, split, number);
+    let part = Part {
+        path: path.clone(),
+        bytes: Bytes::from(write_images(&images, &meta)?),
+        extra: BTreeMap::new(),
+    };
+    let shard = Unit {
+        key: format!("{dataset}.{}.{number:05}", split.name()),
+        fingerprint: unit.fingerprint.clone(),
+    };
+    let ours = digest(&images);
+    let outcome = job
+        .run
+        .ledger()
+        .commit_part(PARTS, &shard, part, &store_footer)?;
+    // Another worker may see the same files under other paths, but not other files.
+    if let CommitOutcome::LostRace { published, .. } = outcome
+        && digest(&read_images(published, &path)?) != ours
+    {
+        return Err(PipelineError::Usage(format!(
+            "{}: planned from other images than are there now; start another run directory, or remove this one",
+            job.run.store().display(&path)
+        )));
+    }
+    Ok(ShardIndex {
+        images: images.len(),
+        digest: ours,
+    })
+}
+
+/// Rows of a shard, so that its global and local features stay near `engine.shard_bytes`.
+pub fn shard_rows(job: &Job) -> usize {
+    let config = &job.model.config;
+    let row = config.embed_dim * (4 + 2 * config.image.positions());
+    (job.recipe.engine.shard_bytes as usize / row).max(1)
+}
