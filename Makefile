@@ -68,6 +68,7 @@ bench-scores: ## detectors and metrics beside numpy, PyTorch, faiss and scikit-l
 	scripts/bench-scores.sh
 
 bench-engine: build ## memory at 1 and 10 times the data, resume, flow and scaling on simulated devices; IMAGES, FACTOR
+	cargo build --release --locked -p clipood-data --example decode_alone
 	python3 benches/engine.py $(if $(IMAGES),--images $(IMAGES)) $(if $(FACTOR),--factor $(FACTOR))
 	cargo run --release --locked -p clipood-pipeline --example flow_scaling
 

@@ -46,6 +46,10 @@ impl<'a> Filling<'a> {
 
     /// Adds the view `row` (image and view); a batch that is full is sent. `false` once nobody receives any more.
     pub fn add(&mut self, row: (usize, i16), pixels: Vec<u8>) -> bool {
+        if self.batch.rows.is_empty() {
+            // All views are of one size. Without this the batch would be copied each time it doubles.
+            self.batch.pixels.reserve_exact(self.full * pixels.len());
+        }
         self.batch.rows.push(row);
         self.batch.pixels.extend(pixels);
         if self.batch.rows.len() < self.full {

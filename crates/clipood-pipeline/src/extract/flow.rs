@@ -11,11 +11,11 @@ use bytes::Bytes;
 use clipood_store::{CommitOutcome, Part, Unit, passes};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use half::f16;
-use rayon::prelude::*;
 
 use super::attempts::{Attempts, Piece, process_killed};
 use super::decode::{panic_message, views_of};
 use super::filling::Filling;
+use super::in_order::in_order;
 use super::units::{ExtractUnit, FeatureIndex};
 use super::workers::{Batch, Clock, encode_batches};
 use crate::agreement::compare_features;
@@ -212,33 +212,26 @@ fn decode_piece(
     range: Range<usize>,
     filling: &mut Filling<'_>,
 ) -> Result<bool> {
-    let config = &job.model.config;
-    let chunk = (2 * filling.full() / unit.views.len()).max(2);
-    let mut position = range.start;
-    for images in images[range].chunks(chunk) {
+    let (config, views) = (&job.model.config, &unit.views);
+    // What fills two batches: one that is being filled and one ahead of it.
+    let ahead = (2 * filling.full() / views.len()).max(2);
+    let mut image = range.start;
+    let decode = |image: &PlannedImage| views_of(image, views, job.recipe.train.crop_scale, config);
+    in_order(&images[range], ahead, decode, |decoded| {
         job.interrupt.check()?;
-        let decoded: Vec<_> = images
-            .par_iter()
-            .map(|image| views_of(image, &unit.views, job.recipe.train.crop_scale, config))
-            .collect();
-        for views in decoded {
-            let image = position;
-            position += 1;
-            let views = match views {
-                Ok(views) => views,
-                Err(row) => {
-                    filling.quarantined.push(*row);
-                    continue;
-                }
-            };
-            for (view, pixels) in unit.views.iter().zip(views) {
-                if !filling.add((image, *view), pixels) {
-                    return Ok(false);
+        match decoded {
+            Err(row) => filling.quarantined.push(*row),
+            Ok(pixels) => {
+                for (view, pixels) in views.iter().zip(pixels) {
+                    if !filling.add((image, *view), pixels) {
+                        return Ok(false);
+                    }
                 }
             }
         }
-    }
-    Ok(true)
+        image += 1;
+        Ok(true)
+    })
 }
 
 /// Rows (image and view), global and local features of one batch.

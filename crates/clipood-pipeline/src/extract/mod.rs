@@ -10,6 +10,7 @@ mod filling;
 mod flow;
 #[cfg(test)]
 mod fuzz;
+mod in_order;
 mod share;
 mod simulated;
 mod units;

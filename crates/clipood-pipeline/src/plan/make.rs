@@ -10,7 +10,7 @@ use clipood_store::Unit;
 use rayon::prelude::*;
 
 use super::choose::{Chosen, choose, draws};
-use super::list::{Listed, image_row, list};
+use super::list::{Listed, Serves, image_row, list};
 use super::spool::Spool;
 use super::write::write_dataset;
 use super::{CLASSES_FILE, ClassesFile, STAGE};
@@ -37,29 +37,21 @@ pub(super) struct Rows {
 /// or refused, leaves nothing that images changed meanwhile could contradict.
 pub(super) fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()> {
     let _span = tracing::info_span!("plan").entered();
-    let mut datasets = Vec::new();
-    let mut chosen = None;
-    for (i, manifest) in manifests.iter().enumerate() {
-        let listed = list(job, manifest, (i == 0).then(|| draws(job)))?;
-        if listed.test.is_empty() {
-            return Err(PipelineError::Usage(format!(
-                "dataset `{}` has no test image under {}",
-                manifest.name,
-                manifest.root.display()
-            )));
-        }
-        datasets.push(if i == 0 {
-            let drawn = choose(job, &listed)?;
-            let rows = take_chosen(listed, &drawn)?;
-            chosen = Some(drawn);
-            rows
-        } else {
-            out_of_distribution(listed, i > job.ood.len())?
+    let of_id = list(job, &job.id, &Serves::Id(draws(job)))?;
+    let chosen = choose(job, &of_id)?;
+    let mut datasets = vec![take_chosen(of_id, &chosen)?];
+    for (i, manifest) in manifests.iter().enumerate().skip(1) {
+        let serves = match i > job.ood.len() {
+            false => Serves::Ood,
+            true => Serves::OodValidation,
+        };
+        let listed = list(job, manifest, &serves)?;
+        datasets.push(Rows {
+            test: listed.test,
+            val: listed.val,
+            train: Vec::new(),
         });
     }
-    let Some(chosen) = chosen else {
-        return Err(PipelineError::Usage("no dataset to plan".to_string()));
-    };
     let datasets = hash_all(job, datasets)?;
     let file = ClassesFile {
         classes: chosen.classes,
@@ -85,6 +77,10 @@ fn take_chosen(listed: Listed, chosen: &Chosen) -> Result<Rows> {
         label.is_some()
     };
     let of_chosen = |images: Spool| -> Result<Spool> {
+        if labels.len() == listed.classes.len() {
+            // All classes: the rows have these labels.
+            return Ok(images);
+        }
         let mut taken = Spool::new();
         for row in images.into_rows()? {
             let mut row = row?;
@@ -117,29 +113,6 @@ fn take_chosen(listed: Listed, chosen: &Chosen) -> Result<Rows> {
         }
     }
     Ok(rows)
-}
-
-/// The images of an OOD set. Those of a validation set choose hyperparameters, whatever their folder is called.
-fn out_of_distribution(listed: Listed, validates: bool) -> Result<Rows> {
-    let mut taken = Spool::new();
-    for row in listed.test.into_rows()? {
-        let mut row = row?;
-        row.label = None;
-        if validates {
-            row.split = Split::Val.name().to_string();
-        }
-        taken.push(row)?;
-    }
-    let (test, val) = if validates {
-        (Spool::new(), taken)
-    } else {
-        (taken, Spool::new())
-    };
-    Ok(Rows {
-        test,
-        val,
-        train: Vec::new(),
-    })
 }
 
 /// Hashes every image, those for validation first: no image may both choose a hyperparameter and be tested. Files are
