@@ -185,6 +185,27 @@ impl Devices {
         self.workers.first().copied().unwrap_or(Device::Cpu)
     }
 
+    /// What a run was made with, by the names that [`Devices::backend`] and [`Dtype::name`] gave: to look at the run on a
+    /// machine that need not have such a device. Nothing is opened.
+    ///
+    /// # Errors
+    /// A backend or format that this version does not know.
+    pub fn recorded(backend: &str, dtype: &str) -> Result<Self> {
+        let (device, simulated) = match backend {
+            "cpu" => (Device::Cpu, None),
+            "cuda" => (Device::Cuda(0), None),
+            "simulated" => (Device::Cpu, Some(1)),
+            _ => {
+                let unknown = format!("unknown backend `{backend}`; known: cpu, cuda, simulated");
+                return Err(ClipError::Device(unknown));
+            }
+        };
+        Ok(Self {
+            simulated,
+            ..Self::of(vec![device]).with_dtype(dtype.parse()?)
+        })
+    }
+
     /// Name of the backend as fingerprints and tables hold it.
     pub fn backend(&self) -> &'static str {
         match self.simulated {
@@ -372,6 +393,16 @@ pub(crate) fn no_cuda(index: usize) -> ClipError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_run_was_made_with_needs_no_device() -> Result<()> {
+        for (backend, dtype) in [("cpu", "f32"), ("cuda", "bf16"), ("simulated", "f32")] {
+            let devices = Devices::recorded(backend, dtype)?;
+            assert_eq!((devices.backend(), devices.dtype.name()), (backend, dtype));
+        }
+        assert!(Devices::recorded("tpu", "f32").is_err());
+        Ok(())
+    }
 
     #[test]
     fn lists_of_workers() -> Result<()> {

@@ -37,6 +37,17 @@ pub enum PipelineError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// An image that is not there any more as it was planned.
+    #[error(
+        "{path}: {problem}; it was planned with other content: bring that back, or plan again in another run directory, \
+         which finds the features of all shards that have not changed"
+    )]
+    NotAsPlanned {
+        /// The file.
+        path: String,
+        /// What is wrong with it now.
+        problem: String,
+    },
     /// Recipe, manifest or option that does not fit the data.
     #[error("{0}")]
     Usage(String),
@@ -82,6 +93,7 @@ impl PipelineError {
             Self::Core(_) | Self::Usage(_) => 2,
             Self::Store(
                 clipood_store::Error::OtherConfiguration { .. }
+                | clipood_store::Error::Location { .. }
                 | clipood_store::Error::NoRun { .. },
             ) => 2,
             Self::Interrupted => 3,

@@ -54,8 +54,8 @@ pub struct RunOptions {
     pub data: PathBuf,
     /// Store of features and prompts: a path or URL.
     pub store: String,
-    /// Where the model runs.
-    pub device: Devices,
+    /// Where the model runs; `None` to look at the run, whatever it was made with, and to compute nothing.
+    pub device: Option<Devices>,
     /// Which units this process prefers. Its index also names the worker, so that a restarted one knows its claims.
     pub share: Share,
     /// Whether a prompt training that another worker has claimed is done again once nothing else is left. Without it the
@@ -80,6 +80,8 @@ struct Manifests {
 
 /// [`RunOptions`] with a run directory that may still get its default name.
 struct Place {
+    /// Whether the devices will be used, so that they have to be able to.
+    computes: bool,
     run: Option<String>,
     data: PathBuf,
     store: String,
@@ -172,6 +174,7 @@ impl Job {
             words: read_word_lists(&recipe, &folder.join("words"))?,
         };
         let place = Place {
+            computes: true,
             run: options.run,
             data: options.data,
             store: options.store,
@@ -197,11 +200,17 @@ impl Job {
         let recipe: Recipe = configured(&run, "recipe")?;
         recipe.validate()?;
         let manifests: Manifests = configured(&run, "manifests")?;
+        let computes = options.device.is_some();
+        let device = match options.device {
+            Some(device) => device,
+            None => recorded_devices(&run)?,
+        };
         let place = Place {
+            computes,
             run: Some(options.run),
             data: options.data,
             store: options.store,
-            device: options.device,
+            device,
             share: options.share,
             backup_training: options.backup_training,
             reporting: options.reporting,
@@ -216,9 +225,11 @@ impl Job {
             open_named(&recipe.model, &OpenOptions::default(), options.reporting)?;
         let (device, dtype) = (options.device.first(), options.device.dtype);
         let backend = options.device.backend();
-        model
-            .check_dtype(device, dtype)
-            .map_err(|e| PipelineError::Usage(e.to_string()))?;
+        if options.computes {
+            model
+                .check_dtype(device, dtype)
+                .map_err(|e| PipelineError::Usage(e.to_string()))?;
+        }
         if let Some(note) = &options.device.note {
             options.reporting.say(note);
         }
@@ -276,7 +287,8 @@ impl Job {
                 inputs,
                 ledger: Ledger::new(folder, "_commits", &worker),
             },
-            prompts: Ledger::new(store.child("prompts")?, "_commits", &worker),
+            prompts: Ledger::new(store.child("prompts")?, "_commits", &worker)
+                .with_claims_of(run.id())?,
             columns,
             selections,
             id: manifests.id,
@@ -332,6 +344,20 @@ impl Job {
     pub fn preprocessing(&self) -> String {
         format!("{PREPROCESSING}, {0}x{0}", self.model.config.image.size)
     }
+}
+
+/// What a run was made with, by its `run.json`.
+fn recorded_devices(run: &Run) -> Result<Devices> {
+    let backend: String = configured(run, "backend")?;
+    // A run in f32 does not name it.
+    let dtype = match run.config().get("dtype") {
+        Some(_) => configured(run, "dtype")?,
+        None => Dtype::F32.name().to_string(),
+    };
+    Devices::recorded(&backend, &dtype).map_err(|e| {
+        let file = run.store().display("run.json");
+        PipelineError::Inconsistent(format!("{file}: {e}"))
+    })
 }
 
 /// One field of a run's configuration.

@@ -43,6 +43,7 @@ mod plan;
 mod progress;
 mod prompts;
 mod quarantine;
+mod read_file;
 #[cfg(test)]
 mod recipe_fuzz;
 mod report;

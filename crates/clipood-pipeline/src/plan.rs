@@ -12,17 +12,17 @@ mod spool;
 mod write;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clipood_core::{DatasetManifest, FingerprintBuilder};
 use clipood_data::{FewShotSplit, Split};
 use clipood_store::Unit;
 
-pub use self::list::list_images;
+pub use self::list::{list_images, open_roots};
 pub use self::write::shard_rows;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
-use crate::tables::read_images;
+use crate::tables::{ImageRow, read_footer, read_images};
 
 /// Name of the stage in the ledger of the run: one unit a dataset.
 pub const STAGE: &str = "plan";
@@ -30,6 +30,8 @@ pub const STAGE: &str = "plan";
 const PARTS: &str = "images";
 /// Where a dataset's commit record keeps its [`DatasetIndex`].
 const INDEX: &str = "images";
+/// File metadata of a part: the dataset's folder on the machine that planned, with which its uris begin.
+const ROOT: &str = "clipood.root";
 
 /// One image of the plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -207,11 +209,13 @@ fn plan_unit(job: &Job, manifest: &DatasetManifest) -> Result<Unit> {
     })
 }
 
+fn dataset_folder(dataset: &str) -> String {
+    format!("images/dataset={dataset}/")
+}
+
 fn part_path(dataset: &str, split: Split, number: usize) -> String {
-    format!(
-        "images/dataset={dataset}/part-{}-{number:05}.parquet",
-        split.name()
-    )
+    let folder = dataset_folder(dataset);
+    format!("{folder}part-{}-{number:05}.parquet", split.name())
 }
 
 /// Digest of a list of images, each a content hash and a key.
@@ -238,10 +242,20 @@ pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
         .store()
         .get(part)?
         .ok_or_else(|| missing(job, part))?;
+    let footer = read_footer(&bytes, part)?;
+    let planned_root = footer.meta.extra.get(ROOT).cloned().unwrap_or_default();
     let rows = read_images(bytes, part)?;
-    let image = |row: crate::tables::ImageRow| PlannedImage {
+    // The dataset may lie elsewhere on this machine than on the one that planned.
+    let manifest = manifests(job)
+        .into_iter()
+        .find(|manifest| part.starts_with(&dataset_folder(&manifest.name)));
+    let here = |uri: &str| match (manifest, Path::new(uri).strip_prefix(&planned_root)) {
+        (Some(manifest), Ok(below)) => job.data.join(&manifest.root).join(below),
+        _ => PathBuf::from(uri),
+    };
+    let image = |row: ImageRow| PlannedImage {
+        path: here(&row.uri),
         key: row.image_key,
-        path: PathBuf::from(row.uri),
         content_hash: row.content_hash,
         split: row.split,
         label: row.label,

@@ -6,14 +6,15 @@ use clipood_store::Unit;
 use serde_json::json;
 
 use crate::aggregate::{Metrics, aggregate, read_metrics};
-use crate::error::Result;
-use crate::extract::{GLOBAL, extract, feature_index, ledger_unit};
+use crate::devices::guarded;
+use crate::error::{PipelineError, Result};
+use crate::extract::{FeatureIndex, GLOBAL, LOCAL, extract, feature_index, ledger_unit};
 use crate::job::Job;
-use crate::plan::{Purpose, plan};
-use crate::prompts::{PromptKey, TRAIN, prompt_keys, prompt_sets, prompt_unit};
+use crate::plan::{Plan, Purpose, plan};
+use crate::prompts::{PromptKey, PromptSet, TRAIN, prompt_keys, prompt_sets, prompt_unit};
 use crate::quarantine::{keep_quarantine, kept_quarantine, quarantine};
 use crate::report::write_html;
-use crate::score::score;
+use crate::score::{STAGE as SCORE, score, score_unit, shards};
 use crate::tables::QuarantineRow;
 
 /// Stage of the one unit that is committed when all others are.
@@ -37,12 +38,23 @@ pub struct Outcome {
 /// # Errors
 /// The first error of a stage. Everything that was committed stays, and the same call goes on from there.
 pub fn run(job: &Job) -> Result<Outcome> {
+    sweep(job)?;
     if let Some(outcome) = finished(job)? {
-        return Ok(outcome);
+        let outcome = Ok(outcome);
+        job.journal.end(&outcome);
+        return outcome;
     }
-    let outcome = run_stages(job);
+    let outcome = guarded("run", || run_stages(job));
     job.journal.end(&outcome);
     outcome
+}
+
+/// Removes what killed writers left beside parts, which readers of a table's folder would take for parts.
+fn sweep(job: &Job) -> Result<()> {
+    let tables = ["images", "scores", "validation", "metrics"];
+    job.run.ledger().sweep(&tables)?;
+    job.features.ledger.sweep(&[GLOBAL, LOCAL])?;
+    Ok(())
 }
 
 fn run_stages(job: &Job) -> Result<Outcome> {
@@ -62,10 +74,17 @@ fn run_stages(job: &Job) -> Result<Outcome> {
     let planned = plan.test_images();
     let tested = quarantined.iter().filter(|d| d.purpose == Purpose::Test);
     let lost: usize = tested.map(|d| d.scored.len()).sum();
+    let scored = count_scored(job, &plan, &index, &keys, &sets)?;
+    if scored + lost != planned {
+        return Err(PipelineError::Inconsistent(format!(
+            "{}: {planned} test images planned, {scored} scored, {lost} in quarantine; `clipood status --audit` names them",
+            job.run_location
+        )));
+    }
     let features = index.units.iter().map(|unit| ledger_unit(job, unit));
     let account = Account {
         planned,
-        scored: planned - lost,
+        scored,
         features: features.map(|unit| unit.key).collect(),
         prompts: sets.iter().map(|set| set.fingerprint.clone()).collect(),
     };
@@ -75,9 +94,30 @@ fn run_stages(job: &Job) -> Result<Outcome> {
     Ok(Outcome {
         metrics,
         planned,
-        scored: planned - lost,
+        scored,
         quarantined: quarantined.iter().flat_map(|d| d.rows().cloned()).collect(),
     })
+}
+
+/// Counts the test images that have scores, by the records of the parts: under the prompt set that has fewest.
+fn count_scored(
+    job: &Job,
+    plan: &Plan,
+    index: &FeatureIndex,
+    keys: &[PromptKey],
+    sets: &[PromptSet],
+) -> Result<usize> {
+    let shards = shards(plan, index);
+    let tested = || shards.iter().filter(|s| s.dataset.purpose == Purpose::Test);
+    let mut fewest = None;
+    for (key, set) in keys.iter().zip(sets) {
+        let units = tested().map(|shard| score_unit(job, key, &set.fingerprint, shard));
+        let units = units.collect::<Result<Vec<_>>>()?;
+        let records = job.run.ledger().records_of(SCORE, &units)?;
+        let rows: u64 = records.iter().flatten().map(|record| record.rows).sum();
+        fewest = Some(fewest.map_or(rows, |fewest: u64| fewest.min(rows)));
+    }
+    Ok(fewest.unwrap_or_default() as usize)
 }
 
 /// Where the record of a finished run keeps its [`Account`].
@@ -111,7 +151,7 @@ fn finished(job: &Job) -> Result<Option<Outcome>> {
     let Ok(account) = serde_json::from_value::<Account>(account) else {
         return Ok(None);
     };
-    // Somebody may have removed what is shared, or tables to have them made again.
+    // Somebody may have removed what is shared.
     let features = job.features.ledger.committed(GLOBAL)?;
     for key in account.features {
         let fingerprint = job.features.fingerprint.to_string();

@@ -70,6 +70,8 @@ pub struct Ledger {
     store: Store,
     dir: String,
     worker: String,
+    /// Whose claims count; empty for everybody's.
+    claims_of: String,
 }
 
 impl Ledger {
@@ -82,7 +84,23 @@ impl Ledger {
             store,
             dir: dir.trim_matches('/').to_owned(),
             worker: worker.to_owned(),
+            claims_of: String::new(),
         }
+    }
+
+    /// The same commits, with claims among the workers of one run alone.
+    ///
+    /// For units that several runs share and that a worker waits for instead of doing them again: the workers of another
+    /// run may be gone for good, and have the same names.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`].
+    pub fn with_claims_of(mut self, run: &str) -> Result<Self> {
+        self.claims_of = match run {
+            "" => String::new(),
+            run => format!("@{}", encode_name("run", run)?),
+        };
+        Ok(self)
     }
 
     /// The store that the parts' paths are relative to.
@@ -461,11 +479,8 @@ impl Ledger {
     }
 
     fn claims(&self, stage: &str) -> Result<String> {
-        Ok(format!(
-            "{}/claims/{}",
-            self.dir,
-            encode_name("stage", stage)?
-        ))
+        let stage = encode_name("stage", stage)?;
+        Ok(format!("{}/claims/{stage}{}", self.dir, self.claims_of))
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::protocol::Ledger;
-use crate::record::{FORMAT_VERSION, check_version, to_json};
+use crate::record::{FORMAT_VERSION, check_version, nonce, to_json};
 use crate::store::{Created, Store};
 
 /// Where a run keeps its bookkeeping.
@@ -22,6 +22,9 @@ const SHOWN: usize = 100;
 #[derive(Serialize, Deserialize)]
 struct RunFile {
     format_version: u32,
+    /// 128 random bits in hexadecimal digits: tells this run from others of the same configuration.
+    #[serde(default)]
+    id: String,
     config: Value,
     versions: Value,
 }
@@ -70,6 +73,7 @@ impl fmt::Display for Difference {
 #[derive(Clone, Debug)]
 pub struct Run {
     ledger: Ledger,
+    id: String,
     config: Value,
     versions: Value,
 }
@@ -91,6 +95,7 @@ impl Run {
         let path = store.display(RUN_FILE);
         let file = RunFile {
             format_version: FORMAT_VERSION,
+            id: nonce()?,
             config: config.clone(),
             versions: versions.clone(),
         };
@@ -121,6 +126,7 @@ impl Run {
     fn with(store: Store, file: RunFile, worker: &str) -> Self {
         Self {
             ledger: Ledger::new(store, LEDGER_DIR, worker),
+            id: file.id,
             config: file.config,
             versions: file.versions,
         }
@@ -134,6 +140,11 @@ impl Run {
     /// Its commits and claims.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// What tells this run from others of the same configuration.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// The configuration in `run.json`.

@@ -413,3 +413,22 @@ proptest! {
         prop_assert_eq!(opened.config(), &config);
     }
 }
+
+#[test]
+fn claims_among_the_workers_of_one_run_are_not_seen_by_another() {
+    let store = Store::memory();
+    let ledger = |run: &str, worker: &str| {
+        let ledger = Ledger::new(store.clone(), "_commits", worker);
+        ledger.with_claims_of(run).unwrap()
+    };
+    assert!(ledger("a", "worker-0").claim("train", "x").unwrap());
+    assert!(!ledger("a", "worker-1").claim("train", "x").unwrap());
+    assert!(ledger("b", "worker-1").claim("train", "x").unwrap());
+    assert!(
+        ledger("b", "worker-0")
+            .claimed("train")
+            .unwrap()
+            .contains("x")
+    );
+    assert!(ledger("c", "worker-0").claimed("train").unwrap().is_empty());
+}

@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -79,13 +80,15 @@ fn a_run_killed_at_random_moments_ends_as_an_uninterrupted_one() {
 
 #[test]
 fn workers_killed_at_random_moments_end_as_a_run_alone() {
-    const WORKERS: usize = 3;
     let world = World::new();
     let duration = whole(&world);
     let mut rng = SplitMix64::keyed(2, "kills", 0);
-    let (mut killed, mut stories) = (0, 0);
+    let (mut killed, mut stories, mut buried) = (0, 0, 0);
     while killed < kills() {
         let (run, store) = (format!("run-{stories}"), format!("store-{stories}"));
+        let count = 2 + stories % 3;
+        // In every other story the dead stay dead as long as somebody lives, who does their work, trainings too.
+        let stay_dead = stories % 2 == 1;
         let planned = world
             .clipood(&["plan", "recipe.toml", "--manifests", "manifests"])
             .args(["--run", &run, "--store", &store])
@@ -96,13 +99,20 @@ fn workers_killed_at_random_moments_end_as_a_run_alone() {
             let words = ["worker", "--run", run.as_str(), "--store", store.as_str()];
             let mut command = world.clipood(&words);
             command.args(["--index", &index.to_string()]);
-            quiet(command.args(["--count", &WORKERS.to_string()]))
+            if stay_dead {
+                command.arg("--backup-training");
+            }
+            quiet(command.args(["--count", &count.to_string()]))
         };
-        let mut workers: Vec<Child> = (0..WORKERS).map(start).collect();
+        let mut workers: Vec<Child> = (0..count).map(start).collect();
+        let mut dead = BTreeSet::new();
         while killed < kills() {
             std::thread::sleep(moment(&mut rng, duration).div_f64(2.0));
             let mut working = Vec::new();
             for (index, worker) in workers.iter_mut().enumerate() {
+                if dead.contains(&index) {
+                    continue;
+                }
                 match worker.try_wait().unwrap() {
                     Some(status) => assert!(status.success(), "{run}, worker {index}: {status}"),
                     None => working.push(index),
@@ -115,10 +125,18 @@ fn workers_killed_at_random_moments_end_as_a_run_alone() {
             workers[index].kill().unwrap();
             workers[index].wait().unwrap();
             killed += 1;
-            // What restarts dead workers is not the command's concern.
-            workers[index] = start(index);
+            if stay_dead && working.len() > 1 {
+                dead.insert(index);
+            } else {
+                // What restarts dead workers is not the command's concern.
+                workers[index] = start(index);
+            }
         }
+        buried += dead.len();
         for (index, worker) in workers.iter_mut().enumerate() {
+            if dead.contains(&index) {
+                continue;
+            }
             let status = worker.wait().unwrap();
             assert!(status.success(), "{run}, worker {index}: {status}");
         }
@@ -126,5 +144,7 @@ fn workers_killed_at_random_moments_end_as_a_run_alone() {
         audit(&world, &run, &store);
         stories += 1;
     }
-    println!("{killed} kills of workers in {stories} runs survived");
+    println!(
+        "{killed} kills of workers in {stories} runs survived, {buried} of them without a restart"
+    );
 }

@@ -207,6 +207,31 @@ fn every_signal_that_asks_to_stop_is_heard_and_the_second_stops_at_once() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn nohup_keeps_a_run_alive() {
+    let world = World::new();
+    let mut child = std::process::Command::new("nohup")
+        .arg(env!("CARGO_BIN_EXE_clipood"))
+        .current_dir(world.path(""))
+        .args(["run", "recipe.toml", "--manifests", "manifests"])
+        .args(["--run", "run", "--store", "store"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !world.path("run/_run").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let sent = std::process::Command::new("kill")
+        .args(["-HUP", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    let end = child.wait_with_output().unwrap();
+    assert!(end.status.success(), "{}", stderr(&end));
+    assert!(!stderr(&end).contains("stopping"), "{}", stderr(&end));
+}
+
 #[test]
 fn an_interrupted_run_goes_on_to_the_same_scores() {
     let world = World::new();

@@ -157,6 +157,39 @@ fn gc_keeps_what_named_runs_need() {
 }
 
 #[test]
+fn gc_takes_runs_of_several_backends_and_looking_needs_no_device() {
+    let world = World::new();
+    assert!(world.run("real", &["--store", "store"]).status.success());
+    let simulated = ["--store", "store", "--devices", "sim:5000"];
+    assert!(world.run("sim", &simulated).status.success());
+    let before = files(&world.path("store"));
+    let both = look(&world, &["gc", "real", "sim", "--delete"]);
+    assert!(both.status.success(), "{}", stderr(&both));
+    assert_eq!(files(&world.path("store")), before);
+    for run in ["real", "sim"] {
+        let audit = look(&world, &["status", run, "--audit"]);
+        assert!(audit.status.success(), "{}", stderr(&audit));
+    }
+    let one = look(&world, &["gc", "real", "--delete"]);
+    assert!(one.status.success(), "{}", stderr(&one));
+    assert!(files(&world.path("store")).len() < before.len());
+}
+
+#[test]
+fn what_a_killed_writer_left_beside_a_part_is_gone_after_the_next_start() {
+    let world = World::new();
+    assert!(world.run("run", &["--store", "store"]).status.success());
+    let before = files(&world.path("run/scores"));
+    let part = world.path(&format!("run/scores/{}", before[0]));
+    let mut leftover = part.clone().into_os_string();
+    leftover.push("#1");
+    std::fs::hard_link(&part, &leftover).unwrap();
+    assert!(world.run("run", &["--store", "store"]).status.success());
+    assert!(!std::path::Path::new(&leftover).exists());
+    assert_eq!(files(&world.path("run/scores")), before);
+}
+
+#[test]
 fn status_tells_why_a_worker_failed_and_when_it_has_finished() {
     let world = World::new();
     world.write("data/textures/any/00.png", "no image");

@@ -70,6 +70,53 @@ fn workers_finish_a_planned_run_together() {
 }
 
 #[test]
+fn a_worker_finds_the_images_in_its_own_data_folder_or_says_that_it_does_not() {
+    let world = World::new();
+    let alone = world.run("alone", &["--store", "store-a"]);
+    assert!(alone.status.success(), "{}", stderr(&alone));
+    plan(&world, "run", "store-b");
+    std::fs::create_dir(world.path("mount")).unwrap();
+    std::fs::rename(world.path("data"), world.path("mount/images")).unwrap();
+    let lost = worker(&world, "run", "store-b", 0, 1).output().unwrap();
+    assert_eq!(lost.status.code(), Some(1), "{}", stderr(&lost));
+    assert!(stderr(&lost).contains("--data"), "{}", stderr(&lost));
+    let found = worker(&world, "run", "store-b", 0, 1)
+        .args(["--data", "mount/images"])
+        .output()
+        .unwrap();
+    assert!(found.status.success(), "{}", stderr(&found));
+    assert_same_tables(&world, "alone", "run");
+}
+
+#[test]
+fn an_image_that_is_gone_or_changed_after_planning_stops_the_worker_and_spoils_nothing() {
+    let world = World::new();
+    plan(&world, "run", "store");
+    let image = world.path("data/scenes/any/03.png");
+    let bytes = std::fs::read(&image).unwrap();
+    std::fs::remove_file(&image).unwrap();
+    let mut other = bytes.clone();
+    other.push(0);
+    for now in [None, Some(other)] {
+        if let Some(bytes) = now {
+            std::fs::write(&image, bytes).unwrap();
+        }
+        let stopped = worker(&world, "run", "store", 0, 1).output().unwrap();
+        assert_eq!(stopped.status.code(), Some(1), "{}", stderr(&stopped));
+        let log = stderr(&stopped);
+        assert!(log.contains("03.png") && log.contains("planned"), "{log}");
+    }
+    std::fs::write(&image, bytes).unwrap();
+    let done = worker(&world, "run", "store", 0, 1).output().unwrap();
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert!(
+        stdout(&done).contains("+ 0 quarantined"),
+        "{}",
+        stdout(&done)
+    );
+}
+
+#[test]
 fn a_killed_worker_goes_on_with_what_it_had_claimed() {
     let world = World::new();
     plan(&world, "run", "store");

@@ -4,7 +4,8 @@
 //! before a worker decodes images of a unit it writes down which, and removes the note when they are decoded. A note that is
 //! there at the next start of the same worker means a death: that range is then decoded in two halves, each with a note of
 //! its own, until a single image is left that the process died on again and again. A process that is killed from outside
-//! leaves notes as well; they cost a few more notes, and no image.
+//! leaves notes as well. They cost a few more notes, and an image only if three of them hit the moment at which it was
+//! being decoded alone.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -115,7 +116,7 @@ pub fn process_killed(image: &PlannedImage) -> QuarantineRow {
         stage: "extract".to_string(),
         error_kind: "process_killed".to_string(),
         message: format!(
-            "the process died {DEATHS} times while it decoded this image; remove {FOLDER} in the run directory to try again"
+            "the process died {DEATHS} times while it decoded this image alone; docs/RELIABILITY.md says how to try it again"
         ),
         content_hash: image.content_hash.clone(),
     }

@@ -8,22 +8,30 @@ use clipood_core::SplitMix64;
 use clipood_data::{DecodeLimits, decode, eval_view, random_resized_crop_box, train_view};
 
 use super::units::EVAL_VIEW;
+use crate::error::{PipelineError, Result};
 use crate::plan::PlannedImage;
+use crate::read_file::read_file;
 use crate::tables::QuarantineRow;
 
 /// Seed of the training crops: they belong to the features, not to a few-shot seed, so that seeds share them.
 const CROP_SEED: u64 = 0;
 
 /// Pixels of each view, `[side, side, 3]`, or why there are none.
-pub type Views = Result<Vec<Vec<u8>>, Box<QuarantineRow>>;
+pub type Views = std::result::Result<Vec<Vec<u8>>, Box<QuarantineRow>>;
 
 /// Reads, checks, decodes and crops one image. Never panics: a panic of a decoder becomes the image's reason.
+///
+/// What is put into quarantine follows from the planned bytes alone, because all runs of a store share it.
+///
+/// # Errors
+/// A file that could be read when it was planned and no longer can, or that has other bytes now: that says something of
+/// this machine or moment, and nothing of the image.
 pub fn views_of(
     image: &PlannedImage,
     views: &[i16],
     crop_scale: [f64; 2],
     config: &ClipConfig,
-) -> Views {
+) -> Result<Views> {
     let reject = |kind: &str, message: String| {
         Box::new(QuarantineRow {
             image_key: image.key.clone(),
@@ -34,11 +42,25 @@ pub fn views_of(
             content_hash: image.content_hash.clone(),
         })
     };
-    let bytes = std::fs::read(&image.path).map_err(|e| reject("unreadable", e.to_string()))?;
+    let gone = |problem: String| PipelineError::NotAsPlanned {
+        path: image.path.display().to_string(),
+        problem,
+    };
+    let read = read_file(&image.path);
+    if image.content_hash.is_empty() {
+        let reason = match read {
+            Err(error) => error.to_string(),
+            Ok(_) => "it could not be read when it was planned".to_string(),
+        };
+        return Ok(Err(reject("unreadable", reason)));
+    }
+    let bytes = read.map_err(|error| gone(error.to_string()))?;
     let hash = blake3::hash(&bytes).to_hex();
     if hash.as_str() != image.content_hash {
-        let message = format!("content hash {hash}, planned {}", image.content_hash);
-        return Err(reject("changed", message));
+        let planned = &image.content_hash;
+        return Err(gone(format!(
+            "its content hash is {hash}, planned {planned}"
+        )));
     }
     if aborts_on(&image.content_hash) {
         std::process::abort();
@@ -59,14 +81,14 @@ pub fn views_of(
             })
             .collect())
     }));
-    match made {
+    Ok(match made {
         Ok(Ok(pixels)) => Ok(pixels),
         Ok(Err(error)) => {
             let error: clipood_data::DecodeError = error;
             Err(reject(error.kind(), error.to_string()))
         }
         Err(panic) => Err(reject("panic", panic_message(&*panic))),
-    }
+    })
 }
 
 /// A test hook: the process dies on the image whose hash is in `CLIPOOD_TEST_ABORT_ON`, as it would on one that overflows

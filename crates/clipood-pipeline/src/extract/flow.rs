@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use half::f16;
 
 use super::attempts::{Attempts, Piece, process_killed};
-use super::decode::{panic_message, views_of};
+use super::decode::{Views, panic_message, views_of};
 use super::filling::Filling;
 use super::in_order::in_order;
 use super::units::{ExtractUnit, FeatureIndex};
@@ -23,7 +23,7 @@ use crate::error::{PipelineError, Result};
 use crate::inputs::recorded;
 use crate::job::Job;
 use crate::memory::give_back;
-use crate::plan::PlannedImage;
+use crate::plan::{PlannedImage, open_roots};
 use crate::tables::{
     FileMeta, GlobalFeatures, GlobalType, LocalFeatures, QuarantineRow, store_footer, write_global,
     write_local,
@@ -98,6 +98,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     if pending.is_empty() {
         return Ok(());
     }
+    open_roots(job)?;
     let _span = tracing::info_span!("extract", units = pending.len()).entered();
     let workers = job.devices.workers.len();
     let full = match job.devices.batch {
@@ -188,9 +189,17 @@ fn decode_units(
                 }
             };
             let note = attempts.begin(&unit.key, &images[range.clone()], &range)?;
-            let decoded = decode_piece(job, unit, &images, range, &mut filling);
-            attempts.end(&note)?;
-            if !decoded? {
+            let goes_on = if range.len() == 1 {
+                // Waiting for a slow device must not look like a death on this image.
+                let decoded = decode_one(job, unit, &images[range.start]);
+                attempts.end(&note)?;
+                hand_over(range.start, unit, decoded?, &mut filling)
+            } else {
+                let decoded = decode_piece(job, unit, &images, range, &mut filling);
+                attempts.end(&note)?;
+                decoded?
+            };
+            if !goes_on {
                 return Ok(());
             }
         }
@@ -204,6 +213,11 @@ fn decode_units(
     Ok(())
 }
 
+fn decode_one(job: &Job, unit: &ExtractUnit, image: &PlannedImage) -> Result<Views> {
+    let crop_scale = job.recipe.train.crop_scale;
+    views_of(image, &unit.views, crop_scale, &job.model.config)
+}
+
 /// Decodes some images of a unit; `false` once nobody receives any more.
 fn decode_piece(
     job: &Job,
@@ -212,26 +226,30 @@ fn decode_piece(
     range: Range<usize>,
     filling: &mut Filling<'_>,
 ) -> Result<bool> {
-    let (config, views) = (&job.model.config, &unit.views);
     // What fills two batches: one that is being filled and one ahead of it.
-    let ahead = (2 * filling.full() / views.len()).max(2);
+    let ahead = (2 * filling.full() / unit.views.len()).max(2);
     let mut image = range.start;
-    let decode = |image: &PlannedImage| views_of(image, views, job.recipe.train.crop_scale, config);
+    let decode = |image: &PlannedImage| decode_one(job, unit, image);
     in_order(&images[range], ahead, decode, |decoded| {
         job.interrupt.check()?;
-        match decoded {
-            Err(row) => filling.quarantined.push(*row),
-            Ok(pixels) => {
-                for (view, pixels) in views.iter().zip(pixels) {
-                    if !filling.add((image, *view), pixels) {
-                        return Ok(false);
-                    }
-                }
-            }
-        }
+        let goes_on = hand_over(image, unit, decoded?, filling);
         image += 1;
-        Ok(true)
+        Ok(goes_on)
     })
+}
+
+/// Puts the views of an image of `unit`, by its position, into batches; `false` once nobody receives any more.
+fn hand_over(image: usize, unit: &ExtractUnit, decoded: Views, filling: &mut Filling<'_>) -> bool {
+    match decoded {
+        Err(row) => {
+            filling.quarantined.push(*row);
+            true
+        }
+        Ok(pixels) => {
+            let mut views = unit.views.iter().zip(pixels);
+            views.all(|(view, pixels)| filling.add((image, *view), pixels))
+        }
+    }
 }
 
 /// Rows (image and view), global and local features of one batch.

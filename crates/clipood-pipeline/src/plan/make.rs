@@ -2,6 +2,7 @@
 //! memory does not grow with the number of images.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use bytes::Bytes;
 use clipood_core::DatasetManifest;
@@ -18,6 +19,7 @@ use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::memory::give_back;
 use crate::progress::StageProgress;
+use crate::read_file::read_file;
 use crate::tables::ImageRow;
 
 /// Images that are hashed between two looks at the interrupt.
@@ -61,7 +63,7 @@ pub(super) fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) ->
         .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
     job.run.store().put(CLASSES_FILE, Bytes::from(json))?;
     for ((manifest, unit), rows) in manifests.iter().zip(units).zip(datasets) {
-        write_dataset(job, &manifest.name, unit, rows)?;
+        write_dataset(job, manifest, unit, rows)?;
     }
     job.run.ledger().sweep(&["images"])?;
     give_back();
@@ -130,7 +132,7 @@ fn hash_all(job: &Job, datasets: Vec<Rows>) -> Result<Vec<Rows>> {
         })?;
         checked.push(rows);
     }
-    // Images that cannot be read are not alike: extraction will try again and put them into quarantine with its reason.
+    // Images that cannot be read are not alike. Extraction will put them into quarantine.
     validated.remove("");
     for rows in &mut checked {
         let test = std::mem::replace(&mut rows.test, Spool::new());
@@ -175,12 +177,20 @@ fn hash_spool(
 /// Sets blake3 and size of the files; those that cannot be read keep an empty hash.
 fn hash_block(job: &Job, block: &mut [ImageRow], progress: &mut StageProgress) -> Result<()> {
     job.interrupt.check()?;
-    block.par_iter_mut().for_each(|row| {
-        if let Ok(bytes) = std::fs::read(&row.uri) {
-            row.content_hash = blake3::hash(&bytes).to_hex().to_string();
-            row.length = Some(bytes.len() as u64);
-        }
-    });
+    let unread: Vec<String> = block
+        .par_iter_mut()
+        .filter_map(|row| match read_file(Path::new(&row.uri)) {
+            Ok(bytes) => {
+                row.content_hash = blake3::hash(&bytes).to_hex().to_string();
+                row.length = Some(bytes.len() as u64);
+                None
+            }
+            Err(error) => Some(format!("{} cannot be read: {error}", row.uri)),
+        })
+        .collect();
+    for line in unread {
+        progress.note(&line);
+    }
     progress.add(block.len() as u64);
     Ok(())
 }

@@ -3,26 +3,32 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use clipood_core::DatasetManifest;
 use clipood_data::Split;
 use clipood_store::{CommitOutcome, Part, Unit};
 use serde_json::json;
 
 use super::make::Rows;
 use super::spool::Spool;
-use super::{DatasetIndex, INDEX, PARTS, STAGE, ShardIndex, images_digest, part_path};
+use super::{DatasetIndex, INDEX, PARTS, ROOT, STAGE, ShardIndex, images_digest, part_path};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::tables::{FileMeta, ImageRow, read_images, store_footer, write_images};
 
 /// Writes the images of a dataset, and then that it is planned.
-pub(super) fn write_dataset(job: &Job, name: &str, unit: &Unit, rows: Rows) -> Result<()> {
+pub(super) fn write_dataset(
+    job: &Job,
+    manifest: &DatasetManifest,
+    unit: &Unit,
+    rows: Rows,
+) -> Result<()> {
     let index = DatasetIndex {
         train: rows.train.len(),
-        test: write_shards(job, name, unit, Split::Test, rows.test)?,
-        val: write_shards(job, name, unit, Split::Val, rows.val)?,
+        test: write_shards(job, manifest, unit, Split::Test, rows.test)?,
+        val: write_shards(job, manifest, unit, Split::Val, rows.val)?,
     };
     if !rows.train.is_empty() {
-        write_part(job, name, unit, Split::Train, 0, rows.train)?;
+        write_part(job, manifest, unit, Split::Train, 0, rows.train)?;
     }
     let extra = BTreeMap::from([(INDEX.to_string(), json!(index))]);
     job.run.ledger().commit_without_part(STAGE, unit, extra)?;
@@ -31,7 +37,7 @@ pub(super) fn write_dataset(job: &Job, name: &str, unit: &Unit, rows: Rows) -> R
 
 fn write_shards(
     job: &Job,
-    name: &str,
+    manifest: &DatasetManifest,
     unit: &Unit,
     split: Split,
     images: Spool,
@@ -43,18 +49,19 @@ fn write_shards(
         if shard.is_empty() {
             return Ok(shards);
         }
-        shards.push(write_part(job, name, unit, split, shards.len(), shard)?);
+        shards.push(write_part(job, manifest, unit, split, shards.len(), shard)?);
     }
 }
 
 fn write_part(
     job: &Job,
-    dataset: &str,
+    manifest: &DatasetManifest,
     unit: &Unit,
     split: Split,
     number: usize,
     mut images: Vec<ImageRow>,
 ) -> Result<ShardIndex> {
+    let dataset = &manifest.name;
     for image in &mut images {
         image.shard = number as u32;
     }
@@ -65,7 +72,10 @@ fn write_part(
         fingerprint: unit.fingerprint.clone(),
         recipe: job.recipe.name.clone(),
         quarantined: Vec::new(),
-        extra: BTreeMap::new(),
+        extra: BTreeMap::from([(
+            ROOT.to_string(),
+            job.data.join(&manifest.root).display().to_string(),
+        )]),
     };
     let path = part_path(dataset, split, number);
     let part = Part {

@@ -8,11 +8,20 @@ use signal_hook::iterator::Signals;
 /// Ctrl-C, what ends a service or a terminal, and what Slurm sends ahead of a time limit (`--signal=B:USR1@90`).
 const STOP: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1];
 
+/// Whether whoever started the process wants it to live on, as `nohup` does with SIGHUP. Told by Linux alone.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.unwrap_or_default() >> (signal - 1) & 1 == 1
+}
+
 /// A flag that the first of these signals sets; the second one ends the process at once.
 pub fn listen() -> Result<Interrupt> {
     let interrupt = Interrupt::default();
     let flag = interrupt.clone();
-    let mut signals = Signals::new(STOP).context("cannot listen for signals")?;
+    let heard = STOP.into_iter().filter(|signal| !is_ignored(*signal));
+    let mut signals = Signals::new(heard).context("cannot listen for signals")?;
     std::thread::Builder::new()
         .name("signals".to_string())
         .spawn(move || {

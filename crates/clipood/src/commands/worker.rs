@@ -58,7 +58,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         run: args.run,
         data: args.data,
         store: args.store,
-        device: run_devices(&args.devices, &args.dtype)?.with_batch(args.batch),
+        device: Some(run_devices(&args.devices, &args.dtype)?.with_batch(args.batch)),
         share: Share {
             index: args.index,
             count: args.count,

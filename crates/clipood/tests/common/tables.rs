@@ -1,7 +1,9 @@
 //! Reading the tables of a run and comparing them.
 
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
-use clipood_pipeline::tables::{Scores, read_ood, read_scores};
+use clipood_pipeline::tables::{Scores, read_scores};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{World, files};
 
@@ -48,30 +50,45 @@ pub fn assert_same_scores(a: &[(String, Scores)], b: &[(String, Scores)]) {
     }
 }
 
-/// Two runs of one recipe have the same rows in all tables of scores and metrics, floats within 1e-6.
+/// Two runs of one recipe have the same files with the same rows in all columns of their tables, numbers within 1e-6.
 pub fn assert_same_tables(world: &World, one: &str, other: &str) {
-    assert_same_scores(&scores(world, one), &scores(world, other));
-    let path = |run: &str| format!("{run}/metrics/ood.parquet");
-    let rows = |run: &str| read_ood(table(world, &path(run)), &path(run)).unwrap();
-    let (a, b) = (rows(one), rows(other));
-    assert_eq!(a.len(), b.len());
-    for (a, b) in a.iter().zip(&b) {
-        assert_eq!(
-            (&a.prompt, &a.detector, &a.selection, &a.ood_dataset),
-            (&b.prompt, &b.detector, &b.selection, &b.ood_dataset)
-        );
-        assert_eq!(
-            (a.n_id, a.n_ood, a.n_excluded),
-            (b.n_id, b.n_ood, b.n_excluded)
-        );
-        for (x, y) in [
-            (a.auroc, b.auroc),
-            (a.fpr95, b.fpr95),
-            (a.aupr_in, b.aupr_in),
-            (a.aupr_out, b.aupr_out),
-            (a.score_resolution, b.score_resolution),
-        ] {
-            assert!((x - y).abs() < 1e-6, "{a:?} and {b:?}");
+    for folder in ["images", "scores", "validation", "metrics"] {
+        let parts = |run: &str| {
+            let folder = world.path(&format!("{run}/{folder}"));
+            // Not every recipe validates.
+            match folder.exists() {
+                true => files(&folder),
+                false => Vec::new(),
+            }
+        };
+        let all = parts(one);
+        assert_eq!(all, parts(other), "{folder} of {one} and {other}");
+        for part in all {
+            let cells = |run: &str| cells(world, &format!("{run}/{folder}/{part}"));
+            let (a, b) = (cells(one), cells(other));
+            assert_eq!(a.len(), b.len(), "{folder}/{part}");
+            for (x, y) in a.iter().zip(&b) {
+                let equal = match (x.parse::<f64>(), y.parse::<f64>()) {
+                    (Ok(x), Ok(y)) => x == y || (x - y).abs() < 1e-6 || (x.is_nan() && y.is_nan()),
+                    _ => x == y,
+                };
+                assert!(equal, "{folder}/{part} of {one} and {other}: {x} and {y}");
+            }
         }
     }
+}
+
+/// Every cell of a table with the name of its column before each column's first.
+fn cells(world: &World, path: &str) -> Vec<String> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(table(world, path)).unwrap();
+    let mut cells = Vec::new();
+    for batch in reader.build().unwrap() {
+        let batch = batch.unwrap();
+        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+            cells.push(field.name().clone());
+            let format = ArrayFormatter::try_new(column, &FormatOptions::default()).unwrap();
+            cells.extend((0..batch.num_rows()).map(|row| format.value(row).to_string()));
+        }
+    }
+    cells
 }
