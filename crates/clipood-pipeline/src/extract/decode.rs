@@ -10,7 +10,6 @@ use clipood_data::{DecodeLimits, decode, eval_view, random_resized_crop_box, tra
 use super::units::EVAL_VIEW;
 use crate::error::{PipelineError, Result};
 use crate::plan::PlannedImage;
-use crate::read_file::read_file;
 use crate::tables::QuarantineRow;
 
 /// Seed of the training crops: they belong to the features, not to a few-shot seed, so that seeds share them.
@@ -19,7 +18,7 @@ const CROP_SEED: u64 = 0;
 /// Pixels of each view, `[side, side, 3]`, or why there are none.
 pub type Views = std::result::Result<Vec<Vec<u8>>, Box<QuarantineRow>>;
 
-/// Reads, checks, decodes and crops one image. Never panics: a panic of a decoder becomes the image's reason.
+/// Checks, decodes and crops one image, whose file was `read`. Never panics: a panic of a decoder becomes the image's reason.
 ///
 /// What is put into quarantine follows from the planned bytes alone, because all runs of a store share it.
 ///
@@ -28,6 +27,7 @@ pub type Views = std::result::Result<Vec<Vec<u8>>, Box<QuarantineRow>>;
 /// this machine or moment, and nothing of the image.
 pub fn views_of(
     image: &PlannedImage,
+    read: std::io::Result<Vec<u8>>,
     views: &[i16],
     crop_scale: [f64; 2],
     config: &ClipConfig,
@@ -46,7 +46,6 @@ pub fn views_of(
         path: image.path.display().to_string(),
         problem,
     };
-    let read = read_file(&image.path);
     if image.content_hash.is_empty() {
         let reason = match read {
             Err(error) => error.to_string(),

@@ -1,4 +1,4 @@
-//! Decoding, encoding and writing, joined by bounded channels.
+//! Fetching, decoding, encoding and writing, joined by bounded channels.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -24,6 +24,7 @@ use crate::inputs::recorded;
 use crate::job::Job;
 use crate::memory::give_back;
 use crate::plan::{PlannedImage, open_roots};
+use crate::read_file::read_file;
 use crate::tables::{
     FileMeta, GlobalFeatures, GlobalType, LocalFeatures, QuarantineRow, store_footer, write_global,
     write_local,
@@ -191,7 +192,8 @@ fn decode_units(
             let note = attempts.begin(&unit.key, &images[range.clone()], &range)?;
             let goes_on = if range.len() == 1 {
                 // Waiting for a slow device must not look like a death on this image.
-                let decoded = decode_one(job, unit, &images[range.start]);
+                let image = &images[range.start];
+                let decoded = decode_one(job, unit, image, fetch(image));
                 attempts.end(&note)?;
                 hand_over(range.start, unit, decoded?, &mut filling)
             } else {
@@ -213,12 +215,21 @@ fn decode_units(
     Ok(())
 }
 
-fn decode_one(job: &Job, unit: &ExtractUnit, image: &PlannedImage) -> Result<Views> {
-    let crop_scale = job.recipe.train.crop_scale;
-    views_of(image, &unit.views, crop_scale, &job.model.config)
+fn fetch(image: &PlannedImage) -> std::io::Result<Vec<u8>> {
+    read_file(&image.path)
 }
 
-/// Decodes some images of a unit; `false` once nobody receives any more.
+fn decode_one(
+    job: &Job,
+    unit: &ExtractUnit,
+    image: &PlannedImage,
+    read: std::io::Result<Vec<u8>>,
+) -> Result<Views> {
+    let crop_scale = job.recipe.train.crop_scale;
+    views_of(image, read, &unit.views, crop_scale, &job.model.config)
+}
+
+/// Fetches and decodes some images of a unit; `false` once nobody receives any more.
 fn decode_piece(
     job: &Job,
     unit: &ExtractUnit,
@@ -229,8 +240,8 @@ fn decode_piece(
     // What fills two batches: one that is being filled and one ahead of it.
     let ahead = (2 * filling.full() / unit.views.len()).max(2);
     let mut image = range.start;
-    let decode = |image: &PlannedImage| decode_one(job, unit, image);
-    in_order(&images[range], ahead, decode, |decoded| {
+    let decode = |image: &PlannedImage, read| decode_one(job, unit, image, read);
+    in_order(&images[range], ahead, fetch, decode, |decoded| {
         job.interrupt.check()?;
         let goes_on = hand_over(image, unit, decoded?, filling);
         image += 1;

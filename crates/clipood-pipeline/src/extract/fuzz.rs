@@ -81,7 +81,15 @@ fn every_mutated_image_is_decoded_or_rejected_by_name() {
             label: None,
             class_name: None,
         };
-        match views_of(&image, &[EVAL_VIEW, 0], [0.08, 1.0], &config).unwrap() {
+        match views_of(
+            &image,
+            std::fs::read(&file),
+            &[EVAL_VIEW, 0],
+            [0.08, 1.0],
+            &config,
+        )
+        .unwrap()
+        {
             Ok(views) => {
                 decoded.fetch_add(1, Ordering::Relaxed);
                 assert_eq!(views.len(), 2, "{number}");

@@ -1,50 +1,72 @@
-//! Work on many items at once whose results are taken one by one, in order.
+//! Two steps of work on many items at once whose results are taken one by one, in order.
 
 use std::collections::VecDeque;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::error::Result;
 
-/// Calls `work` on every item on rayon's threads and `take` on the results here, in the order of the items. At most
-/// `ahead` items (at least one) are in work or wait to be taken; while `take` runs, or waits for a slow item, the threads
-/// go on with the others. `false` if `take` said so, which ends it.
+/// Threads that fetch. They wait for disks and networks, not for a core.
+const FETCHERS: usize = 4;
+
+/// Calls `fetch` on every item on threads that may wait, `work` on what it brings on rayon's threads, and `take` on the
+/// results here, in the order of the items. At most `ahead` items (at least one) are fetched, in work or wait to be taken;
+/// while `take` runs, or waits for a slow item, the threads go on with the others. `false` if `take` said so, which ends it.
 ///
 /// # Errors
 /// Those of `take`, which end it, too.
 ///
 /// # Panics
-/// If `work` does.
-pub(super) fn in_order<T: Sync, R: Send>(
+/// If `fetch` or `work` does.
+pub(super) fn in_order<T: Sync, F: Send, R: Send>(
     items: &[T],
     ahead: usize,
-    work: impl Fn(&T) -> R + Sync,
+    fetch: impl Fn(&T) -> F + Sync,
+    work: impl Fn(&T, F) -> R + Sync,
     mut take: impl FnMut(R) -> Result<bool>,
 ) -> Result<bool> {
     let ahead = ahead.max(1);
     let mut take_next = |waiting: &mut VecDeque<Receiver<R>>| match waiting.pop_front() {
-        // A sender that is gone without a word panicked: the scope panics with its message when it ends.
+        // A sender that is gone without a word panicked: the scopes panic with its message when they end.
         Some(next) => next.recv().map_or(Ok(false), &mut take),
         None => Ok(true),
     };
-    rayon::in_place_scope_fifo(|scope| {
-        let mut waiting = VecDeque::with_capacity(ahead);
-        for item in items {
-            if waiting.len() == ahead && !take_next(&mut waiting)? {
-                return Ok(false);
+    let (fetch, work) = (&fetch, &work);
+    rayon::in_place_scope_fifo(|workers| {
+        std::thread::scope(|fetchers| {
+            // Never full: no more than `ahead` wait.
+            let (ask, asked) = bounded::<(&T, Sender<R>)>(ahead);
+            for _ in 0..FETCHERS.min(ahead).min(items.len()) {
+                let asked = asked.clone();
+                fetchers.spawn(move || {
+                    for (item, send) in asked {
+                        let fetched = fetch(item);
+                        // Nobody receives any more once it has ended early.
+                        workers.spawn_fifo(move |_| drop(send.send(work(item, fetched))));
+                    }
+                });
             }
-            let (send, receive) = bounded(1);
-            let work = &work;
-            // Nobody receives any more once it has ended early.
-            scope.spawn_fifo(move |_| drop(send.send(work(item))));
-            waiting.push_back(receive);
-        }
-        while !waiting.is_empty() {
-            if !take_next(&mut waiting)? {
-                return Ok(false);
+            drop(asked);
+            let mut waiting = VecDeque::with_capacity(ahead);
+            for item in items {
+                if waiting.len() == ahead && !take_next(&mut waiting)? {
+                    return Ok(false);
+                }
+                let (send, receive) = bounded(1);
+                if ask.send((item, send)).is_err() {
+                    // All fetchers panicked.
+                    return Ok(false);
+                }
+                waiting.push_back(receive);
             }
-        }
-        Ok(true)
+            drop(ask);
+            while !waiting.is_empty() {
+                if !take_next(&mut waiting)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
     })
 }
 
@@ -71,13 +93,18 @@ mod tests {
             let items: Vec<(usize, u64)> = waits.into_iter().enumerate().collect();
             let mut results = Vec::new();
             let most = AtomicUsize::new(0);
-            let work = |(i, wait): &(usize, u64)| {
+            let fetch = |(i, wait): &(usize, u64)| {
                 let held = begun.fetch_add(1, Ordering::SeqCst) + 1 - taken.load(Ordering::SeqCst);
                 most.fetch_max(held, Ordering::SeqCst);
-                std::thread::sleep(Duration::from_micros(*wait));
+                std::thread::sleep(Duration::from_micros(300 - wait));
                 *i
             };
-            let done = in_order(&items, ahead, work, |i| {
+            let work = |(i, wait): &(usize, u64), fetched: usize| {
+                std::thread::sleep(Duration::from_micros(*wait));
+                assert_eq!(*i, fetched);
+                fetched
+            };
+            let done = in_order(&items, ahead, fetch, work, |i| {
                 results.push(i);
                 taken.fetch_add(1, Ordering::SeqCst);
                 Ok(true)
@@ -92,32 +119,49 @@ mod tests {
     fn it_ends_when_told_so() {
         let items: Vec<usize> = (0..1000).collect();
         let worked = AtomicUsize::new(0);
-        let work = |i: &usize| {
+        let work = |i: &usize, (): ()| {
             worked.fetch_add(1, Ordering::SeqCst);
             *i
         };
-        assert!(!in_order(&items, 4, work, |i| Ok(i < 10)).unwrap());
+        assert!(!in_order(&items, 4, |_| (), work, |i| Ok(i < 10)).unwrap());
         assert!(worked.load(Ordering::SeqCst) <= 10 + 4);
         let refuse = |_| Err(PipelineError::Usage("enough".to_string()));
-        let error = in_order(&items, 4, work, refuse).unwrap_err();
+        let error = in_order(&items, 4, |_| (), work, refuse).unwrap_err();
         assert_eq!(error.to_string(), "enough");
     }
 
     #[test]
-    fn a_panic_of_the_work_is_not_lost() {
+    fn a_panic_of_either_step_is_not_lost() {
         let items: Vec<usize> = (0..100).collect();
-        let work = |i: &usize| {
-            assert!(*i != 50, "item 50");
-            *i
+        for in_fetch in [true, false] {
+            let step = |fetching: bool, i: usize| {
+                assert!(fetching != in_fetch || i != 50, "item 50");
+                i
+            };
+            let mut taken = 0;
+            let end = catch_unwind(AssertUnwindSafe(|| {
+                let fetch = |i: &usize| step(true, *i);
+                let work = |_: &usize, i: usize| step(false, i);
+                in_order(&items, 8, fetch, work, |_| {
+                    taken += 1;
+                    Ok(true)
+                })
+            }));
+            assert!(end.is_err());
+            assert_eq!(taken, 50);
+        }
+    }
+
+    #[test]
+    fn waiting_for_files_is_shared_by_more_threads_than_cores() {
+        let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let fetch = |_: &usize| {
+            most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(20));
+            inside.fetch_sub(1, Ordering::SeqCst);
         };
-        let mut taken = 0;
-        let end = catch_unwind(AssertUnwindSafe(|| {
-            in_order(&items, 8, work, |_| {
-                taken += 1;
-                Ok(true)
-            })
-        }));
-        assert!(end.is_err());
-        assert_eq!(taken, 50);
+        let items: Vec<usize> = (0..32).collect();
+        assert!(in_order(&items, 16, fetch, |_, ()| (), |()| Ok(true)).unwrap());
+        assert_eq!(most.into_inner(), FETCHERS);
     }
 }
