@@ -8,19 +8,22 @@ use signal_hook::iterator::Signals;
 /// Ctrl-C, what ends a service or a terminal, and what Slurm sends ahead of a time limit (`--signal=B:USR1@90`).
 const STOP: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1];
 
-/// Whether whoever started the process wants it to live on, as `nohup` does with SIGHUP. Told by Linux alone.
-fn is_ignored(signal: i32) -> bool {
+/// Whether whoever started the process wants it to live on without a terminal, as `nohup` does. Told by Linux alone. Shells
+/// ignore Ctrl-C for what they start in the background, too, but a signal that is sent to such a process is meant for it.
+fn hangups_are_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.unwrap_or_default() >> (signal - 1) & 1 == 1
+    mask.unwrap_or_default() >> (SIGHUP - 1) & 1 == 1
 }
 
 /// A flag that the first of these signals sets; the second one ends the process at once.
 pub fn listen() -> Result<Interrupt> {
     let interrupt = Interrupt::default();
     let flag = interrupt.clone();
-    let heard = STOP.into_iter().filter(|signal| !is_ignored(*signal));
+    let heard = STOP
+        .into_iter()
+        .filter(|signal| *signal != SIGHUP || !hangups_are_ignored());
     let mut signals = Signals::new(heard).context("cannot listen for signals")?;
     std::thread::Builder::new()
         .name("signals".to_string())
