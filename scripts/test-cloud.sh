@@ -20,14 +20,14 @@ s3_port=$(free_port)
 az_port=$(free_port)
 data=$(mktemp -d "$work/run.XXXXXX")
 "$work/venv/bin/moto_server" -H 127.0.0.1 -p "$s3_port" > "$data/moto.log" 2>&1 &
-servers=($!)
 "$work/node/node_modules/.bin/azurite-blob" --blobHost 127.0.0.1 --blobPort "$az_port" --location "$data/azurite" \
     --skipApiVersionCheck --silent > "$data/azurite.log" 2>&1 &
-servers+=($!)
 end() {
     code=$?
-    kill "${servers[@]}" 2> /dev/null || true
     if [ $code -ne 0 ]; then tail -n 20 "$data"/*.log >&2; fi
+    # Their files can be removed once nobody writes them: SIGKILL and wait, since on SIGTERM Azurite first saves its state.
+    for child in $(jobs -p); do kill -9 "$child" 2> /dev/null || true; done
+    wait 2> /dev/null || true
     rm -rf "$data"
     exit $code
 }
