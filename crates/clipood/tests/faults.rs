@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::tables::assert_same_tables;
@@ -88,6 +89,44 @@ fn an_image_that_kills_the_process_is_found_by_starting_again() {
         "{}",
         stdout(&audit)
     );
+    // As docs/RELIABILITY.md says to try it again: the unit leaves the store, and another run directory finds it whole.
+    let noted = |unit: &PathBuf| std::fs::read_dir(unit).unwrap().next().is_some();
+    let units = children(&world.path("run/_run/attempts"));
+    let unit = units.into_iter().find(noted).unwrap();
+    let key = unit.file_name().unwrap().to_str().unwrap();
+    let mut removed = [0, 0];
+    for space in children(&world.path("store/features")) {
+        for kind in children(&space.join("_commits/commits")) {
+            removed[0] += remove_matching(&kind, &format!("{key}."));
+        }
+        for kind in children(&space) {
+            removed[1] += remove_matching(&kind, &format!("part-{key}."));
+        }
+    }
+    assert!(removed[0] > 0 && removed[0] == removed[1], "{removed:?}");
+    let again = world.run("again", &["--store", "store"]);
+    assert!(again.status.success(), "{}", stderr(&again));
+    let account = format!("{planned} planned = {planned} scored + 0 quarantined");
+    assert!(stdout(&again).contains(&account), "{}", stdout(&again));
+}
+
+/// What lies in a folder.
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Removes the files of a folder whose name starts so, and says how many.
+fn remove_matching(folder: &Path, prefix: &str) -> usize {
+    let named = |path: &PathBuf| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+    };
+    let files: Vec<_> = children(folder).into_iter().filter(named).collect();
+    for file in &files {
+        std::fs::remove_file(file).unwrap();
+    }
+    files.len()
 }
 
 #[test]
