@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::CoreError;
@@ -96,6 +97,22 @@ impl FingerprintBuilder {
         builder
     }
 
+    /// Adds every field of a struct by [`FingerprintBuilder::field`], in the order of their declaration. A field that is added
+    /// to the struct enters the fingerprint by itself; one that must not is marked `#[serde(skip)]`.
+    pub fn fields(mut self, spec: &impl Serialize) -> Self {
+        match ordered_fields(spec) {
+            Ok(fields) => {
+                for (name, value) in fields {
+                    self = self.field(&name, &value);
+                }
+            }
+            Err(error) => {
+                self.error.get_or_insert(error);
+            }
+        }
+        self
+    }
+
     /// Adds a value by its [`canonical_json`]. A float that is not finite is JSON's `null`.
     pub fn field(mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Self {
         match canonical_json(value) {
@@ -150,6 +167,51 @@ impl FingerprintBuilder {
             self.hasher.update(&(part.len() as u64).to_le_bytes());
             self.hasher.update(part);
         }
+    }
+}
+
+/// The serialised fields of a struct, in the order of their declaration.
+fn ordered_fields(spec: &impl Serialize) -> Result<Vec<(String, Value)>, CoreError> {
+    let not_json = |message: String| CoreError::NotJson {
+        name: std::any::type_name_of_val(spec).to_string(),
+        message,
+    };
+    // The text keeps the order, the value keeps every bit of a number.
+    let text = serde_json::to_string(spec).map_err(|e| not_json(e.to_string()))?;
+    let FieldNames(names) =
+        serde_json::from_str(&text).map_err(|e| not_json(e.to_string()))?;
+    let Ok(Value::Object(mut values)) = serde_json::to_value(spec) else {
+        return Err(not_json("expected a struct".to_string()));
+    };
+    let fields = names.into_iter().filter_map(|name| {
+        let value = values.remove(&name)?;
+        Some((name, value))
+    });
+    Ok(fields.collect())
+}
+
+/// The keys of a JSON object, in the order of the text.
+struct FieldNames(Vec<String>);
+
+impl<'de> Deserialize<'de> for FieldNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = FieldNames;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a struct")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldNames, A::Error> {
+                let mut names = Vec::new();
+                while let Some((name, IgnoredAny)) = map.next_entry()? {
+                    names.push(name);
+                }
+                Ok(FieldNames(names))
+            }
+        }
+        deserializer.deserialize_map(Keys)
     }
 }
 
@@ -215,6 +277,52 @@ mod tests {
         let start = FingerprintBuilder::new("test");
         let all = parts.iter().fold(start, |b, (n, v)| b.bytes(n, v));
         all.finish().unwrap()
+    }
+
+    #[test]
+    fn fields_of_a_struct_are_those_that_were_added_one_by_one() {
+        #[derive(Serialize)]
+        struct Inner {
+            lambda: f64,
+            top_k: usize,
+        }
+        #[derive(Serialize)]
+        struct Spec {
+            seed: u64,
+            init: Option<String>,
+            lr: f64,
+            #[serde(flatten)]
+            patch: Option<Inner>,
+            #[serde(skip)]
+            note: u8,
+        }
+        let make = |patch: Option<Inner>| Spec {
+            seed: u64::MAX,
+            init: None,
+            lr: 0.1 + 0.2,
+            patch,
+            note: 7,
+        };
+        let by_hand = FingerprintBuilder::new("spec")
+            .field("seed", &u64::MAX)
+            .field("init", &None::<String>)
+            .field("lr", &(0.1 + 0.2));
+        let with = FingerprintBuilder::new("spec").fields(&make(None));
+        assert_eq!(with.finish().unwrap(), by_hand.finish().unwrap());
+        let by_hand = FingerprintBuilder::new("spec")
+            .field("seed", &u64::MAX)
+            .field("init", &None::<String>)
+            .field("lr", &(0.1 + 0.2))
+            .field("lambda", &0.25)
+            .field("top_k", &3);
+        let patch = Inner {
+            lambda: 0.25,
+            top_k: 3,
+        };
+        let with = FingerprintBuilder::new("spec").fields(&make(Some(patch)));
+        assert_eq!(with.finish().unwrap(), by_hand.finish().unwrap());
+        let wrong = FingerprintBuilder::new("spec").fields(&3);
+        assert!(matches!(wrong.finish(), Err(CoreError::NotJson { .. })));
     }
 
     #[test]

@@ -43,6 +43,8 @@ mod linear_probe;
 mod matrix;
 pub mod metrics;
 mod mining;
+mod needs_shim;
+pub use needs_shim::{Needs, Negatives};
 mod registry;
 mod score;
 mod spec;

@@ -43,7 +43,7 @@ pub fn compare_scores(job: &Job, path: &str, ours: Bytes, outcome: &CommitOutcom
 
 /// Rounding that is no difference, relative to the length of a feature or the largest score of a column.
 fn tolerance(job: &Job) -> f32 {
-    match job.devices.dtype {
+    match job.worker.devices.dtype {
         Dtype::F32 => 1e-3,
         _ => 3e-2,
     }
@@ -51,7 +51,7 @@ fn tolerance(job: &Job) -> f32 {
 
 fn warn(job: &Job, path: &str, difference: Option<String>) {
     if let Some(difference) = difference {
-        job.reporting.say(&format!(
+        job.worker.reporting.say(&format!(
             "warning: {path}: another worker was first, its part stays, and differs from ours: {difference}"
         ));
     }

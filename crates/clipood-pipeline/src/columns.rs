@@ -2,7 +2,7 @@
 //! two halves of the dual-pattern score. Every part of a run has all of them, so that readers open the directory.
 
 use clipood_core::{Method, Recipe, SelectSection};
-use clipood_ood::{DetectorKind, DetectorSpec};
+use clipood_ood::DetectorSpec;
 
 use crate::error::{PipelineError, Result};
 
@@ -11,17 +11,30 @@ pub const DUAL_BASE: &str = "dual_pattern_base";
 /// Column of minus the smallest divergence from a class pattern.
 pub const DUAL_NEG_MIN_KL: &str = "dual_pattern_neg_min_kl";
 
+/// What a score column is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnPurpose {
+    /// A detector of the recipe: a line of every table.
+    Listed,
+    /// A candidate value of a hyperparameter, which is no line by itself.
+    Candidate,
+    /// A half of the dual-pattern score, which is no line by itself.
+    DualHalf,
+}
+
 /// One score column.
 #[derive(Debug, Clone)]
 pub struct ScoreColumn {
     /// Name after `score_`.
     pub name: String,
-    /// The detector under each method, `None` where the column is not defined for it.
-    spec: Source,
+    /// What it is there for.
+    pub purpose: ColumnPurpose,
+    rule: Rule,
 }
 
+/// The detector of a column under each method.
 #[derive(Debug, Clone)]
-enum Source {
+enum Rule {
     /// The same for every prompt set that has what it reads.
     Detector(DetectorSpec),
     /// The base of a dual-pattern method.
@@ -31,10 +44,11 @@ enum Source {
 }
 
 impl ScoreColumn {
-    fn detector(spec: DetectorSpec) -> Self {
+    fn detector(spec: DetectorSpec, purpose: ColumnPurpose) -> Self {
         Self {
             name: spec.name(),
-            spec: Source::Detector(spec),
+            purpose,
+            rule: Rule::Detector(spec),
         }
     }
 
@@ -43,15 +57,22 @@ impl ScoreColumn {
     /// # Errors
     /// None for the specifications of this file.
     pub fn spec(&self, method: Method) -> Result<Option<DetectorSpec>> {
-        let text = match (&self.spec, method) {
-            (Source::Detector(spec), Method::LinearProbe) if spec.kind().needs_texts() => {
-                return Ok(None);
+        let text = match &self.rule {
+            Rule::Detector(spec) => {
+                let lacks_texts = method == Method::LinearProbe && spec.needs().texts;
+                return Ok((!lacks_texts).then(|| spec.clone()));
             }
-            (Source::Detector(spec), _) => return Ok(Some(spec.clone())),
-            (Source::DualBase, Method::Dpcoop) => "mcm:t=0.1",
-            (Source::DualBase, Method::Dplocoop | Method::Dpsct) => "gl_mcm:t=0.1:weight=0.5",
-            (Source::DualNegMinKl, m) if m.is_dual_pattern() => "dpm_neg_min_kl:t=0.1",
-            (Source::DualBase | Source::DualNegMinKl, _) => return Ok(None),
+            Rule::DualBase => match method {
+                Method::Dpcoop => "mcm:t=0.1",
+                Method::Dplocoop | Method::Dpsct => "gl_mcm:t=0.1:weight=0.5",
+                Method::ZeroShot
+                | Method::Coop
+                | Method::Locoop
+                | Method::Sct
+                | Method::LinearProbe => return Ok(None),
+            },
+            Rule::DualNegMinKl if method.is_dual_pattern() => "dpm_neg_min_kl:t=0.1",
+            Rule::DualNegMinKl => return Ok(None),
         };
         Ok(Some(text.parse()?))
     }
@@ -80,7 +101,7 @@ pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidate
     };
     let mut columns: Vec<ScoreColumn> = Vec::new();
     for text in &recipe.detectors {
-        let column = ScoreColumn::detector(parse(text)?);
+        let column = ScoreColumn::detector(parse(text)?, ColumnPurpose::Listed);
         let name = &column.name;
         if columns.iter().any(|other| other.name == *name) {
             return Err(PipelineError::Usage(format!(
@@ -113,7 +134,7 @@ pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidate
         let candidates = candidates(select, &parse)?;
         let mut values = Vec::new();
         for (label, spec) in candidates {
-            let column = ScoreColumn::detector(spec);
+            let column = ScoreColumn::detector(spec, ColumnPurpose::Candidate);
             values.push((label, column.name.clone()));
             if !columns.iter().any(|other| other.name == column.name) {
                 columns.push(column);
@@ -125,12 +146,15 @@ pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidate
         });
     }
     if recipe.methods.iter().any(|m| m.is_dual_pattern()) {
-        for (name, spec) in [
-            (DUAL_BASE, Source::DualBase),
-            (DUAL_NEG_MIN_KL, Source::DualNegMinKl),
+        for (name, rule) in [
+            (DUAL_BASE, Rule::DualBase),
+            (DUAL_NEG_MIN_KL, Rule::DualNegMinKl),
         ] {
-            let name = name.to_string();
-            columns.push(ScoreColumn { name, spec });
+            columns.push(ScoreColumn {
+                name: name.to_string(),
+                purpose: ColumnPurpose::DualHalf,
+                rule,
+            });
         }
     }
     Ok((columns, selections))
@@ -141,20 +165,12 @@ fn candidates(
     select: &SelectSection,
     parse: &impl Fn(&str) -> Result<DetectorSpec>,
 ) -> Result<Vec<(String, DetectorSpec)>> {
-    let kind = DetectorSpec::new(parse(&select.detector)?.kind()).to_string();
+    let kind = parse(&select.detector)?.without_alias();
     let with = |value: f64| format!("{}={value}", select.parameter);
     let values = select.values.iter();
     values
         .map(|value| Ok((with(*value), parse(&format!("{kind}:{}", with(*value)))?)))
         .collect()
-}
-
-/// Whether a detector scores patches.
-pub fn uses_patches(spec: &DetectorSpec) -> bool {
-    matches!(
-        spec.kind(),
-        DetectorKind::LMcm { .. } | DetectorKind::GlMcm { .. }
-    )
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub fn gives_up(device: Device, error: &PipelineError) -> bool {
 
 /// Says that a device takes no more work.
 pub fn drops_out(job: &Job, device: Device, error: &PipelineError) {
-    job.reporting
+    job.worker.reporting
         .say(&format!("{device} takes no more work: {error}"));
 }
 

@@ -7,12 +7,12 @@ use clipood_ood::{
     DualPatternScaling, FittedDetector, LocalFeatures, Matrix, ScoreInputs, score_all,
 };
 
-use crate::error::{PipelineError, Result};
-use crate::extract::{EVAL_VIEW, FeatureIndex};
-use crate::features::read_features;
+use crate::error::Result;
+use crate::extract::EVAL_VIEW;
 use crate::job::Job;
-use crate::plan::Plan;
-use crate::prompts::{PromptKey, labels_of};
+use crate::planned::Planned;
+use crate::prompts::data::{for_shot_blocks, labels_of};
+use crate::prompts::trainers::PlannedPrompt;
 
 /// File metadata of a dual-pattern prompt set's score parts: the ranges over its training crops, as JSON.
 pub const TRAIN_RANGES: &str = "clipood.dual_pattern_train_ranges";
@@ -24,34 +24,22 @@ pub const TRAIN_RANGES: &str = "clipood.dual_pattern_train_ranges";
 /// Features that cannot be read; a divergence that is the same for all crops.
 pub fn train_ranges(
     job: &Job,
-    plan: &Plan,
-    index: &FeatureIndex,
-    key: &PromptKey,
+    planned: &Planned,
+    prompt: &PlannedPrompt,
     text: &Matrix<'_>,
     halves: &[FittedDetector; 2],
 ) -> Result<DualPatternScaling> {
-    let (Some(shots), Some(seed)) = (key.shots, key.seed) else {
-        return Err(PipelineError::Inconsistent(format!(
-            "prompt set {} has no shots to take ranges over",
-            key.name()
-        )));
-    };
-    let config = &job.model.config;
-    let (dim, patches) = (config.embed_dim, config.image.positions());
-    let local = key.method.trainer().uses_patches();
-    let wanted = labels_of(plan, &plan.splits[&seed], shots);
+    let (dim, patches) = (job.experiment.dim(), job.experiment.patches());
+    let local = halves.iter().any(|half| half.spec().needs().patches);
+    let wanted = labels_of(&planned.plan, &prompt.key)?;
     let (mut base, mut neg_min_kl) = (Vec::new(), Vec::new());
-    for (first_rank, unit) in &index.train[&seed] {
-        if *first_rank >= shots {
-            continue;
-        }
-        let block = read_features(job, &index.units[*unit], local)?;
+    for_shot_blocks(job, planned, &prompt.key, local, |block| {
         let rows: Vec<usize> = (0..block.keys.len())
             .filter(|row| block.views[*row] != EVAL_VIEW)
             .filter(|row| wanted.contains_key(block.keys[*row].as_str()))
             .collect();
         if rows.is_empty() {
-            continue;
+            return Ok(());
         }
         let pick = |values: &[f32], size: usize| -> Vec<f32> {
             let rows = rows.iter();
@@ -76,6 +64,7 @@ pub fn train_ranges(
         let mut columns = score_all(halves, text, &inputs)?.columns.into_iter();
         base.extend(columns.next().unwrap_or_default());
         neg_min_kl.extend(columns.next().unwrap_or_default());
-    }
+        Ok(())
+    })?;
     Ok(DualPatternScaling::calibrated(&base, &neg_min_kl)?)
 }

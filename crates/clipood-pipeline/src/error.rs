@@ -67,6 +67,18 @@ pub enum PipelineError {
         /// One of them and its reason.
         example: String,
     },
+    /// A stage that another one needs and that nobody has been asked to do here.
+    #[error(
+        "stage `{stage}` has {open} of {units} units left, and the stages after it need them; run it first, or wait for its workers"
+    )]
+    StageNotDone {
+        /// The stage.
+        stage: &'static str,
+        /// Units that are not done.
+        open: usize,
+        /// All its units.
+        units: usize,
+    },
     /// A table of this run does not fit its plan.
     #[error("{0}")]
     Inconsistent(String),

@@ -27,8 +27,8 @@ pub struct FeatureBlock {
 /// # Errors
 /// A part that is missing, damaged, or of other sizes than the model.
 pub fn read_features(job: &Job, unit: &ExtractUnit, local: bool) -> Result<FeatureBlock> {
-    let config = &job.model.config;
-    let store = job.features.ledger.store();
+    let config = &job.experiment.model.config;
+    let store = job.places.features.ledger.store();
     let fetch = |table: &str| {
         let path = part_path(table, unit);
         let bytes = store.get(&path)?.ok_or_else(|| {
@@ -86,7 +86,7 @@ pub fn normalise_rows(values: &mut [f32], width: usize) {
 /// # Errors
 /// A record or part that cannot be read.
 pub fn read_quarantine_of(job: &Job, units: &[ExtractUnit]) -> Result<Vec<Vec<QuarantineRow>>> {
-    let ledger = &job.features.ledger;
+    let ledger = &job.places.features.ledger;
     let keys: Vec<_> = units.iter().map(|unit| ledger_unit(job, unit)).collect();
     let mut all = vec![Vec::new(); units.len()];
     for ((unit, record), rows) in units

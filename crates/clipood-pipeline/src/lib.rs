@@ -21,25 +21,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The data flows forward: [`plan()`] lists and hashes images, [`extract()`] puts features into the store,
-//! [`prompt_sets`] makes the text sides, [`score()`] writes a row an image, [`aggregate()`] the metrics.
+//! The data flows forward through the list [`STAGES`]: `plan` lists and hashes images, `extract` puts features into the store,
+//! `negative` and `train` make the text sides, `fit` the detectors, `score` writes one row per image, `aggregate` the metrics,
+//! `report` the page. A [`Job`] is an [`Experiment`] (what was asked for), its [`Places`] (where things lie) and a [`Worker`]
+//! (who works); [`Planned`] names the units of every stage before any of them is done.
 
-mod aggregate;
 mod agreement;
 mod columns;
 mod devices;
 mod dual_pattern;
 mod error;
+mod experiment;
 mod extract;
 mod features;
+mod heap;
 mod inputs;
 mod interrupt;
 mod job;
 mod journal;
-mod memory;
+mod manifests;
+mod metrics;
 mod models;
 mod negative;
+mod places;
 mod plan;
+mod planned;
 mod progress;
 mod prompts;
 mod quarantine;
@@ -48,32 +54,35 @@ mod read_file;
 mod recipe_fuzz;
 mod report;
 mod run;
-mod score;
+mod stages;
 mod status;
+mod sync;
 pub mod tables;
+mod words;
+mod worker;
 mod zero_shot;
 
-pub use aggregate::{AVERAGE, DUAL_PATTERN, Metrics, aggregate, read_metrics};
 pub use clipood_store::{Share, Store};
-pub use columns::{Candidates, ScoreColumn};
 pub use error::{PipelineError, Result};
-pub use extract::{
-    ExtractUnit, FeatureIndex, encode_from_memory, extract, feature_index, share_out,
-};
+pub use experiment::Experiment;
+pub use extract::{encode_from_memory, share_out};
 pub use interrupt::Interrupt;
-pub use job::{Features, Job, JobOptions, RESULTS_VERSION, RunOptions, open_manifest};
-pub use journal::{LastWord, StageWord, State};
-pub use models::{NamedModel, open_model, open_named};
-pub use plan::{Plan, PlannedDataset, PlannedImage, PlannedShard, Purpose, list_images, plan};
-pub use progress::{Reporting, StageProgress};
-pub use prompts::{PromptKey, PromptSet, prompt_keys, prompt_sets};
+pub use job::{Job, JobOptions, RunOptions};
+pub use journal::{LastWord, State};
+pub use manifests::open_manifest;
+pub use metrics::{Metrics, read_metrics};
+pub use models::{open_model, open_named};
+pub use places::Places;
+pub use plan::list_images;
+pub use planned::Planned;
+pub use progress::Reporting;
+pub use prompts::file::PromptSet;
 pub use report::{ZeroShotPage, console, write_html};
-pub use run::{Outcome, run};
-pub use score::score;
+pub use run::{run, run_only};
+pub use stages::report::Outcome;
+pub use stages::{STAGES, Stage, stages_called};
 pub use status::{
-    Audit, DatasetStatus, Explanation, Garbage, ReasonCount, StageStatus, Status, audit,
-    collect_garbage, explain, find_garbage, status,
+    Audit, Explanation, Garbage, Status, audit, collect_garbage, explain, find_garbage, status,
 };
-pub use zero_shot::{
-    ClassCounts, Classified, Classifier, ImageOutcome, Tally, Unreadable, classify_files,
-};
+pub use worker::Worker;
+pub use zero_shot::{ClassCounts, Classifier, Tally, Unreadable, classify_files};

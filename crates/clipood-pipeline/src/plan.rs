@@ -2,7 +2,7 @@
 //! be used and cuts the images to score into shards. The plan is a table in the run directory, so that a resumed run sees
 //! the same images.
 //!
-//! The table has a part a shard. A plan in memory knows how many images each shard has and what they are made of, as one
+//! The table has one part per shard. A plan in memory knows how many images each shard has and what they are made of, as one
 //! digest; whoever works on a shard reads its part. So the memory of the later stages does not grow with the data.
 
 mod choose;
@@ -14,17 +14,17 @@ mod write;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clipood_core::{DatasetManifest, FingerprintBuilder};
+use clipood_core::FingerprintBuilder;
 use clipood_data::{FewShotSplit, Split};
 use clipood_store::Unit;
 
 pub use self::list::{list_images, open_roots};
-pub use self::write::shard_rows;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
+use crate::manifests::DatasetRole;
 use crate::tables::{ImageRow, read_footer, read_images};
 
-/// Name of the stage in the ledger of the run: one unit a dataset.
+/// Name of the stage in the ledger of the run: one unit per dataset.
 pub const STAGE: &str = "plan";
 /// Stage of the table's parts in the ledger of the run.
 const PARTS: &str = "images";
@@ -75,8 +75,8 @@ pub enum Purpose {
 pub struct PlannedDataset {
     /// Name of the dataset.
     pub name: String,
-    /// Whether it is in-distribution.
-    pub is_id: bool,
+    /// What the run uses it for.
+    pub role: DatasetRole,
     /// What its scored images serve for.
     pub purpose: Purpose,
     /// Images to score.
@@ -86,6 +86,11 @@ pub struct PlannedDataset {
 }
 
 impl PlannedDataset {
+    /// Whether it is in-distribution.
+    pub fn is_id(&self) -> bool {
+        self.role == DatasetRole::Id
+    }
+
     /// Number of images to score.
     pub fn images(&self) -> usize {
         self.shards.iter().map(|shard| shard.images).sum()
@@ -120,6 +125,17 @@ impl Plan {
     pub fn id(&self) -> &PlannedDataset {
         &self.datasets[0]
     }
+
+    /// The few-shot split of a seed.
+    ///
+    /// # Errors
+    /// A seed that the recipe does not have.
+    pub fn split(&self, seed: u64) -> Result<&FewShotSplit> {
+        let split = self.splits.get(&seed);
+        split.ok_or_else(|| {
+            PipelineError::Inconsistent(format!("the plan has no few-shot split of seed {seed}"))
+        })
+    }
 }
 
 /// What `classes.json` and the splits hold; small enough to be read whole.
@@ -151,12 +167,11 @@ struct ShardIndex {
 /// # Errors
 /// A dataset that is missing or empty, a class with fewer images than shots.
 pub fn plan(job: &Job) -> Result<Plan> {
-    let manifests = manifests(job);
     let units = plan_units(job)?;
     if !is_made(job, &units)? {
-        make::make(job, &manifests, &units)?;
+        make::make(job, &units)?;
     }
-    read(job, &manifests, &units)
+    read(job, &units)
 }
 
 /// The plan, if this run has one.
@@ -165,48 +180,50 @@ pub fn plan(job: &Job) -> Result<Plan> {
 /// A plan that cannot be read.
 pub fn standing_plan(job: &Job) -> Result<Option<Plan>> {
     let units = plan_units(job)?;
-    if !is_made(job, &units)? {
-        return Ok(None);
+    match is_made(job, &units)? {
+        true => read(job, &units).map(Some),
+        false => Ok(None),
     }
-    read(job, &manifests(job), &units).map(Some)
 }
 
-/// The units of the plan, one a dataset.
+/// The units of the plan, one per dataset.
 ///
 /// # Errors
 /// None for a job that was opened.
 pub fn plan_units(job: &Job) -> Result<Vec<Unit>> {
-    manifests(job)
-        .iter()
-        .map(|manifest| plan_unit(job, manifest))
+    let units = plan_inputs(job)?.into_iter();
+    units
+        .map(|(name, inputs)| {
+            Ok(Unit {
+                key: name,
+                fingerprint: inputs.finish()?.to_string(),
+            })
+        })
         .collect()
 }
 
-fn manifests(job: &Job) -> Vec<&DatasetManifest> {
-    std::iter::once(&job.id)
-        .chain(&job.ood)
-        .chain(&job.validation_ood)
-        .collect()
+/// Name of each dataset, and what decides the fingerprint of its plan.
+///
+/// # Errors
+/// None for a job that was opened.
+pub fn plan_inputs(job: &Job) -> Result<Vec<(String, FingerprintBuilder)>> {
+    let datasets = job.experiment.manifests.all();
+    let inputs = datasets.map(|(_, manifest)| {
+        let builder = FingerprintBuilder::new(STAGE)
+            .field("run", &job.experiment.fingerprint)
+            .field("dataset", &manifest.name);
+        Ok((manifest.name.clone(), builder))
+    });
+    inputs.collect()
 }
 
 fn is_made(job: &Job, units: &[Unit]) -> Result<bool> {
-    let done = job.run.ledger().committed(STAGE)?;
+    let done = job.places.run.ledger().committed(STAGE)?;
     let mut all_done = true;
     for unit in units {
         all_done &= done.contains(unit)?;
     }
     Ok(all_done)
-}
-
-fn plan_unit(job: &Job, manifest: &DatasetManifest) -> Result<Unit> {
-    Ok(Unit {
-        key: manifest.name.clone(),
-        fingerprint: FingerprintBuilder::new(STAGE)
-            .field("run", &job.fingerprint)
-            .field("dataset", &manifest.name)
-            .finish()?
-            .to_string(),
-    })
 }
 
 fn dataset_folder(dataset: &str) -> String {
@@ -237,8 +254,7 @@ pub fn images_digest<'a>(images: impl Iterator<Item = (&'a str, &'a str)>) -> St
 /// # Errors
 /// A part that is missing or damaged.
 pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
-    let bytes = job
-        .run
+    let bytes = job.places.run
         .store()
         .get(part)?
         .ok_or_else(|| missing(job, part))?;
@@ -246,11 +262,12 @@ pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
     let planned_root = footer.meta.extra.get(ROOT).cloned().unwrap_or_default();
     let rows = read_images(bytes, part)?;
     // The dataset may lie elsewhere on this machine than on the one that planned.
-    let manifest = manifests(job)
-        .into_iter()
-        .find(|manifest| part.starts_with(&dataset_folder(&manifest.name)));
+    let mut manifests = job.experiment.manifests.all();
+    let manifest = manifests
+        .find(|(_, manifest)| part.starts_with(&dataset_folder(&manifest.name)))
+        .map(|(_, manifest)| manifest);
     let here = |uri: &str| match (manifest, Path::new(uri).strip_prefix(&planned_root)) {
-        (Some(manifest), Ok(below)) => job.data.join(&manifest.root).join(below),
+        (Some(manifest), Ok(below)) => job.places.data.join(&manifest.root).join(below),
         _ => PathBuf::from(uri),
     };
     let image = |row: ImageRow| PlannedImage {
@@ -265,17 +282,17 @@ pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
 }
 
 fn missing(job: &Job, what: &str) -> PipelineError {
-    PipelineError::Inconsistent(format!("{what} is missing in {}", job.run_location))
+    PipelineError::Inconsistent(format!("{what} is missing in {}", job.places.run_location))
 }
 
-fn read(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<Plan> {
-    let bytes = job.run.store().get(CLASSES_FILE)?;
+fn read(job: &Job, units: &[Unit]) -> Result<Plan> {
+    let bytes = job.places.run.store().get(CLASSES_FILE)?;
     let bytes = bytes.ok_or_else(|| missing(job, CLASSES_FILE))?;
     let file: ClassesFile = serde_json::from_slice(&bytes)
         .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
     let mut datasets = Vec::new();
     let mut held_out = None;
-    for (i, (manifest, unit)) in manifests.iter().zip(units).enumerate() {
+    for ((role, manifest), unit) in job.experiment.manifests.all().zip(units) {
         let name = &manifest.name;
         let index = read_index(job, unit)?;
         let shards = |split: Split, shards: Vec<ShardIndex>| -> Vec<PlannedShard> {
@@ -288,7 +305,7 @@ fn read(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<Pla
         };
         let dataset = |purpose, shards| PlannedDataset {
             name: name.clone(),
-            is_id: i == 0,
+            role,
             purpose,
             shards,
             train: Vec::new(),
@@ -298,14 +315,16 @@ fn read(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<Pla
         if index.train > 0 {
             test.train = planned_images(job, &part_path(name, Split::Train, 0))?;
         }
-        if i > job.ood.len() {
-            // The first of the validation datasets is the in-distribution one.
-            datasets.extend(held_out.take());
-            datasets.push(validation);
-        } else {
-            datasets.push(test);
-            if i == 0 {
+        match role {
+            DatasetRole::Id => {
+                datasets.push(test);
                 held_out = Some(validation);
+            }
+            DatasetRole::Ood => datasets.push(test),
+            DatasetRole::ValidationOod => {
+                // The first of the validation datasets is the in-distribution one.
+                datasets.extend(held_out.take());
+                datasets.push(validation);
             }
         }
     }
@@ -317,13 +336,13 @@ fn read(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<Pla
 }
 
 fn read_index(job: &Job, unit: &Unit) -> Result<DatasetIndex> {
-    let record = job.run.ledger().record(STAGE, unit)?;
+    let record = job.places.run.ledger().record(STAGE, unit)?;
     let record = record.ok_or_else(|| missing(job, &format!("the plan of {}", unit.key)))?;
     let index = record.extra.get(INDEX).cloned().unwrap_or_default();
     serde_json::from_value(index).map_err(|e| {
         PipelineError::Inconsistent(format!(
             "the plan of {} in {}: {e}; was it made by another version?",
-            unit.key, job.run_location
+            unit.key, job.places.run_location
         ))
     })
 }

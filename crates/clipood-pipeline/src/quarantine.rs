@@ -85,14 +85,14 @@ pub fn keep_quarantine(job: &Job, datasets: &[DatasetQuarantine]) -> Result<()> 
         return Ok(());
     }
     let meta = FileMeta {
-        fingerprint: job.fingerprint.to_string(),
-        recipe: job.recipe.name.clone(),
+        fingerprint: job.experiment.fingerprint.to_string(),
+        recipe: job.experiment.recipe.name.clone(),
         quarantined: Vec::new(),
         extra: BTreeMap::new(),
     };
     let bytes = Bytes::from(write_quarantine(&rows, &meta)?);
-    job.run.store().put(PATH, bytes)?;
-    let allowed = job.recipe.engine.max_quarantine_fraction;
+    job.places.run.store().put(PATH, bytes)?;
+    let allowed = job.experiment.recipe.engine.max_quarantine_fraction;
     for dataset in datasets.iter().filter(|d| d.over(allowed)) {
         let Some(first) = dataset.rows().next() else {
             continue;
@@ -116,7 +116,7 @@ pub fn keep_quarantine(job: &Job, datasets: &[DatasetQuarantine]) -> Result<()> 
 /// # Errors
 /// A table that cannot be read.
 pub fn kept_quarantine(job: &Job) -> Result<Vec<QuarantineRow>> {
-    match job.run.store().get(PATH)? {
+    match job.places.run.store().get(PATH)? {
         Some(bytes) => Ok(read_quarantine(bytes, PATH)?),
         None => Ok(Vec::new()),
     }

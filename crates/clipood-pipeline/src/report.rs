@@ -15,7 +15,7 @@ use self::tables::{
     percent, summary_table,
 };
 use self::text_table::escape;
-use crate::aggregate::{AVERAGE, DUAL_PATTERN, LOW_RESOLUTION, Metrics};
+use crate::metrics::{AVERAGE, DUAL_PATTERN, LOW_RESOLUTION, Metrics};
 use crate::error::Result;
 use crate::job::Job;
 use crate::tables::SummaryRow;
@@ -153,10 +153,10 @@ pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
         "<h1>{}</h1>\n<p>Model <code>{}</code>, run <code>{}</code>. All figures in percent; ID is the positive class; \
          FPR95 at the threshold whose recall is nearest to 95%. Selection <code>fixed</code>: nothing was chosen; \
          <code>validation</code>: chosen on images that are not tested. Trained prompts use {} an image.</p>\n",
-        escape(&job.recipe.name),
-        escape(&job.recipe.model),
-        job.fingerprint.short(),
-        match job.recipe.train.views {
+        escape(&job.experiment.recipe.name),
+        escape(&job.experiment.recipe.model),
+        job.experiment.fingerprint.short(),
+        match job.experiment.recipe.train.views {
             0 => "a fresh view in every epoch of".to_string(),
             views => format!("{views} pre-drawn views of"),
         },
@@ -210,9 +210,9 @@ pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
          body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 84em; padding: 0 1em; }}\n\
          table {{ border-collapse: collapse; }} th, td {{ padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left; }}\n\
          .figure {{ text-align: right; font-variant-numeric: tabular-nums; }}\n</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
-        escape(&job.recipe.name)
+        escape(&job.experiment.recipe.name)
     );
-    let store = job.run.store();
+    let store = job.places.run.store();
     let path = "report/index.html";
     // The page is derived from the metrics; it is written again only when it differs.
     if store.get(path)?.as_deref() != Some(page.as_bytes()) {

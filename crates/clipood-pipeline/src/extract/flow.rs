@@ -22,7 +22,7 @@ use crate::agreement::compare_features;
 use crate::error::{PipelineError, Result};
 use crate::inputs::recorded;
 use crate::job::Job;
-use crate::memory::give_back;
+use crate::heap::trim_heap;
 use crate::plan::{PlannedImage, open_roots};
 use crate::read_file::read_file;
 use crate::tables::{
@@ -62,7 +62,7 @@ pub fn part_path(table: &str, unit: &ExtractUnit) -> String {
 pub fn ledger_unit(job: &Job, unit: &ExtractUnit) -> Unit {
     Unit {
         key: unit.key.clone(),
-        fingerprint: job.features.fingerprint.to_string(),
+        fingerprint: job.places.features.fingerprint.to_string(),
     }
 }
 
@@ -75,7 +75,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     let tables: &[&str] = if local { &[LOCAL, GLOBAL] } else { &[GLOBAL] };
     let mut done = BTreeMap::new();
     for table in tables {
-        done.insert(*table, job.features.ledger.committed(table)?);
+        done.insert(*table, job.places.features.ledger.committed(table)?);
     }
     let mut pending = Vec::new();
     let mut keys = Vec::new();
@@ -85,7 +85,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
         for table in tables {
             if !done[table].contains(&key)? {
                 let path = part_path(table, unit);
-                let ledger = &job.features.ledger;
+                let ledger = &job.places.features.ledger;
                 missing |= ledger
                     .recover_part(table, &key, &path, &store_footer)?
                     .is_none();
@@ -101,10 +101,10 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     }
     open_roots(job)?;
     let _span = tracing::info_span!("extract", units = pending.len()).entered();
-    let workers = job.devices.workers.len();
-    let full = match job.devices.batch {
+    let workers = job.worker.devices.workers.len();
+    let full = match job.worker.devices.batch {
         Some(views) => views.max(1),
-        None => job.device.batch_for(&job.model.config)?,
+        None => job.worker.device().batch_for(&job.experiment.model.config)?,
     };
     let clock = Clock::default();
     let start = Instant::now();
@@ -131,10 +131,10 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
         written.and(encoded).and(decoded)
     })?;
     if let Some(line) = clock.line(start.elapsed(), workers) {
-        job.reporting.say(&format!("{:>9} {line}", "extract"));
+        job.worker.reporting.say(&format!("{:>9} {line}", "extract"));
     }
     // A killed writer leaves a staging file, which readers of the directory would trip over.
-    job.features.ledger.sweep(tables)?;
+    job.places.features.ledger.sweep(tables)?;
     Ok(())
 }
 
@@ -156,7 +156,7 @@ fn turns<'a>(
     let mut given = HashSet::new();
     tables
         .iter()
-        .flat_map(move |table| passes(&job.features.ledger, table, units, job.share))
+        .flat_map(move |table| passes(&job.places.features.ledger, table, units, job.worker.share))
         .filter_map(move |turn| match turn {
             Ok(turn) => given.insert(turn.unit).then_some(Ok(turn.unit)),
             Err(error) => Some(Err(PipelineError::from(error))),
@@ -225,8 +225,8 @@ fn decode_one(
     image: &PlannedImage,
     read: std::io::Result<Vec<u8>>,
 ) -> Result<Views> {
-    let crop_scale = job.recipe.train.crop_scale;
-    views_of(image, read, &unit.views, crop_scale, &job.model.config)
+    let crop_scale = job.experiment.recipe.train.crop_scale;
+    views_of(image, read, &unit.views, crop_scale, &job.experiment.model.config)
 }
 
 /// Fetches and decodes some images of a unit; `false` once nobody receives any more.
@@ -242,7 +242,7 @@ fn decode_piece(
     let mut image = range.start;
     let decode = |image: &PlannedImage, read| decode_one(job, unit, image, read);
     in_order(&images[range], ahead, fetch, decode, |decoded| {
-        job.interrupt.check()?;
+        job.worker.interrupt.check()?;
         let goes_on = hand_over(image, unit, decoded?, filling);
         image += 1;
         Ok(goes_on)
@@ -289,7 +289,7 @@ fn write_units(
     clock: &Clock,
 ) -> Result<()> {
     let total: usize = pending.iter().map(|unit| unit.rows()).sum();
-    let mut progress = job.stage("extract", "views", total as u64);
+    let mut progress = job.worker.progress("extract", "views", total as u64);
     let mut arrived: BTreeMap<usize, Arrived> = BTreeMap::new();
     while let Ok(piece) = news.recv() {
         progress.remark(format!(
@@ -341,7 +341,7 @@ fn write_units(
             }) = arrived.remove(&unit)
         {
             commit(job, pending[unit], local, batches, end)?;
-            give_back();
+            trim_heap();
         }
     }
     progress.finish();
@@ -355,7 +355,7 @@ fn commit(
     batches: BTreeMap<usize, Encoded>,
     end: End,
 ) -> Result<()> {
-    let config = &job.model.config;
+    let config = &job.experiment.model.config;
     let (dim, patches) = (config.embed_dim, config.image.positions());
     let mut global = GlobalFeatures {
         keys: Vec::new(),
@@ -376,20 +376,20 @@ fn commit(
         values.extend(patch_features.into_iter().map(f16::from_f32));
     }
     let meta = FileMeta {
-        fingerprint: job.features.fingerprint.to_string(),
-        recipe: job.recipe.name.clone(),
+        fingerprint: job.places.features.fingerprint.to_string(),
+        recipe: job.experiment.recipe.name.clone(),
         quarantined: end.quarantined,
         extra: BTreeMap::from([
-            ("clipood.model".to_string(), job.recipe.model.clone()),
-            ("clipood.model_hash".to_string(), job.model.hash.clone()),
-            ("clipood.preprocessing".to_string(), job.preprocessing()),
+            ("clipood.model".to_string(), job.experiment.recipe.model.clone()),
+            ("clipood.model_hash".to_string(), job.experiment.model.hash.clone()),
+            ("clipood.preprocessing".to_string(), job.experiment.preprocessing()),
             (
                 "clipood.dtype".to_string(),
-                job.devices.dtype.name().to_string(),
+                job.worker.devices.dtype.name().to_string(),
             ),
             (
                 "clipood.backend".to_string(),
-                job.devices.backend().to_string(),
+                job.worker.devices.backend().to_string(),
             ),
         ]),
     };
@@ -412,9 +412,9 @@ fn publish(job: &Job, table: &str, unit: &ExtractUnit, bytes: Vec<u8>) -> Result
     let part = Part {
         path: part_path(table, unit),
         bytes: Bytes::from(bytes),
-        extra: recorded(&job.features.inputs),
+        extra: recorded(&job.places.features.inputs),
     };
     let key = ledger_unit(job, unit);
-    let ledger = &job.features.ledger;
+    let ledger = &job.places.features.ledger;
     Ok(ledger.commit_part(table, &key, part, &store_footer)?)
 }

@@ -60,8 +60,8 @@ pub(super) fn pretend(
 /// # Errors
 /// A device that fails.
 pub fn encode_from_memory(job: &Job, batches: usize, full: usize) -> Result<f64> {
-    let workers = job.devices.workers.len();
-    let bytes = 3 * job.model.config.image.size * job.model.config.image.size;
+    let workers = job.worker.devices.workers.len();
+    let bytes = 3 * job.experiment.model.config.image.size * job.experiment.model.config.image.size;
     let clock = Clock::default();
     let (send_batch, decoded) = bounded::<Batch>(workers.max(2));
     let (send_news, news) = bounded(2 * workers);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::{PipelineError, Result};
+use crate::experiment::Experiment;
 use crate::job::Job;
-use crate::plan::{Plan, PlannedImage, PlannedShard, images_digest, planned_images, shard_rows};
+use crate::plan::{Plan, PlannedImage, PlannedShard, images_digest, planned_images};
 
 /// The evaluation view: short side resized, centre cropped.
 pub const EVAL_VIEW: i16 = -1;
@@ -40,6 +41,16 @@ pub struct FeatureIndex {
     pub scored: Vec<Vec<usize>>,
     /// By seed, the units of the few-shot images, with the smallest rank of each: k shots need the ranks below k.
     pub train: BTreeMap<u64, Vec<(usize, usize)>>,
+}
+
+impl FeatureIndex {
+    /// The units that hold the first `shots` images of every class in the split of `seed`; units of images beyond them are
+    /// left out, as far as they are units of their own.
+    pub fn shot_units(&self, seed: u64, shots: usize) -> impl Iterator<Item = &ExtractUnit> {
+        let units = self.train.get(&seed).into_iter().flatten();
+        let wanted = units.filter(move |(first_rank, _)| *first_rank < shots);
+        wanted.map(|(_, unit)| &self.units[*unit])
+    }
 }
 
 impl ExtractUnit {
@@ -80,7 +91,7 @@ impl ExtractUnit {
                 if key != self.key {
                     return Err(PipelineError::Inconsistent(format!(
                         "{}: its images are not those that were planned",
-                        job.run.store().display(part)
+                        job.places.run.store().display(part)
                     )));
                 }
                 Ok(images.into())
@@ -110,8 +121,8 @@ fn unit_key(images: &str, views: &[i16], crop_scale: Option<[f64; 2]>) -> String
 
 /// Cuts a plan into units. Images to score: one unit a shard. Few-shot images: one unit for the ranks 0, 1, 2 to 3, 4 to 7
 /// and so on of each seed (cut further where they are many), so that 1, 2, 4, 8 and 16 shots share their features.
-pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
-    let crop_scale = job.recipe.train.crop_scale;
+pub fn feature_index(experiment: &Experiment, plan: &Plan) -> FeatureIndex {
+    let crop_scale = experiment.recipe.train.crop_scale;
     let mut units: Vec<ExtractUnit> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     let mut add = |unit: ExtractUnit| {
@@ -132,8 +143,8 @@ pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
         .map(|image| (image.key.as_str(), image))
         .collect();
     let mut views = vec![EVAL_VIEW];
-    views.extend(0..job.recipe.training_views() as i16);
-    let per_unit = (shard_rows(job) / views.len()).max(1);
+    views.extend(0..experiment.recipe.training_views() as i16);
+    let per_unit = (experiment.shard_rows() / views.len()).max(1);
     let mut train = BTreeMap::new();
     for (seed, split) in &plan.splits {
         let largest = split.classes.values().map(Vec::len).max().unwrap_or(0);

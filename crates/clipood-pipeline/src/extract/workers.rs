@@ -121,12 +121,12 @@ pub(super) fn encode_batches(
         returned: Mutex::default(),
     };
     // The processor's workers share one copy of the parameters.
-    let shared = match job.devices.workers.contains(&Device::Cpu) {
-        true => Some(job.model.image_encoder_as(Device::Cpu, job.devices.dtype)?),
+    let shared = match job.worker.devices.workers.contains(&Device::Cpu) {
+        true => Some(job.experiment.model.image_encoder_as(Device::Cpu, job.worker.devices.dtype)?),
         false => None,
     };
     let left_over = || !queue.returned().is_empty();
-    on_devices(STAGE, job.devices.workers.clone(), left_over, |device| {
+    on_devices(STAGE, job.worker.devices.workers.clone(), left_over, |device| {
         let worker = Worker::new(job, device, shared.clone(), full)?;
         worker.run(local, &queue, news, clock)
     })
@@ -162,8 +162,8 @@ impl<'a> Worker<'a> {
                 (encoder, Some(pool))
             }
             _ => {
-                let dtype = job.devices.dtype;
-                let made = guarded(STAGE, || Ok(job.model.image_encoder_as(device, dtype)?));
+                let dtype = job.worker.devices.dtype;
+                let made = guarded(STAGE, || Ok(job.experiment.model.image_encoder_as(device, dtype)?));
                 (
                     made.inspect_err(|error| drops_out(job, device, error))?,
                     None,
@@ -184,7 +184,7 @@ impl<'a> Worker<'a> {
     fn run(&self, local: bool, queue: &Queue, news: &Sender<News>, clock: &Clock) -> Result<()> {
         let mut in_hand: Option<(Batch, LaunchedImages)> = None;
         loop {
-            self.job.interrupt.check()?;
+            self.job.worker.interrupt.check()?;
             let next = match in_hand {
                 Some(_) => queue.ready(clock),
                 None => queue.next(clock),
@@ -241,10 +241,10 @@ impl<'a> Worker<'a> {
     fn launch(&self, batch: &Batch, local: bool) -> Result<LaunchedImages> {
         let span = tracing::trace_span!("encode", device = %self.device, views = batch.rows.len());
         let _span = span.entered();
-        if let Some(rate) = self.job.devices.simulated {
-            return Ok(pretend(&self.job.model.config, batch, local, rate, &self.busy).into());
+        if let Some(rate) = self.job.worker.devices.simulated {
+            return Ok(pretend(&self.job.experiment.model.config, batch, local, rate, &self.busy).into());
         }
-        let config = &self.job.model.config;
+        let config = &self.job.experiment.model.config;
         let image = 3 * config.image.size * config.image.size;
         if let Some(pool) = &self.pool {
             let pixels: Vec<f32> = batch
@@ -266,7 +266,7 @@ impl<'a> Worker<'a> {
 
     /// The features of a launched batch of `rows` views, without those that filled it up.
     fn wait(&self, images: LaunchedImages, rows: usize) -> Result<EncodedImages> {
-        let config = &self.job.model.config;
+        let config = &self.job.experiment.model.config;
         let mut features = images.wait()?;
         features.global.truncate(rows * config.embed_dim);
         let patches = rows * config.image.positions() * config.embed_dim;

@@ -5,19 +5,12 @@ use std::collections::{BTreeMap, HashSet};
 use clipood_core::SubsampleClasses;
 use clipood_data::{FewShotSplit, ImageRecord, few_shot_split, subsample_classes};
 
-use super::list::Listed;
+use super::list::{Draws, Listed};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 
 /// Seed of the draw of validation images: one set for all seeds, so that all prompt sets choose on the same images.
 const VALIDATION_SEED: u64 = u64::MAX;
-
-/// The draws from the training images of a class.
-pub(super) struct Draws {
-    pub seeds: Vec<u64>,
-    /// Images that each takes from a class, at most.
-    pub images: usize,
-}
 
 /// What is drawn from the in-distribution dataset.
 pub(super) struct Chosen {
@@ -34,23 +27,19 @@ pub(super) fn draws(job: &Job) -> Draws {
         images: largest_shots(job).unwrap_or(0),
     };
     if draws.images > 0 {
-        draws.seeds.extend(&job.recipe.seeds);
+        draws.seeds.extend(&job.experiment.recipe.seeds);
     }
-    if validates(job) {
+    if job.experiment.manifests.validates() {
         draws.seeds.push(VALIDATION_SEED);
         // What validation takes is no shot.
-        draws.images += job.recipe.data.validation_per_class;
+        draws.images += job.experiment.recipe.data.validation_per_class;
     }
     draws
 }
 
-fn validates(job: &Job) -> bool {
-    !job.validation_ood.is_empty()
-}
-
 fn largest_shots(job: &Job) -> Option<usize> {
-    let trains = job.recipe.methods.iter().any(|m| m.uses_shots());
-    job.recipe.shots.iter().copied().max().filter(|_| trains)
+    let trains = job.experiment.recipe.methods.iter().any(|m| m.uses_shots());
+    job.experiment.recipe.shots.iter().copied().max().filter(|_| trains)
 }
 
 /// Class names, the validation images, and the few-shot splits that the recipe's methods need.
@@ -59,20 +48,20 @@ fn largest_shots(job: &Job) -> Option<usize> {
 /// Fewer than two classes, no training images where some are needed, a class with too few of them.
 pub(super) fn choose(job: &Job, listed: &Listed) -> Result<Chosen> {
     let all: Vec<String> = listed.classes.values().cloned().collect();
-    let classes = match job.recipe.data.subsample_classes {
+    let classes = match job.experiment.recipe.data.subsample_classes {
         SubsampleClasses::All => all,
         which => subsample_classes(&all, which).to_vec(),
     };
     if classes.len() < 2 {
         return Err(PipelineError::Usage(format!(
             "dataset `{}` has {} classes, at least two are needed",
-            job.id.name,
+            job.experiment.manifests.id.name,
             classes.len()
         )));
     }
     let largest = largest_shots(job);
     let has_validation = classes.iter().any(|name| listed.val_classes.contains(name));
-    let holds_out = validates(job) && !has_validation;
+    let holds_out = job.experiment.manifests.validates() && !has_validation;
     let is_chosen = |record: &&ImageRecord| {
         let name = record.class_name.as_ref();
         name.is_some_and(|name| classes.contains(name))
@@ -85,23 +74,23 @@ pub(super) fn choose(job: &Job, listed: &Listed) -> Result<Chosen> {
         };
         return Err(PipelineError::Usage(format!(
             "dataset `{}` has no training images, but the recipe {purpose}; give its manifest a train split or a train_fraction",
-            job.id.name
+            job.experiment.manifests.id.name
         )));
     }
     let few_shot = |train: &[ImageRecord], images: usize, seed: u64| {
-        let allow_fewer = job.recipe.train.allow_fewer;
-        few_shot_split(&job.id.name, train, images, seed, allow_fewer)
+        let allow_fewer = job.experiment.recipe.train.allow_fewer;
+        few_shot_split(&job.experiment.manifests.id.name, train, images, seed, allow_fewer)
     };
     let mut held_out = HashSet::new();
     if holds_out {
-        let images = job.recipe.data.validation_per_class;
+        let images = job.experiment.recipe.data.validation_per_class;
         let drawn = few_shot(&train, images, VALIDATION_SEED)?;
         held_out.extend(drawn.keys().map(String::from));
         train.retain(|record| !held_out.contains(&record.image_key));
     }
     let mut splits = BTreeMap::new();
     if let Some(shots) = largest {
-        for seed in &job.recipe.seeds {
+        for seed in &job.experiment.recipe.seeds {
             splits.insert(*seed, few_shot(&train, shots, *seed)?);
         }
     }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use clipood_core::DatasetManifest;
 use clipood_data::{Found, ImageRecord, Split, few_shot_split, visit_dataset};
 
-use super::choose::Draws;
 use super::spool::Spool;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
@@ -25,6 +24,13 @@ pub(super) struct Listed {
     pub val_classes: BTreeSet<String>,
     /// Training images that some draw takes: all draws are the same from these as from all.
     pub train: Vec<ImageRecord>,
+}
+
+/// The draws from the training images of a class.
+pub(super) struct Draws {
+    pub seeds: Vec<u64>,
+    /// Images that each takes from a class, at most.
+    pub images: usize,
 }
 
 /// What a dataset is listed for.
@@ -49,10 +55,10 @@ pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves) -> Re
         val_classes: BTreeSet::new(),
         train: Vec::new(),
     };
-    let validates = !job.validation_ood.is_empty();
+    let validates = job.experiment.manifests.validates();
     let mut tested = 0;
     let mut class: Vec<ImageRecord> = Vec::new();
-    visit_images(manifest, &job.data, job.reporting, &mut |mut record| {
+    visit_images(manifest, &job.places.data, job.worker.reporting, &mut |mut record| {
         tested += usize::from(record.split == Split::Test);
         match serves {
             Serves::Id(_) => {
@@ -147,9 +153,9 @@ pub fn list_images(
 /// # Errors
 /// A folder that is missing or cannot be read: better that than every image of it.
 pub fn open_roots(job: &Job) -> Result<()> {
-    for manifest in super::manifests(job) {
-        draw_demo(manifest, &job.data, job.reporting)?;
-        let root = job.data.join(&manifest.root);
+    for (_, manifest) in job.experiment.manifests.all() {
+        draw_demo(manifest, &job.places.data, job.worker.reporting)?;
+        let root = job.places.data.join(&manifest.root);
         std::fs::read_dir(&root).map_err(|source| PipelineError::File {
             path: root.display().to_string(),
             action: "cannot open the folder of the dataset (--data names the folder that relative ones start from)",

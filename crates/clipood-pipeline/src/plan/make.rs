@@ -5,19 +5,19 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use bytes::Bytes;
-use clipood_core::DatasetManifest;
 use clipood_data::{ImageRecord, Split};
 use clipood_store::Unit;
 use rayon::prelude::*;
 
 use super::choose::{Chosen, choose, draws};
 use super::list::{Listed, Serves, image_row, list};
-use super::spool::Spool;
+use super::spool::{Rows, Spool};
 use super::write::write_dataset;
 use super::{CLASSES_FILE, ClassesFile, STAGE};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
-use crate::memory::give_back;
+use crate::heap::trim_heap;
+use crate::manifests::DatasetRole;
 use crate::progress::StageProgress;
 use crate::read_file::read_file;
 use crate::tables::ImageRow;
@@ -25,27 +25,25 @@ use crate::tables::ImageRow;
 /// Images that are hashed between two looks at the interrupt.
 const BLOCK: usize = 1024;
 
-/// The images of a dataset that the run uses, with labels by their place among the chosen classes.
-pub(super) struct Rows {
-    pub test: Spool,
-    pub val: Spool,
-    /// Images that some few-shot split takes, in key order.
-    pub train: Vec<ImageRow>,
-}
-
 /// Lists and hashes all images, then writes the plan.
 ///
 /// Nothing is written to the run directory before everything is hashed and checked, so that a plan that is interrupted,
 /// or refused, leaves nothing that images changed meanwhile could contradict.
-pub(super) fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) -> Result<()> {
+pub(super) fn make(job: &Job, units: &[Unit]) -> Result<()> {
     let _span = tracing::info_span!("plan").entered();
-    let of_id = list(job, &job.id, &Serves::Id(draws(job)))?;
+    let manifests = &job.experiment.manifests;
+    let of_id = list(job, &manifests.id, &Serves::Id(draws(job)))?;
     let chosen = choose(job, &of_id)?;
-    let mut datasets = vec![take_chosen(of_id, &chosen)?];
-    for (i, manifest) in manifests.iter().enumerate().skip(1) {
-        let serves = match i > job.ood.len() {
-            false => Serves::Ood,
-            true => Serves::OodValidation,
+    let mut of_id = Some(take_chosen(of_id, &chosen)?);
+    let mut datasets = Vec::new();
+    for (role, manifest) in manifests.all() {
+        let serves = match role {
+            DatasetRole::Id => {
+                datasets.extend(of_id.take());
+                continue;
+            }
+            DatasetRole::Ood => Serves::Ood,
+            DatasetRole::ValidationOod => Serves::OodValidation,
         };
         let listed = list(job, manifest, &serves)?;
         datasets.push(Rows {
@@ -61,12 +59,12 @@ pub(super) fn make(job: &Job, manifests: &[&DatasetManifest], units: &[Unit]) ->
     };
     let json = serde_json::to_vec_pretty(&file)
         .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
-    job.run.store().put(CLASSES_FILE, Bytes::from(json))?;
-    for ((manifest, unit), rows) in manifests.iter().zip(units).zip(datasets) {
+    job.places.run.store().put(CLASSES_FILE, Bytes::from(json))?;
+    for (((_, manifest), unit), rows) in manifests.all().zip(units).zip(datasets) {
         write_dataset(job, manifest, unit, rows)?;
     }
-    job.run.ledger().sweep(&["images"])?;
-    give_back();
+    job.places.run.ledger().sweep(&["images"])?;
+    trim_heap();
     Ok(())
 }
 
@@ -122,7 +120,7 @@ fn take_chosen(listed: Listed, chosen: &Chosen) -> Result<Rows> {
 fn hash_all(job: &Job, datasets: Vec<Rows>) -> Result<Vec<Rows>> {
     let count = |rows: &Rows| rows.test.len() + rows.val.len() + rows.train.len();
     let total: usize = datasets.iter().map(count).sum();
-    let mut progress = job.reporting.stage(STAGE, "images hashed", total as u64);
+    let mut progress = job.worker.reporting.stage(STAGE, "images hashed", total as u64);
     let mut validated: HashMap<String, String> = HashMap::new();
     let mut checked = Vec::new();
     for mut rows in datasets {
@@ -176,7 +174,7 @@ fn hash_spool(
 
 /// Sets blake3 and size of the files; those that cannot be read keep an empty hash.
 fn hash_block(job: &Job, block: &mut [ImageRow], progress: &mut StageProgress) -> Result<()> {
-    job.interrupt.check()?;
+    job.worker.interrupt.check()?;
     let unread: Vec<String> = block
         .par_iter_mut()
         .filter_map(|row| match read_file(Path::new(&row.uri)) {

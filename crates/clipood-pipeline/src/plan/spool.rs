@@ -88,6 +88,14 @@ impl Spool {
     }
 }
 
+/// The images of a dataset that the run uses, with labels by their place among the chosen classes.
+pub(super) struct Rows {
+    pub test: Spool,
+    pub val: Spool,
+    /// Images that some few-shot split takes, in key order.
+    pub train: Vec<ImageRow>,
+}
+
 fn failed(source: std::io::Error) -> PipelineError {
     PipelineError::File {
         path: std::env::temp_dir().display().to_string(),

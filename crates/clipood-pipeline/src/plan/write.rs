@@ -1,4 +1,4 @@
-//! Writing a plan: a part a shard, then the record that the dataset is planned.
+//! Writing a plan: one part per shard, then the record that the dataset is planned.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,7 @@ use clipood_data::Split;
 use clipood_store::{CommitOutcome, Part, Unit};
 use serde_json::json;
 
-use super::make::Rows;
-use super::spool::Spool;
+use super::spool::{Rows, Spool};
 use super::{DatasetIndex, INDEX, PARTS, ROOT, STAGE, ShardIndex, images_digest, part_path};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
@@ -31,7 +30,7 @@ pub(super) fn write_dataset(
         write_part(job, manifest, unit, Split::Train, 0, rows.train)?;
     }
     let extra = BTreeMap::from([(INDEX.to_string(), json!(index))]);
-    job.run.ledger().commit_without_part(STAGE, unit, extra)?;
+    job.places.run.ledger().commit_without_part(STAGE, unit, extra)?;
     Ok(())
 }
 
@@ -45,7 +44,7 @@ fn write_shards(
     let mut shards = Vec::new();
     let mut rows = images.into_rows()?;
     loop {
-        let shard: Vec<ImageRow> = rows.by_ref().take(shard_rows(job)).collect::<Result<_>>()?;
+        let shard: Vec<ImageRow> = rows.by_ref().take(job.experiment.shard_rows()).collect::<Result<_>>()?;
         if shard.is_empty() {
             return Ok(shards);
         }
@@ -70,11 +69,11 @@ fn write_part(
     };
     let meta = FileMeta {
         fingerprint: unit.fingerprint.clone(),
-        recipe: job.recipe.name.clone(),
+        recipe: job.experiment.recipe.name.clone(),
         quarantined: Vec::new(),
         extra: BTreeMap::from([(
             ROOT.to_string(),
-            job.data.join(&manifest.root).display().to_string(),
+            job.places.data.join(&manifest.root).display().to_string(),
         )]),
     };
     let path = part_path(dataset, split, number);
@@ -88,8 +87,7 @@ fn write_part(
         fingerprint: unit.fingerprint.clone(),
     };
     let ours = digest(&images);
-    let outcome = job
-        .run
+    let outcome = job.places.run
         .ledger()
         .commit_part(PARTS, &shard, part, &store_footer)?;
     // Another worker may see the same files under other paths, but not other files.
@@ -98,18 +96,11 @@ fn write_part(
     {
         return Err(PipelineError::Usage(format!(
             "{}: planned from other images than are there now; start another run directory, or remove this one",
-            job.run.store().display(&path)
+            job.places.run.store().display(&path)
         )));
     }
     Ok(ShardIndex {
         images: images.len(),
         digest: ours,
     })
-}
-
-/// Rows of a shard, so that its global and local features stay near `engine.shard_bytes`.
-pub fn shard_rows(job: &Job) -> usize {
-    let config = &job.model.config;
-    let row = config.embed_dim * (4 + 2 * config.image.positions());
-    (job.recipe.engine.shard_bytes as usize / row).max(1)
 }

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use clipood_clip::prompt::{PartialEpoch, PromptState};
+use clipood_store::{Store, Unit};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -161,6 +163,44 @@ impl Checkpoint {
             log,
         })
     }
+}
+
+fn path_of(unit: &Unit) -> String {
+    format!("{}/checkpoint.safetensors", unit.fingerprint)
+}
+
+/// Writes the checkpoint of a training into the store of prompts.
+///
+/// # Errors
+/// A store that cannot be written.
+pub fn write_checkpoint(
+    store: &Store,
+    unit: &Unit,
+    state: &PromptState,
+    log: &[TrainLogRow],
+) -> Result<()> {
+    let checkpoint = Checkpoint {
+        state: state.clone(),
+        log: log.to_vec(),
+    };
+    let bytes = Bytes::from(checkpoint.to_bytes()?);
+    Ok(store.put(&path_of(unit), bytes)?)
+}
+
+/// The state and log that a training goes on from; nothing if it has not begun.
+///
+/// # Errors
+/// A checkpoint that cannot be read.
+pub fn read_checkpoint(
+    store: &Store,
+    unit: &Unit,
+) -> Result<(Option<PromptState>, Vec<TrainLogRow>)> {
+    let path = path_of(unit);
+    let Some(bytes) = store.get(&path)? else {
+        return Ok((None, Vec::new()));
+    };
+    let Checkpoint { state, log } = Checkpoint::from_bytes(&bytes, &store.display(&path))?;
+    Ok((Some(state), log))
 }
 
 #[cfg(test)]

@@ -1,43 +1,56 @@
-//! Training data of a prompt set: the cached views of its few-shot images.
+//! Training data of a prompt set: the cached features of its few-shot images.
+
+use std::collections::BTreeMap;
 
 use clipood_clip::prompt::PromptData;
-use clipood_data::FewShotSplit;
 
+use super::key::PromptKey;
 use crate::error::{PipelineError, Result};
-use crate::extract::{EVAL_VIEW, FeatureIndex};
-use crate::features::{normalise_rows, read_features};
+use crate::extract::EVAL_VIEW;
+use crate::features::{FeatureBlock, normalise_rows, read_features};
 use crate::job::Job;
 use crate::plan::Plan;
+use crate::planned::Planned;
 
-/// Loads and normalises the training views of the first `shots` images of every class of `split`; `local` asks for
-/// patches too. Images in quarantine are left out and named in the progress.
+/// Calls `each` with the features of every unit that holds some of the shots of `key`; `local` asks for patches too.
+///
+/// # Errors
+/// Features that cannot be read, the errors of `each`.
+pub fn for_shot_blocks(
+    job: &Job,
+    planned: &Planned,
+    key: &PromptKey,
+    local: bool,
+    mut each: impl FnMut(FeatureBlock) -> Result<()>,
+) -> Result<()> {
+    let (shots, seed) = key.shots_and_seed()?;
+    for unit in planned.features.shot_units(seed, shots) {
+        each(read_features(job, unit, local)?)?;
+    }
+    Ok(())
+}
+
+/// Loads and normalises the training views of the shots of `key`; `local` asks for patches too. Images in quarantine are
+/// left out and counted in the progress.
 ///
 /// # Errors
 /// Features that cannot be read, or a class that has lost all its images.
 pub fn prompt_data(
     job: &Job,
-    plan: &Plan,
-    index: &FeatureIndex,
-    seed: u64,
-    shots: usize,
+    planned: &Planned,
+    key: &PromptKey,
     local: bool,
 ) -> Result<PromptData> {
-    let config = &job.model.config;
-    let (dim, patches) = (config.embed_dim, config.image.positions());
-    let views = job.recipe.training_views();
-    let split = &plan.splits[&seed];
-    let wanted = labels_of(plan, split, shots);
+    let (dim, patches) = (job.experiment.dim(), job.experiment.patches());
+    let views = job.experiment.recipe.training_views();
+    let wanted = labels_of(&planned.plan, key)?;
     let mut data = PromptData {
         views,
         patches: if local { patches } else { 0 },
         dim,
         ..PromptData::default()
     };
-    for (first_rank, unit) in &index.train[&seed] {
-        if *first_rank >= shots {
-            continue;
-        }
-        let block = read_features(job, &index.units[*unit], local)?;
+    for_shot_blocks(job, planned, key, local, |block| {
         let mut row = 0;
         while row < block.keys.len() {
             // The rows of an image stand together: the evaluation view, then its crops.
@@ -69,21 +82,21 @@ pub fn prompt_data(
             }
             row = end;
         }
-    }
-    name_losses(job, plan, seed, shots, &data.labels)?;
+        Ok(())
+    })?;
+    name_losses(job, planned, key, &data.labels)?;
     normalise_rows(&mut data.global, dim);
     normalise_rows(&mut data.local, dim);
     Ok(data)
 }
 
-/// Says which classes have lost some of their first `shots` images to quarantine; `labels` are those of the images that are
-/// there.
+/// Names the classes that have lost some of their shots to quarantine; `labels` are those of the images that are there.
 ///
 /// # Errors
 /// A class that has lost all of them.
-pub fn name_losses(job: &Job, plan: &Plan, seed: u64, shots: usize, labels: &[u32]) -> Result<()> {
-    let wanted = labels_of(plan, &plan.splits[&seed], shots);
-    for (label, name) in plan.classes.iter().enumerate() {
+pub fn name_losses(job: &Job, planned: &Planned, key: &PromptKey, labels: &[u32]) -> Result<()> {
+    let wanted = labels_of(&planned.plan, key)?;
+    for (label, name) in planned.plan.classes.iter().enumerate() {
         let count = labels.iter().filter(|l| **l as usize == label).count();
         let planned = wanted.values().filter(|l| **l as usize == label).count();
         if count == 0 {
@@ -92,7 +105,7 @@ pub fn name_losses(job: &Job, plan: &Plan, seed: u64, shots: usize, labels: &[u3
             )));
         }
         if count < planned {
-            job.reporting.say(&format!(
+            job.worker.reporting.say(&format!(
                 "class `{name}` trains on {count} images instead of {planned}: the others are in quarantine"
             ));
         }
@@ -100,50 +113,43 @@ pub fn name_losses(job: &Job, plan: &Plan, seed: u64, shots: usize, labels: &[u3
     Ok(())
 }
 
-/// Label of each of the first `shots` images of every class.
-pub fn labels_of<'a>(
-    plan: &Plan,
-    split: &'a FewShotSplit,
-    shots: usize,
-) -> std::collections::BTreeMap<&'a str, u32> {
-    split
-        .classes
-        .iter()
-        .flat_map(|(name, keys)| {
-            let label = plan.classes.iter().position(|c| c == name);
-            keys.iter()
-                .take(shots)
-                .filter_map(move |key| Some((key.as_str(), label? as u32)))
-        })
-        .collect()
+/// Label of each of the shots of `key`, by image key.
+///
+/// # Errors
+/// A key without shots, which no recipe makes.
+pub fn labels_of<'a>(plan: &'a Plan, key: &PromptKey) -> Result<BTreeMap<&'a str, u32>> {
+    let (shots, seed) = key.shots_and_seed()?;
+    let classes = plan.split(seed)?.classes.iter();
+    let labelled = classes.flat_map(|(name, keys)| {
+        let label = plan.classes.iter().position(|c| c == name);
+        keys.iter()
+            .take(shots)
+            .filter_map(move |key| Some((key.as_str(), label? as u32)))
+    });
+    Ok(labelled.collect())
 }
 
-/// Evaluation views of the first `shots` images of every class, `[n, D]` before normalisation, and their labels: what
-/// detectors and linear probes are fitted on.
+/// Evaluation views of the shots of `key`, `[n, D]` before normalisation, and their labels: what detectors and linear probes
+/// are fitted on.
 ///
 /// # Errors
 /// Features that cannot be read.
 pub fn shot_features(
     job: &Job,
-    plan: &Plan,
-    index: &FeatureIndex,
-    seed: u64,
-    shots: usize,
+    planned: &Planned,
+    key: &PromptKey,
 ) -> Result<(Vec<f32>, Vec<u32>)> {
-    let dim = job.model.config.embed_dim;
-    let wanted = labels_of(plan, &plan.splits[&seed], shots);
+    let dim = job.experiment.dim();
+    let wanted = labels_of(&planned.plan, key)?;
     let (mut features, mut labels) = (Vec::new(), Vec::new());
-    for (first_rank, unit) in &index.train[&seed] {
-        if *first_rank >= shots {
-            continue;
-        }
-        let block = read_features(job, &index.units[*unit], false)?;
+    for_shot_blocks(job, planned, key, false, |block| {
         for (row, (key, view)) in block.keys.iter().zip(&block.views).enumerate() {
             if let (EVAL_VIEW, Some(label)) = (*view, wanted.get(key.as_str())) {
                 features.extend_from_slice(&block.global[row * dim..(row + 1) * dim]);
                 labels.push(*label);
             }
         }
-    }
+        Ok(())
+    })?;
     Ok((features, labels))
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use clipood_clip::prompt::PromptState;
 use clipood_ood::LinearProbe;
-use clipood_store::PartFooter;
+use clipood_store::{PartFooter, Store, Unit};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -38,7 +38,7 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
 }
 
 impl PromptSet {
-    /// What has one row a class, `[classes, D]`: text features, or the weights of the probe.
+    /// What has one row per class, `[classes, D]`: text features, or the weights of the probe.
     pub fn class_rows(&self) -> &[f32] {
         match &self.probe {
             Some(probe) => &probe.weights,
@@ -161,6 +161,23 @@ impl PromptSet {
             probe,
         })
     }
+}
+
+/// Path of a unit's prompt set, relative to the store of prompts.
+pub fn prompt_path(unit: &Unit) -> String {
+    format!("{}/prompt.safetensors", unit.fingerprint)
+}
+
+/// Reads a prompt set that is committed.
+///
+/// # Errors
+/// A file that is missing or damaged.
+pub fn read_prompt(store: &Store, unit: &Unit) -> Result<PromptSet> {
+    let path = prompt_path(unit);
+    let bytes = store.get(&path)?.ok_or_else(|| {
+        PipelineError::Inconsistent(format!("{}: committed but missing", store.display(&path)))
+    })?;
+    PromptSet::from_bytes(&bytes, &store.display(&path))
 }
 
 /// The commit protocol's view of a prompt file.

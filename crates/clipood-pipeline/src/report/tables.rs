@@ -1,7 +1,7 @@
 //! What the console and the page show of the metric tables. Figures are in percent.
 
 use super::text_table::TextTable;
-use crate::aggregate::{AVERAGE, Metrics};
+use crate::metrics::{AVERAGE, Metrics};
 use crate::tables::{AccuracyRow, OodRow, SummaryRow};
 
 /// Follows every selection that has looked at the tested images.

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use clipood_store::{Ledger, PartState};
+use clipood_store::{CommitRecord, Ledger, PartState, Unit};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::extract::{GLOBAL, LOCAL, feature_index, ledger_unit};
 use crate::job::Job;
-use crate::plan::{PlannedDataset, PlannedImage, Purpose, standing_plan};
-use crate::prompts::{PromptKey, prompt_keys};
-use crate::run::needs_patches;
-use crate::score::STAGE as SCORE;
+use crate::places::Shelf;
+use crate::plan::{PlannedDataset, PlannedImage, Purpose};
+use crate::planned::Planned;
+use crate::prompts::key::PromptKey;
+use crate::stages::{STAGES, Stage};
 use crate::tables::{read_footer, read_scores};
 
 /// Problems that are named; more are counted.
@@ -57,42 +57,59 @@ impl Audit {
 /// A run directory or store that cannot be read; what is wrong inside the tables is in the result.
 pub fn audit(job: &Job) -> Result<Audit> {
     let mut audit = Audit::default();
-    let Some(plan) = standing_plan(job)? else {
+    let Some(planned) = Planned::read(job)? else {
         audit.problem("there is no plan yet".to_string());
         return Ok(audit);
     };
-    let index = feature_index(job, &plan);
-    for (dataset, units) in plan.datasets.iter().zip(&index.scored) {
-        let mut planned = Vec::with_capacity(dataset.images());
+    let index = &planned.features;
+    for (dataset, units) in planned.plan.datasets.iter().zip(&index.scored) {
+        let mut images = Vec::with_capacity(dataset.images());
         for unit in units {
-            planned.extend_from_slice(&index.units[*unit].list(job)?);
+            images.extend_from_slice(&index.units[*unit].list(job)?);
         }
-        for key in prompt_keys(job) {
-            audit_dataset(job, &key, dataset, &planned, &mut audit)?;
+        for prompt in &planned.prompts {
+            audit_dataset(job, &prompt.key, dataset, &images, &mut audit)?;
         }
     }
-    let ledger = job.run.ledger();
-    for record in ledger.records(SCORE)? {
-        check(ledger, &record, &mut audit)?;
-    }
-    let features = &job.features.ledger;
-    let tables: &[&str] = match needs_patches(job)? {
-        true => &[LOCAL, GLOBAL],
-        false => &[GLOBAL],
-    };
-    for unit in &index.units {
-        for table in tables {
-            let unit = ledger_unit(job, unit);
-            match features.record(table, &unit)? {
-                Some(record) => check(features, &record, &mut audit)?,
-                None => audit.problem(format!("{table} features {}: not extracted", unit.key)),
-            }
-        }
+    for stage in STAGES {
+        audit_parts(job, &planned, stage, &mut audit)?;
     }
     Ok(audit)
 }
 
-fn check(ledger: &Ledger, record: &clipood_store::CommitRecord, audit: &mut Audit) -> Result<()> {
+/// Compares the parts of a stage with their commit records. Features that are missing are a problem of their own: images that
+/// have none show in no score table.
+fn audit_parts(job: &Job, planned: &Planned, stage: &Stage, audit: &mut Audit) -> Result<()> {
+    let units = (stage.units)(job, planned)?;
+    let ledgers = (stage.ledgers)(planned).iter();
+    let mut commits: Vec<(Shelf, &str, Vec<Unit>)> = ledgers
+        .map(|(shelf, name)| (*shelf, *name, units.clone()))
+        .collect();
+    for unit in (stage.explained)(job, planned)? {
+        // Units that stand for several commits have no part themselves.
+        match commits.iter_mut().find(|c| (c.0, c.1) == (unit.shelf, unit.stage)) {
+            Some(commits) if commits.2.contains(&unit.unit) => {}
+            Some(commits) => commits.2.push(unit.unit),
+            None => commits.push((unit.shelf, unit.stage, vec![unit.unit])),
+        }
+    }
+    for (shelf, name, units) in commits {
+        let ledger = job.places.ledger(shelf);
+        for (unit, record) in units.iter().zip(ledger.records_of(name, &units)?) {
+            match record {
+                Some(record) if record.part.is_some() => check(ledger, &record, audit)?,
+                Some(_) => {}
+                None if shelf == Shelf::Features => {
+                    audit.problem(format!("{name} features {}: not extracted", unit.key));
+                }
+                None => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check(ledger: &Ledger, record: &CommitRecord, audit: &mut Audit) -> Result<()> {
     audit.parts += 1;
     let state = match ledger.check_part(record)? {
         PartState::Whole => return Ok(()),
@@ -116,7 +133,7 @@ fn audit_dataset(
         Purpose::Validation => "validation",
     };
     let folder = format!("{folder}/prompt={}/dataset={}", key.name(), dataset.name);
-    let store = job.run.store();
+    let store = job.places.run.store();
     // Rows and quarantine entries of each image.
     let mut seen: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for object in store.list(&folder)? {

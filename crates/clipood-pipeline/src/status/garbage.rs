@@ -5,11 +5,10 @@ use std::collections::HashSet;
 use clipood_store::{ObjectInfo, Store};
 
 use crate::error::{PipelineError, Result};
-use crate::extract::feature_index;
 use crate::job::Job;
-use crate::negative::negative_unit;
-use crate::plan::standing_plan;
-use crate::prompts::{prompt_keys, prompt_units};
+use crate::places::Shelf;
+use crate::planned::Planned;
+use crate::stages::STAGES;
 
 /// Objects that may go, in the order in which they have to: commit records first, so that no record is ever left without
 /// its part.
@@ -45,22 +44,27 @@ struct Needed {
 pub fn find_garbage(store: &Store, jobs: &[Job]) -> Result<Garbage> {
     let mut needed = Needed::default();
     for job in jobs {
-        let plan = standing_plan(job)?.ok_or_else(|| {
+        let planned = Planned::read(job)?.ok_or_else(|| {
             PipelineError::Usage(format!(
                 "{} has no plan, so nobody knows what it needs; plan or remove it first",
-                job.run_location
+                job.places.run_location
             ))
         })?;
-        let folder = job.features.fingerprint.to_string();
-        for unit in feature_index(job, &plan).units {
-            needed.features.insert((folder.clone(), unit.key));
+        let folder = job.places.features.fingerprint.to_string();
+        for stage in STAGES {
+            let keys = (stage.units)(job, &planned)?.into_iter().map(|unit| unit.key);
+            let keys: Vec<String> = keys.collect();
+            for (shelf, _) in (stage.ledgers)(&planned) {
+                match shelf {
+                    Shelf::Run => {}
+                    Shelf::Features => {
+                        let units = keys.iter().map(|key| (folder.clone(), key.clone()));
+                        needed.features.extend(units);
+                    }
+                    Shelf::Prompts => needed.prompts.extend(keys.iter().cloned()),
+                }
+            }
         }
-        for unit in prompt_units(job, &plan, &prompt_keys(job))? {
-            needed.prompts.insert(unit.key);
-        }
-        needed
-            .prompts
-            .extend(negative_unit(job, &plan)?.map(|unit| unit.key));
     }
     sort_out(store, &needed)
 }

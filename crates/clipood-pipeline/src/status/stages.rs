@@ -1,20 +1,17 @@
 //! How far each stage of a run is.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
-use clipood_store::{Ledger, Unit};
 use serde::Serialize;
 
-use crate::aggregate::{STAGE as AGGREGATE, table_units};
 use crate::error::Result;
-use crate::extract::{GLOBAL, LOCAL, feature_index, ledger_unit};
 use crate::job::Job;
 use crate::journal::{LastWord, last_words};
-use crate::plan::{Purpose, STAGE as PLAN, plan_units, standing_plan};
-use crate::prompts::{TRAIN, prompt_keys, prompt_units};
-use crate::quarantine::{DatasetQuarantine, quarantine as quarantined};
-use crate::run::needs_patches;
-use crate::score::{SHARDS, shard_unit, shards};
+use crate::places::Shelf;
+use crate::plan::{Purpose, plan_units};
+use crate::planned::Planned;
+use crate::quarantine::{DatasetQuarantine, quarantine};
+use crate::stages::{STAGES, UnitCounts, count_units, plan};
 use crate::tables::QuarantineRow;
 
 /// How far a run is.
@@ -53,6 +50,24 @@ pub struct StageStatus {
     pub missing: usize,
 }
 
+impl StageStatus {
+    fn new(stage: &'static str, counts: UnitCounts) -> Self {
+        let UnitCounts {
+            units,
+            done,
+            claimed,
+            missing,
+        } = counts;
+        Self {
+            stage,
+            units,
+            done,
+            claimed,
+            missing,
+        }
+    }
+}
+
 /// The images of one dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DatasetStatus {
@@ -84,82 +99,37 @@ pub struct ReasonCount {
 /// # Errors
 /// A run directory or store that cannot be read.
 pub fn status(job: &Job) -> Result<Status> {
-    let ledger = job.run.ledger();
-    let mut stages = vec![count(PLAN, &plan_units(job)?, &[(ledger, PLAN)])?];
-    let mut datasets = Vec::new();
-    let mut quarantine = Vec::new();
-    let plan = standing_plan(job)?;
-    if let Some(plan) = &plan {
-        let index = feature_index(job, plan);
-        let features: Vec<Unit> = index.units.iter().map(|u| ledger_unit(job, u)).collect();
-        let global = (&job.features.ledger, GLOBAL);
-        let tables = match needs_patches(job)? {
-            true => vec![(&job.features.ledger, LOCAL), global],
-            false => vec![global],
-        };
-        stages.push(count("extract", &features, &tables)?);
-        let keys = prompt_keys(job);
-        let mut prompts = prompt_units(job, plan, &keys)?;
-        let fingerprints: Vec<String> = prompts.iter().map(|u| u.fingerprint.clone()).collect();
-        let fingerprints: Vec<&str> = fingerprints.iter().map(String::as_str).collect();
-        // A dual-pattern method shares the prompt set of its namesake.
-        let mut known = HashSet::new();
-        prompts.retain(|unit| known.insert(unit.key.clone()));
-        stages.push(count(TRAIN, &prompts, &[(&job.prompts, TRAIN)])?);
-        let shards = shards(plan, &index);
-        let scored = shards
-            .iter()
-            .map(|shard| shard_unit(job, &keys, &fingerprints, shard))
-            .collect::<Result<Vec<_>>>()?;
-        stages.push(count("score", &scored, &[(ledger, SHARDS)])?);
-        let tables = table_units(job, &keys, &fingerprints, &shards)?;
-        stages.push(count(AGGREGATE, &tables, &[(ledger, AGGREGATE)])?);
-        let unread = quarantined(job, plan, &index)?;
-        datasets = unread.iter().map(|d| dataset_status(job, d)).collect();
-        let rows: Vec<&QuarantineRow> = unread.iter().flat_map(|d| d.rows()).collect();
-        quarantine = reasons(&rows);
+    let planned = Planned::read(job)?;
+    let mut stages = Vec::new();
+    let (mut datasets, mut reasons) = (Vec::new(), Vec::new());
+    match &planned {
+        // Only the plan has units that are known without it.
+        None => {
+            let ledgers = &[(Shelf::Run, plan::STAGE.name)];
+            let counts = count_units(job, &plan_units(job)?, ledgers)?;
+            stages.push(StageStatus::new(plan::STAGE.name, counts));
+        }
+        Some(planned) => {
+            for stage in STAGES {
+                let counts = stage.count(job, planned)?;
+                stages.push(StageStatus::new(stage.name, counts));
+            }
+            let unread = quarantine(job, &planned.plan, &planned.features)?;
+            datasets = unread.iter().map(|d| dataset_status(job, d)).collect();
+            let rows: Vec<&QuarantineRow> = unread.iter().flat_map(|d| d.rows()).collect();
+            reasons = count_reasons(&rows);
+        }
     }
     Ok(Status {
-        run: job.run_location.clone(),
-        recipe: job.recipe.name.clone(),
-        fingerprint: job.fingerprint.to_string(),
-        finished: plan.is_some() && stages.iter().all(|s| s.done == s.units),
-        workers: last_words(job.run.store())?,
+        run: job.places.run_location.clone(),
+        recipe: job.experiment.recipe.name.clone(),
+        fingerprint: job.experiment.fingerprint.to_string(),
+        finished: planned.is_some() && stages.iter().all(|s| s.done == s.units),
+        workers: last_words(job.places.run.store())?,
         stages,
         datasets,
-        quarantine,
+        quarantine: reasons,
     })
-}
-
-/// A unit is done when it is committed in each of `ledgers`, and claimed when it is in one of them.
-fn count(stage: &'static str, units: &[Unit], ledgers: &[(&Ledger, &str)]) -> Result<StageStatus> {
-    let mut committed = Vec::new();
-    let mut claimed = HashSet::new();
-    for (ledger, name) in ledgers {
-        committed.push(ledger.committed(name)?);
-        claimed.extend(ledger.claimed(name)?);
-    }
-    let mut status = StageStatus {
-        stage,
-        units: units.len(),
-        done: 0,
-        claimed: 0,
-        missing: 0,
-    };
-    for unit in units {
-        let mut done = true;
-        for committed in &committed {
-            done &= committed.contains(unit)?;
-        }
-        if done {
-            status.done += 1;
-        } else if claimed.contains(&unit.key) {
-            status.claimed += 1;
-        } else {
-            status.missing += 1;
-        }
-    }
-    Ok(status)
 }
 
 fn dataset_status(job: &Job, unread: &DatasetQuarantine) -> DatasetStatus {
@@ -171,11 +141,11 @@ fn dataset_status(job: &Job, unread: &DatasetQuarantine) -> DatasetStatus {
         },
         planned: unread.planned,
         quarantined: unread.rows().count(),
-        over_limit: unread.over(job.recipe.engine.max_quarantine_fraction),
+        over_limit: unread.over(job.experiment.recipe.engine.max_quarantine_fraction),
     }
 }
 
-fn reasons(rows: &[&QuarantineRow]) -> Vec<ReasonCount> {
+fn count_reasons(rows: &[&QuarantineRow]) -> Vec<ReasonCount> {
     let mut by_kind: BTreeMap<&str, (usize, &QuarantineRow)> = BTreeMap::new();
     for row in rows {
         by_kind.entry(&row.error_kind).or_insert((0, row)).0 += 1;
@@ -209,7 +179,7 @@ mod tests {
             row("b", "truncated"),
             row("c", "truncated"),
         ];
-        let counts = reasons(&rows.iter().collect::<Vec<_>>());
+        let counts = count_reasons(&rows.iter().collect::<Vec<_>>());
         let short: Vec<_> = counts
             .iter()
             .map(|c| (c.reason.as_str(), c.images))

@@ -20,6 +20,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         names.len(),
         plan.classes.len()
     );
-    println!("run: {}", job.run_location);
+    println!("run: {}", job.places.run_location);
     Ok(ExitCode::SUCCESS)
 }

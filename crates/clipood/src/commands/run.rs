@@ -69,7 +69,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     print_account(&job, &outcome);
     println!(
         "tables: {0}/metrics/*.parquet, {0}/scores/; page: {0}/report/index.html",
-        job.run_location
+        job.places.run_location
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -101,7 +101,7 @@ pub fn print_account(job: &Job, outcome: &Outcome) {
         println!(
             "{} images could not be read: {}/_run/quarantine/extract.parquet",
             outcome.quarantined.len(),
-            job.run_location
+            job.places.run_location
         );
     }
 }

@@ -6,7 +6,7 @@ use clipood_ood::metrics::{
 
 use super::lines::Line;
 use crate::error::Result;
-use crate::prompts::PromptKey;
+use crate::prompts::key::PromptKey;
 use crate::tables::{AccuracyRow, OodRow, PairedRow, SummaryRow};
 
 /// Mean and standard deviation over seeds of every line of the OOD table, in the order of its first rows.

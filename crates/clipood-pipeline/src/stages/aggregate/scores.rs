@@ -9,8 +9,9 @@ use crate::dual_pattern::TRAIN_RANGES;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::plan::Purpose;
-use crate::prompts::PromptKey;
-use crate::score::{NOTES, Shard, TOP5_HITS, part_path};
+use crate::planned::Shard;
+use crate::prompts::key::PromptKey;
+use crate::stages::score::{NOTES, TOP5_HITS, part_path};
 use crate::tables::{DetectorScores, QuarantineRow, read_footer, read_score_values};
 
 /// Bins of the expected calibration error.
@@ -20,7 +21,7 @@ const ECE_BINS: usize = 15;
 pub struct DatasetScores {
     /// Name of the dataset.
     pub name: String,
-    /// Scores of the images in key order, a column a detector.
+    /// Scores of the images in key order, one column per detector.
     pub detectors: Vec<DetectorScores>,
     /// Accuracy and calibration of the in-distribution images; nothing for other datasets.
     pub calibration: Calibration,
@@ -54,8 +55,8 @@ pub struct Scored {
 ///
 /// # Errors
 /// It is missing or cannot be read.
-pub fn fetch(job: &Job, path: &str) -> Result<Bytes> {
-    let store = job.run.store();
+fn fetch(job: &Job, path: &str) -> Result<Bytes> {
+    let store = job.places.run.store();
     store.get(path)?.ok_or_else(|| {
         PipelineError::Inconsistent(format!("{}: committed but missing", store.display(path)))
     })
@@ -73,7 +74,7 @@ pub fn read_scored(
 ) -> Result<Option<Scored>> {
     let mut datasets: Vec<(bool, &str)> = Vec::new();
     for shard in shards.iter().filter(|s| s.dataset.purpose == purpose) {
-        let entry = (shard.dataset.is_id, shard.dataset.name.as_str());
+        let entry = (shard.dataset.is_id(), shard.dataset.name.as_str());
         if !datasets.contains(&entry) {
             datasets.push(entry);
         }
@@ -148,7 +149,7 @@ fn read_dataset(
         }
         images += part.preds.len();
         // Accuracy is of the in-distribution images.
-        if shard.dataset.is_id {
+        if shard.dataset.is_id() {
             for ((label, class), probability) in part.labels.iter().zip(part.preds).zip(part.probs)
             {
                 let label = label.ok_or_else(|| {

@@ -9,12 +9,10 @@ use clipood_ood::metrics::{OodMetrics, Selection, average, ood_metrics, select_b
 use clipood_ood::{DualPatternScaling, Scaling, best_beta, beta_grid, fuse_dual_pattern};
 
 use super::scores::{DatasetScores, Scored};
-use crate::columns::{Candidates, DUAL_BASE, DUAL_NEG_MIN_KL};
+use crate::columns::{Candidates, ColumnPurpose, DUAL_BASE, DUAL_NEG_MIN_KL};
 use crate::error::{PipelineError, Result};
-use crate::job::Job;
-
-/// Name of the fused score in the tables.
-pub const DUAL_PATTERN: &str = "dual_pattern";
+use crate::experiment::Experiment;
+use crate::metrics::DUAL_PATTERN;
 
 /// One rule's scores of the ID images and of one OOD set. A fused ID score differs from pair to pair.
 pub struct LinePair<'a> {
@@ -43,13 +41,13 @@ pub struct Line<'a> {
 /// # Errors
 /// Scores that are not finite, a divergence without a range.
 pub fn lines<'a>(
-    job: &Job,
+    experiment: &Experiment,
     test: &'a Scored,
     validation: Option<&'a Scored>,
 ) -> Result<Vec<Line<'a>>> {
     let mut all = Vec::new();
-    // The columns after the recipe's own are candidates and halves of the fused score, not lines by themselves.
-    for column in &job.columns[..job.recipe.detectors.len()] {
+    let listed = experiment.columns.iter();
+    for column in listed.filter(|column| column.purpose == ColumnPurpose::Listed) {
         if let Some(pairs) = pairs_of(test, &column.name, None) {
             all.push(Line {
                 detector: column.name.clone(),
@@ -59,11 +57,11 @@ pub fn lines<'a>(
             });
         }
     }
-    for candidates in &job.selections {
+    for candidates in &experiment.selections {
         all.extend(selected(candidates, test, validation)?);
     }
     if test.id.column(DUAL_BASE).is_some() {
-        all.extend(fused(job.recipe.dual_pattern.beta, test, validation)?);
+        all.extend(fused(experiment.recipe.dual_pattern.beta, test, validation)?);
     }
     Ok(all)
 }

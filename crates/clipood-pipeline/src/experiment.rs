@@ -1,0 +1,166 @@
+//! An [`Experiment`]: what was asked for. The recipe with everything that it names, the model, and the numbers it is
+//! computed in; together they decide every result.
+
+use clipood_clip::model::{Devices, Dtype, Model};
+use clipood_core::{Fingerprint, FingerprintBuilder, Recipe};
+use serde_json::{Value, json};
+
+use crate::columns::{Candidates, ScoreColumn, score_columns};
+use crate::error::Result;
+use crate::manifests::Manifests;
+use crate::models::NamedModel;
+
+/// Version of what the stages compute. A change that alters results raises it, and with it every fingerprint.
+pub const RESULTS_VERSION: u32 = 1;
+
+/// How the pixels of the evaluation view are made, as fingerprints hold it.
+const PREPROCESSING: &str = "rgb, pillow bicubic short side, centre crop";
+
+/// What was asked for.
+#[derive(Debug)]
+pub struct Experiment {
+    /// The recipe, overrides applied.
+    pub recipe: Recipe,
+    /// The datasets and word lists that the recipe names.
+    pub manifests: Manifests,
+    /// The columns of the score tables.
+    pub columns: Vec<ScoreColumn>,
+    /// What hyperparameters are selected among.
+    pub selections: Vec<Candidates>,
+    /// The model.
+    pub model: Model,
+    /// Commit of the hub repository that the model is from; absent for local files.
+    pub model_revision: Option<String>,
+    /// What the model is computed with, as fingerprints hold it.
+    pub numerics: Numerics,
+    /// Fingerprint of all of these.
+    pub fingerprint: Fingerprint,
+}
+
+/// What decides the rounding of features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numerics {
+    /// `cpu`, `cuda` or `simulated`.
+    pub backend: &'static str,
+    /// Number format of the towers.
+    pub dtype: Dtype,
+}
+
+impl Numerics {
+    /// What a list of devices computes with.
+    pub fn of(devices: &Devices) -> Self {
+        Self {
+            backend: devices.backend(),
+            dtype: devices.dtype,
+        }
+    }
+}
+
+impl Experiment {
+    /// Joins the parts and fingerprints them.
+    ///
+    /// # Errors
+    /// A detector that cannot be read or does not fit the methods.
+    pub fn new(
+        recipe: Recipe,
+        manifests: Manifests,
+        model: NamedModel,
+        numerics: Numerics,
+    ) -> Result<Self> {
+        let (columns, selections) = score_columns(&recipe)?;
+        let NamedModel { model, revision } = model;
+        let mut fingerprint = FingerprintBuilder::new("run")
+            .field("results", &RESULTS_VERSION)
+            .field("recipe", &recipe)
+            .field("id", &manifests.id)
+            .field("ood", &manifests.ood)
+            .field("validation_ood", &manifests.validation_ood)
+            .field("model", &model.hash)
+            .field("backend", &numerics.backend);
+        // Fields that came later enter only where they are not what runs without them had.
+        if numerics.dtype != Dtype::F32 {
+            fingerprint = fingerprint.field("dtype", &numerics.dtype.name());
+        }
+        if let Some(revision) = &revision {
+            fingerprint = fingerprint.field("model_revision", revision);
+        }
+        if !manifests.words.is_empty() {
+            fingerprint = fingerprint.field("words", &manifests.words);
+        }
+        Ok(Self {
+            fingerprint: fingerprint.finish()?,
+            recipe,
+            manifests,
+            columns,
+            selections,
+            model,
+            model_revision: revision,
+            numerics,
+        })
+    }
+
+    /// The configuration that `run.json` keeps and that a run directory is opened again with.
+    pub fn config(&self) -> Value {
+        let mut config = json!({
+            "results_version": RESULTS_VERSION,
+            "recipe": self.recipe,
+            "manifests": self.manifests,
+            "model_hash": self.model.hash,
+            "backend": self.numerics.backend,
+            "fingerprint": self.fingerprint,
+        });
+        if self.numerics.dtype != Dtype::F32 {
+            config["dtype"] = json!(self.numerics.dtype.name());
+        }
+        if let Some(revision) = &self.model_revision {
+            config["model_revision"] = json!(revision);
+        }
+        config
+    }
+
+    /// Everything that decides the features of an image view.
+    pub fn feature_inputs(&self) -> FingerprintBuilder {
+        FingerprintBuilder::new("features")
+            .field("results", &RESULTS_VERSION)
+            .field("model", &self.model.hash)
+            .field("preprocessing", &PREPROCESSING)
+            .field("dtype", &self.numerics.dtype.name())
+            .field("backend", &self.numerics.backend)
+    }
+
+    /// What tables say about preprocessing.
+    pub fn preprocessing(&self) -> String {
+        format!("{PREPROCESSING}, {0}x{0}", self.model.config.image.size)
+    }
+
+    /// Width of a feature.
+    pub fn dim(&self) -> usize {
+        self.model.config.embed_dim
+    }
+
+    /// Patches of an image.
+    pub fn patches(&self) -> usize {
+        self.model.config.image.positions()
+    }
+
+    /// Whether a detector of the recipe scores patches.
+    ///
+    /// # Errors
+    /// None for an experiment that was opened.
+    pub fn detectors_use_patches(&self) -> Result<bool> {
+        for column in &self.columns {
+            for method in &self.recipe.methods {
+                if column.spec(*method)?.is_some_and(|s| s.needs().patches) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Rows of a shard, so that its global and local features stay near `engine.shard_bytes`.
+    pub fn shard_rows(&self) -> usize {
+        let row = self.dim() * (4 + 2 * self.patches());
+        (self.recipe.engine.shard_bytes as usize / row).max(1)
+    }
+}

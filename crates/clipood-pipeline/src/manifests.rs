@@ -1,0 +1,137 @@
+//! The datasets of a recipe: their manifests and the role that each plays in the run.
+
+use std::path::Path;
+
+use clipood_core::{DatasetManifest, Recipe, Role, nearest};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{PipelineError, Result};
+use crate::words::{WordList, read_word_lists};
+
+/// What a run uses a dataset for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatasetRole {
+    /// In-distribution: its classes become the prompts, its training images the shots.
+    Id,
+    /// Out-of-distribution, tested against the in-distribution dataset.
+    Ood,
+    /// Out-of-distribution; hyperparameters are selected on it and no result is reported on it.
+    ValidationOod,
+}
+
+/// The datasets and word lists of a recipe, as `run.json` keeps them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifests {
+    /// The in-distribution dataset.
+    pub id: DatasetManifest,
+    /// The out-of-distribution datasets, in the recipe's order.
+    pub ood: Vec<DatasetManifest>,
+    /// The out-of-distribution datasets that hyperparameters are selected on.
+    pub validation_ood: Vec<DatasetManifest>,
+    /// Words that negative labels are mined from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<WordList>,
+}
+
+impl Manifests {
+    /// Reads everything that `recipe` names. `folder` holds the dataset manifests, and the folder `words` beside it the word
+    /// lists.
+    ///
+    /// # Errors
+    /// A manifest or word list that is missing or cannot be read, a dataset of the wrong role.
+    pub fn read(recipe: &Recipe, folder: &Path) -> Result<Self> {
+        let ood = |names: &[String]| {
+            let load = |name: &String| load_manifest(folder, name, Role::Ood);
+            names.iter().map(load).collect::<Result<Vec<_>>>()
+        };
+        let parent = folder.parent().unwrap_or(Path::new("."));
+        Ok(Self {
+            id: load_manifest(folder, &recipe.data.id, Role::Id)?,
+            ood: ood(&recipe.data.ood)?,
+            validation_ood: ood(&recipe.data.validation_ood)?,
+            words: read_word_lists(recipe, &parent.join("words"))?,
+        })
+    }
+
+    /// Every dataset with its role: the in-distribution one, the OOD sets, the validation OOD sets.
+    pub fn all(&self) -> impl Iterator<Item = (DatasetRole, &DatasetManifest)> {
+        let ood = self.ood.iter().map(|m| (DatasetRole::Ood, m));
+        let validation = self.validation_ood.iter();
+        let validation = validation.map(|m| (DatasetRole::ValidationOod, m));
+        std::iter::once((DatasetRole::Id, &self.id))
+            .chain(ood)
+            .chain(validation)
+    }
+
+    /// Whether hyperparameters are selected on validation data.
+    pub fn validates(&self) -> bool {
+        !self.validation_ood.is_empty()
+    }
+}
+
+/// Reads the manifest called `name` and checks its role.
+fn load_manifest(folder: &Path, name: &str, role: Role) -> Result<DatasetManifest> {
+    let manifest = open_manifest(folder, name)?;
+    if manifest.role != role {
+        return Err(PipelineError::Usage(format!(
+            "{}: expected dataset `{name}` of role {role:?}, found role {:?}",
+            folder.join(format!("{name}.toml")).display(),
+            manifest.role
+        )));
+    }
+    Ok(manifest)
+}
+
+/// Reads the dataset manifest called `name` in `folder`.
+///
+/// # Errors
+/// [`PipelineError::Usage`] with the nearest or all names if there is none, or if it names another dataset; a manifest
+/// that cannot be read.
+pub fn open_manifest(folder: &Path, name: &str) -> Result<DatasetManifest> {
+    let path = folder.join(format!("{name}.toml"));
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let known = manifest_names(folder);
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let hint = match nearest(name, known.iter().copied()) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => format!("known: {}", known.join(", ")),
+            };
+            return Err(PipelineError::Usage(format!(
+                "no dataset manifest {}; {hint}",
+                path.display()
+            )));
+        }
+        Err(source) => {
+            return Err(PipelineError::File {
+                path: path.display().to_string(),
+                action: "cannot read the dataset manifest",
+                source,
+            });
+        }
+    };
+    let manifest = DatasetManifest::parse(&text, &path.display().to_string())?;
+    if manifest.name != name {
+        return Err(PipelineError::Usage(format!(
+            "{}: expected dataset `{name}`, found `{}`",
+            path.display(),
+            manifest.name
+        )));
+    }
+    Ok(manifest)
+}
+
+fn manifest_names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            name.strip_suffix(".toml").map(String::from)
+        })
+        .collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,64 @@
+//! The metric tables of a run: what stage `aggregate` writes, and reports and notebooks read.
+
+use bytes::Bytes;
+use clipood_store::Store;
+
+use crate::error::Result;
+use crate::tables::{
+    AccuracyRow, OodRow, PairedRow, SummaryRow, read_accuracy, read_ood, read_paired, read_summary,
+};
+
+/// Name of the rows that average over the OOD sets; those of a group are `average:<group>`.
+pub const AVERAGE: &str = "average";
+/// Name of the fused dual-pattern score.
+pub const DUAL_PATTERN: &str = "dual_pattern";
+/// Below this share of distinct scores, equal scores decide the figures and the report says so.
+pub const LOW_RESOLUTION: f64 = 0.01;
+
+/// Name and path of each table, relative to the run directory.
+pub const TABLES: [(&str, &str); 4] = [
+    ("ood", "metrics/ood.parquet"),
+    ("accuracy", "metrics/accuracy.parquet"),
+    ("summary", "metrics/summary.parquet"),
+    ("paired", "metrics/paired.parquet"),
+];
+
+/// The metric tables of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    /// One row per prompt set, detector, selection and OOD set, and one for each average.
+    pub ood: Vec<OodRow>,
+    /// One row per prompt set.
+    pub accuracy: Vec<AccuracyRow>,
+    /// The rows of `ood` over seeds.
+    pub summary: Vec<SummaryRow>,
+    /// Each trained prompt set against zero-shot, with the first detector that both have; empty without zero-shot or
+    /// intervals.
+    pub paired: Vec<PairedRow>,
+}
+
+/// Reads the metric tables of a finished run directory; `None` if one of them is not there yet.
+///
+/// # Errors
+/// A table that cannot be read.
+pub fn read_metrics(run: &Store) -> Result<Option<Metrics>> {
+    let mut tables: Vec<(&str, Bytes)> = Vec::new();
+    for (_, path) in TABLES {
+        let Some(bytes) = run.get(path)? else {
+            return Ok(None);
+        };
+        tables.push((path, bytes));
+    }
+    let mut next = tables.into_iter();
+    let (Some(ood), Some(accuracy), Some(summary), Some(paired)) =
+        (next.next(), next.next(), next.next(), next.next())
+    else {
+        return Ok(None);
+    };
+    Ok(Some(Metrics {
+        ood: read_ood(ood.1, ood.0)?,
+        accuracy: read_accuracy(accuracy.1, accuracy.0)?,
+        summary: read_summary(summary.1, summary.0)?,
+        paired: read_paired(paired.1, paired.0)?,
+    }))
+}

@@ -1,0 +1,100 @@
+//! [`Places`]: where things lie. Images, the run directory, and the store of features and prompts that runs share.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clipood_core::Fingerprint;
+use clipood_store::{Ledger, Run, Store};
+use serde_json::json;
+
+use crate::error::Result;
+use crate::experiment::Experiment;
+
+/// Where things lie.
+#[derive(Debug)]
+pub struct Places {
+    /// Folder that relative dataset roots start from.
+    pub data: PathBuf,
+    /// The run directory.
+    pub run: Run,
+    /// Path or URL of the run directory, as messages name it.
+    pub run_location: String,
+    /// Features of this model, preprocessing, number format and backend.
+    pub features: Features,
+    /// Trained and hand-written prompt sets, linear probes and negative labels.
+    pub prompts: Ledger,
+}
+
+/// The folder of one kind of features in the store.
+#[derive(Debug, Clone)]
+pub struct Features {
+    /// Of model, preprocessing, number format and backend.
+    pub fingerprint: Fingerprint,
+    /// What the fingerprint was made from.
+    pub inputs: BTreeMap<String, String>,
+    /// Commits of its parts; paths are relative to `features/<fingerprint>`.
+    pub ledger: Ledger,
+}
+
+/// Which commits a unit is recorded in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shelf {
+    /// Those of the run directory.
+    Run,
+    /// Those of the features in the store.
+    Features,
+    /// Those of the prompts in the store.
+    Prompts,
+}
+
+/// The stores of a run.
+#[derive(Debug)]
+pub struct Stores {
+    /// The run directory.
+    pub run: Store,
+    /// Features and prompts.
+    pub shared: Store,
+}
+
+impl Places {
+    /// Opens the run directory, which is made if it is not there, as the worker called `worker`. `location` names it in
+    /// messages.
+    ///
+    /// # Errors
+    /// A run directory of another configuration, a store that cannot be written.
+    pub fn open(
+        experiment: &Experiment,
+        stores: Stores,
+        location: String,
+        data: PathBuf,
+        worker: &str,
+    ) -> Result<Self> {
+        let versions = json!({ "clipood": env!("CARGO_PKG_VERSION") });
+        let run = Run::open_or_create(stores.run, &experiment.config(), &versions, worker)?;
+        let features = experiment.feature_inputs();
+        let inputs = features.inputs().clone();
+        let fingerprint = features.finish()?;
+        let folder = stores.shared.child(&format!("features/{fingerprint}"))?;
+        let prompts = Ledger::new(stores.shared.child("prompts")?, "_commits", worker);
+        Ok(Self {
+            data,
+            prompts: prompts.with_claims_of(run.id())?,
+            run,
+            run_location: location,
+            features: Features {
+                fingerprint,
+                inputs,
+                ledger: Ledger::new(folder, "_commits", worker),
+            },
+        })
+    }
+
+    /// The commits of a shelf.
+    pub fn ledger(&self, shelf: Shelf) -> &Ledger {
+        match shelf {
+            Shelf::Run => self.run.ledger(),
+            Shelf::Features => &self.features.ledger,
+            Shelf::Prompts => &self.prompts,
+        }
+    }
+}

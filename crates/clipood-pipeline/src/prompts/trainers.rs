@@ -1,0 +1,153 @@
+//! What makes a prompt set: one file per trainer, each with a specification that feeds both the fingerprint and the work.
+//!
+//! # How to add a trainer
+//! A variant of [`Method`] in `clipood-core/src/method.rs` (the compiler then names every match that must know it), a file
+//! here with a serialisable specification and its `make`, a variant of [`Trainer`] and its lines in this file. A trainer that
+//! differs from CoOp by its loss alone needs no file here: a variant of `PromptLoss` in
+//! `clipood-clip/src/prompt/loss.rs`, and its line in [`context`].
+//!
+//! Whatever can change the result is a field of the specification: it enters the fingerprint because it is serialised, and
+//! the work because `make` reads nothing else of the recipe.
+
+pub mod context;
+pub mod hand_written;
+pub mod linear_probe;
+pub mod work;
+
+use std::collections::BTreeMap;
+
+use clipood_core::{FingerprintBuilder, Method};
+use clipood_store::Unit;
+
+use self::context::ContextTraining;
+use self::hand_written::HandWritten;
+use self::linear_probe::ProbeFit;
+use super::key::PromptKey;
+use crate::error::Result;
+use crate::experiment::{Experiment, RESULTS_VERSION};
+use crate::places::Features;
+use crate::plan::Plan;
+
+/// What makes a prompt set, with everything that decides it beside model, classes and images.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trainer {
+    /// Templates, filled with the class names.
+    HandWritten(HandWritten),
+    /// Context vectors, trained.
+    Context(ContextTraining),
+    /// A linear classifier on image features, in place of texts.
+    LinearProbe(ProbeFit),
+}
+
+impl Trainer {
+    /// The trainer of a prompt set.
+    ///
+    /// # Errors
+    /// A recipe whose patch term does not fit the number of classes.
+    fn of(experiment: &Experiment, plan: &Plan, key: &PromptKey) -> Result<Self> {
+        let recipe = &experiment.recipe;
+        match key.method {
+            Method::ZeroShot => Ok(Self::HandWritten(HandWritten::of(recipe))),
+            Method::LinearProbe => Ok(Self::LinearProbe(ProbeFit::of(recipe))),
+            Method::Coop
+            | Method::Locoop
+            | Method::Sct
+            | Method::Dpcoop
+            | Method::Dplocoop
+            | Method::Dpsct => {
+                let training = ContextTraining::of(recipe, plan.classes.len(), key)?;
+                Ok(Self::Context(training))
+            }
+        }
+    }
+
+    fn fingerprint(&self, builder: FingerprintBuilder) -> FingerprintBuilder {
+        match self {
+            Self::HandWritten(spec) => builder.fields(spec),
+            Self::Context(spec) => builder.fields(spec),
+            Self::LinearProbe(spec) => builder.fields(spec),
+        }
+    }
+
+    /// Passes over the shots that progress counts; 1 for what has no epochs.
+    pub fn epochs(&self) -> usize {
+        match self {
+            Self::Context(training) => training.epochs.max(1),
+            Self::HandWritten(_) | Self::LinearProbe(_) => 1,
+        }
+    }
+}
+
+/// A prompt set that a run needs, before it is made.
+#[derive(Debug, Clone)]
+pub struct PlannedPrompt {
+    /// Which one it is.
+    pub key: PromptKey,
+    /// What makes it.
+    pub trainer: Trainer,
+    /// Its unit. A prompt set is known by what makes it, so that other runs, recipes and detectors find it again: two keys
+    /// may share one unit, as a dual-pattern method and the method that it is named after do.
+    pub unit: Unit,
+    /// What the unit's fingerprint is made from.
+    pub inputs: BTreeMap<String, String>,
+}
+
+impl PlannedPrompt {
+    /// Plans the prompt set called `key`.
+    ///
+    /// # Errors
+    /// A recipe whose patch term does not fit the number of classes.
+    pub fn new(
+        experiment: &Experiment,
+        features: &Features,
+        plan: &Plan,
+        key: PromptKey,
+    ) -> Result<Self> {
+        let trainer = Trainer::of(experiment, plan, &key)?;
+        let mut builder = FingerprintBuilder::new("prompt")
+            .field("results", &RESULTS_VERSION)
+            .field("model", &experiment.model.hash)
+            .field("backend", &experiment.numerics.backend)
+            .field("method", &key.method.trainer())
+            .field("classes", &plan.classes);
+        if let (Some(shots), Some(seed)) = (key.shots, key.seed) {
+            builder = builder
+                .field("features", &features.fingerprint)
+                .field("images", &shot_images(plan, shots, seed)?);
+        }
+        let builder = trainer.fingerprint(builder);
+        let inputs = builder.inputs().clone();
+        Ok(Self {
+            unit: prompt_unit(builder.finish()?.to_string()),
+            key,
+            trainer,
+            inputs,
+        })
+    }
+}
+
+/// Class, key and content hash of the first `shots` images of every class of a split.
+fn shot_images(plan: &Plan, shots: usize, seed: u64) -> Result<Vec<(&str, &str, &str)>> {
+    let content: BTreeMap<&str, &str> = plan
+        .id()
+        .train
+        .iter()
+        .map(|image| (image.key.as_str(), image.content_hash.as_str()))
+        .collect();
+    let split = plan.split(seed)?;
+    let keys = split.classes.iter().flat_map(|(class, keys)| {
+        let first = keys.iter().take(shots);
+        first.map(move |key| (class.as_str(), key.as_str()))
+    });
+    Ok(keys
+        .map(|(class, key)| (class, key, content.get(key).copied().unwrap_or_default()))
+        .collect())
+}
+
+/// The unit of the prompt set of a fingerprint.
+pub fn prompt_unit(fingerprint: String) -> Unit {
+    Unit {
+        key: fingerprint.chars().take(24).collect(),
+        fingerprint,
+    }
+}

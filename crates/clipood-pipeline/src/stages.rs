@@ -1,0 +1,197 @@
+//! The stages of a run, as one list: what runs, workers, `status`, `explain`, the audit and `gc` walk.
+//!
+//! # How to add a stage
+//! A file in `stages/` with a [`Stage`], and its line in [`STAGES`] at the place where it runs. Its units follow from
+//! [`Planned`] alone, so that everybody knows them before anything is computed; its `run` does what is not committed, and does
+//! nothing when everything is.
+
+pub mod aggregate;
+mod claims;
+pub mod extract;
+pub mod fit;
+pub mod negative;
+pub mod plan;
+pub mod report;
+pub mod score;
+pub mod train;
+
+use std::collections::{BTreeMap, HashSet};
+
+use clipood_core::nearest;
+use clipood_store::Unit;
+
+use crate::error::{PipelineError, Result};
+use crate::job::Job;
+use crate::places::Shelf;
+use crate::planned::Planned;
+
+/// Every stage, in the order in which they run.
+pub static STAGES: [&Stage; 8] = [
+    &plan::STAGE,
+    &extract::STAGE,
+    &negative::STAGE,
+    &train::STAGE,
+    &fit::STAGE,
+    &score::STAGE,
+    &aggregate::STAGE,
+    &report::STAGE,
+];
+
+/// One stage: its units, where they are committed, and how they are done.
+pub struct Stage {
+    /// Its name in commands and messages.
+    pub name: &'static str,
+    /// Where its units are committed. A unit is done when it is in all of these, by shelf and stage name there.
+    pub ledgers: fn(&Planned) -> &'static [(Shelf, &'static str)],
+    /// Its units, each once.
+    pub units: fn(&Job, &Planned) -> Result<Vec<Unit>>,
+    /// Its units with what they are made from, for `explain` and the audit. Where a unit stands for several commits, these.
+    pub explained: fn(&Job, &Planned) -> Result<Vec<ExplainedUnit>>,
+    /// Does every unit that is not done. Units that other workers have claimed come last; when it returns, all units are
+    /// done, whoever did them.
+    pub run: fn(&Job, &Planned) -> Result<()>,
+    /// Name of the later stage that these units serve alone: once that one is done, they are not needed any more.
+    pub serves: Option<&'static str>,
+}
+
+/// A commit with what decides it.
+#[derive(Debug, Clone)]
+pub struct ExplainedUnit {
+    /// Name behind the stage's, as users give it.
+    pub name: String,
+    /// Where it is committed.
+    pub shelf: Shelf,
+    /// The stage's name there.
+    pub stage: &'static str,
+    /// Its unit.
+    pub unit: Unit,
+    /// What its fingerprint is made from.
+    pub inputs: BTreeMap<String, String>,
+    /// Name under which prompt sets of other fingerprints stand beside this one; other units share their key.
+    pub prompt: Option<String>,
+}
+
+/// How many units of a stage are in which state; `units = done + claimed + missing`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UnitCounts {
+    /// All units.
+    pub units: usize,
+    /// Committed units, and those that are not needed any more.
+    pub done: usize,
+    /// Units that a worker has started and not committed: in work, or left by a worker that is gone.
+    pub claimed: usize,
+    /// Units that nobody has started.
+    pub missing: usize,
+}
+
+impl Stage {
+    /// Counts the units by their state.
+    ///
+    /// # Errors
+    /// Commits or claims that cannot be read.
+    pub fn count(&self, job: &Job, planned: &Planned) -> Result<UnitCounts> {
+        let units = (self.units)(job, planned)?;
+        let mut counts = count_units(job, &units, (self.ledgers)(planned))?;
+        if counts.done < counts.units
+            && let Some(later) = STAGES.iter().find(|s| Some(s.name) == self.serves)
+            && later.is_done(job, planned)?
+        {
+            counts = UnitCounts {
+                units: counts.units,
+                done: counts.units,
+                ..UnitCounts::default()
+            };
+        }
+        Ok(counts)
+    }
+
+    /// Whether all units are done.
+    ///
+    /// # Errors
+    /// Commits that cannot be read.
+    pub fn is_done(&self, job: &Job, planned: &Planned) -> Result<bool> {
+        let counts = self.count(job, planned)?;
+        Ok(counts.done == counts.units)
+    }
+}
+
+/// Counts `units` by their state in all of `ledgers`.
+///
+/// # Errors
+/// Commits or claims that cannot be read.
+pub fn count_units(
+    job: &Job,
+    units: &[Unit],
+    ledgers: &[(Shelf, &'static str)],
+) -> Result<UnitCounts> {
+    let mut committed = Vec::new();
+    let mut claimed = HashSet::new();
+    for (shelf, name) in ledgers {
+        let ledger = job.places.ledger(*shelf);
+        committed.push(ledger.committed(name)?);
+        claimed.extend(ledger.claimed(name)?);
+    }
+    let mut counts = UnitCounts {
+        units: units.len(),
+        ..UnitCounts::default()
+    };
+    for unit in units {
+        let mut done = true;
+        for committed in &committed {
+            done &= committed.contains(unit)?;
+        }
+        match done {
+            true => counts.done += 1,
+            false if claimed.contains(&unit.key) => counts.claimed += 1,
+            false => counts.missing += 1,
+        }
+    }
+    Ok(counts)
+}
+
+/// The stages called `names`, in the order in which they run.
+///
+/// # Errors
+/// [`PipelineError::Usage`] for a name that no stage has, with the nearest one.
+pub fn stages_called(names: &[String]) -> Result<Vec<&'static Stage>> {
+    let known = || STAGES.iter().map(|stage| stage.name);
+    for name in names {
+        if !known().any(|known| known == name) {
+            let hint = match nearest(name, known()) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => format!("the stages are {}", known().collect::<Vec<_>>().join(", ")),
+            };
+            return Err(PipelineError::Usage(format!("no stage `{name}`; {hint}")));
+        }
+    }
+    let wanted = |stage: &&&Stage| names.iter().any(|name| name == stage.name);
+    Ok(STAGES.iter().filter(wanted).copied().collect())
+}
+
+/// Runs the `wanted` stages. The stages before them have to be done.
+///
+/// # Errors
+/// A stage that another one needs and that is not done; the first error of a stage.
+pub fn run_stages(job: &Job, planned: &Planned, wanted: &[&Stage]) -> Result<()> {
+    let last = wanted.last().map(|stage| stage.name);
+    for stage in STAGES {
+        job.worker.interrupt.check()?;
+        let is_wanted = wanted.iter().any(|other| other.name == stage.name);
+        if !is_wanted {
+            let UnitCounts { units, done, .. } = stage.count(job, planned)?;
+            if done < units {
+                return Err(PipelineError::StageNotDone {
+                    stage: stage.name,
+                    open: units - done,
+                    units,
+                });
+            }
+        }
+        // Of a stage that is done, this checks what it has left, such as the limit of the quarantine.
+        (stage.run)(job, planned)?;
+        if Some(stage.name) == last {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Stage `plan`: lists the datasets, draws the few-shot splits, hashes every image and cuts the images to score into shards.
+//! [`crate::plan`] does it, before there is a [`Planned`] that the other stages could be asked about.
+
+use super::{ExplainedUnit, Stage};
+use crate::places::Shelf;
+use crate::plan::{STAGE as PLAN, plan_inputs, plan_units};
+
+/// See the head of this file.
+pub static STAGE: Stage = Stage {
+    name: PLAN,
+    ledgers: |_| &[(Shelf::Run, PLAN)],
+    units: |job, _| plan_units(job),
+    explained: |job, _| {
+        let inputs = plan_inputs(job)?.into_iter();
+        let units = inputs.zip(plan_units(job)?);
+        let explained = units.map(|((name, builder), unit)| ExplainedUnit {
+            name,
+            shelf: Shelf::Run,
+            stage: PLAN,
+            unit,
+            inputs: builder.inputs().clone(),
+            prompt: None,
+        });
+        Ok(explained.collect())
+    },
+    // Whoever has a `Planned` has a plan.
+    run: |_, _| Ok(()),
+    serves: None,
+};

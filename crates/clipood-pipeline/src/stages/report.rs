@@ -1,0 +1,149 @@
+//! Stage `report`: the page of a run, and the record that all of it is done. One unit, which stands for the whole run.
+
+use std::collections::BTreeMap;
+
+use clipood_store::Unit;
+use serde_json::json;
+
+use super::extract::STAGE as EXTRACT;
+use super::train::TRAIN;
+use super::{ExplainedUnit, Stage, score};
+use crate::error::{PipelineError, Result};
+use crate::extract::GLOBAL;
+use crate::job::Job;
+use crate::metrics::{Metrics, read_metrics};
+use crate::places::Shelf;
+use crate::plan::Purpose;
+use crate::planned::Planned;
+use crate::prompts::trainers::prompt_unit;
+use crate::quarantine::{kept_quarantine, quarantine};
+use crate::report::write_html;
+use crate::tables::QuarantineRow;
+
+/// Name in the ledger of the run: the one unit that is committed when all others are.
+const FINISH: &str = "finish";
+/// Where the record of a finished run keeps its [`Account`].
+const ACCOUNT: &str = "account";
+
+/// See the head of this file.
+pub static STAGE: Stage = Stage {
+    name: "report",
+    ledgers: |_| &[(Shelf::Run, FINISH)],
+    units: |job, _| Ok(vec![unit(job)]),
+    explained: |job, _| {
+        let explained = ExplainedUnit {
+            name: "run".to_string(),
+            shelf: Shelf::Run,
+            stage: FINISH,
+            unit: unit(job),
+            inputs: BTreeMap::new(),
+            prompt: None,
+        };
+        Ok(vec![explained])
+    },
+    run,
+    serves: None,
+};
+
+/// What a finished run has to say.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The metric tables.
+    pub metrics: Metrics,
+    /// Test images planned.
+    pub planned: usize,
+    /// Test images scored under every prompt set.
+    pub scored: usize,
+    /// Images in quarantine, training images included.
+    pub quarantined: Vec<QuarantineRow>,
+}
+
+/// What a finished run consists of.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Account {
+    planned: usize,
+    scored: usize,
+    /// Keys of the units of its features.
+    features: Vec<String>,
+    /// Fingerprints of its prompt sets.
+    prompts: Vec<String>,
+}
+
+fn unit(job: &Job) -> Unit {
+    Unit {
+        key: "run".to_string(),
+        fingerprint: job.experiment.fingerprint.to_string(),
+    }
+}
+
+/// Writes the page, and checks that every test image was scored or is in quarantine.
+fn run(job: &Job, planned: &Planned) -> Result<()> {
+    let location = &job.places.run_location;
+    let Some(metrics) = read_metrics(job.places.run.store())? else {
+        let problem = format!("{location}: its metric tables are missing");
+        return Err(PipelineError::Inconsistent(problem));
+    };
+    write_html(job, &metrics)?;
+    let unreadable = quarantine(job, &planned.plan, &planned.features)?;
+    let tested = unreadable.iter().filter(|d| d.purpose == Purpose::Test);
+    let lost: usize = tested.map(|d| d.scored.len()).sum();
+    let all = planned.plan.test_images();
+    let scored = score::count_scored(job, planned)?;
+    if scored + lost != all {
+        return Err(PipelineError::Inconsistent(format!(
+            "{location}: {all} test images planned, {scored} scored, {lost} in quarantine; `clipood status --audit` names them"
+        )));
+    }
+    let features = (EXTRACT.units)(job, planned)?.into_iter();
+    let prompts = planned.prompts.iter();
+    let account = Account {
+        planned: all,
+        scored,
+        features: features.map(|unit| unit.key).collect(),
+        prompts: prompts.map(|p| p.unit.fingerprint.clone()).collect(),
+    };
+    let extra = BTreeMap::from([(ACCOUNT.to_string(), json!(account))]);
+    let ledger = job.places.run.ledger();
+    ledger.commit_without_part(FINISH, &unit(job), extra)?;
+    Ok(())
+}
+
+/// What the run has to say if all of it is done, without a look at its plan: three listings and a few small files, however
+/// many images it has.
+///
+/// # Errors
+/// Records or tables that cannot be read.
+pub fn finished(job: &Job) -> Result<Option<Outcome>> {
+    let places = &job.places;
+    let Some(record) = places.run.ledger().record(FINISH, &unit(job))? else {
+        return Ok(None);
+    };
+    let account = record.extra.get(ACCOUNT).cloned().unwrap_or_default();
+    let Ok(account) = serde_json::from_value::<Account>(account) else {
+        return Ok(None);
+    };
+    // Somebody may have removed what is shared.
+    let features = places.features.ledger.committed(GLOBAL)?;
+    for key in account.features {
+        let fingerprint = places.features.fingerprint.to_string();
+        if !features.contains(&Unit { key, fingerprint })? {
+            return Ok(None);
+        }
+    }
+    let prompts = places.prompts.committed(TRAIN)?;
+    for fingerprint in account.prompts {
+        if !prompts.contains(&prompt_unit(fingerprint))? {
+            return Ok(None);
+        }
+    }
+    let Some(metrics) = read_metrics(places.run.store())? else {
+        return Ok(None);
+    };
+    write_html(job, &metrics)?;
+    Ok(Some(Outcome {
+        metrics,
+        planned: account.planned,
+        scored: account.scored,
+        quarantined: kept_quarantine(job)?,
+    }))
+}

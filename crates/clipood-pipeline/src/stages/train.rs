@@ -1,0 +1,247 @@
+//! Stage `train`: the prompt sets that the store does not have yet, one after the other on each device. One unit per prompt set.
+//!
+//! A training takes long, so the ones that other workers have claimed are waited for, and done again only where the worker backs
+//! trainings up.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clipood_clip::model::{Device, PromptTrainer};
+use clipood_ood::Matrix;
+use clipood_store::{Part, Passes, Share, Unit, passes};
+
+use super::{ExplainedUnit, Stage};
+use crate::devices::{drops_out, gives_up, guarded, on_devices};
+use crate::error::{PipelineError, Result};
+use crate::inputs::recorded;
+use crate::job::Job;
+use crate::places::Shelf;
+use crate::planned::Planned;
+use crate::progress::StageProgress;
+use crate::prompts::data::{name_losses, prompt_data, shot_features};
+use crate::prompts::file::{PromptSet, prompt_footer, prompt_path};
+use crate::prompts::trainers::work::Work;
+use crate::prompts::trainers::{PlannedPrompt, Trainer};
+use crate::sync::locked;
+
+/// Name of the stage in the ledger of the prompts.
+pub const TRAIN: &str = "train";
+/// Time between two looks at the prompt sets that other workers are making.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// See the head of this file.
+pub static STAGE: Stage = Stage {
+    name: TRAIN,
+    ledgers: |_| &[(Shelf::Prompts, TRAIN)],
+    units: |_, planned| {
+        let prompts = planned.distinct_prompts().into_iter();
+        Ok(prompts.map(|prompt| prompt.unit.clone()).collect())
+    },
+    explained: |_, planned| {
+        let prompts = planned.prompts.iter().map(|prompt| ExplainedUnit {
+            name: prompt.key.name(),
+            shelf: Shelf::Prompts,
+            stage: TRAIN,
+            unit: prompt.unit.clone(),
+            inputs: prompt.inputs.clone(),
+            prompt: Some(prompt.key.name()),
+        });
+        Ok(prompts.collect())
+    },
+    run,
+    serves: None,
+};
+
+/// Makes every prompt set that is missing. When it returns all of them are committed, whoever made them.
+///
+/// # Errors
+/// An interruption (a training leaves a checkpoint), a loss that is not finite, a store that cannot be written.
+fn run(job: &Job, planned: &Planned) -> Result<()> {
+    let ledger = &job.places.prompts;
+    let done = ledger.committed(TRAIN)?;
+    let mut pending: Vec<&PlannedPrompt> = Vec::new();
+    for prompt in planned.distinct_prompts() {
+        let unit = &prompt.unit;
+        let stands = done.contains(unit)?
+            || ledger
+                .recover_part(TRAIN, unit, &prompt_path(unit), &prompt_footer)?
+                .is_some();
+        if !stands {
+            pending.push(prompt);
+        }
+    }
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let epochs: usize = pending.iter().map(|prompt| prompt.trainer.epochs()).sum();
+    let trains = |prompt: &&PlannedPrompt| matches!(prompt.trainer, Trainer::Context(_));
+    let mut devices = job.worker.devices.distinct();
+    devices.truncate(pending.len());
+    let open: Vec<Unit> = pending.iter().map(|prompt| prompt.unit.clone()).collect();
+    let share = Share {
+        backups: job.worker.backup_training,
+        ..job.worker.share
+    };
+    let bench = Bench {
+        job,
+        planned,
+        trains: pending.iter().any(trains),
+        pending: &pending,
+        turns: Mutex::new(passes(ledger, TRAIN, &open, share)),
+        returned: Mutex::default(),
+        progress: Mutex::new(job.worker.progress(TRAIN, "epochs", epochs as u64)),
+    };
+    let left_over = || !locked(&bench.returned).is_empty();
+    on_devices(TRAIN, devices, left_over, |device| bench.make_all(device))?;
+    if let Ok(progress) = bench.progress.into_inner() {
+        progress.finish();
+    }
+    wait_for_others(job, &open)
+}
+
+/// The prompt sets to make, shared by one thread per device.
+struct Bench<'a> {
+    job: &'a Job,
+    planned: &'a Planned,
+    /// Whether a context is trained, which needs the text tower with gradients.
+    trains: bool,
+    pending: &'a [&'a PlannedPrompt],
+    /// Which of `pending` comes next.
+    turns: Mutex<Passes<'a>>,
+    /// What GPUs that failed had in hand.
+    returned: Mutex<Vec<usize>>,
+    progress: Mutex<StageProgress>,
+}
+
+impl Bench<'_> {
+    /// Makes prompt sets on `device` until there are none left. One that a failing GPU had in hand is left to the others,
+    /// which go on from its last checkpoint.
+    fn make_all(&self, device: Device) -> Result<()> {
+        let trainer = match self.trains {
+            true => {
+                let opened = guarded(TRAIN, || {
+                    let dtype = self.job.worker.devices.dtype;
+                    let model = &self.job.experiment.model;
+                    Ok(model.prompt_trainer_as(device, dtype)?)
+                });
+                Some(opened.inspect_err(|error| self.report_lost(device, error))?)
+            }
+            false => None,
+        };
+        while let Some(number) = self.next()? {
+            let made = guarded(TRAIN, || {
+                self.make(device, trainer.as_ref(), self.pending[number])
+            });
+            if let Err(error) = made {
+                locked(&self.returned).push(number);
+                self.report_lost(device, &error);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn report_lost(&self, device: Device, error: &PipelineError) {
+        if !gives_up(device, error) {
+            drops_out(self.job, device, error);
+        }
+    }
+
+    /// The next of `pending` to make. Asked for as late as possible: each request claims a unit.
+    fn next(&self) -> Result<Option<usize>> {
+        if let Some(number) = locked(&self.returned).pop() {
+            return Ok(Some(number));
+        }
+        let turn = locked(&self.turns).next().transpose()?;
+        Ok(turn.map(|turn| turn.unit))
+    }
+
+    /// Makes one prompt set and commits it.
+    fn make(
+        &self,
+        device: Device,
+        trainer: Option<&PromptTrainer>,
+        prompt: &PlannedPrompt,
+    ) -> Result<()> {
+        let (experiment, ledger) = (&self.job.experiment, &self.job.places.prompts);
+        self.job.worker.interrupt.check()?;
+        let name = prompt.key.name();
+        let span = tracing::info_span!("train", prompt = name, %device);
+        let _span = span.entered();
+        let work = Work {
+            name: name.clone(),
+            unit: &prompt.unit,
+            recipe: &experiment.recipe.name,
+            classes: &self.planned.plan.classes,
+            model: &experiment.model,
+            store: ledger.store(),
+            checkpoint_steps: experiment.recipe.engine.checkpoint_steps,
+            interrupt: &self.job.worker.interrupt,
+            progress: &self.progress,
+        };
+        let set = self.train(&work, device, trainer, prompt)?;
+        let mut extra = recorded(&prompt.inputs);
+        extra.insert("prompt".to_string(), name.into());
+        let part = Part {
+            path: prompt_path(&prompt.unit),
+            bytes: Bytes::from(set.to_bytes()?),
+            extra,
+        };
+        ledger.commit_part(TRAIN, &prompt.unit, part, &prompt_footer)?;
+        Ok(())
+    }
+
+    /// Loads what the trainer learns from, and trains.
+    fn train(
+        &self,
+        work: &Work<'_>,
+        device: Device,
+        trainer: Option<&PromptTrainer>,
+        prompt: &PlannedPrompt,
+    ) -> Result<PromptSet> {
+        let (job, planned, key) = (self.job, self.planned, &prompt.key);
+        match &prompt.trainer {
+            Trainer::HandWritten(texts) => texts.make(work, device),
+            Trainer::LinearProbe(probe) => {
+                let (features, labels) = shot_features(job, planned, key)?;
+                name_losses(job, planned, key, &labels)?;
+                let dim = job.experiment.dim();
+                let features = Matrix::new("shots", &features, labels.len(), dim)?;
+                probe.make(work, &features, &labels)
+            }
+            Trainer::Context(training) => {
+                let trainer = trainer.ok_or_else(|| {
+                    PipelineError::Inconsistent(format!("{}: no trainer was opened", work.name))
+                })?;
+                let data = prompt_data(job, planned, key, training.uses_patches())?;
+                training.make(work, trainer, &data)
+            }
+        }
+    }
+}
+
+/// Returns when every unit is committed. Nothing is concluded from the time that this takes: a worker that claimed a unit and
+/// died is started again by its cluster or user, or a worker that backs trainings up takes the unit over.
+fn wait_for_others(job: &Job, units: &[Unit]) -> Result<()> {
+    let mut told = false;
+    loop {
+        let done = job.places.prompts.committed(TRAIN)?;
+        let mut missing = 0;
+        for unit in units {
+            missing += usize::from(!done.contains(unit)?);
+        }
+        if missing == 0 {
+            return Ok(());
+        }
+        if !told {
+            job.worker.reporting.say(&format!(
+                "waiting for {missing} prompt sets that other workers have claimed; if those are gone, start them again, or \
+                 this one with --backup-training"
+            ));
+            told = true;
+        }
+        job.worker.interrupt.check()?;
+        std::thread::sleep(LOOK_EVERY);
+    }
+}

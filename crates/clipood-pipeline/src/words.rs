@@ -1,0 +1,130 @@
+//! Word lists that negative labels are mined from: one word per line, or the data files of WordNet.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use clipood_core::{Recipe, nearest};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{PipelineError, Result};
+
+/// A word list as it was read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WordList {
+    /// Its name in the recipe.
+    pub name: String,
+    /// The distinct words, in the order of the file.
+    pub words: Vec<String>,
+}
+
+/// The word lists of a recipe, from `folder`: `NAME.txt` with one word a line, or a file of WordNet (`data.noun`,
+/// `data.adj`) by its own name.
+///
+/// # Errors
+/// A list that is not there or holds nothing.
+pub fn read_word_lists(recipe: &Recipe, folder: &Path) -> Result<Vec<WordList>> {
+    let Some(section) = &recipe.negative_labels else {
+        return Ok(Vec::new());
+    };
+    let mut lists: Vec<WordList> = Vec::new();
+    for list in &section.lists {
+        let name = &list.words;
+        if lists.iter().any(|other| other.name == *name) {
+            continue;
+        }
+        let own = folder.join(format!("{name}.txt"));
+        let path = if own.is_file() {
+            own
+        } else {
+            folder.join(name)
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let names: Vec<String> = names
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .map(|file| {
+                    file.strip_suffix(".txt")
+                        .map_or(file.clone(), str::to_owned)
+                })
+                .collect();
+            let close = nearest(name, names.iter().map(String::as_str));
+            let hint = close.map_or(String::new(), |close| format!("; did you mean `{close}`?"));
+            PipelineError::Usage(format!(
+                "word list `{name}`: cannot read {}.txt or {}: {error}{hint}",
+                folder.join(name).display(),
+                path.display()
+            ))
+        })?;
+        let words = words(&text);
+        if words.is_empty() {
+            let problem = format!("word list `{name}`: {} holds no word", path.display());
+            return Err(PipelineError::Usage(problem));
+        }
+        lists.push(WordList {
+            name: name.clone(),
+            words,
+        });
+    }
+    Ok(lists)
+}
+
+/// One word a line, or the synonyms of WordNet's data files, each once, `_` read as a space.
+fn words(text: &str) -> Vec<String> {
+    // WordNet's licence is indented by two spaces and numbered.
+    let wordnet = text.starts_with("  1 ");
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    let mut add = |word: &str| {
+        // Adjectives carry their syntax: `galore(ip)`.
+        let word = word.split('(').next().unwrap_or_default();
+        let word = word.replace('_', " ").trim().to_string();
+        if !word.is_empty() && seen.insert(word.to_lowercase()) {
+            all.push(word);
+        }
+    };
+    for line in text.lines() {
+        if !wordnet {
+            if !line.starts_with('#') {
+                add(line);
+            }
+        } else if !line.starts_with("  ") {
+            // offset, file, part of speech, count in hexadecimal digits, then word and sense in turns
+            let mut fields = line.split(' ').skip(3);
+            let count = fields
+                .next()
+                .and_then(|n| usize::from_str_radix(n, 16).ok());
+            for word in fields.step_by(2).take(count.unwrap_or(0)) {
+                add(word);
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_come_from_plain_lists_and_from_wordnet() {
+        assert_eq!(
+            words("# a list\nswan\nice_cream\n\nSwan\n"),
+            ["swan", "ice cream"]
+        );
+        let wordnet = "  1 This software and database is being provided to you\n  2 as is\n\
+            00001740 03 n 01 entity 0 003 ~ 00001930 n 0000 | that which exists\n\
+            00014490 00 a 02 abundant 0 galore(ip) 0 001 & 00013887 a 0000 | plenty\n\
+            00002137 03 n 02 abstraction 0 abstract_entity 0 010 @ 00001740 n 0000 | a concept\n";
+        assert_eq!(
+            words(wordnet),
+            [
+                "entity",
+                "abundant",
+                "galore",
+                "abstraction",
+                "abstract entity"
+            ]
+        );
+        assert!(words("# nothing\n\n").is_empty());
+    }
+}

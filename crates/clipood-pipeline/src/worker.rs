@@ -1,0 +1,38 @@
+//! A [`Worker`]: who works. Devices, share of the units, progress, and the flag that signals set.
+
+use clipood_clip::model::{Device, Devices};
+use clipood_store::Share;
+
+use crate::interrupt::Interrupt;
+use crate::journal::Journal;
+use crate::progress::{Reporting, StageProgress};
+
+/// Who works.
+#[derive(Debug)]
+pub struct Worker {
+    /// Where the model runs, and in which number format.
+    pub devices: Devices,
+    /// Which units this process prefers.
+    pub share: Share,
+    /// Whether trainings that others have claimed are done again at the end.
+    pub backup_training: bool,
+    /// Progress on standard error.
+    pub reporting: Reporting,
+    /// Progress for `clipood status`.
+    pub journal: Journal,
+    /// Set by signals.
+    pub interrupt: Interrupt,
+}
+
+impl Worker {
+    /// The device of work that one device is enough for.
+    pub fn device(&self) -> Device {
+        self.devices.first()
+    }
+
+    /// Begins to report a stage of `total` pieces called `unit`.
+    pub fn progress(&self, stage: &'static str, unit: &'static str, total: u64) -> StageProgress {
+        let progress = self.reporting.stage(stage, unit, total);
+        progress.with_journal(&self.journal)
+    }
+}
