@@ -1,7 +1,8 @@
 //! The demo world of clipood: drawn scenes, captions and the program that trains the demo CLIP on them.
 //!
 //! # How to
-//! [`ensure_dataset`] draws the benchmark's image folders, [`training_example`] the stream that the model learns from:
+//! [`ensure_dataset`] draws the image folders of the benchmark, and [`training_example`] one example of the stream that the model
+//! is trained on:
 //!
 //! ```
 //! let example = clipood_demo::training_example(1, 0, 64, 1.0)?;
@@ -10,8 +11,8 @@
 //! # Ok::<(), clipood_demo::DemoError>(())
 //! ```
 //!
-//! Everything is a pure function of seeds and indices. The stream and the benchmark draw from differently keyed
-//! generators and in different styles, so no test picture is ever trained on.
+//! Everything is a pure function of seeds and indices. The stream and the benchmark use differently keyed random number
+//! generators and different styles, so no test picture is ever trained on.
 
 mod error;
 mod model;
@@ -26,8 +27,6 @@ mod trees;
 pub use error::DemoError;
 pub use model::{ModelFiles, model_files};
 pub use objects::{ID_CLASSES, NEAR_CLASSES, OTHER_CLASSES};
-pub use paint::{BENCHMARK, Picture, STREAM, Style};
+pub use paint::Picture;
 pub use stream::{Example, training_example};
-pub use trees::{
-    PlannedPicture, TEST_IMAGES, TRAIN_IMAGES, draw_planned, ensure_dataset, planned_pictures,
-};
+pub use trees::{PlannedPicture, draw_planned, ensure_dataset, planned_pictures};

@@ -1,4 +1,4 @@
-//! The trained demo CLIP, embedded so that the program works wherever it is copied to.
+//! The trained demo CLIP, embedded in the binary so that it needs no files beside it.
 
 /// The files of an open_clip folder.
 #[derive(Debug, Clone, Copy)]
@@ -9,7 +9,7 @@ pub struct ModelFiles {
     pub weights: &'static [u8],
 }
 
-/// The embedded model; `data/demo/model/README.md` says how it was made.
+/// The embedded model; `data/demo/model/README.md` describes how it was trained.
 pub fn model_files() -> ModelFiles {
     ModelFiles {
         config: include_str!("../../../data/demo/model/open_clip_config.json"),

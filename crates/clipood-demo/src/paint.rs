@@ -12,7 +12,7 @@ use crate::objects::{Ink, Piece};
 /// 8-bit RGB picture, row-major.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
-    /// Pixels a row.
+    /// Pixels per row.
     pub width: u32,
     /// Rows.
     pub height: u32,
@@ -21,10 +21,10 @@ pub struct Picture {
 }
 
 /// A red, green, blue triple.
-pub type Rgb = [u8; 3];
+pub(crate) type Rgb = [u8; 3];
 
-/// Named colours of captions.
-pub const COLOURS: [(&str, Rgb); 14] = [
+/// The colours that captions name.
+pub(crate) const COLOURS: [(&str, Rgb); 14] = [
     ("red", [215, 38, 38]),
     ("green", [46, 150, 60]),
     ("blue", [40, 80, 205]),
@@ -43,7 +43,7 @@ pub const COLOURS: [(&str, Rgb); 14] = [
 
 /// How objects of a picture are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Style {
+pub(crate) struct Style {
     /// Share of pictures drawn in lines only, 0 to 1.
     pub outline_share: f64,
     /// Thinnest and thickest line, in units of the object's half size.
@@ -56,8 +56,8 @@ pub struct Style {
     pub size: (f64, f64),
 }
 
-/// The training stream: mostly filled, lines of middling width.
-pub const STREAM: Style = Style {
+/// The training stream: objects mostly filled, lines of medium width.
+pub(crate) const STREAM: Style = Style {
     outline_share: 0.25,
     line_width: (0.05, 0.13),
     wobble: 0.02,
@@ -65,10 +65,10 @@ pub const STREAM: Style = Style {
     size: (0.4, 0.9),
 };
 
-/// The benchmark: large, in lines only, from hair to brush, shaky, with more clutter. The stream holds this style in part
-/// only, so that zero-shot prompts make mistakes which shots can mend; objects are large, so that random crops still show
+/// The benchmark: large objects in shaky lines of any width, with more clutter. The stream covers this style only in part, so
+/// zero-shot prompts make mistakes that few-shot training can correct; objects are large, so that random crops still contain
 /// them.
-pub const BENCHMARK: Style = Style {
+pub(crate) const BENCHMARK: Style = Style {
     outline_share: 1.0,
     line_width: (0.015, 0.22),
     wobble: 0.18,
@@ -77,7 +77,7 @@ pub const BENCHMARK: Style = Style {
 };
 
 /// A drawing surface of `width` x `height` pixels.
-pub struct Canvas {
+pub(crate) struct Canvas {
     map: Pixmap,
 }
 
@@ -93,7 +93,7 @@ fn colour(rgb: Rgb) -> Color {
 }
 
 /// Lighter (`amount` > 0) or darker (< 0), -1 to 1.
-pub fn shade(rgb: Rgb, amount: f64) -> Rgb {
+pub(crate) fn shade(rgb: Rgb, amount: f64) -> Rgb {
     rgb.map(|v| {
         let v = f64::from(v);
         let to = if amount > 0.0 { 255.0 } else { 0.0 };
@@ -102,17 +102,17 @@ pub fn shade(rgb: Rgb, amount: f64) -> Rgb {
 }
 
 /// Difference of two colours, 0 to 765.
-pub fn contrast(a: Rgb, b: Rgb) -> u32 {
+pub(crate) fn contrast(a: Rgb, b: Rgb) -> u32 {
     (0..3).map(|i| u32::from(a[i].abs_diff(b[i]))).sum()
 }
 
 /// Uniform in `[low, high)`.
-pub fn between(rng: &mut SplitMix64, low: f64, high: f64) -> f64 {
+pub(crate) fn between(rng: &mut SplitMix64, low: f64, high: f64) -> f64 {
     low + (high - low) * rng.unit()
 }
 
 /// One of `items`, which is not empty.
-pub fn pick<'a, T>(rng: &mut SplitMix64, items: &'a [T]) -> &'a T {
+pub(crate) fn pick<'a, T>(rng: &mut SplitMix64, items: &'a [T]) -> &'a T {
     &items[rng.below(items.len() as u64) as usize]
 }
 
@@ -120,7 +120,7 @@ impl Canvas {
     /// A canvas filled with one colour.
     ///
     /// # Errors
-    /// A side is 0 or too large.
+    /// [`DemoError::Size`] if a side is 0 or too large.
     pub fn new(width: u32, height: u32, fill: Rgb) -> Result<Self, DemoError> {
         let mut map = Pixmap::new(width, height).ok_or(DemoError::Size { width, height })?;
         map.fill(colour(fill));
@@ -183,7 +183,7 @@ impl Canvas {
         }
     }
 
-    /// A line given in pixels.
+    /// Draws an open polyline given in pixels.
     pub fn line(&mut self, points: &[(f32, f32)], rgb: Rgb, width: f32) {
         let mut builder = PathBuilder::new();
         for (i, (x, y)) in points.iter().enumerate() {
@@ -238,8 +238,11 @@ impl Canvas {
     }
 }
 
-/// A background around the colour `base`; `variety` 0 to 1 allows gradients, horizons and speckles.
-pub fn background(
+/// A background around the colour `base`, plain, or with a gradient, a horizon or speckles; `variety` (0 to 1) is the chance of the latter.
+///
+/// # Errors
+/// [`DemoError::Size`].
+pub(crate) fn background(
     rng: &mut SplitMix64,
     width: u32,
     height: u32,
@@ -274,7 +277,7 @@ pub fn background(
 }
 
 /// Distractor marks: short lines, dots and corners that belong to no object.
-pub fn clutter(rng: &mut SplitMix64, canvas: &mut Canvas, count: u64, base: Rgb) {
+pub(crate) fn clutter(rng: &mut SplitMix64, canvas: &mut Canvas, count: u64, base: Rgb) {
     let (w, h) = canvas.size();
     for _ in 0..count {
         let (x, y) = (rng.unit() as f32 * w, rng.unit() as f32 * h);
@@ -294,9 +297,9 @@ pub fn clutter(rng: &mut SplitMix64, canvas: &mut Canvas, count: u64, base: Rgb)
     }
 }
 
-/// Where and how an object is drawn.
+/// Position, size and orientation of an object.
 #[derive(Debug, Clone, Copy)]
-pub struct Pose {
+pub(crate) struct Pose {
     /// Centre in pixels.
     pub centre: (f32, f32),
     /// Half size in pixels.
@@ -307,16 +310,30 @@ pub struct Pose {
     pub mirror: bool,
 }
 
-/// Draws `pieces`. `lines` draws outlines only, in the main colour; otherwise pieces are filled and thinly outlined.
-pub fn draw_object(
+/// Line style and colours of an object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look<'a> {
+    /// Line width and wobble.
+    pub style: &'a Style,
+    /// Outlines only, in the main colour; otherwise pieces are filled.
+    pub lines: bool,
+    /// Colour of [`Ink::Main`], the one that captions name.
+    pub main: Rgb,
+    /// Colour of [`Ink::Second`].
+    pub second: Rgb,
+    /// Colour behind the object: fills outlined pieces, so that nearer ones hide those behind them.
+    pub background: Rgb,
+}
+
+/// Draws the pieces of an object, back to front.
+pub(crate) fn draw_object(
     rng: &mut SplitMix64,
     canvas: &mut Canvas,
     pieces: &[Piece],
     pose: &Pose,
-    style: &Style,
-    lines: bool,
-    [main, second, background]: [Rgb; 3],
+    look: &Look<'_>,
 ) {
+    let style = look.style;
     let flip = if pose.mirror { -1.0 } else { 1.0 };
     let place = Transform::from_scale(flip * pose.half, pose.half)
         .post_rotate(pose.turn)
@@ -327,21 +344,20 @@ pub fn draw_object(
         let Some(path) = shaken.transform(place) else {
             continue;
         };
-        match (lines, piece.ink) {
-            (true, Ink::Line) => canvas.stroke(&path, main, width),
-            (true, _) => {
-                // The nearer piece hides the one behind it.
-                canvas.fill(&path, background);
-                canvas.stroke(&path, main, width);
+        match (look.lines, piece.ink) {
+            (true, Ink::Line) => canvas.stroke(&path, look.main, width),
+            (true, Ink::Main | Ink::Second) => {
+                canvas.fill(&path, look.background);
+                canvas.stroke(&path, look.main, width);
             }
-            (false, Ink::Main) => canvas.fill(&path, main),
-            (false, Ink::Second) => canvas.fill(&path, second),
-            (false, Ink::Line) => canvas.stroke(&path, shade(main, -0.45), width.max(1.0)),
+            (false, Ink::Main) => canvas.fill(&path, look.main),
+            (false, Ink::Second) => canvas.fill(&path, look.second),
+            (false, Ink::Line) => canvas.stroke(&path, shade(look.main, -0.45), width.max(1.0)),
         }
     }
 }
 
-/// Moves every point of an outline a little, as a hand would.
+/// Moves every point of an outline by up to `wobble`, as an unsteady hand would.
 fn shake(rng: &mut SplitMix64, path: &Path, wobble: f64) -> Path {
     let mut off = |p: Point| {
         let dx = between(rng, -wobble, wobble) as f32;

@@ -6,7 +6,7 @@ use crate::error::DemoError;
 use crate::paint::{COLOURS, Canvas, Rgb, between, contrast, pick, shade};
 
 /// Kinds of scenes.
-pub const SCENES: [&str; 8] = [
+pub(crate) const SCENES: [&str; 8] = [
     "beach",
     "city",
     "desert",
@@ -18,15 +18,15 @@ pub const SCENES: [&str; 8] = [
 ];
 
 /// Kinds of textures.
-pub const TEXTURES: [&str; 8] = [
+pub(crate) const TEXTURES: [&str; 8] = [
     "bricks", "checks", "dots", "noise", "rings", "stripes", "waves", "zigzag",
 ];
 
-/// A picture and what a caption calls it.
-pub struct Described {
+/// A picture and the phrase that captions use for it.
+pub(crate) struct Described {
     /// The picture.
     pub canvas: Canvas,
-    /// A noun phrase with its article.
+    /// A noun phrase, with its article if it takes one.
     pub phrase: String,
 }
 
@@ -37,8 +37,8 @@ const GRASS: Rgb = [95, 160, 70];
 /// Draws a scene of the given kind.
 ///
 /// # Errors
-/// The size is refused by the canvas.
-pub fn scene(
+/// [`DemoError::Size`].
+pub(crate) fn scene(
     rng: &mut SplitMix64,
     kind: &str,
     width: u32,
@@ -216,8 +216,8 @@ fn wave(rng: &mut SplitMix64, canvas: &mut Canvas, y: f32, bottom: f32, rgb: Rgb
     canvas.polygon(&points, rgb);
 }
 
-/// Two named colours that can be told apart.
-pub fn two_colours(rng: &mut SplitMix64) -> [(&'static str, Rgb); 2] {
+/// Two named colours of sufficient contrast.
+fn two_colours(rng: &mut SplitMix64) -> [(&'static str, Rgb); 2] {
     let first = *pick(rng, &COLOURS);
     loop {
         let second = *pick(rng, &COLOURS);
@@ -230,8 +230,8 @@ pub fn two_colours(rng: &mut SplitMix64) -> [(&'static str, Rgb); 2] {
 /// Draws a texture of the given kind in two colours.
 ///
 /// # Errors
-/// The size is refused by the canvas.
-pub fn texture(
+/// [`DemoError::Size`].
+pub(crate) fn texture(
     rng: &mut SplitMix64,
     kind: &str,
     width: u32,
@@ -344,8 +344,8 @@ pub fn texture(
     })
 }
 
-/// Letters and digits as pen strokes on a grid of 5 columns and 7 rows: pairs of column and row, strokes apart by `|`.
-pub const GLYPHS: [(&str, &str); 20] = [
+/// Letters and digits as pen strokes on a grid of 5 columns and 7 rows: digit pairs (column, row), strokes separated by `|`.
+pub(crate) const GLYPHS: [(&str, &str); 20] = [
     ("a", "062046|1434"),
     ("c", "41200206264645"),
     ("e", "40000646|0333"),
@@ -368,11 +368,11 @@ pub const GLYPHS: [(&str, &str); 20] = [
     ("7", "004016"),
 ];
 
-/// Draws a letter or digit by its place in [`GLYPHS`].
+/// Draws the letter or digit at `index` (modulo the length) of [`GLYPHS`].
 ///
 /// # Errors
-/// The size is refused by the canvas.
-pub fn glyph(
+/// [`DemoError::Size`].
+pub(crate) fn glyph(
     rng: &mut SplitMix64,
     index: usize,
     width: u32,

@@ -1,12 +1,12 @@
-//! The endless training stream: pictures and captions, each a pure function of seed and index.
+//! The unbounded training stream: pictures and captions, each a pure function of seed and index.
 
 use clipood_core::SplitMix64;
 
 use crate::error::DemoError;
 use crate::objects::{ID_CLASSES, NEAR_CLASSES, OTHER_CLASSES, object};
 use crate::paint::{
-    COLOURS, Canvas, Picture, Pose, Rgb, STREAM, Style, background, between, clutter, contrast,
-    draw_object, pick, shade,
+    COLOURS, Canvas, Look, Picture, Pose, Rgb, STREAM, Style, background, between, clutter,
+    contrast, draw_object, pick, shade,
 };
 use crate::scenes::{GLYPHS, SCENES, TEXTURES, glyph, scene, texture};
 
@@ -19,8 +19,8 @@ pub struct Example {
     pub caption: String,
 }
 
-/// A drawn object and what a caption can say of it.
-pub struct DrawnObject {
+/// A drawn object and the properties that a caption can mention.
+pub(crate) struct DrawnObject {
     /// The picture.
     pub canvas: Canvas,
     /// Name of the object's colour.
@@ -33,11 +33,12 @@ pub struct DrawnObject {
     pub half: f64,
 }
 
-/// Draws one object on `width` x `height` pixels. `difficulty` 0 is large, centred, upright and plain; 1 is anything.
+/// Draws one object on `width` x `height` pixels. At `difficulty` 0 the object is large, centred,
+/// upright and on a plain background; at 1 it varies in all of these.
 ///
 /// # Errors
-/// The size is refused by the canvas.
-pub fn draw_one(
+/// [`DemoError::Size`].
+pub(crate) fn draw_one(
     rng: &mut SplitMix64,
     name: &str,
     (width, height): (u32, u32),
@@ -81,15 +82,14 @@ pub fn draw_one(
         }
     };
     let pieces = object(name);
-    draw_object(
-        rng,
-        &mut canvas,
-        &pieces,
-        &pose,
+    let look = Look {
         style,
         lines,
-        [main, second, base],
-    );
+        main,
+        second,
+        background: base,
+    };
+    draw_object(rng, &mut canvas, &pieces, &pose, &look);
     Ok(DrawnObject {
         canvas,
         colour,
@@ -100,7 +100,7 @@ pub fn draw_one(
 }
 
 /// `a` or `an`.
-pub fn article(word: &str) -> &'static str {
+fn article(word: &str) -> &'static str {
     if word.starts_with(['a', 'e', 'i', 'o', 'u']) && !word.starts_with("uni") {
         "an"
     } else {
@@ -143,16 +143,16 @@ fn finish(rng: &mut SplitMix64, text: String) -> String {
     }
 }
 
-/// The random numbers of one example.
+/// The random number generator of one example.
 pub(crate) fn generator(seed: u64, index: u64) -> SplitMix64 {
     SplitMix64::keyed(seed, "demo stream", index)
 }
 
-/// The picture and caption number `index` of the stream `seed`, `side` pixels square. `difficulty` (0 to 1) grows the
-/// variety of size, place, turn, background and clutter.
+/// Example `index` of the stream `seed`: a picture of `side` x `side` pixels and its caption. A higher `difficulty` (0 to 1)
+/// means more variety of size, position, rotation, background and clutter.
 ///
 /// # Errors
-/// `side` is 0 or too large.
+/// [`DemoError::Size`] if `side` is 0 or too large.
 pub fn training_example(
     seed: u64,
     index: u64,

@@ -11,13 +11,13 @@ use crate::paint::{BENCHMARK, Picture, between};
 use crate::scenes::{GLYPHS, SCENES, TEXTURES, glyph, scene, texture};
 use crate::stream::draw_one;
 
-/// Training images a class.
-pub const TRAIN_IMAGES: usize = 32;
-/// Test images a class.
-pub const TEST_IMAGES: usize = 50;
-/// Seed of the benchmark's pictures; the training stream has its own generator, keyed by another label.
+/// Training images per class.
+const TRAIN_IMAGES: usize = 32;
+/// Test images per class.
+const TEST_IMAGES: usize = 50;
+/// Seed of the benchmark's pictures. The training stream uses other labels, so the two never share random numbers.
 const SEED: u64 = 20_26;
-/// Raised whenever a picture changes, so that trees drawn by an older version are drawn again.
+/// Increased whenever a picture changes, so that trees drawn by an older version are drawn again.
 const VERSION: &str = "demo world 2\n";
 const STAMP: &str = "VERSION";
 
@@ -41,13 +41,13 @@ enum Tree {
     Textures,
 }
 
-/// Every file of the trees: `id/train`, `id/test`, and one tree for each out-of-distribution set, `validation` among them:
-/// objects that no other tree shows, to choose hyperparameters on.
+/// Every file of the trees: `id/train`, `id/test`, and one tree for each out-of-distribution set. One of these, `validation`,
+/// is for choosing hyperparameters: its objects are in no other tree.
 pub fn planned_pictures() -> Vec<PlannedPicture> {
     let mut all = Vec::new();
     let mut add = |tree, folder: String, kind, first: usize, count: usize| {
         for i in first..first + count {
-            // Every third file is a JPEG, so that both decoders work.
+            // Every third file is a JPEG, so that both decoders are exercised.
             let ending = if i % 3 == 2 { "jpg" } else { "png" };
             all.push(PlannedPicture {
                 path: format!("{folder}/{i:04}.{ending}"),
@@ -86,7 +86,7 @@ pub fn planned_pictures() -> Vec<PlannedPicture> {
     all
 }
 
-/// The random numbers of one picture, keyed apart from those of the training stream.
+/// The random number generator of one picture; its labels are not those of the training stream.
 fn generator(planned: &PlannedPicture) -> SplitMix64 {
     let label = match planned.tree {
         Tree::Id => "benchmark id",
@@ -100,10 +100,10 @@ fn generator(planned: &PlannedPicture) -> SplitMix64 {
     SplitMix64::keyed(SEED, label, key)
 }
 
-/// Draws one file of the trees: sides of 80 to 320 pixels, between 3:4 and 4:3.
+/// Draws one file of the trees: sides of 80 to 320 pixels, aspect ratio between 3:4 and 4:3.
 ///
 /// # Errors
-/// None for the planned pictures.
+/// [`DemoError::Size`], which does not occur for the result of [`planned_pictures`].
 pub fn draw_planned(planned: &PlannedPicture) -> Result<Picture, DemoError> {
     let mut rng = generator(planned);
     let rng = &mut rng;
@@ -126,11 +126,12 @@ pub fn draw_planned(planned: &PlannedPicture) -> Result<Picture, DemoError> {
     Ok(canvas.finish())
 }
 
-/// Draws the trees under `root` unless this version stands there already. They are drawn beside it and renamed, so an
-/// interrupted drawing is never taken for a whole one. Returns whether anything was drawn.
+/// Draws the trees under `root` unless they exist in this version. They are drawn in a sibling folder that is renamed at the
+/// end, so interrupted work is never mistaken for complete trees. Returns whether anything was drawn.
 ///
 /// # Errors
-/// A folder or file that cannot be written; `root` exists but is not a tree of this program.
+/// [`DemoError::File`] for a folder or file that cannot be written, or if `root` exists and was not drawn by this program;
+/// [`DemoError::Encode`].
 pub fn ensure_dataset(root: &Path) -> Result<bool, DemoError> {
     let fail = |path: &Path, action: &'static str| {
         let path = path.display().to_string();
@@ -142,7 +143,7 @@ pub fn ensure_dataset(root: &Path) -> Result<bool, DemoError> {
     };
     let stale = match std::fs::read_to_string(root.join(STAMP)) {
         Ok(found) if found == VERSION => return Ok(false),
-        // Another version of the trees: ours to replace.
+        // Trees of another version: may be replaced.
         Ok(found) if found.starts_with("demo world ") => true,
         _ if root.exists() => {
             return Err(DemoError::File {
@@ -164,7 +165,7 @@ pub fn ensure_dataset(root: &Path) -> Result<bool, DemoError> {
     std::fs::write(&stamp, VERSION).map_err(fail(&stamp, "cannot write"))?;
     let old = beside(root, "old");
     if stale {
-        // Moved, not removed in place: an interrupted removal would leave pictures without a stamp.
+        // Moved, not removed in place: an interrupted removal could leave pictures without a version file.
         std::fs::rename(root, &old).map_err(fail(root, "cannot move the old pictures away"))?;
     }
     let placed = std::fs::rename(&fresh, root);
@@ -173,7 +174,7 @@ pub fn ensure_dataset(root: &Path) -> Result<bool, DemoError> {
     }
     match placed {
         Ok(()) => Ok(true),
-        // Another process was faster; its pictures are the same.
+        // Another process finished first; its pictures are identical.
         Err(_) if root.join(STAMP).exists() => {
             std::fs::remove_dir_all(&fresh).map_err(fail(&fresh, "cannot remove"))?;
             Ok(false)
@@ -182,7 +183,7 @@ pub fn ensure_dataset(root: &Path) -> Result<bool, DemoError> {
     }
 }
 
-/// A sibling of `root` that is this process's own.
+/// A sibling of `root` that only this process uses.
 fn beside(root: &Path, what: &str) -> PathBuf {
     let mut path = root.as_os_str().to_owned();
     path.push(format!(".{what}-{}", std::process::id()));
@@ -243,11 +244,11 @@ mod tests {
     use crate::stream::generator as stream_generator;
 
     #[test]
-    fn no_picture_of_the_trees_is_drawn_from_the_numbers_of_another_or_of_the_stream() {
+    fn pictures_of_the_trees_share_no_random_numbers_with_each_other_or_the_stream() {
         let planned = planned_pictures();
         let mut starts: HashSet<u64> = planned.iter().map(|p| generator(p).next_u64()).collect();
         assert_eq!(starts.len(), planned.len());
-        // The stream under the very seed of the trees, and under the seeds that training uses.
+        // The stream with the seed of the trees, and with the seeds that training uses.
         for seed in [SEED, 0, 1, 2] {
             for index in 0..100_000 {
                 let start = stream_generator(seed, index).next_u64();

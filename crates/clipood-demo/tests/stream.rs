@@ -34,8 +34,8 @@ fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
     })
 }
 
-/// The committed weights were trained on this stream. Whoever changes it trains again, and raises the trees' version
-/// if their drawing changed too. Pixels are compared where the rounding of curves is known.
+/// The committed weights were trained on this stream. Changing it requires a new training, and a new version of the trees if
+/// their pictures change too. Pixels are compared only on a platform whose rounding of curves is known.
 #[test]
 fn the_stream_is_the_one_that_the_weights_were_trained_on() {
     let examples: Vec<Example> = (0..64).map(|i| example(1, i, 96, 1.0)).collect();

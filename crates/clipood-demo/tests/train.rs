@@ -1,4 +1,4 @@
-//! The training program: a run that is paused and goes on ends where an uninterrupted one does.
+//! The training program: a run that is paused and resumed ends with the same model as an uninterrupted one.
 #![cfg(feature = "train")]
 
 use std::path::Path;
@@ -37,7 +37,7 @@ fn a_paused_training_goes_on_to_the_same_model() {
         read("whole", "open_clip_config.json"),
         read("parts", "open_clip_config.json")
     );
-    // Gradients of the convolutions are summed by whichever thread is free, so the last bits may differ.
+    // The order in which threads sum the gradients of the convolutions varies, so the last bits may differ.
     let features = |name: &str| {
         let model = Model::open(
             &folder.path().join(name).join("model"),
@@ -63,7 +63,7 @@ fn a_paused_training_goes_on_to_the_same_model() {
     for (a, b) in whole.iter().zip(&parts) {
         assert!((a - b).abs() < 2e-2 * largest, "{a} and {b}");
     }
-    // Another configuration does not go on from this checkpoint.
+    // Another configuration does not resume from this checkpoint.
     let other = TrainOptions {
         lr: 2e-3,
         ..options(folder.path(), "parts", None)

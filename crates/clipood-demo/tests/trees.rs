@@ -59,7 +59,7 @@ fn decoded(path: &Path) -> (usize, usize) {
 fn trees_are_complete_readable_and_drawn_once() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("images");
-    // What an interrupted drawing of another process leaves is not taken for pictures.
+    // Leftovers of an interrupted process are not mistaken for complete pictures.
     let leftover = folder.path().join("images.drawing-0/id/train/star");
     fs::create_dir_all(&leftover).unwrap();
     fs::write(leftover.join("0000.png"), b"half").unwrap();
@@ -104,7 +104,7 @@ fn trees_are_complete_readable_and_drawn_once() {
 }
 
 #[test]
-fn a_folder_of_somebody_else_is_left_alone() {
+fn a_folder_drawn_by_something_else_is_not_touched() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("images");
     fs::create_dir_all(root.join("id")).unwrap();

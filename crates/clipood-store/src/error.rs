@@ -1,27 +1,27 @@
-//! What can go wrong on a store, and which of it may pass if tried again.
+//! Errors of store operations, and which of them are worth a retry.
 
 use std::error::Error as StdError;
 use std::io;
 
-use crate::run::Difference;
+use crate::difference::Difference;
 
 /// The result of a store operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failed store operation. Paths in messages are whole: a file path on local disk, `scheme://bucket/key` elsewhere.
+/// A failed store operation. Messages contain full paths: a file path on local disk, `scheme://bucket/key` elsewhere.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The argument of [`Store::open`](crate::Store::open) is no usable location.
+    /// The argument of [`Store::open`](crate::Store::open) is not a usable location.
     #[error("{location:?} is not a usable store location: {reason}")]
     Location {
-        /// What the caller gave.
+        /// The argument.
         location: String,
-        /// What is wrong with it, and what to try.
+        /// What is wrong with it, and what to use instead.
         reason: String,
     },
 
-    /// A path inside the store has empty, relative or control-character segments, or a name that local disks reserve.
+    /// A path inside the store with empty segments, `.`, `..` or control characters, or a name reserved on local disk.
     #[error("{path:?} is not a valid path inside a store: {reason}")]
     InvalidPath {
         /// The path as given.
@@ -54,7 +54,7 @@ pub enum Error {
         size: u64,
     },
 
-    /// The disk or the quota is full. Nothing half-written is visible under the path.
+    /// The disk or the quota is full. No partial object is visible under the path.
     #[error("no space left to {action} {path}: free some space and resume")]
     OutOfSpace {
         /// What was being done.
@@ -80,21 +80,21 @@ pub enum Error {
         source: Box<dyn StdError + Send + Sync>,
     },
 
-    /// Any other failure of the store, after `attempts` attempts if it looked as if it might pass.
+    /// Any other failure of the store; transient ones have been retried.
     #[error("cannot {action} {path} ({attempts} attempt(s))")]
     Operation {
         /// What was being done.
         action: &'static str,
         /// The object.
         path: String,
-        /// How often it was tried.
+        /// Number of attempts made.
         attempts: u32,
         /// The store's own error.
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
 
-    /// An object that says it exists and is gone when read, again and again: somebody deletes beside the run.
+    /// An object that repeatedly exists when created and is gone when read: another process is deleting files.
     #[error(
         "{path} exists when created and is gone when read: is something else deleting files there?"
     )]
@@ -103,15 +103,15 @@ pub enum Error {
         path: String,
     },
 
-    /// The operating system gave no random bytes.
-    #[error("the operating system gives no random bytes")]
+    /// The operating system returned no random bytes.
+    #[error("the operating system returned no random bytes")]
     Random(#[source] getrandom::Error),
 
-    /// The thread pool behind the store could not be started.
+    /// The threads of the asynchronous runtime could not be started.
     #[error("cannot start the store's threads")]
     Runtime(#[source] io::Error),
 
-    /// A blocking call was made on a thread of an asynchronous runtime, which it would stall.
+    /// A blocking call on a thread of an asynchronous runtime, which it would stall.
     #[error("the store blocks, so it cannot be called from inside an asynchronous runtime")]
     InsideRuntime,
 
@@ -140,7 +140,7 @@ pub enum Error {
         supported: u32,
     },
 
-    /// A record that stands where another unit's record should stand.
+    /// A record that does not describe the unit its name belongs to, or not the part that was published.
     #[error("{path} records {found}, expected {expected}")]
     RecordMismatch {
         /// The record.
@@ -151,7 +151,7 @@ pub enum Error {
         expected: String,
     },
 
-    /// A part that was handed over for commit does not carry its unit's fingerprint in its footer.
+    /// A part to be committed whose footer does not contain its unit's fingerprint.
     #[error("part {path} carries {found} in its footer, expected fingerprint {expected}")]
     Footer {
         /// Where the part would have been published.
@@ -162,27 +162,27 @@ pub enum Error {
         expected: String,
     },
 
-    /// The part's name is taken by a file of another fingerprint. It is never overwritten.
+    /// The part's name is taken by a part of another fingerprint, which is never overwritten.
     #[error(
         "part {path} exists with fingerprint {found}, expected {expected}: use another run directory, or remove that file if it is stale"
     )]
     OtherFingerprint {
         /// The part.
         path: String,
-        /// The fingerprint in the part that stands there.
+        /// The fingerprint in the existing part.
         found: String,
         /// The unit's fingerprint.
         expected: String,
     },
 
-    /// The part's name is taken by a file that is no part. It is never overwritten.
+    /// The part's name is taken by a file that is not a part, which is never overwritten.
     #[error("{path} exists and is not a part (no readable footer): move it away and resume")]
     ForeignPart {
         /// The file.
         path: String,
     },
 
-    /// The run directory was made from another configuration.
+    /// The run directory was created with another configuration.
     #[error(
         "{path} was made from another configuration; choose another run directory or restore these fields:{}",
         list(differences)
@@ -194,7 +194,7 @@ pub enum Error {
         differences: Vec<Difference>,
     },
 
-    /// The directory holds no run.
+    /// The directory contains no run.
     #[error("{path} does not exist: this is not a run directory, or its plan was never started")]
     NoRun {
         /// The `run.json` that is missing.
@@ -209,7 +209,7 @@ fn list(differences: &[Difference]) -> String {
         .collect()
 }
 
-/// Turns the store's error into ours: what kind it is decides the message, the original stays as the source.
+/// Converts an error of object_store; the original is kept as the source.
 pub(crate) fn operation(
     action: &'static str,
     path: String,
@@ -249,12 +249,11 @@ pub(crate) fn operation(
     }
 }
 
-/// Whether an error may pass by itself.
+/// Whether an operation that failed with this error is worth a retry.
 ///
-/// Answers of the store (not found, exists, refused, not supported) and states of the disk that only a person can
-/// change (full, read-only, a file where a directory should be) do not. Network errors, interruptions and everything
-/// without an `io::Error` that a remote store reports do: object_store's clients give no finer kind, and a few vain
-/// retries cost seconds.
+/// Definite answers of the store (not found, exists, refused, not supported) and states of the disk that need intervention
+/// (full, read-only, a file in place of a directory) are not. Network errors, interruptions and every error of a remote
+/// store without an `io::Error` are: object_store's clients report no finer kind, and a few useless retries cost seconds.
 pub(crate) fn is_transient(error: &object_store::Error) -> bool {
     let object_store::Error::Generic { store, .. } = error else {
         return false;

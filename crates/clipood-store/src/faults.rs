@@ -1,8 +1,8 @@
-//! A test hook: store operations of the real command that fail at random.
+//! A test hook: random failures of the store operations of the real command.
 //!
-//! With `CLIPOOD_TEST_FAULTS=10:7` in the environment one operation in ten fails as if the network had, half of them before
-//! and half after the store has done what it was asked; 7 is the seed. Each fault is told on standard error. Nobody sets
-//! this outside of tests.
+//! With `CLIPOOD_TEST_FAULTS=10:7` in the environment one operation in ten fails like a network error, half of them before
+//! and half after the store has executed it; 7 is the seed. Each fault is printed to standard error. Only tests set this
+//! variable.
 
 use std::io;
 use std::sync::OnceLock;
@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// When an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// Nothing was done.
+    /// The operation was not executed.
     Before,
-    /// It was done, and the reply is lost.
+    /// The operation was executed, and its reply is lost.
     After,
 }
 
@@ -23,7 +23,7 @@ struct Plan {
     seed: u64,
 }
 
-/// Whether the operation that begins now shall fail.
+/// Whether and when the next operation fails.
 pub(crate) fn next() -> Option<Moment> {
     static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
     static OPERATIONS: AtomicU64 = AtomicU64::new(0);
@@ -34,7 +34,7 @@ pub(crate) fn next() -> Option<Moment> {
     Some(moment)
 }
 
-/// An error that may pass.
+/// A transient error.
 pub(crate) fn error() -> object_store::Error {
     object_store::Error::Generic {
         store: "test hook",
@@ -57,7 +57,7 @@ impl Plan {
     }
 }
 
-/// `one_in:seed`; anything else is no plan.
+/// Reads `one_in:seed`; `None` for anything else.
 fn parse(text: &str) -> Option<Plan> {
     let (one_in, seed) = text.split_once(':')?;
     let plan = Plan {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenth_fails_half_of_it_after_the_deed() {
+    fn a_tenth_fails_half_of_it_after_execution() {
         let plan = parse("10:7").unwrap();
         let faults: Vec<Moment> = (0..10_000).filter_map(|n| plan.at(n)).collect();
         let before = faults.iter().filter(|m| **m == Moment::Before).count();

@@ -1,8 +1,8 @@
 //! Object-store access, atomic commits, claims and run state of clipood.
 //!
 //! # How to
-//! Open a [`Store`] from a path or URL, open a [`Run`] in it, and let [`passes()`] hand out the units of a stage. Each unit's
-//! result is one part, committed by [`Ledger::commit_part`]:
+//! Open a [`Store`] from a path or URL, open a [`Run`] in it, and iterate over the units of a stage with [`passes()`]. The
+//! result of a unit is one part, committed by [`Ledger::commit_part`]:
 //!
 //! ```
 //! use bytes::Bytes;
@@ -26,7 +26,7 @@
 //!     let unit = &units[turn?.unit];
 //!     let path = format!("scores/part-{}.parquet", unit.key);
 //!     if run.ledger().recover_part("score", unit, &path, &read_footer)?.is_some() {
-//!         continue; // a crash had left the part without its record
+//!         continue; // an earlier worker crashed between the part and its record
 //!     }
 //!     let bytes = Bytes::from(format!("{} 1000", unit.fingerprint)); // the work
 //!     let part = Part { path, bytes, extra: Default::default() };
@@ -37,9 +37,10 @@
 //! # Ok::<(), clipood_store::Error>(())
 //! ```
 //!
-//! The calls block and may come from any thread; the asynchronous side of object_store stays inside this crate. Why the
-//! commits are right under crashes and races is told at the head of [`protocol`].
+//! All calls block and may be made from any thread that is not inside an asynchronous runtime. The documentation of
+//! [`protocol`] explains why commits are correct under crashes and races.
 
+mod difference;
 mod error;
 mod faults;
 mod local;
@@ -50,12 +51,15 @@ mod record;
 mod retry;
 mod run;
 mod store;
+mod wait;
 
+pub use difference::{Difference, differences};
 pub use error::{Error, Result};
 pub use part::{CommitOutcome, Committed, FooterReader, Part, PartFooter, PartState};
 pub use passes::{Pass, Passes, Share, Turn, passes};
 pub use protocol::Ledger;
-pub use record::{CommitRecord, FORMAT_VERSION, Unit};
+pub use record::{CommitRecord, Unit};
 pub use retry::RetryPolicy;
-pub use run::{Difference, Run, differences};
+pub use run::Run;
 pub use store::{Created, ObjectInfo, Store};
+pub use wait::wait_for;

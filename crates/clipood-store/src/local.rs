@@ -1,10 +1,10 @@
-//! What local disks need beyond object_store: paths that do not exist yet, fast listings, leftovers of killed writers.
+//! Local disk support beyond object_store: paths that do not exist yet, fast listings, leftovers of killed writers.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Whether object_store stages unfinished local writes under such a name: `name#7`.
+/// Whether `name` has the form under which object_store stages unfinished local writes: `name#7`.
 pub(crate) fn is_staging_name(name: &str) -> bool {
     match name.rsplit_once('#') {
         Some((_, digits)) => !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()),
@@ -12,16 +12,16 @@ pub(crate) fn is_staging_name(name: &str) -> bool {
     }
 }
 
-/// The object that a staging file was to become.
+/// The name of the object that a staging file would have become.
 fn staged_target(name: &str) -> Option<&str> {
     let (target, _) = name.rsplit_once('#')?;
     (is_staging_name(name) && !target.is_empty()).then_some(target)
 }
 
-/// The absolute path with every symbolic link and `..` of its existing part resolved; the rest need not exist.
+/// The absolute path, with symbolic links and `..` resolved in the part that exists; the rest need not exist.
 ///
 /// # Errors
-/// The current directory is gone, or `..` stands in the part that does not exist.
+/// The current directory does not exist, or the part that does not exist contains `..`.
 pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
     let whole = std::path::absolute(path)?;
     let mut existing = whole.as_path();
@@ -33,8 +33,8 @@ pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
                 return Ok(resolved);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // A file where a directory should be, or a directory that may not be searched: leave the path as it is,
-            // the first operation on it gives the precise error.
+            // A file in place of a directory, or a directory without search permission: keep the path as it is, the
+            // first operation on it reports the precise error.
             Err(_) => return Ok(whole),
         }
         match (existing.components().next_back(), existing.parent()) {
@@ -50,7 +50,7 @@ pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Names of the files directly in `directory`, staging files left out; a missing directory has none.
+/// Names of the files directly in `directory`, except staging files; none if the directory is missing.
 pub(crate) fn file_names(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries(directory)? {
@@ -60,7 +60,7 @@ pub(crate) fn file_names(directory: &Path) -> io::Result<Vec<String>> {
             true => entry.path().is_file(),
             false => kind.is_file(),
         };
-        // Names that are not UTF-8 cannot be objects of ours.
+        // Names that are not UTF-8 cannot be objects of this store.
         if let (true, Ok(name)) = (is_file, entry.file_name().into_string())
             && !is_staging_name(&name)
         {
@@ -94,7 +94,7 @@ pub(crate) fn sweep(directory: &Path) -> io::Result<Vec<String>> {
             }
             match std::fs::remove_file(entry.path()) {
                 Ok(()) => swept.push(format!("{prefix}{name}")),
-                // Its writer, or another sweep, was faster.
+                // Its writer or another sweep has removed it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }

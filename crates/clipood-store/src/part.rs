@@ -1,4 +1,4 @@
-//! What goes into a commit and what comes out.
+//! The inputs and outcomes of a commit.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,49 +8,49 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::record::{CommitRecord, Unit, record_stem};
 
-/// What a part's footer says about it.
+/// The facts in the footer of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartFooter {
-    /// The fingerprint of the unit that made the part.
+    /// The fingerprint of the unit that the part is the result of.
     pub fingerprint: String,
     /// Rows in the part.
     pub rows: u64,
-    /// Rows put into quarantine by the unit, listed in the footer.
+    /// Rows that the unit put into quarantine, listed in the footer.
     pub quarantined: u64,
 }
 
-/// Reads the footer of a part from its bytes; `None` if they are no whole part.
+/// Reads the footer of a part from its bytes; `None` if they are not a complete part.
 pub type FooterReader<'a> = &'a dyn Fn(&Bytes) -> Option<PartFooter>;
 
 /// A finished part, not yet published.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// Where it goes, relative to the ledger's store; a function of the unit alone.
+    /// Its path, relative to the ledger's store; a function of the unit alone.
     pub path: String,
-    /// The whole file, footer included.
+    /// The complete file, footer included.
     pub bytes: Bytes,
-    /// What else the record shall say.
+    /// Additional fields of the commit record.
     pub extra: BTreeMap<String, Value>,
 }
 
-/// What became of a commit. In every case the unit is done.
+/// The outcome of a commit. In every case the unit is done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CommitOutcome {
-    /// Our part (or none) and our record stand.
+    /// This worker's part (or none) and record were published.
     Committed(CommitRecord),
-    /// Another worker's record stands, over the very bytes we brought.
+    /// Another worker's record was published first, for identical bytes.
     AlreadyCommitted(CommitRecord),
-    /// Another part of the same fingerprint was there first and stays; ours is dropped.
+    /// Another part of the same fingerprint was published first and is kept; this worker's part is dropped.
     LostRace {
-        /// The record that stands, about the published part.
+        /// The record of the published part.
         record: CommitRecord,
-        /// The published part, so that the loser can compare rows within tolerance.
+        /// The published part, so that the caller can compare its rows within a tolerance.
         published: Bytes,
     },
 }
 
 impl CommitOutcome {
-    /// The record that stands for the unit.
+    /// The published record of the unit.
     pub fn record(&self) -> &CommitRecord {
         match self {
             Self::Committed(record)
@@ -60,10 +60,10 @@ impl CommitOutcome {
     }
 }
 
-/// The part behind a record, as [`Ledger::check_part`](crate::Ledger::check_part) found it.
+/// The state of the part that a record describes, found by [`Ledger::check_part`](crate::Ledger::check_part).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartState {
-    /// The part has the recorded bytes, or the record is of a unit without a part.
+    /// The part has the recorded bytes, or the unit has no part.
     Whole,
     /// There is no such object.
     Missing,
@@ -71,14 +71,14 @@ pub enum PartState {
     Changed,
 }
 
-/// Which units of a stage are done, from the names of the records alone.
+/// The finished units of a stage, from the names of the records alone.
 #[derive(Clone, Debug, Default)]
 pub struct Committed {
     pub(crate) stems: HashSet<String>,
 }
 
 impl Committed {
-    /// Whether the unit is done with its present fingerprint.
+    /// Whether the unit is done with its current fingerprint.
     ///
     /// # Errors
     /// [`Error::InvalidName`](crate::Error::InvalidName).

@@ -1,4 +1,4 @@
-//! Who does what: the three passes of a worker over the units of a stage.
+//! Distribution of work: the three passes of a worker over the units of a stage.
 
 use std::collections::VecDeque;
 
@@ -6,35 +6,36 @@ use crate::error::Result;
 use crate::protocol::Ledger;
 use crate::record::Unit;
 
-/// Which units a worker prefers.
+/// The share of the units that a worker does first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// The worker's index; taken modulo `count`.
     pub index: usize,
-    /// Number of workers that were started, 0 counts as 1. Need not be right: it only spreads the work.
+    /// Number of workers that were started; 0 counts as 1. A wrong number only distributes the work unevenly.
     pub count: usize,
-    /// Whether units that others have claimed and not committed are done again at the end. Without it the stage may stay
-    /// unfinished after a worker died, until a worker of the same name is started again.
+    /// Whether units that other workers have claimed but not committed are repeated at the end. If not, a stage in which a
+    /// worker died stays unfinished until a worker of that name is started again, or until the caller does the units
+    /// itself, as after [`wait_for`](crate::wait_for).
     pub backups: bool,
 }
 
-/// Why a unit was given to this worker.
+/// The reason why a worker does a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pass {
     /// It is in the worker's own share.
     Own,
-    /// Nobody had claimed it.
+    /// No worker had claimed it.
     Unclaimed,
-    /// Somebody claimed it and has not committed it yet: that worker may be slow or dead.
+    /// Another worker has claimed it but not committed it yet: that worker may be slow or dead.
     Backup,
 }
 
 /// A unit to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// Index into the units that [`passes`] was given.
+    /// Index into the units passed to [`passes`].
     pub unit: usize,
-    /// Why.
+    /// The pass in which it is done.
     pub pass: Pass,
 }
 
@@ -47,22 +48,22 @@ pub struct Passes<'a> {
     share: Share,
     /// Units not seen committed, ascending.
     open: Vec<usize>,
-    /// Units given out or failed, by index.
+    /// Whether a unit was handed out or failed, by index.
     given: Vec<bool>,
     queue: VecDeque<usize>,
     pass: Option<Pass>,
 }
 
-/// Goes through the units of a stage that are not done: first the worker's own (index modulo count), then those that
-/// nobody has claimed, then as backups those that are claimed but not committed (without backups only its own of these,
-/// claimed before a restart).
+/// Iterates over the unfinished units of a stage in three passes: the worker's own share (index modulo count), then units
+/// that no worker has claimed, then, as backups, units that are claimed but not committed (without [`Share::backups`] only
+/// those that this worker claimed itself before a restart).
 ///
-/// Units of the first two passes are claimed before they are given out, those that others hold are left for the last pass.
-/// Each pass begins with a fresh listing, in the second and third every worker starts at another place, and no unit is
-/// given out twice, so a unit that failed is not tried again by the same iterator. Ask for the next unit as late as
-/// possible: each request claims one. After an error the iterator goes on with the next unit.
+/// In the first two passes a unit is claimed before it is returned; units claimed by other workers are left for the last
+/// pass. Each pass begins with a new listing, and in the second and third each worker starts at a different position. No unit
+/// is returned twice, so the same iterator does not retry a unit that failed. Each call of `next` claims a unit: call it only
+/// when the worker is ready to start. After an error the iterator continues with the next unit.
 ///
-/// For a finished stage this costs one listing.
+/// For a finished stage the cost is one listing.
 pub fn passes<'a>(
     ledger: &'a Ledger,
     stage: &'a str,
@@ -87,7 +88,7 @@ pub fn passes<'a>(
 }
 
 impl Passes<'_> {
-    /// Begins the next pass; `false` after the last or if nothing is left for it.
+    /// Starts the next pass; `false` after the last one or if no unit is left.
     fn advance(&mut self) -> Result<bool> {
         self.open.retain(|&unit| !self.given[unit]);
         if self.open.is_empty() {
@@ -133,7 +134,7 @@ impl Passes<'_> {
             Pass::Own | Pass::Unclaimed => self.ledger.claim(self.stage, &unit.key),
             Pass::Backup if self.ledger.is_done(self.stage, unit)? => Ok(false),
             Pass::Backup if self.share.backups => Ok(true),
-            // What this worker claimed outside its share before a restart: nobody else may take it.
+            // Claimed by this worker, outside its share, before a restart: other workers leave it alone.
             Pass::Backup => self.ledger.claim(self.stage, &unit.key),
         }
     }
@@ -149,14 +150,14 @@ impl Iterator for Passes<'_> {
                     Ok(true) => continue,
                     Ok(false) => return None,
                     Err(error) => {
-                        // The listing has had its retries: without it there is nothing sensible to give out.
+                        // The store has already retried the listing; without it no unit can be chosen.
                         self.open.clear();
                         return Some(Err(error));
                     }
                 }
             };
             let taken = self.should_do(unit, pass);
-            // What others hold comes again in the last pass.
+            // Units claimed by other workers come again in the last pass.
             self.given[unit] = !matches!(taken, Ok(false));
             match taken {
                 Ok(true) => return Some(Ok(Turn { unit, pass })),

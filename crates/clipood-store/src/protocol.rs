@@ -1,53 +1,57 @@
-//! The commit protocol: how many workers finish every unit exactly once, whatever dies when.
+//! The commit protocol: how any number of workers finish every unit exactly once, whichever of them crashes at any time.
 //!
 //! # The rules
 //! A unit of work has a stage, a key and a fingerprint of everything that can change its result. It may have one *part*:
-//! a file with a deterministic name whose footer carries the fingerprint. A worker that has finished a unit writes two
+//! a file with a deterministic name whose footer contains the fingerprint. A worker that has finished a unit writes two
 //! objects, in this order, each with one atomic "create if absent":
 //!
-//! 1. the part, whole, under its deterministic name;
+//! 1. the complete part, under its deterministic name;
 //! 2. the commit record, `<dir>/commits/<stage>/<unit>.<fingerprint digits>.json`.
 //!
 //! A unit is done when its record exists. Parts and records are never changed or removed by a running worker.
 //! Before working on a unit, a worker may write a *claim*, `<dir>/claims/<stage>/<unit>.json`, also create-if-absent.
 //!
-//! # Why it is right
-//! *At most one part.* All attempts at a unit write the same name, and the store lets one of them create it. There is no
-//! partial file to be seen: a remote PUT is atomic, and a local write is staged and hard-linked. So a table
-//! holds each unit once or not at all, at every moment, for every reader of its parts' names. (A reader that takes every
-//! file of a local directory, whatever its ending, can meet a staging file until the sweep.)
+//! # Why it is correct
+//! *At most one part.* All attempts at a unit write the same name, and the store lets only one of them create it. A partial
+//! file is never visible: a remote PUT is atomic, and a local write is staged and hard-linked. So a table contains each unit
+//! once or not at all, at any time, for every reader that selects parts by name. (A reader of all files of a local
+//! directory, regardless of their extension, can see a staging file until the sweep.)
 //!
-//! *A record never lies.* It is written after its part exists, describes the bytes that stand in the store (not those the
-//! writer brought, if another was faster), and parts do not change afterwards.
+//! *A record is always true.* It is written after its part exists, it describes the published bytes (which are not those of
+//! the writer if another worker was faster), and parts do not change afterwards.
 //!
-//! *The first wins, and that is enough.* Units are deterministic up to rounding, so any attempt's part is as good as any
-//! other's. A worker that comes second keeps nothing, compares its rows with the published ones if it cares, and adds the
-//! record in case the first died before doing so.
+//! *The first part is kept.* Units are deterministic up to rounding, so the parts of all attempts are equally good. A worker
+//! whose part comes second drops it, may compare its rows with the published ones, and writes the record in case the
+//! first worker crashed before doing so.
 //!
-//! # Which crash leaves what
+//! # What a crash leaves behind
 //! | killed | what is left | what the next start does |
 //! | --- | --- | --- |
 //! | before the claim | nothing | does the unit |
-//! | after the claim | a claim | takes the unit in its own first pass if it was its own, or last |
+//! | after the claim | a claim | does the unit in its first pass if the claim is its own, otherwise last |
 //! | while writing the part | on local disk a staging file `part#1`, invisible to listings; else nothing | does the unit; [`Ledger::sweep`] removes the leftover once the part exists |
-//! | after the part | a whole part without a record | [`Ledger::recover_part`] reads the footer and writes the record, without the work |
+//! | after the part | a complete part without a record | [`Ledger::recover_part`] reads the footer and writes the record without repeating the work |
 //! | while writing the record | as above, and perhaps `record.json#1` | as above |
-//! | after the record | a done unit | nothing |
-//! | by power cut | the same: local writes reach the disk before they become visible | the same |
+//! | after the record | a finished unit | nothing |
+//! | by a power failure | the same: local writes reach the disk before they become visible | the same |
 //!
-//! A lost reply (the store did the write, the network lost the answer) makes a retried create meet its own object. So
-//! "already exists" is never believed: the object is read back and compared. Records and claims carry a nonce, so equal
-//! bytes mean "it was me"; for parts it does not matter whose equal bytes they are.
+//! After a lost reply (the store executed the write, the network lost the answer) a retried create finds its own object. So
+//! "already exists" is never taken at face value: the object is read back and compared. Records and claims contain a nonce,
+//! so equal bytes mean that this worker wrote them; for parts it does not matter which worker did.
 //!
-//! A part of another fingerprint, or a file that is no part, under the part's name is an error and stays untouched: it
-//! means that somebody's results live in this directory.
+//! A part of another fingerprint, or a file that is not a part, under the name of the part is an error and is not touched: the
+//! directory contains the results of something else.
 //!
 //! # Why there is no clock and no heartbeat
-//! A lease needs to know that its holder is dead. Over a network nobody can: a stopped process, a suspended node and a
-//! slow disk look like death and come back, and clocks of nodes differ. So nothing here depends on a claim being true. A
-//! claim only orders the work ("take this last"). If its writer died, others take the unit when nothing else is left; if
-//! it lives, the unit is computed twice and one result wins. A wrong claim costs time at the end of a stage, never a
-//! result. Restarting dead workers is left to whatever started them.
+//! A lease requires knowledge that its holder is dead. That is impossible over a network: a stopped process, a suspended node
+//! and a slow disk look dead and recover, and the clocks of nodes differ. So nothing here depends on claims being up to date.
+//! A claim only orders the work ("do this last"). If its writer has died, other workers do the unit when nothing else is
+//! left; if it is alive, the unit is computed twice and one result wins. A stale claim costs time at the end of a stage, never
+//! a result. Restarting dead workers is the task of whatever started them.
+//!
+//! The one wait, [`wait_for`](crate::wait_for), has a limit: for short units that all workers reach together, a worker waits for
+//! the commits of the others before it repeats their units. A limit that is too short or too long costs work or time, and
+//! again never a result.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -62,15 +66,15 @@ use crate::record::{
 };
 use crate::store::{Created, Store};
 
-/// Commits and claims of the units whose parts lie in one store, kept in one directory of it.
+/// Commits and claims of the units whose parts are in one store, kept in one directory of it.
 ///
-/// Parts and bookkeeping never share a directory, so that directories of Parquet files hold nothing else.
+/// Parts and bookkeeping never share a directory, so directories of Parquet files contain nothing else.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     store: Store,
     dir: String,
     worker: String,
-    /// Whose claims count; empty for everybody's.
+    /// Suffix of the claims directory, which limits claims to the workers of one run; empty for all workers.
     claims_of: String,
 }
 
@@ -78,7 +82,7 @@ impl Ledger {
     /// A ledger over the parts in `store`, with its records under `dir`, writing as `worker`.
     ///
     /// A run uses `_run`; shared features use `_commits` beside their tables. Nothing is read or written here. `worker`
-    /// should be the same again after a restart, so that a worker knows its earlier claims.
+    /// should be the same after a restart, so that the worker recognises its earlier claims.
     pub fn new(store: Store, dir: &str, worker: &str) -> Self {
         Self {
             store,
@@ -88,10 +92,10 @@ impl Ledger {
         }
     }
 
-    /// The same commits, with claims among the workers of one run alone.
+    /// The same commits, with claims that only the workers of one run see.
     ///
-    /// For units that several runs share and that a worker waits for instead of doing them again: the workers of another
-    /// run may be gone for good, and have the same names.
+    /// For units that several runs share and that a worker waits for instead of repeating them: the workers of another run
+    /// may never come back, and may have the same names.
     ///
     /// # Errors
     /// [`Error::InvalidName`].
@@ -108,24 +112,14 @@ impl Ledger {
         &self.store
     }
 
-    /// The name this ledger writes under.
+    /// The name of the worker that writes through this ledger.
     pub fn worker(&self) -> &str {
         &self.worker
     }
 
-    /// Path of the table of a unit's quarantined rows, relative to the store. Publish it before the unit's commit.
+    /// Claims the unit for this worker; `false` if another worker has already claimed it.
     ///
-    /// # Errors
-    /// [`Error::InvalidName`].
-    pub fn quarantine_path(&self, stage: &str, key: &str) -> Result<String> {
-        let stage = encode_name("stage", stage)?;
-        let key = encode_name("unit", key)?;
-        Ok(format!("{}/quarantine/{stage}@{key}.parquet", self.dir))
-    }
-
-    /// Says that this worker starts the unit, and whether it should: `false` if another worker has claimed it.
-    ///
-    /// A claim by a worker of the same name is ours from before a restart.
+    /// A claim by a worker of the same name is this worker's own, from before a restart.
     ///
     /// # Errors
     /// [`Error::InvalidName`] and the store's errors.
@@ -139,14 +133,14 @@ impl Ledger {
         match self.store.create(&path, to_json(&path, "claim", &ours)?)? {
             Created::New | Created::Identical => Ok(true),
             Created::Existed(found) => {
-                // A claim that cannot be read is somebody's all the same.
+                // A claim that cannot be read counts as another worker's.
                 let theirs = serde_json::from_slice::<Claim>(&found);
                 Ok(theirs.is_ok_and(|claim| claim.worker == self.worker))
             }
         }
     }
 
-    /// Keys of the units of a stage that somebody has claimed.
+    /// Keys of the units of a stage that any worker has claimed.
     ///
     /// # Errors
     /// [`Error::InvalidName`] and the store's errors.
@@ -158,7 +152,7 @@ impl Ledger {
             .collect())
     }
 
-    /// Which units of a stage are done, by one listing.
+    /// The finished units of a stage, by one listing.
     ///
     /// # Errors
     /// [`Error::InvalidName`] and the store's errors.
@@ -174,7 +168,7 @@ impl Ledger {
         Ok(Committed { stems })
     }
 
-    /// Whether the unit is done with its present fingerprint, by one look-up.
+    /// Whether the unit is done with its current fingerprint, by one look-up.
     ///
     /// # Errors
     /// [`Error::InvalidName`] and the store's errors.
@@ -235,13 +229,13 @@ impl Ledger {
 
     /// Publishes a unit's part and its record.
     ///
-    /// Safe to repeat and safe beside other workers committing the same unit; see the [module](self) for why.
+    /// Safe to repeat, and safe while other workers commit the same unit; the [module](self) explains why.
     ///
     /// # Errors
-    /// [`Error::Footer`] if the part does not carry the unit's fingerprint; [`Error::OtherFingerprint`] or
-    /// [`Error::ForeignPart`] if its name is taken by something else; [`Error::RecordMismatch`] if a record stands that
-    /// is not about the published part; [`Error::InvalidName`], [`Error::OutOfSpace`], the store's errors. After an error
-    /// the unit is as before, or its part stands without its record, which [`Ledger::recover_part`] completes.
+    /// [`Error::Footer`] if the part does not contain the unit's fingerprint; [`Error::OtherFingerprint`] or
+    /// [`Error::ForeignPart`] if its name is taken by something else; [`Error::RecordMismatch`] if the existing record does
+    /// not describe the published part; [`Error::InvalidName`], [`Error::OutOfSpace`], the store's errors. After an error the
+    /// unit is unchanged, or its part exists without its record, which [`Ledger::recover_part`] completes.
     pub fn commit_part(
         &self,
         stage: &str,
@@ -252,7 +246,7 @@ impl Ledger {
         let _span =
             tracing::debug_span!("commit", stage, unit = unit.key, bytes = part.bytes.len())
                 .entered();
-        // A name that cannot be recorded must not leave a part behind.
+        // Checked first: a unit that cannot be recorded must not leave a part behind.
         self.record_path(stage, unit)?;
         let own = read_footer(&part.bytes);
         match own {
@@ -270,7 +264,8 @@ impl Ledger {
             Created::Existed(bytes) => Some(bytes),
         };
         let standing = published.as_ref().unwrap_or(&part.bytes);
-        let ours = self.describe(stage, unit, &part.path, standing, part.extra, read_footer)?;
+        let blank = self.blank_record(stage, unit, part.extra)?;
+        let ours = self.describe(blank, &part.path, standing, read_footer)?;
         let (record, is_ours) = self.put_record(stage, unit, ours)?;
         Ok(match published {
             Some(published) => CommitOutcome::LostRace { record, published },
@@ -297,9 +292,9 @@ impl Ledger {
         })
     }
 
-    /// Finishes the commit of a part that a crash left without its record; `None` if there is no part at `part_path`.
+    /// Completes the commit of a part that a crash left without its record; `None` if there is no part at `part_path`.
     ///
-    /// To be called before the work of a unit that has no record. Costs one read of the part, and only if it exists.
+    /// Call it before the work on a unit without a record. The cost is one read of the part if it exists.
     ///
     /// # Errors
     /// As of [`Ledger::commit_part`].
@@ -314,12 +309,13 @@ impl Ledger {
             return Ok(None);
         };
         let extra = BTreeMap::from([("recovered".to_owned(), Value::Bool(true))]);
-        let ours = self.describe(stage, unit, part_path, &bytes, extra, read_footer)?;
+        let blank = self.blank_record(stage, unit, extra)?;
+        let ours = self.describe(blank, part_path, &bytes, read_footer)?;
         let (record, _) = self.put_record(stage, unit, ours)?;
         Ok(Some(record))
     }
 
-    /// Whether the part behind a record still has the recorded bytes. Reads the whole part if its size is right.
+    /// Whether the part of a record still has the recorded bytes. Reads the whole part if its size matches.
     ///
     /// # Errors
     /// The store's errors.
@@ -345,8 +341,8 @@ impl Ledger {
 
     /// Removes the staging files that killed writers left in the bookkeeping and under `part_prefixes`; returns their paths.
     ///
-    /// Run it on resume and when a stage is done. Under `part_prefixes` there must be nothing but parts: see
-    /// [`Store::sweep_staging`] for why that makes it safe beside running workers.
+    /// Call it on resume and when a stage is done. It is safe beside running workers provided that there is nothing but parts
+    /// under `part_prefixes`: a staging file is removed only if its object exists, and then it can no longer be published.
     ///
     /// # Errors
     /// The store's errors.
@@ -366,24 +362,22 @@ impl Ledger {
         Ok(swept)
     }
 
-    /// The record of the part that stands at `path`, whoever wrote it.
+    /// Completes the record of a unit with the facts of its published part, `standing` at `path`, whichever worker wrote it.
     fn describe(
         &self,
-        stage: &str,
-        unit: &Unit,
+        blank: CommitRecord,
         path: &str,
         standing: &Bytes,
-        extra: BTreeMap<String, Value>,
         read_footer: FooterReader,
     ) -> Result<CommitRecord> {
         let whole_path = || self.store.display(path);
         let footer =
             read_footer(standing).ok_or_else(|| Error::ForeignPart { path: whole_path() })?;
-        if footer.fingerprint != unit.fingerprint {
+        if footer.fingerprint != blank.fingerprint {
             return Err(Error::OtherFingerprint {
                 path: whole_path(),
                 found: footer.fingerprint,
-                expected: unit.fingerprint.clone(),
+                expected: blank.fingerprint,
             });
         }
         Ok(CommitRecord {
@@ -392,10 +386,11 @@ impl Ledger {
             bytes: standing.len() as u64,
             rows: footer.rows,
             quarantined: footer.quarantined,
-            ..self.blank_record(stage, unit, extra)?
+            ..blank
         })
     }
 
+    /// The record of a unit without a part.
     fn blank_record(
         &self,
         stage: &str,
@@ -418,7 +413,7 @@ impl Ledger {
         })
     }
 
-    /// Writes the record; returns the one that stands, and whether it is ours.
+    /// Writes the record; returns the published one, and whether it is this worker's.
     fn put_record(
         &self,
         stage: &str,
@@ -431,7 +426,7 @@ impl Ledger {
             Created::New | Created::Identical => return Ok((ours, true)),
             Created::Existed(found) => self.parse_record(&path, &found, stage, unit)?,
         };
-        // Both describe the one part there is, so they can only agree, unless somebody replaced it.
+        // Both describe the same part, so they agree unless the part has been replaced in between.
         if (&found.part, &found.blake3) != (&ours.part, &ours.blake3) {
             let describe = |record: &CommitRecord| {
                 let part = record.part.as_deref().unwrap_or("no part");

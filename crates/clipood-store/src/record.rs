@@ -1,4 +1,4 @@
-//! The bookkeeping files: commit records and claims, and the names they stand under.
+//! The bookkeeping files: commit records and claims, and their names.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The format of [`CommitRecord`] and claims that this crate writes, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format version of records, claims and run files that this crate writes, and the newest that it reads.
+pub(crate) const FORMAT_VERSION: u32 = 1;
 
-/// Hexadecimal digits of the fingerprint that stand in a record's name: 48 bits.
+/// Hexadecimal digits of the fingerprint in the name of a record: 48 bits.
 const FINGERPRINT_DIGITS: usize = 12;
 
-/// Longest encoded stage or unit, so that `<unit>.<digits>.json#<n>` stays below the 255 bytes of common file systems.
+/// Longest encoded stage or unit in bytes, so that `<unit>.<digits>.json#<n>` fits the 255 bytes of common file systems.
 const LONGEST_NAME: usize = 200;
 
-/// One piece of work of one stage.
+/// A unit of work of a stage.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Unit {
     /// The unit's key, unique in its stage; any text whose encoded form has 1 to 200 bytes.
@@ -26,16 +26,16 @@ pub struct Unit {
     pub fingerprint: String,
 }
 
-/// Proof that a unit is done: the last object its commit writes.
+/// Proof that a unit is done: the last object that its commit writes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommitRecord {
-    /// [`FORMAT_VERSION`] of the program that wrote it.
+    /// Format version of the record, currently 1. Newer versions are rejected.
     pub format_version: u32,
     /// Stage of the unit.
     pub stage: String,
     /// Key of the unit.
     pub unit: String,
-    /// The unit's whole fingerprint.
+    /// The complete fingerprint of the unit.
     pub fingerprint: String,
     /// Path of the part, relative to the ledger's store; `None` if the unit has no part.
     pub part: Option<String>,
@@ -47,16 +47,16 @@ pub struct CommitRecord {
     pub rows: u64,
     /// Rows that the unit put into quarantine instead of its part.
     pub quarantined: u64,
-    /// Whatever else the stage records: program versions, counts, times.
+    /// Additional fields of the stage: program versions, counts, times.
     pub extra: BTreeMap<String, Value>,
-    /// 128 random bits in hexadecimal digits: tells this write from every other.
+    /// 128 random bits in hexadecimal digits, which distinguish this write from every other.
     pub nonce: String,
-    /// Who wrote it.
+    /// Name of the worker that wrote it.
     pub worker: String,
 }
 
 impl CommitRecord {
-    /// Reads a record, and checks that it is the one that belongs under its name.
+    /// Reads a record; `path` names it in errors.
     pub(crate) fn parse(path: &str, bytes: &Bytes) -> Result<Self> {
         check_version(path, "commit record", bytes)?;
         serde_json::from_slice(bytes).map_err(|source| Error::Json {
@@ -66,7 +66,7 @@ impl CommitRecord {
         })
     }
 
-    /// Fails unless the record is about this very unit: its name holds only a part of the fingerprint.
+    /// Fails unless the record describes exactly this unit: its name contains only the first digits of the fingerprint.
     pub(crate) fn check(&self, path: &str, stage: &str, unit: &Unit) -> Result<()> {
         let found = (&*self.stage, &*self.unit, &*self.fingerprint);
         let expected = (stage, &*unit.key, &*unit.fingerprint);
@@ -84,7 +84,7 @@ impl CommitRecord {
     }
 }
 
-/// "Somebody started this unit, take it last": a hint that never decides a result.
+/// A hint that a worker has started a unit, so that others take it last. It never affects a result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Claim {
     pub format_version: u32,
@@ -92,7 +92,7 @@ pub(crate) struct Claim {
     pub nonce: String,
 }
 
-/// Fails if the file says it is of a newer format, before its fields are looked at.
+/// Fails for a file of a newer format version, before its other fields are read.
 pub(crate) fn check_version(path: &str, what: &'static str, bytes: &Bytes) -> Result<()> {
     #[derive(Deserialize)]
     struct Versioned {
@@ -113,7 +113,7 @@ pub(crate) fn check_version(path: &str, what: &'static str, bytes: &Bytes) -> Re
     }
 }
 
-/// Pretty JSON with a final newline: people read these files.
+/// Indented JSON with a final newline, for human readers.
 pub(crate) fn to_json(path: &str, what: &'static str, value: &impl Serialize) -> Result<Bytes> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|source| Error::Json {
         path: path.to_owned(),
@@ -131,10 +131,10 @@ pub(crate) fn nonce() -> Result<String> {
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A stage or unit as a file name: everything but ASCII letters, digits and `-_=,.` becomes `~XX` byte by byte, and so
-/// does a leading `.`.
+/// A stage or unit as a file name: every byte except ASCII letters, digits and `-_=,.` becomes `~XX`, and so does a leading
+/// `.`.
 ///
-/// Percent signs would do, but tools in between decode them, some twice.
+/// Not percent-encoding, because many tools decode that, some of them twice.
 pub(crate) fn encode_name(what: &'static str, name: &str) -> Result<String> {
     let mut encoded = String::with_capacity(name.len());
     for (index, byte) in name.bytes().enumerate() {
@@ -157,7 +157,7 @@ pub(crate) fn encode_name(what: &'static str, name: &str) -> Result<String> {
     })
 }
 
-/// The inverse of [`encode_name`]; `None` for what that never writes.
+/// The inverse of [`encode_name`]; `None` for text that it never produces.
 pub(crate) fn decode_name(encoded: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(encoded.len());
     let mut rest = encoded;
@@ -171,8 +171,8 @@ pub(crate) fn decode_name(encoded: &str) -> Option<String> {
     (encode_name("name", &name).ok()? == encoded).then_some(name)
 }
 
-/// The record's name without `.json`: `<unit>.<first digits of the fingerprint>`, so that a listing alone tells which
-/// units are done for which fingerprint.
+/// The name of a record without `.json`: `<unit>.<first digits of the fingerprint>`, so that a listing alone shows which
+/// units are done with which fingerprint.
 pub(crate) fn record_stem(unit: &Unit) -> Result<String> {
     let digits = &unit.fingerprint;
     let hexadecimal = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');

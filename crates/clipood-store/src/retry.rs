@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::error::is_transient;
 use crate::faults::{self, Moment};
 
-/// How often and how patiently a store operation that may pass is tried again.
+/// How often and after which pauses a store operation that failed with a transient error is retried.
 ///
-/// The pause before attempt `k + 1` is drawn from the upper half of `min(longest, first * 2^(k - 1))`: long enough to
-/// let a throttled store breathe, random so that workers which failed together do not return together. Clients of
-/// remote stores retry single requests below this on their own.
+/// The pause before attempt `k + 1` is drawn from the upper half of `min(longest, first * 2^(k - 1))`: long
+/// enough for a throttled store to recover, and random so that workers which failed together do not retry together. The
+/// clients of remote stores also retry single requests on their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in all, at least 1; 1 means no retry.
+    /// Total number of attempts; 0 and 1 mean no retry.
     pub attempts: u32,
     /// The pause before the second attempt, before jitter.
     pub first: Duration,
@@ -40,8 +40,8 @@ impl RetryPolicy {
         whole.mul_f64(0.5 + 0.5 * f64::from(jitter) / f64::from(u32::MAX))
     }
 
-    /// Runs `operation` until it succeeds, fails for good, or the attempts are used up; the error comes with the
-    /// number of attempts made.
+    /// Runs `operation` until it succeeds, fails with an error that is not transient, or the attempts are used up; the
+    /// error is returned with the number of attempts made.
     pub(crate) async fn run<T, F>(
         &self,
         mut operation: impl FnMut() -> F,
@@ -62,8 +62,8 @@ impl RetryPolicy {
             match answer {
                 Ok(value) => return Ok(value),
                 Err(error) if attempt < self.attempts && is_transient(&error) => {
-                    tracing::debug!(attempt, %error, "store operation failed and is tried again");
-                    // Without random bytes the full pause is as good: jitter only spreads load.
+                    tracing::debug!(attempt, %error, "store operation failed, retrying");
+                    // Without random bytes the full pause is fine: jitter only spreads the load.
                     let jitter = getrandom::u32().unwrap_or(u32::MAX);
                     tokio::time::sleep(self.pause(attempt, jitter)).await;
                     attempt += 1;

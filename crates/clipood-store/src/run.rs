@@ -1,74 +1,37 @@
-//! A run directory: made from one configuration, opened again only with the same.
-
-use std::fmt;
+//! A run directory: created with one configuration and reopened only with the same.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::difference::differences;
 use crate::error::{Error, Result};
 use crate::protocol::Ledger;
 use crate::record::{FORMAT_VERSION, check_version, nonce, to_json};
 use crate::store::{Created, Store};
 
-/// Where a run keeps its bookkeeping.
+/// Directory of the bookkeeping of a run.
 const LEDGER_DIR: &str = "_run";
 
 /// The file that makes a directory a run.
 const RUN_FILE: &str = "run.json";
 
-/// Longest value shown in a difference, in characters.
-const SHOWN: usize = 100;
-
 #[derive(Serialize, Deserialize)]
 struct RunFile {
     format_version: u32,
-    /// 128 random bits in hexadecimal digits: tells this run from others of the same configuration.
+    /// 128 random bits in hexadecimal digits, which distinguish this run from others of the same configuration.
     #[serde(default)]
     id: String,
     config: Value,
     versions: Value,
 }
 
-/// One field in which two configurations differ.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// Path of the field, such as `methods[1].shots`; empty for the whole.
-    pub field: String,
-    /// The value in the run directory as JSON; `None` if absent.
-    pub found: Option<String>,
-    /// The value wanted now as JSON; `None` if absent.
-    pub wanted: Option<String>,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let show = |value: &Option<String>| match value {
-            None => "absent".to_owned(),
-            Some(text) if text.chars().count() > SHOWN => {
-                format!("{}...", text.chars().take(SHOWN).collect::<String>())
-            }
-            Some(text) => text.clone(),
-        };
-        let field = match &*self.field {
-            "" => "the whole configuration",
-            field => field,
-        };
-        write!(
-            f,
-            "{field}: {} there, {} here",
-            show(&self.found),
-            show(&self.wanted)
-        )
-    }
-}
-
 /// An open run directory: `run.json` and the ledger in `_run`.
 ///
 /// ```text
 /// run.json                                   the configuration, created once
-/// _run/commits/<stage>/<unit>.<digits>.json  one record a unit
-/// _run/claims/<stage>/<unit>.json            hints: somebody started this
-/// _run/quarantine/<stage>@<unit>.parquet     rows that could not be used, written by the stages
+/// _run/commits/<stage>/<unit>.<digits>.json  one record per unit
+/// _run/claims/<stage>/<unit>.json            hints: a worker has started this unit
+/// _run/...                                   other files of the pipeline
 /// ```
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -79,10 +42,11 @@ pub struct Run {
 }
 
 impl Run {
-    /// Creates the run in `store`, or opens it if its configuration is the same. Any number of workers may do so at once.
+    /// Creates the run in `store`, or opens it if it exists with the same configuration. Any number of workers may do so
+    /// concurrently.
     ///
-    /// `config` is everything that decides results; it is compared field by field. `versions` is kept for the record as
-    /// the first caller gave it and never compared.
+    /// `config` contains everything that affects results; it is compared field by field. The `versions` of the first caller
+    /// are stored for information and never compared.
     ///
     /// # Errors
     /// [`Error::OtherConfiguration`] with every field that differs, [`Error::Json`], [`Error::Version`], the store's errors.
@@ -111,7 +75,7 @@ impl Run {
         Ok(Self::with(store, standing, worker))
     }
 
-    /// Opens an existing run with the configuration it was made from.
+    /// Opens an existing run with its stored configuration.
     ///
     /// # Errors
     /// [`Error::NoRun`], [`Error::Json`], [`Error::Version`], the store's errors.
@@ -142,7 +106,7 @@ impl Run {
         &self.ledger
     }
 
-    /// What tells this run from others of the same configuration.
+    /// Identifier that distinguishes this run from others of the same configuration; empty for runs of older versions.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -152,7 +116,7 @@ impl Run {
         &self.config
     }
 
-    /// The versions in `run.json`: those of the program that created the run.
+    /// The versions in `run.json`, of the program that created the run.
     pub fn versions(&self) -> &Value {
         &self.versions
     }
@@ -165,42 +129,4 @@ fn parse(path: &str, bytes: &bytes::Bytes) -> Result<RunFile> {
         what: "run file",
         source,
     })
-}
-
-/// Every field in which two configurations differ, in the order of their paths.
-///
-/// Objects are compared key by key and arrays element by element, so that each difference is as small as it can be.
-pub fn differences(found: &Value, wanted: &Value) -> Vec<Difference> {
-    let mut all = Vec::new();
-    compare("", Some(found), Some(wanted), &mut all);
-    all
-}
-
-fn compare(field: &str, found: Option<&Value>, wanted: Option<&Value>, all: &mut Vec<Difference>) {
-    match (found, wanted) {
-        (Some(Value::Object(left)), Some(Value::Object(right))) => {
-            let mut keys: Vec<&String> = left.keys().chain(right.keys()).collect();
-            keys.sort_unstable();
-            keys.dedup();
-            for key in keys {
-                let inner = match field {
-                    "" => key.clone(),
-                    _ => format!("{field}.{key}"),
-                };
-                compare(&inner, left.get(key), right.get(key), all);
-            }
-        }
-        (Some(Value::Array(left)), Some(Value::Array(right))) => {
-            for index in 0..left.len().max(right.len()) {
-                let inner = format!("{field}[{index}]");
-                compare(&inner, left.get(index), right.get(index), all);
-            }
-        }
-        _ if found == wanted => {}
-        _ => all.push(Difference {
-            field: field.to_owned(),
-            found: found.map(Value::to_string),
-            wanted: wanted.map(Value::to_string),
-        }),
-    }
 }

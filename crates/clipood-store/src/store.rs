@@ -1,4 +1,4 @@
-//! A blocking face for any object store.
+//! A blocking interface to any object store.
 
 use std::future::Future;
 use std::ops::Range;
@@ -15,10 +15,10 @@ use crate::error::{Error, Result, operation};
 use crate::local;
 use crate::retry::RetryPolicy;
 
-/// Objects read at once by [`Store::get_many`].
+/// Objects read concurrently by [`Store::get_many`].
 const READS_IN_FLIGHT: usize = 32;
 
-/// Times a vanished object is created again before [`Error::Unstable`].
+/// How often the creation of an object that vanishes is repeated before [`Error::Unstable`].
 const CREATE_ROUNDS: u32 = 8;
 
 /// One object of a listing.
@@ -30,38 +30,37 @@ pub struct ObjectInfo {
     pub size: u64,
 }
 
-/// What became of [`Store::create`].
+/// The outcome of [`Store::create`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Created {
-    /// The object is new and ours.
+    /// The object was created by this call.
     New,
-    /// An object with exactly our bytes stands there. If the bytes hold a nonce it is ours: the store did the write and
-    /// lost its reply, and the repeated write met itself.
+    /// An object with exactly these bytes exists. If they contain a nonce, this call wrote it: the store executed the write,
+    /// its reply was lost, and the retry found the object.
     Identical,
-    /// Somebody else's object stands there; its bytes.
+    /// Another object exists; its bytes.
     Existed(Bytes),
 }
 
-/// A place that holds objects under relative paths: a directory, a bucket with a prefix, or memory.
+/// A container of objects with relative paths: a directory, a bucket with a prefix, or memory.
 ///
-/// Cheap to clone, and usable from many threads. Every call blocks until the store has answered; the asynchronous
-/// runtime behind it is shared by the process and never shows, except that calls from inside another asynchronous
-/// runtime are refused. Operations that may pass are retried by the store's [`RetryPolicy`].
+/// Cheap to clone, and usable from many threads. Every call blocks until the store has answered; calls from inside an
+/// asynchronous runtime are rejected. Transient failures are retried according to the [`RetryPolicy`].
 ///
-/// Paths are relative, separated by `/`, and taken as they are: spaces, `%`, `#` and any Unicode keep their meaning. `.`,
-/// `..` and empty segments are errors. On local disk a last segment of the form `name#7` is refused, because such names
+/// Paths are relative, separated by `/`, and not decoded: spaces, `%`, `#` and any Unicode stand for themselves. `.`, `..` and
+/// empty segments are errors. On local disk a last segment of the form `name#7` is rejected, because such names are used to
 /// stage unfinished writes.
 ///
-/// On local disk every write is staged beside its target, flushed to the disk, and then linked or renamed into place with
-/// the directory flushed too, so that an object that is visible after a power cut is whole.
+/// On local disk every write is staged beside its target, flushed to disk, and then linked or renamed into place, and the
+/// directory is flushed as well: an object that is visible after a power failure is complete.
 #[derive(Clone, Debug)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
     prefix: Path,
     /// The directory of a local store: `prefix` as a file path.
     directory: Option<PathBuf>,
-    /// What error messages put before a path: the directory, or scheme, bucket and prefix.
+    /// Prefix of paths in messages: the directory, or scheme, bucket and prefix.
     location: String,
     retry: RetryPolicy,
 }
@@ -92,7 +91,7 @@ impl Store {
                 .map_err(|()| bad("a file URL needs an absolute path and no host".to_owned()))?;
             return Self::at_directory(&path, url_or_path);
         }
-        // Somebody else in the process may have chosen already, which is as good.
+        // Fails if the process has already installed a provider, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let options = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
@@ -103,7 +102,7 @@ impl Store {
             prefix,
             directory: None,
             location: url_or_path.trim_end_matches('/').to_owned(),
-            // Their clients try each request up to ten times before they give up.
+            // The clients of remote stores already retry each request up to ten times.
             retry: RetryPolicy {
                 attempts: 2,
                 ..RetryPolicy::default()
@@ -134,7 +133,7 @@ impl Store {
         Self::from_object_store(Arc::new(object_store::memory::InMemory::new()), "memory:")
     }
 
-    /// A store over any implementation of object_store's trait; `location` stands before the paths in messages.
+    /// A store over any implementation of object_store's trait; `location` prefixes the paths in messages.
     pub fn from_object_store(objects: Arc<dyn ObjectStore>, location: &str) -> Self {
         Self {
             objects,
@@ -145,14 +144,14 @@ impl Store {
         }
     }
 
-    /// The same store with another patience.
+    /// The same store with another retry policy.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }
 
-    /// The store of everything under `prefix` (`""` for the same store).
+    /// The part of the store under `prefix` (`""` for the whole store).
     ///
     /// # Errors
     /// [`Error::InvalidPath`].
@@ -165,7 +164,7 @@ impl Store {
         })
     }
 
-    /// The whole path of `path` for messages.
+    /// The full path of `path`, for messages.
     pub fn display(&self, path: &str) -> String {
         match path {
             "" => self.location.clone(),
@@ -173,14 +172,14 @@ impl Store {
         }
     }
 
-    /// Where `path` lies on the local disk; `None` for other stores.
+    /// The file of `path` on local disk; `None` for other stores.
     pub fn local_path(&self, path: &str) -> Option<PathBuf> {
         let mut found = self.directory.clone()?;
         found.extend(path.split('/').filter(|segment| !segment.is_empty()));
         Some(found)
     }
 
-    /// The object's bytes, or `None` if there is none.
+    /// The bytes of the object, or `None` if it does not exist.
     ///
     /// # Errors
     /// [`Error::InvalidPath`] and the store's errors.
@@ -189,7 +188,7 @@ impl Store {
         self.block_on(self.read(path, &key))?
     }
 
-    /// The bytes of many objects in the order of `paths`, read concurrently; `None` where there is none.
+    /// The bytes of many objects in the order of `paths`, read concurrently; `None` for those that do not exist.
     ///
     /// # Errors
     /// The first error in the order of `paths`, as of [`Store::get`].
@@ -226,7 +225,7 @@ impl Store {
                 size,
             });
         }
-        // Stores refuse empty ranges.
+        // Stores reject empty ranges.
         if range.is_empty() {
             return Ok(Some(Bytes::new()));
         }
@@ -274,7 +273,7 @@ impl Store {
         };
         let mut objects: Vec<_> = listed
             .into_iter()
-            // object_store hides its staging names, but not those of objects whose own name holds a `#`.
+            // object_store hides its staging files, except those of objects whose own name contains a `#`.
             .filter(|meta| {
                 let name = meta.location.filename().unwrap_or_default();
                 self.directory.is_none() || !local::is_staging_name(name)
@@ -290,9 +289,9 @@ impl Store {
         Ok(objects)
     }
 
-    /// The names of the objects directly under `prefix`, in no order.
+    /// The names of the objects directly under `prefix`, in no particular order.
     ///
-    /// Made for directories of a million records: on local disk it reads the directory alone and no file's metadata.
+    /// Suitable for directories of a million records: on local disk it reads only the directory, no metadata of files.
     ///
     /// # Errors
     /// As of [`Store::list`].
@@ -314,10 +313,10 @@ impl Store {
             .collect())
     }
 
-    /// Writes the object if there is none at `path`; never changes one that exists.
+    /// Writes the object if there is none at `path`; never changes an existing one.
     ///
-    /// The write is one request, atomic and visible whole. If the name is taken, the object there is read back, because
-    /// "already exists" is also what a repeated request hears about its own first attempt.
+    /// The write is one atomic request. If the name is taken, the existing object is read back, because a retry after a lost
+    /// reply also fails with "already exists".
     ///
     /// # Errors
     /// [`Error::InvalidPath`], [`Error::OutOfSpace`], [`Error::Denied`], [`Error::Unstable`], the store's errors.
@@ -337,21 +336,21 @@ impl Store {
         })
     }
 
-    /// Writes the object, replacing what is at `path`: for derived files such as reports, never for parts or records.
+    /// Writes the object, replacing an existing one. For derived files such as reports, never for parts or records.
     ///
     /// # Errors
     /// [`Error::InvalidPath`], [`Error::OutOfSpace`], [`Error::Denied`], the store's errors.
     pub fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
         match self.put_with(path, &bytes, PutMode::Overwrite)? {
             Ok(()) => Ok(()),
-            // No store answers so to an overwrite; if one did, the write did not happen.
+            // No store answers an overwrite like this; if one did, nothing was written.
             Err(AlreadyThere) => Err(Error::Unstable {
                 path: self.display(path),
             }),
         }
     }
 
-    /// Removes the object; none there is no error.
+    /// Removes the object; it is not an error if there is none.
     ///
     /// # Errors
     /// [`Error::InvalidPath`], [`Error::Denied`], the store's errors.
@@ -361,18 +360,18 @@ impl Store {
         self.found("delete", path, deleted).map(|_| ())
     }
 
-    /// Removes what killed writers left beside finished objects under `prefix`, and returns the removed paths.
+    /// Removes the staging files of killed writers beside finished objects under `prefix`, and returns the removed paths.
     ///
-    /// A local write of `name` is staged as `name#1`, `name#2`... and a kill leaves that file behind. It is removed only if
-    /// `name` itself exists, which is safe beside running writers without any clock or lock, provided that objects under
-    /// `prefix` are only ever [created](Store::create), not overwritten: the link that would publish a staged file fails on
-    /// the name that exists, so no staged file, removed or reused, can become visible any more. A leftover whose object
-    /// does not exist yet might still be a running write; it stays until its unit is done.
+    /// A local write of `name` is staged as `name#1`, `name#2`..., and a killed writer leaves that file behind. It is removed
+    /// only if `name` itself exists. This is safe beside running writers without any clock or lock, provided that objects
+    /// under `prefix` are only ever [created](Store::create), not overwritten: the link that would publish a staging file
+    /// fails because the name exists, so a staging file can no longer become visible, whether it was removed or reused. A
+    /// staging file whose object does not exist yet may belong to a running writer; it is kept until its unit is done.
     /// Other stores have no staging files: nothing is done.
     ///
     /// # Errors
     /// [`Error::InvalidPath`], [`Error::Denied`], other errors of the file system.
-    pub fn sweep_staging(&self, prefix: &str) -> Result<Vec<String>> {
+    pub(crate) fn sweep_staging(&self, prefix: &str) -> Result<Vec<String>> {
         self.key(prefix)?;
         let Some(directory) = self.local_path(prefix) else {
             return Ok(Vec::new());
@@ -436,7 +435,7 @@ impl Store {
         operation(action, self.display(path), 1, error)
     }
 
-    /// The full key of an object, which local disks do not let be called like a staging file.
+    /// The full key of an object; on local disk the names of staging files are rejected.
     fn object_key(&self, path: &str) -> Result<Path> {
         let key = self.key(path)?;
         let name = key.filename().unwrap_or_default();
@@ -470,7 +469,7 @@ impl Store {
 /// The name was taken; nothing was written.
 struct AlreadyThere;
 
-/// The process's runtime: two threads for sockets and timers; file operations run on tokio's blocking threads.
+/// The runtime of the process: two threads for sockets and timers; file operations run on tokio's blocking threads.
 fn runtime() -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     if let Some(runtime) = RUNTIME.get() {

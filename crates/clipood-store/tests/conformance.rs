@@ -1,4 +1,4 @@
-//! What the protocol needs from a store, as one suite over `&Store`. Every kind of store has to pass it.
+//! The requirements of the protocol on a store, as one suite over `&Store`. Every kind of store must pass it.
 #![allow(
     clippy::unwrap_used,
     reason = "a failing helper of a test should panic"
@@ -34,7 +34,7 @@ fn race<T: Send>(racer: impl Fn(usize) -> T + Sync) -> Vec<T> {
     })
 }
 
-/// The suite. Leaves its objects behind: `store` should be empty and its own.
+/// The suite. Does not remove its objects: `store` should be empty and used by nothing else.
 fn conformance(store: &Store) {
     objects(&store.child("objects").unwrap());
     ranges(&store.child("ranges").unwrap());
@@ -182,7 +182,7 @@ fn committed_once(store: &Store) {
         let bytes = |racer: usize| toy(&unit.fingerprint, 10, &format!("of racer {racer}\n"));
         let outcomes = race(|racer| {
             let ledger = Ledger::new(store.clone(), "_run", &format!("racer-{racer}"));
-            // In odd rounds all bring the same bytes.
+            // In odd rounds all racers have the same bytes.
             let bytes = bytes(if round % 2 == 0 { racer } else { 0 });
             let part = clipood_store::Part {
                 bytes,

@@ -1,4 +1,4 @@
-//! Every operation of a worker is the last before a crash once, and every reply is lost once; the end is always the same.
+//! A crash at every operation of a worker, and the loss of every reply; the end state is always the same.
 #![allow(
     clippy::unwrap_used,
     reason = "a failing helper of a test should panic"
@@ -28,7 +28,7 @@ fn ledger(objects: &Objects, plan: Plan, worker: &str) -> (Ledger, Arc<Faults>) 
     (Ledger::new(store, "_run", worker), faults)
 }
 
-/// Fresh stores of both kinds, until `scenario` says that its point lies behind the end of the story.
+/// Runs `scenario` on new stores of both kinds with a fault at every operation, until the fault comes after its end.
 fn at_every_operation(scenario: impl Fn(&Objects, usize, Moment) -> bool) -> usize {
     let mut stories = 0;
     for moment in [Moment::Before, Moment::After] {
@@ -97,12 +97,12 @@ fn another_worker_takes_over_at_every_crash() {
 }
 
 #[test]
-fn a_fault_that_passes_is_not_noticed() {
+fn a_transient_fault_is_not_noticed() {
     let units = units(2);
     at_every_operation(|objects, at, moment| {
         let (ledger, faults) = ledger(objects, Plan::Once(at, moment), "worker-0");
         let outcomes = work(&ledger, &units, alone(), &AtomicUsize::new(0)).unwrap();
-        // A lost reply makes the retried write meet itself; the nonce tells that it was ours.
+        // After a lost reply the retried write finds its own object, which it recognises by the nonce.
         assert_eq!(outcomes.len(), units.len());
         assert!(
             outcomes
@@ -210,7 +210,7 @@ fn leftovers_of_killed_writers_are_swept_and_never_seen() {
     let (_dir, store) = common::awkward_disk();
     let ledger = Ledger::new(store.clone(), "_run", "worker-0");
     let units = units(2);
-    // What a kill leaves while the part, the record and a claim are being written.
+    // The leftovers of writers killed while writing the part, the record and a claim.
     let leftovers = [
         format!("{}#1", part_path(&units[0])),
         "_run/commits/score/a~2F00000.001122334455.json#1".to_owned(),
@@ -246,7 +246,7 @@ fn leftovers_of_killed_writers_are_swept_and_never_seen() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Any number of crashes of any workers, one after the other, and then one worker that lives.
+    /// Any number of crashes of any workers, one after the other, and then one worker that survives.
     #[test]
     fn any_history_ends_the_same(
         crashes in prop::collection::vec((0usize..25, any::<bool>(), 0usize..3), 0..8),
@@ -258,7 +258,7 @@ proptest! {
             let moment = if after { Moment::After } else { Moment::Before };
             let (dying, _) = ledger(&objects, Plan::Crash(at, moment), &format!("worker-{index}"));
             let share = Share { index, count: 3, backups: index != 1 };
-            // Dies, or finishes if the point lies behind the end.
+            // Crashes, or finishes if the fault comes after the end.
             let _ = work(&dying, &units, share, &AtomicUsize::new(0));
         }
         let (last, _) = ledger(&objects, Plan::Never, "worker-0");

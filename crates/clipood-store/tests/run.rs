@@ -1,4 +1,4 @@
-//! Commits that must be refused, the passes of workers, and run directories.
+//! Commits that must be rejected, the passes of workers, and run directories.
 #![allow(
     clippy::unwrap_used,
     reason = "a failing helper of a test should panic"
@@ -161,21 +161,26 @@ fn units_without_parts_commit_once_and_keep_their_extras() {
         CommitOutcome::AlreadyCommitted(first.record().clone())
     );
     assert_eq!(ledger.check_part(first.record()).unwrap(), PartState::Whole);
-    // A stage is its own world.
+    // Stages are independent.
     assert!(!ledger.is_done("score", unit).unwrap());
 }
 
 #[test]
 fn bookkeeping_names_are_told_apart() {
     let ledger = ledger();
-    let path = |stage, key| ledger.quarantine_path(stage, key).unwrap();
-    assert_eq!(path("score", "a/7"), "_run/quarantine/score@a~2F7.parquet");
-    assert_ne!(path("a@b", "c"), path("a", "b@c"));
-    assert!(ledger.quarantine_path("", "c").is_err());
+    assert!(ledger.claim("a@b", "c").unwrap());
+    let paths: Vec<String> = (ledger.store().list("").unwrap().into_iter())
+        .map(|object| object.path)
+        .collect();
+    assert_eq!(paths, ["_run/claims/a~40b/c.json"]);
+    // Stage `a` of run `b` keeps its claims beside it, in `a@b`.
+    let of_run = ledger.clone().with_claims_of("b").unwrap();
+    assert!(of_run.claimed("a").unwrap().is_empty());
+    assert!(ledger.claim("", "c").is_err() && ledger.claim("a", "").is_err());
 }
 
 #[test]
-fn a_broken_claim_is_somebody_elses() {
+fn a_broken_claim_counts_as_another_workers() {
     let ledger = ledger();
     ledger
         .store()
@@ -199,7 +204,7 @@ fn the_three_passes_come_in_order() {
     let units = units(7);
     let of = |worker: &str, store: &Store| Ledger::new(store.clone(), "_run", worker);
     let store = Store::memory();
-    // Worker 1 of 3 died after it had claimed its unit 1 and, helping, unit 3; unit 0 is done.
+    // Worker 1 of 3 died after it had claimed its own unit 1 and unit 3 of worker 0; unit 0 is done.
     let dead = of("worker-1", &store);
     assert!(dead.claim(STAGE, &units[1].key).unwrap() && dead.claim(STAGE, &units[3].key).unwrap());
     commit(&dead, &units[0], result_of(&units[0]).bytes).unwrap();
@@ -221,17 +226,17 @@ fn the_three_passes_come_in_order() {
             (3, Backup)
         ]
     );
-    // Restarted, it goes on with what it claimed itself; without backups it leaves the rest.
+    // After a restart it does what it had claimed itself; without backups it leaves the rest.
     let given = turns(&of("worker-1", &store), &units, share(1, false));
     assert_eq!(given, [(1, Own), (3, Backup)]);
-    // A third one starts its backups at another place.
+    // A third worker starts its backups at another position.
     let given = turns(&of("worker-2", &store), &units, share(2, true));
     assert_eq!(
         given.iter().map(|turn| turn.0).collect::<Vec<_>>(),
         [5, 6, 1, 2, 3, 4]
     );
     assert!(given.iter().all(|turn| turn.1 == Backup));
-    // An index beyond the count, and no workers at all, are somebody's typing error, not a panic.
+    // An index beyond the count or a count of 0 is a mistake of the user and must not panic.
     assert_eq!(
         turns(
             &of("x", &store),
@@ -253,7 +258,7 @@ fn a_finished_stage_gives_nothing() {
     work(&ledger, &units, alone(), &AtomicUsize::new(0)).unwrap();
     assert_finished(&ledger, &units);
     assert!(turns(&ledger, &units, alone()).is_empty());
-    // Another fingerprint is other work.
+    // A unit with another fingerprint is a different unit.
     let changed: Vec<Unit> = units
         .iter()
         .map(|unit| Unit {
@@ -287,7 +292,7 @@ fn eight_workers_at_once_finish_every_unit() {
         }
     });
     assert_finished(&Ledger::new(store, "_run", "reader"), &units);
-    // Twice only what was under way when the last pass began: at most one unit of each of the other workers, each.
+    // Only units in progress when the last pass began are done twice: per worker at most one of each other worker.
     assert!(worked.load(Ordering::SeqCst) <= 200 + 7 * 8, "{worked:?}");
 }
 
@@ -335,7 +340,7 @@ fn a_run_opens_again_only_with_its_configuration() {
     let store = Store::memory();
     let run = Run::open_or_create(store.clone(), &config(), &json!({"clipood": "1"}), "w").unwrap();
     assert_eq!(run.store().list("").unwrap()[0].path, "run.json");
-    // Versions may differ; the first stand.
+    // Versions may differ; those of the first caller are kept.
     let again =
         Run::open_or_create(store.clone(), &config(), &json!({"clipood": "2"}), "w").unwrap();
     assert_eq!(again.versions(), &json!({"clipood": "1"}));
@@ -381,7 +386,7 @@ fn many_workers_may_create_a_run_at_once() {
 }
 
 #[test]
-fn what_is_no_run_is_said_to_be_none() {
+fn a_directory_without_a_run_is_reported() {
     let store = Store::memory();
     let error = Run::open(store.clone(), "w").unwrap_err();
     assert!(

@@ -1,6 +1,6 @@
-//! Trains the demo CLIP on the endless stream of drawn pictures and captions.
+//! Trains the demo CLIP on the unbounded stream of drawn pictures and captions.
 //!
-//! `train-demo-clip --out data/demo/model` goes on from its last checkpoint if it was interrupted.
+//! `train-demo-clip --out data/demo/model` resumes from its last checkpoint after an interruption.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ struct Args {
     /// Optimizer steps.
     #[arg(long, default_value_t = 2400)]
     steps: usize,
-    /// Pictures a step.
+    /// Batch size: pictures per step.
     #[arg(long, default_value_t = 128)]
     batch: usize,
     /// Side of the pictures in pixels, a multiple of 32.
@@ -28,10 +28,10 @@ struct Args {
     /// Width of the ModifiedResNet.
     #[arg(long, default_value_t = 24)]
     width: usize,
-    /// Blocks of the text tower.
+    /// Transformer blocks of the text tower.
     #[arg(long, default_value_t = 4)]
     text_layers: usize,
-    /// Highest learning rate.
+    /// Peak learning rate.
     #[arg(long, default_value_t = 2e-3)]
     lr: f64,
     /// Seed of the parameters and of the stream.

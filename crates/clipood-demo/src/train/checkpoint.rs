@@ -1,4 +1,4 @@
-//! Checkpoints of a training run: model, optimizer and progress, replaced as one by renaming a folder.
+//! Checkpoints of a training run: model, optimizer and progress, replaced together by renaming a folder.
 
 use std::path::{Path, PathBuf};
 
@@ -9,25 +9,25 @@ use serde::{Deserialize, Serialize};
 
 /// One line of the loss curve.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CurvePoint {
+pub(super) struct CurvePoint {
     /// Optimizer steps taken.
     pub step: usize,
-    /// Mean loss since the line before.
+    /// Mean loss since the previous line.
     pub loss: f32,
-    /// Share of images whose nearest caption of the batch is right, mean since the line before.
+    /// Fraction of images whose nearest caption in the batch is correct, mean since the previous line.
     pub accuracy: f32,
     /// Learning rate of the last step.
     pub lr: f64,
-    /// Factor on cosines after the last step.
+    /// Logit scale (the factor on cosines) after the last step.
     pub scale: f32,
 }
 
-/// What a run has done so far.
+/// The progress of a run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Progress {
+pub(super) struct Progress {
     /// Optimizer steps taken.
     pub step: usize,
-    /// Options that fix the result; a checkpoint of other options is refused.
+    /// The options that determine the result; a checkpoint of other options is rejected.
     pub options: String,
     /// The loss curve so far.
     pub curve: Vec<CurvePoint>,
@@ -35,7 +35,7 @@ pub struct Progress {
 
 /// The folder that holds the last checkpoint of a run.
 #[derive(Debug, Clone)]
-pub struct CheckpointFolder {
+pub(super) struct CheckpointFolder {
     folder: PathBuf,
 }
 
@@ -75,7 +75,7 @@ impl CheckpointFolder {
             .with_context(|| path.display().to_string())
     }
 
-    /// Replaces the last checkpoint; a kill in between leaves the old one.
+    /// Replaces the last checkpoint. A crash before the renames keeps the previous one; between them it is left under `.old`.
     ///
     /// # Errors
     /// The folder cannot be written.

@@ -4,18 +4,18 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-/// Loss and the share of images whose nearest caption is right.
+/// The loss and the logits it was computed from.
 #[derive(Debug, Clone)]
-pub struct Contrast<B: Backend> {
+pub(super) struct Contrast<B: Backend> {
     /// Mean of the image-to-text and text-to-image cross entropies, `[1]`.
     pub loss: Tensor<B, 1>,
     /// `scale * cosine`, `[images, captions]`.
     pub logits: Tensor<B, 2>,
 }
 
-/// `image` and `text` are normalised features `[batch, D]`, `scale` `[1]` the factor on cosines. Without equal
-/// captions this is the loss of Radford et al. 2021, figure 3; a caption that occurs n times has n targets of 1 / n.
-pub fn contrastive_loss<B: Backend>(
+/// `image` and `text` are normalised features `[batch, D]`, `scale` `[1]` is the factor on cosines. If all captions differ,
+/// this is the loss of Radford et al. 2021, figure 3; a caption that occurs n times has n targets of 1 / n.
+pub(super) fn contrastive_loss<B: Backend>(
     image: Tensor<B, 2>,
     text: Tensor<B, 2>,
     scale: Tensor<B, 1>,
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn equal_captions_share_the_target() {
-        // Both pictures have the same caption: half of the mass belongs to each column.
+        // Both pictures have the same caption: half of the target mass belongs to each column.
         let expected = 0.5 * (1.0f32 + (-2.0f32).exp()).ln() + 0.5 * (1.0f32 + 2.0f32.exp()).ln();
         assert!((loss(["a star", "a star"]) - expected).abs() < 1e-6);
     }

@@ -21,15 +21,15 @@ use rayon::prelude::*;
 
 use super::checkpoint::{CheckpointFolder, CurvePoint, Progress};
 use super::contrastive::contrastive_loss;
-use crate::training_example;
+use crate::stream::training_example;
 
 type B = Autodiff<Flex>;
 
 /// Steps between two lines of the loss curve.
 const CURVE_EVERY: usize = 25;
-/// Steps over which the learning rate rises.
+/// Steps of linear learning-rate warm-up.
 const WARMUP: usize = 50;
-/// Share of the steps over which the pictures grow harder.
+/// Fraction of the steps over which the difficulty rises to 1.
 const EASY_SHARE: f64 = 0.4;
 
 /// Options of one training run.
@@ -41,21 +41,21 @@ pub struct TrainOptions {
     pub work: PathBuf,
     /// Optimizer steps.
     pub steps: usize,
-    /// Pictures a step.
+    /// Batch size: pictures per step.
     pub batch: usize,
     /// Side of the pictures in pixels, a multiple of 32.
     pub size: usize,
-    /// Width of the ModifiedResNet; the shared space is a fixed 128 wide.
+    /// Width of the ModifiedResNet; the shared embedding has 128 dimensions.
     pub width: usize,
-    /// Blocks of the text tower.
+    /// Transformer blocks of the text tower.
     pub text_layers: usize,
-    /// Highest learning rate.
+    /// Peak learning rate.
     pub lr: f64,
     /// Seed of the parameters and of the stream.
     pub seed: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
-    /// Stop after this many steps of this call.
+    /// Stop after this many steps of this call, leaving a checkpoint.
     pub pause_after: Option<usize>,
 }
 
@@ -85,7 +85,7 @@ impl TrainOptions {
         }
     }
 
-    /// Everything that changes the result, as text.
+    /// Every option that affects the result, as text.
     fn identity(&self) -> String {
         format!(
             "steps {} batch {} size {} width {} text_layers {} lr {} seed {}",
@@ -93,7 +93,7 @@ impl TrainOptions {
         )
     }
 
-    /// Linear warm-up, then half a cosine.
+    /// Learning rate of a step: linear warm-up times a cosine decay to 0.
     fn rate(&self, step: usize) -> f64 {
         let warm = ((step + 1) as f64 / WARMUP as f64).min(1.0);
         let done = step as f64 / self.steps as f64;
@@ -135,7 +135,7 @@ fn draw(options: &TrainOptions, tokenizer: &Tokenizer, step: usize) -> Result<Ba
     })
 }
 
-/// `[side, side, 3]` bytes -> `[3, side, side]` floats with OpenAI's mean and deviation.
+/// `[side, side, 3]` bytes -> `[3, side, side]` floats, normalised with OpenAI's mean and standard deviation.
 fn normalised(pixels: &[u8]) -> Vec<f32> {
     let area = pixels.len() / 3;
     let mut planes = vec![0f32; pixels.len()];
@@ -147,7 +147,7 @@ fn normalised(pixels: &[u8]) -> Vec<f32> {
     planes
 }
 
-/// Draws batches ahead of the loop.
+/// Draws batches on a thread, up to two ahead of the training loop.
 fn stream(options: &TrainOptions, from: usize) -> Receiver<Result<Batch>> {
     let (send, receive) = sync_channel(2);
     let options = options.clone();
@@ -193,7 +193,7 @@ pub fn train(options: &TrainOptions) -> Result<()> {
         model = model.load_record(folder.load::<B, _>("model", &device)?);
         optimizer = optimizer.load_record(folder.load::<B, _>("optimizer", &device)?);
         progress = found;
-        println!("going on from step {}", progress.step);
+        println!("resuming at step {}", progress.step);
     }
     let started = (progress.step, Instant::now());
     let mut sums = (0f64, 0f64, 0usize);
@@ -233,7 +233,7 @@ pub fn train(options: &TrainOptions) -> Result<()> {
             };
             let seconds = started.1.elapsed().as_secs_f64() / (progress.step - started.0) as f64;
             println!(
-                "step {} of {}: loss {:.3}, accuracy {:.3}, scale {:.1}, {seconds:.2} s a step",
+                "step {} of {}: loss {:.3}, accuracy {:.3}, scale {:.1}, {seconds:.2} s per step",
                 point.step, options.steps, point.loss, point.accuracy, point.scale
             );
             progress.curve.push(point);

@@ -1,4 +1,4 @@
-//! An object store that fails on command: before or after doing what it was asked, once, at random, or for ever.
+//! An object store that fails on command: before or after executing an operation, once, at random, or always.
 
 use std::fmt;
 use std::io;
@@ -20,11 +20,11 @@ use object_store::{
 #[derive(Clone, Copy, Debug)]
 pub enum Plan {
     Never,
-    /// This operation fails once with an error that passes.
+    /// This operation fails once with a transient error.
     Once(usize, Moment),
     /// The process dies at this operation: it and all later ones fail for good.
     Crash(usize, Moment),
-    /// One operation in `one_in` fails, half of them after having been done.
+    /// One operation in `one_in` fails, half of them after having been executed.
     Random {
         one_in: u64,
         seed: u64,

@@ -1,4 +1,4 @@
-//! Toy units and parts, impatient stores, and a worker loop, shared by the test files. Each uses some of it.
+//! Toy units and parts, impatient stores, and a worker loop, shared by the test files. No file uses all of it.
 #![allow(dead_code)]
 
 pub mod faults;
@@ -63,7 +63,7 @@ pub fn result_of(unit: &Unit) -> Part {
     }
 }
 
-/// What a worker does with every unit it is given; `worked` counts the units that were really computed.
+/// The loop of a worker over its units; `worked` counts the units that were computed, not recovered.
 pub fn work(
     ledger: &Ledger,
     units: &[Unit],
@@ -93,8 +93,8 @@ pub fn alone() -> Share {
     }
 }
 
-/// The end state that every history must reach: exactly one whole part and one true record a unit, and no other object
-/// but claims.
+/// The end state that every history must reach: exactly one complete part and one correct record per unit, and no other
+/// objects except claims.
 pub fn assert_finished(ledger: &Ledger, units: &[Unit]) {
     let store = ledger.store();
     let listed: BTreeSet<String> = store
@@ -129,7 +129,7 @@ pub fn assert_finished(ledger: &Ledger, units: &[Unit]) {
     assert!(units.iter().all(|unit| committed.contains(unit).unwrap()));
 }
 
-/// A store on local disk in a directory whose name is as awkward as users make them.
+/// A store on local disk in a directory with an awkward name.
 pub fn awkward_disk() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a run#1/50% of ünï/%20 b");
