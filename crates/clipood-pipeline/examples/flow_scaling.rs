@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("workers  images/s  of linear");
     let mut single = 0.0;
     for workers in [1, 2, 4, 8] {
-        job.devices = vec![format!("sim:{rate}"); workers].join(",").parse()?;
+        job.worker.devices = vec![format!("sim:{rate}"); workers].join(",").parse()?;
         let mut rates = Vec::new();
         for _ in 0..3 {
             let seconds = encode_from_memory(&job, workers * BATCHES, BATCH)?;

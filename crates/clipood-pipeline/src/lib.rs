@@ -57,6 +57,8 @@ mod run;
 mod stages;
 mod status;
 mod sync;
+#[cfg(test)]
+mod testing;
 pub mod tables;
 mod words;
 mod worker;

@@ -195,3 +195,6 @@ pub fn run_stages(job: &Job, planned: &Planned, wanted: &[&Stage]) -> Result<()>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,4 +9,4 @@ mod stages;
 pub use audit::{Audit, audit};
 pub use explain::{Explanation, explain};
 pub use garbage::{Garbage, collect_garbage, find_garbage};
-pub use stages::{DatasetStatus, ReasonCount, StageStatus, Status, status};
+pub use stages::{Status, status};

@@ -6,5 +6,5 @@
 mod stream;
 mod tally;
 
-pub use stream::{Classified, Classifier, Outcome as ImageOutcome, Unreadable, classify_files};
+pub use stream::{Classifier, Unreadable, classify_files};
 pub use tally::{ClassCounts, Tally};

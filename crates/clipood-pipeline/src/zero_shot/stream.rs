@@ -12,7 +12,7 @@ use clipood_ood::{DetectorSpec, FitInputs, FittedDetector, LocalFeatures, Matrix
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::prelude::*;
 
-use crate::columns::uses_patches;
+
 use crate::error::{PipelineError, Result};
 use crate::extract::panic_message;
 use crate::features::normalise_rows;
@@ -58,7 +58,7 @@ impl Classifier {
             dim,
             top: top.min(classes),
             detectors: [fitted],
-            local: uses_patches(detector),
+            local: detector.needs().patches,
         })
     }
 

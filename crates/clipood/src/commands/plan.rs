@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clipood_pipeline::plan;
+use clipood_pipeline::Planned;
 
 use super::run::{Args, open};
 
 /// Plans the recipe and says what workers are started on.
 pub fn run(args: Args) -> Result<ExitCode> {
     let job = open(args)?;
-    let plan = plan(&job)?;
+    let plan = Planned::make(&job)?.plan;
     let mut names: Vec<&str> = plan.datasets.iter().map(|d| d.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
