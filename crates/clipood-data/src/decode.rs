@@ -68,9 +68,9 @@ pub enum DecodeError {
     /// More pixels than [`DecodeLimits::max_pixels`].
     #[error("image has {width} x {height} pixels, at most {limit} are allowed")]
     TooLarge {
-        /// Columns, as the header has them.
+        /// Columns, as stated in the header.
         width: u64,
-        /// Rows.
+        /// Rows, as stated in the header.
         height: u64,
         /// The limit, in pixels.
         limit: u64,
@@ -78,9 +78,9 @@ pub enum DecodeError {
     /// A side of 0.
     #[error("image has no pixels: {width} x {height}")]
     NoPixels {
-        /// Columns, as the header has them.
+        /// Columns, as stated in the header.
         width: u64,
-        /// Rows.
+        /// Rows, as stated in the header.
         height: u64,
     },
     /// A variant of the format that is not supported.
@@ -149,8 +149,8 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
     }
 }
 
-/// Decodes a file as [`decode`] and applies `view` to the image. A panic in either becomes [`DecodeError::Panicked`]: one
-/// file that a decoder has a bug for must not stop a run over millions.
+/// Decodes a file as [`decode`] and applies `view` to the image. A panic in either becomes [`DecodeError::Panicked`]: a
+/// bug of a decoder that one file triggers must not stop a run over millions of files.
 ///
 /// ```
 /// use clipood_data::{DecodeLimits, decode_safely, eval_view};
@@ -168,7 +168,7 @@ pub fn decode_safely<T>(
     limits: &DecodeLimits,
     view: impl FnOnce(&RgbImage) -> T,
 ) -> Result<T, DecodeError> {
-    // Nothing that the closure changes is used after a panic: the image is local to it.
+    // Unwind safety: the bytes and the limits are only read, the image is dropped, and `view` is consumed.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         decode(bytes, limits).map(|image| view(&image))
     }));

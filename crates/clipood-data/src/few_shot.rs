@@ -96,7 +96,7 @@ pub fn few_shot_split(
 }
 
 /// The base-to-new protocol of CoCoOp (Zhou et al., 2022) on classes in label order: `base` is the first half, rounded up,
-/// `new` the rest.
+/// and `new` the rest.
 pub fn subsample_classes<T>(classes: &[T], which: SubsampleClasses) -> &[T] {
     let (base, new) = classes.split_at(classes.len().div_ceil(2));
     match which {

@@ -217,7 +217,7 @@ mod tests {
         assert!(reaches(|c| c.left == 0) && reaches(|c| c.left + c.width == 1000));
         assert!(reaches(|c| c.top == 0) && reaches(|c| c.top + c.height == 1000));
         let ratio = |c: &CropBox| f64::from(c.width) / f64::from(c.height);
-        // A pixel of rounding on the smallest side, 245.
+        // The bounds allow for rounding by a pixel on the smallest side, 245.
         assert!(crops.iter().all(|c| (0.747..1.340).contains(&ratio(c))));
     }
 

@@ -251,7 +251,7 @@ fn links_are_followed_but_never_in_circles() {
     );
     fs::remove_file(at("tree/whole")).unwrap();
     let found = list("ood", "nested = true", &root).unwrap();
-    // The broken link is listed: reading it will say what is wrong with it.
+    // The broken link is listed: reading it reports the error.
     assert_eq!(
         keys(&found.records),
         [
@@ -327,7 +327,7 @@ fn a_train_fraction_divides_every_class() {
         let start = format!("set/{}/", record.split.name());
         assert!(record.image_key.starts_with(&start), "{record:?}");
     }
-    // The choice depends on the keys alone, so it is written down here.
+    // The choice depends on the keys alone, so that it can be stated here.
     let first: Vec<_> = keys(&found.records)
         .into_iter()
         .filter(|k| k.contains("/train/a/"))

@@ -121,7 +121,7 @@ mod tests {
                 let (from, weights) = axis.output(index);
                 assert!(from + weights.len() <= axis.span() && axis.span() <= input as usize);
                 let sum: i64 = weights.iter().map(|w| i64::from(*w)).sum();
-                // Each weight is rounded to the nearest.
+                // Each weight is off by half a unit at most.
                 let slack = weights.len() as u64;
                 assert!(
                     sum.abs_diff(1 << FRACTION_BITS) <= slack,
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_cubic_is_keys() {
-        // By hand from Keys (1981), equation 15.
+        // Computed by hand from Keys (1981), equation 15.
         for (x, expected) in [
             (0.0, 1.0),
             (0.5, 0.5625),
