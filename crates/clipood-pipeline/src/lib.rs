@@ -43,7 +43,6 @@ mod plan;
 mod progress;
 mod prompts;
 mod quarantine;
-mod read_file;
 #[cfg(test)]
 mod recipe_fuzz;
 mod report;
