@@ -1,4 +1,4 @@
-//! Dataset manifests: where a dataset lies and how to read it.
+//! Dataset manifests: where a dataset is stored and how to read it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::nearest::{hint, hint_with_list};
 
 /// The splits that a manifest may name.
 const SPLITS: [&str; 3] = ["train", "val", "test"];
-/// The programs of this workspace that can make a dataset.
+/// The programs of this workspace that can create a dataset.
 const GENERATORS: [&str; 1] = ["demo"];
 
 /// A dataset manifest, `manifests/datasets/*.toml`.
@@ -36,35 +36,35 @@ pub struct DatasetManifest {
     pub name: String,
     /// In or out of distribution.
     pub role: Role,
-    /// How the files lie.
+    /// How the images are stored.
     pub layout: Layout,
     /// The dataset's folder: relative to the data root, or absolute.
     pub root: PathBuf,
     /// Folder below `root` of each split (`train`, `val`, `test`). Empty: `root` itself is the test split.
     #[serde(default)]
     pub splits: BTreeMap<String, PathBuf>,
-    /// Share of each class, above 0 and below 1, that becomes the training split, for datasets that have none: which
-    /// images is decided by a hash of their keys.
+    /// Fraction of each class, above 0 and below 1, that becomes the training split, for datasets that have none. A hash of
+    /// the keys decides which images are taken.
     #[serde(default)]
     pub train_fraction: Option<f64>,
-    /// The class folders to take; empty takes all.
+    /// The class folders to read; empty reads all.
     #[serde(default)]
     pub include: Vec<String>,
-    /// Readable name of a class folder. A folder without one is read as its own name, `_` and `-` as spaces.
+    /// Readable names of class folders. The default is the name of the folder with `_` and `-` replaced by spaces.
     #[serde(default)]
     pub class_names: BTreeMap<String, String>,
-    /// Also take the images in folders below a class folder, as images of that class.
+    /// Also read the images in folders below a class folder, as images of that class.
     #[serde(default)]
     pub nested: bool,
-    /// How many images all splits hold together; another number is an error of the dataset's reader.
+    /// Number of images in all splits together; the reader of the dataset reports any other number as an error.
     #[serde(default)]
     pub expected_images: Option<usize>,
-    /// The program that makes the dataset on first use; only `demo` is known.
+    /// The program that creates the dataset on first use; the only one is `demo`.
     #[serde(default)]
     pub generator: Option<String>,
 }
 
-/// A dataset's side in a benchmark.
+/// The role of a dataset in a benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -74,11 +74,12 @@ pub enum Role {
     Ood,
 }
 
-/// How the files of a dataset lie.
+/// How the images of a dataset are stored. Each layout has a reader of its own in `clipood-data`, whose documentation says
+/// how to add one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
-    /// One folder for each class, as torchvision's `ImageFolder`.
+    /// One folder per class, as in torchvision's `ImageFolder`.
     ImageFolder,
 }
 
@@ -92,7 +93,7 @@ impl DatasetManifest {
         parse(toml, origin, DatasetManifest::check)
     }
 
-    /// The readable name of a class folder: as `class_names` has it, else the folder with `_` and `-` as spaces.
+    /// The readable name of a class folder: that of `class_names`, or else the folder with `_` and `-` replaced by spaces.
     pub fn class_name(&self, folder: &str) -> String {
         match self.class_names.get(folder) {
             Some(name) => name.clone(),

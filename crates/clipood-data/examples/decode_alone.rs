@@ -1,4 +1,4 @@
-//! Seconds to read, hash, decode and resize all images below some folders on all cores, and nothing else:
+//! Seconds to read, hash, decode and resize all images below some folders on all cores, without anything else:
 //! `decode_alone SIDE FOLDER...`.
 //!
 //! SIDE is that of the model's square input in pixels. `benches/engine.py` compares extraction with it.

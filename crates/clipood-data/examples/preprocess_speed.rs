@@ -45,6 +45,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sum += total;
         files += 1;
     }
-    println!("mean {:.3} ms an image", sum / f64::from(files.max(1)));
+    println!("mean {:.3} ms per image", sum / f64::from(files.max(1)));
     Ok(())
 }

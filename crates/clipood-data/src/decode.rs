@@ -1,23 +1,26 @@
-//! From the bytes of an image file to RGB, as Pillow's `Image.open(file).convert("RGB")` has it.
+//! From the bytes of an image file to RGB, as Pillow's `Image.open(file).convert("RGB")` decodes it.
 //!
-//! Alpha is dropped, not blended; EXIF orientation and colour profiles are ignored; of an animation or a multi-page
-//! file the first picture counts. The format is told by the first bytes, never by the file's name.
+//! Alpha is dropped, not blended; EXIF orientation and colour profiles are ignored; only the first picture of an animation
+//! or a multi-page file is decoded. The format is recognised by the first bytes, never by the name of the file.
 
 mod gif;
 mod jpeg;
 mod raster;
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::rgb_image::RgbImage;
 
-/// What a file may cost.
+/// Limits on the resources that decoding a file may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeLimits {
-    /// Most pixels of an image; checked against the header, before anything is allocated for them.
+    /// Largest number of pixels; checked against the header before anything is allocated for them.
     pub max_pixels: u64,
 }
 
 impl Default for DecodeLimits {
-    /// Pillow's bound between "suspicious" and "refused": twice `Image.MAX_IMAGE_PIXELS`, 178,956,970 pixels.
+    /// The size above which Pillow raises an error instead of a warning: twice `Image.MAX_IMAGE_PIXELS`, 178,956,970 pixels.
     fn default() -> Self {
         DecodeLimits {
             max_pixels: 178_956_970,
@@ -26,7 +29,7 @@ impl Default for DecodeLimits {
 }
 
 impl DecodeLimits {
-    /// Checks the size that a header states.
+    /// Checks the size in a header.
     fn check(&self, width: u64, height: u64) -> Result<(), DecodeError> {
         if width == 0 || height == 0 {
             return Err(DecodeError::NoPixels { width, height });
@@ -42,45 +45,45 @@ impl DecodeLimits {
     }
 }
 
-/// Why a file is no image.
+/// Why a file could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// A file without a byte.
+    /// An empty file.
     #[error("file is empty")]
     Empty,
-    /// The first bytes belong to no format that is read here.
+    /// The first bytes belong to no supported format.
     #[error("unknown image format: the first bytes are {first_bytes}")]
     UnknownFormat {
-        /// Up to 8 of them, escaped.
+        /// The first 8 bytes at most, escaped.
         first_bytes: String,
     },
-    /// The file ends before the picture does.
+    /// The file ends before the picture is complete.
     #[error("{format} file is truncated: {message}")]
     Truncated {
         /// Name of the format.
         format: &'static str,
-        /// What the decoder missed.
+        /// The decoder's explanation.
         message: String,
     },
     /// More pixels than [`DecodeLimits::max_pixels`].
     #[error("image has {width} x {height} pixels, at most {limit} are allowed")]
     TooLarge {
-        /// Columns, as the header has them.
+        /// Columns, as stated in the header.
         width: u64,
-        /// Rows.
+        /// Rows, as stated in the header.
         height: u64,
         /// The limit, in pixels.
         limit: u64,
     },
-    /// A header with a side of 0.
+    /// A side of 0.
     #[error("image has no pixels: {width} x {height}")]
     NoPixels {
-        /// Columns, as the header has them.
+        /// Columns, as stated in the header.
         width: u64,
-        /// Rows.
+        /// Rows, as stated in the header.
         height: u64,
     },
-    /// A variant of the format that the decoder does not know.
+    /// A variant of the format that is not supported.
     #[error("{format} file is of an unsupported kind: {message}")]
     Unsupported {
         /// Name of the format.
@@ -88,7 +91,7 @@ pub enum DecodeError {
         /// The decoder's explanation.
         message: String,
     },
-    /// Anything else that is wrong with the file.
+    /// Any other error in the file.
     #[error("{format} file is corrupt: {message}")]
     Corrupt {
         /// Name of the format.
@@ -96,10 +99,17 @@ pub enum DecodeError {
         /// The decoder's explanation.
         message: String,
     },
+    /// A panic while the file was decoded: a bug of a decoder. Only [`decode_safely`] returns it.
+    #[error("{message}")]
+    Panicked {
+        /// Message of the panic.
+        message: String,
+    },
 }
 
 impl DecodeError {
-    /// One word for tables: `empty`, `unknown-format`, `truncated`, `too-large`, `no-pixels`, `unsupported` or `corrupt`.
+    /// The kind of error in quarantine tables: `empty`, `unknown-format`, `truncated`, `too-large`, `no-pixels`,
+    /// `unsupported`, `corrupt` or `panic`.
     pub fn kind(&self) -> &'static str {
         match self {
             DecodeError::Empty => "empty",
@@ -109,17 +119,18 @@ impl DecodeError {
             DecodeError::NoPixels { .. } => "no-pixels",
             DecodeError::Unsupported { .. } => "unsupported",
             DecodeError::Corrupt { .. } => "corrupt",
+            DecodeError::Panicked { .. } => "panic",
         }
     }
 }
 
 /// Decodes a PNG, JPEG, BMP, TIFF, GIF, WebP or PNM (PBM, PGM, PPM) file.
 ///
-/// The bytes are Pillow's, except that JPEG is rounded differently (by up to 4 levels, 0.1 in the mean), and CMYK TIFF by
-/// 1. TIFF with a palette is not supported.
+/// The pixels are Pillow's, except for rounding in JPEG (by up to 4 levels, 0.1 on average) and in CMYK TIFF (by 1). TIFF
+/// with a palette is not supported.
 ///
 /// # Errors
-/// [`DecodeError`], whose [`kind`](DecodeError::kind) is for quarantine tables.
+/// Every [`DecodeError`] but [`DecodeError::Panicked`].
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
@@ -138,7 +149,45 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
     }
 }
 
-/// An image of what a decoder gave, which must be `width * height * 3` bytes.
+/// Decodes a file as [`decode`] and applies `view` to the image. A panic in either becomes [`DecodeError::Panicked`]: a
+/// bug of a decoder that one file triggers must not stop a run over millions of files.
+///
+/// ```
+/// use clipood_data::{DecodeLimits, decode_safely, eval_view};
+///
+/// let bytes = b"P6 3 2 255 abcdefghijklmnopqr";
+/// let pixels = decode_safely(bytes, &DecodeLimits::default(), |image| eval_view(image, 224))?;
+/// assert_eq!(pixels.len(), 224 * 224 * 3);
+/// # Ok::<(), clipood_data::DecodeError>(())
+/// ```
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn decode_safely<T>(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+    view: impl FnOnce(&RgbImage) -> T,
+) -> Result<T, DecodeError> {
+    // Unwind safety: the bytes and the limits are only read, the image is dropped, and `view` is consumed.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        decode(bytes, limits).map(|image| view(&image))
+    }));
+    outcome.unwrap_or_else(|panic| {
+        Err(DecodeError::Panicked {
+            message: panic_message(&*panic),
+        })
+    })
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_string())
+}
+
+/// The image that a decoder returned as pixels, which must be `width * height * 3` bytes.
 fn image_of(
     width: u32,
     height: u32,
@@ -150,4 +199,39 @@ fn image_of(
         format,
         message: format!("{found} bytes decoded for {width} x {height} pixels"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TINY: &[u8] = b"P6 3 2 255 abcdefghijklmnopqr";
+
+    #[test]
+    fn a_panic_becomes_an_error_with_its_message() {
+        let limits = DecodeLimits::default();
+        let text = decode_safely(TINY, &limits, |_| panic!("index out of range"));
+        let formatted = decode_safely(TINY, &limits, |image| {
+            assert_eq!(image.width, 4, "width");
+        });
+        let other = decode_safely(TINY, &limits, |_| std::panic::panic_any(7_u8));
+        let expected = ["index out of range", "left: 3", "no message"];
+        for (outcome, expected) in [text, formatted, other].into_iter().zip(expected) {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), "panic");
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_a_panic_the_outcome_is_that_of_decode() {
+        let limits = DecodeLimits::default();
+        let image = decode(TINY, &limits).unwrap();
+        assert_eq!(decode_safely(TINY, &limits, RgbImage::clone), Ok(image));
+        for bytes in [&b""[..], b"<html>", b"P6 3 2 255 abc", b"P6 0 2 255 "] {
+            let error = decode(bytes, &limits).unwrap_err();
+            let view = |_: &RgbImage| panic!("called without an image");
+            assert_eq!(decode_safely(bytes, &limits, view), Err::<(), _>(error));
+        }
+    }
 }

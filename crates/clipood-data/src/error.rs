@@ -7,16 +7,16 @@ use clipood_core::CoreError;
 /// A dataset that cannot be listed or split.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// A folder that the manifest names is not there.
+    /// A folder that the manifest names does not exist.
     #[error("dataset `{dataset}`: {problem} at {path} (manifest key `{key}`)", path = path.display())]
     MissingFolder {
         /// Name of the dataset.
         dataset: String,
-        /// The key that leads to the folder, such as `splits.train`.
+        /// The key that names the folder, such as `splits.train`.
         key: String,
         /// The folder.
         path: PathBuf,
-        /// What is there instead.
+        /// What was found instead.
         problem: &'static str,
     },
     /// A folder that cannot be read.
@@ -24,7 +24,7 @@ pub enum DataError {
     Io {
         /// The folder.
         path: PathBuf,
-        /// The system's answer.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// A split without a single class folder.
@@ -35,11 +35,11 @@ pub enum DataError {
     NoClasses {
         /// Name of the dataset.
         dataset: String,
-        /// The key that leads to the folder.
+        /// The key that names the folder.
         key: String,
         /// The folder.
         path: PathBuf,
-        /// Files lying directly in it.
+        /// Number of files directly in it.
         files: usize,
     },
     /// A class folder without an image.
@@ -47,14 +47,14 @@ pub enum DataError {
         "dataset `{dataset}`: class folder {path} holds no image{}; expected files named {extensions}",
         unsearched(.folders),
         path = path.display(),
-        extensions = crate::folder::EXTENSIONS.join(", ")
+        extensions = crate::extensions::EXTENSIONS.join(", ")
     )]
     EmptyClass {
         /// Name of the dataset.
         dataset: String,
         /// The folder.
         path: PathBuf,
-        /// Folders in it that were not searched.
+        /// Number of folders in it that were not searched.
         folders: usize,
     },
     /// A class folder of one split that another split lacks.
@@ -93,22 +93,22 @@ pub enum DataError {
         /// The split.
         split: String,
     },
-    /// Another number of images than the manifest's `expected_images`.
+    /// A number of images other than the manifest's `expected_images`.
     #[error("dataset `{dataset}`: {found} images found in {path}, `expected_images` says {expected}", path = path.display())]
     ImageCount {
         /// Name of the dataset.
         dataset: String,
         /// The dataset's folder.
         path: PathBuf,
-        /// Images of all splits.
+        /// Number of images in all splits.
         found: usize,
-        /// What the manifest says.
+        /// The manifest's `expected_images`.
         expected: usize,
     },
-    /// A file or folder whose name is not UTF-8, so that it has no portable key.
+    /// A file or folder whose path is not UTF-8, so that it has no portable key and cannot be stored as a uri.
     #[error("the name of {path} is not UTF-8", path = path.display())]
     NotUtf8 {
-        /// The path; bytes that are not UTF-8 are shown replaced.
+        /// The path; messages show a replacement character for bytes that are not UTF-8.
         path: PathBuf,
     },
     /// A class that `train_fraction` cannot divide.
@@ -120,7 +120,7 @@ pub enum DataError {
         dataset: String,
         /// The class.
         class: String,
-        /// Its images.
+        /// Number of its images.
         found: usize,
     },
     /// No training image to draw shots from.
@@ -140,12 +140,12 @@ pub enum DataError {
         dataset: String,
         /// The class.
         class: String,
-        /// Its training images.
+        /// Number of its training images.
         found: usize,
-        /// Shots asked for.
+        /// Number of shots requested.
         wanted: usize,
     },
-    /// A name that makes no valid image key.
+    /// A name that cannot stand in an image key.
     #[error(transparent)]
     Key(#[from] CoreError),
 }

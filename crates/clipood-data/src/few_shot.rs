@@ -1,24 +1,24 @@
-//! Few-shot splits: which training images a method may learn from.
+//! Few-shot splits: the training images that a method may learn from.
 
 use std::collections::BTreeMap;
 
 use clipood_core::{Fingerprint, FingerprintBuilder, SplitMix64, SubsampleClasses};
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{ImageRecord, Split};
 use crate::error::DataError;
+use crate::record::{ImageRecord, Split};
 
-/// The images of a few-shot split, by key: a manifest that holds on every machine.
+/// The images of a few-shot split, by key, so that it means the same images on every machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FewShotSplit {
     /// Name of the dataset.
     pub dataset: String,
-    /// Images a class, as asked for.
+    /// Images per class, as requested.
     pub shots: usize,
     /// Seed of the draw.
     pub seed: u64,
-    /// Image keys of each class, by readable name, in the order drawn: the first k of each are the k-shot split.
+    /// Image keys of each class in the order drawn, by readable name: the first k of each class are the k-shot split.
     pub classes: BTreeMap<String, Vec<String>>,
 }
 
@@ -31,7 +31,7 @@ impl FewShotSplit {
     /// blake3 of everything in the split.
     ///
     /// # Errors
-    /// None for a split that [`few_shot_split`] or serde made.
+    /// None for a split that came from [`few_shot_split`] or from serde.
     pub fn hash(&self) -> Result<Fingerprint, DataError> {
         Ok(FingerprintBuilder::new("few-shot-split")
             .field("split", self)
@@ -39,15 +39,15 @@ impl FewShotSplit {
     }
 }
 
-/// Draws `shots` training images of every class that `records` has.
+/// Draws `shots` training images of every class in `records`.
 ///
 /// The images of a class are ordered by a hash of (seed, key), so the draw depends on the set of keys alone, not on the
-/// order of `records`; a smaller split is a prefix of every larger one of the same seed, and images added to a class
-/// leave the order of the others as it is. Records of other splits, or without a label, are left out.
+/// order of `records`. A smaller split is a prefix of every larger one with the same seed, and images that are added to a
+/// class do not change the order of the others. Records of other splits, or without a label, are left out.
 ///
 /// # Errors
-/// [`DataError::NoTrainImages`], and [`DataError::TooFewShots`] for a class with fewer training images than `shots` unless
-/// `allow_fewer` takes all it has.
+/// [`DataError::NoTrainImages`]; [`DataError::TooFewShots`] for a class with fewer training images than `shots`, unless
+/// `allow_fewer` is set, which then takes all of them.
 pub fn few_shot_split(
     dataset: &str,
     records: &[ImageRecord],
@@ -95,7 +95,8 @@ pub fn few_shot_split(
     })
 }
 
-/// CoOp's base-to-new protocol on classes in label order: `base` is the first half, rounded up, `new` the rest.
+/// The base-to-new protocol of CoCoOp (Zhou et al., 2022) on classes in label order: `base` is the first half, rounded up,
+/// and `new` the rest.
 pub fn subsample_classes<T>(classes: &[T], which: SubsampleClasses) -> &[T] {
     let (base, new) = classes.split_at(classes.len().div_ceil(2));
     match which {

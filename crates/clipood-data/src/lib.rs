@@ -1,12 +1,12 @@
 //! Dataset readers, few-shot splits, decoding and Pillow-exact preprocessing of clipood.
 //!
-//! From the bytes of an image file to what the encoder takes:
+//! From the bytes of an image file to the input of the encoder:
 //!
 //! ```
 //! use clipood_core::SplitMix64;
 //! use clipood_data::{DecodeLimits, decode, eval_view, normalise, random_resized_crop_box, train_view};
 //!
-//! // A file would come from `std::fs::read`; this is a PPM of 3 x 2 pixels.
+//! // The bytes of a PPM file of 3 x 2 pixels.
 //! let bytes = b"P6 3 2 255 abcdefghijklmnopqr";
 //! let image = decode(bytes, &DecodeLimits::default())?;
 //! assert_eq!((image.width, image.height), (3, 2));
@@ -25,24 +25,44 @@
 //! # Ok::<(), clipood_data::DecodeError>(())
 //! ```
 //!
-//! From a dataset manifest to the images of a few-shot split: [`list_dataset`], then [`few_shot_split`].
+//! From a dataset manifest to the images of a few-shot split: [`list_dataset`], then [`few_shot_split`]. From an image of
+//! the list to its bytes, on whatever machine: [`read`], then [`decode_safely`].
+//!
+//! # How to add a layout
+//!
+//! A layout is a way in which the images of a dataset are stored: one folder per class, a list of files, an archive.
+//!
+//! 1. A variant of `Layout` in `clipood-core/src/manifest.rs`, whose name in kebab case is the `layout` of a manifest.
+//! 2. A file in `src/layouts/` with a function `visit` like that of `image_folder.rs`. It calls its visitor with an
+//!    [`ImageRecord`] for every image: those of the test split in the order of their keys, those of the validation split
+//!    likewise, training images class by class. The uri of a [`Source`] is the root of the dataset joined with the path
+//!    below it, so that [`Roots`] can relocate it.
+//! 3. A line in the match of [`visit_dataset`] (`src/layouts.rs`), which does not compile without it.
+//! 4. Tests in `tests/`, as `tests/image_folder.rs` has them.
+//!
+//! Nothing after the plan knows layouts: everything else reads bytes from a [`Source`]. A new kind of place for them, such
+//! as a row of a table, is a variant of [`At`] and a line in [`read`].
 
-mod dataset;
 mod decode;
 mod error;
+mod extensions;
 mod few_shot;
 mod folder;
+mod layouts;
 mod loose;
+mod record;
 mod resize;
 mod rgb_image;
+mod source;
 mod views;
 
-pub use crate::rgb_image::RgbImage;
-pub use dataset::{Found, ImageRecord, Listing, Split, list_dataset, visit_dataset};
-pub use decode::{DecodeError, DecodeLimits, decode};
+pub use decode::{DecodeError, DecodeLimits, decode, decode_safely};
 pub use error::DataError;
+pub use extensions::EXTENSIONS;
 pub use few_shot::{FewShotSplit, few_shot_split, subsample_classes};
-pub use folder::EXTENSIONS;
+pub use layouts::{list_dataset, visit_dataset};
 pub use loose::{FoundImage, find_images};
-pub use resize::resize_bicubic;
+pub use record::{Found, ImageRecord, Listing, Split};
+pub use rgb_image::RgbImage;
+pub use source::{At, Roots, Source, read};
 pub use views::{CropBox, eval_view, normalise, random_resized_crop_box, train_view};

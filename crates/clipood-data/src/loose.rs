@@ -4,22 +4,24 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
-use crate::folder::{canonical, entries, is_hidden, is_image, utf8_name};
+use crate::extensions::is_image;
+use crate::folder::{canonical, entries, is_hidden, utf8_name};
 
 /// An image below a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundImage {
     /// The file.
     pub path: PathBuf,
-    /// The folder directly below the searched one that holds it, however deep; none for a file of the folder itself.
+    /// The folder directly below the searched one that contains the file at any depth; `None` for a file of the searched
+    /// folder itself.
     pub top_folder: Option<String>,
 }
 
-/// Every file below `root`, however deep, that is named as an image; folder by folder, each sorted by name, files before
-/// folders. Hidden files and folders are passed over, and each folder is searched once, so links cannot lead in circles.
+/// Every file below `root`, at any depth, that is named as an image: folder by folder, each sorted by name, files before
+/// folders. Hidden files and folders are skipped. Each folder is searched once, so that links cannot lead in circles.
 ///
 /// # Errors
-/// A folder that cannot be read, a name of a folder below `root` that is not UTF-8.
+/// A folder that cannot be read, a folder directly below `root` whose name is not UTF-8.
 pub fn find_images(root: &Path) -> Result<Vec<FoundImage>, DataError> {
     let mut found = Vec::new();
     let mut seen = HashSet::from([canonical(root)?]);

@@ -1,8 +1,9 @@
-//! Bicubic resizing to the byte as Pillow up to 12 does it (`Resample.c`).
+//! Bicubic resizing, bit-exact to Pillow up to version 12 (`Resample.c`).
 //!
-//! The filter is Keys' cubic with a = -0.5, stretched by the scale when shrinking. Weights are computed in f64 and rounded
-//! to 22 fractional bits; the horizontal pass comes first, and its result is rounded and cut to 8 bits before the vertical
-//! pass. All sums wrap in 32 bits, so their order does not matter and any vector width gives the same bytes.
+//! The filter is the cubic of Keys (1981) with a = -0.5, stretched by the scale when shrinking. Weights are computed in f64
+//! and rounded to 22 fractional bits. The horizontal pass comes first, and its result is rounded and clamped to 8 bits
+//! before the vertical pass. All sums wrap in 32 bits, so that their order does not matter and any vector width produces
+//! the same bytes.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -25,22 +26,6 @@ pub struct Rect {
     pub height: u32,
 }
 
-/// Resizes a whole image to `width` x `height`, as `image.resize((width, height), BICUBIC)`. A size of 0 is taken as 1.
-pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> RgbImage {
-    let (width, height) = (width.max(1), height.max(1));
-    let window = Rect {
-        left: 0,
-        top: 0,
-        width,
-        height,
-    };
-    RgbImage {
-        width,
-        height,
-        pixels: resample(image, whole(image), (width, height), window),
-    }
-}
-
 /// The rectangle of all pixels.
 pub fn whole(image: &RgbImage) -> Rect {
     Rect {
@@ -51,8 +36,8 @@ pub fn whole(image: &RgbImage) -> Rect {
     }
 }
 
-/// Resizes the `region` of an image, cut out first, to `size` (width, height), and computes of the result only the pixels
-/// in `window`: `[window.height, window.width, 3]`.
+/// Cuts `region` out of an image, resizes it to `size` (width, height), and returns the pixels of the result that lie in
+/// `window`, `[window.height, window.width, 3]`. Only these are computed.
 ///
 /// `region` must be inside the image and not empty, `window` inside `size`.
 pub fn resample(image: &RgbImage, region: Rect, size: (u32, u32), window: Rect) -> Vec<u8> {
@@ -61,7 +46,7 @@ pub fn resample(image: &RgbImage, region: Rect, size: (u32, u32), window: Rect) 
     if across.span() == 0 || down.span() == 0 {
         return vec![0; across.len() * down.len() * 3];
     }
-    let source = Source {
+    let input = Input {
         pixels: &image.pixels,
         stride: image.width as usize * 3,
         left: region.left as usize + across.start(),
@@ -71,14 +56,14 @@ pub fn resample(image: &RgbImage, region: Rect, size: (u32, u32), window: Rect) 
     };
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has just been asked for AVX2.
-        return unsafe { avx2::resample(&source, &across, &down) };
+        // SAFETY: the line above found that the processor has AVX2.
+        return unsafe { avx2::resample(&input, &across, &down) };
     }
-    scalar::resample(&source, &across, &down)
+    scalar::resample(&input, &across, &down)
 }
 
 /// The pixels of an image that a resize reads.
-struct Source<'a> {
+struct Input<'a> {
     pixels: &'a [u8],
     /// Bytes from one row of the image to the next.
     stride: usize,
@@ -88,8 +73,8 @@ struct Source<'a> {
     rows: usize,
 }
 
-impl Source<'_> {
-    /// Row `index` of the part that is read, `[columns, 3]`.
+impl Input<'_> {
+    /// Row `index` of these pixels, `[columns, 3]`.
     fn row(&self, index: usize) -> &[u8] {
         let start = (self.top + index) * self.stride + self.left * 3;
         &self.pixels[start..start + self.columns * 3]
@@ -101,6 +86,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Resizes a whole image.
+    fn resize(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+        let window = Rect {
+            left: 0,
+            top: 0,
+            width,
+            height,
+        };
+        let pixels = resample(image, whole(image), (width, height), window);
+        RgbImage::new(width, height, pixels).unwrap()
+    }
 
     /// Noise with runs of black and white, where the filter overshoots most.
     fn pixels(seed: u64, count: usize) -> Vec<u8> {
@@ -118,7 +115,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
-        /// Skips nothing silently: a processor without AVX2 fails here, because then only half of the code is tested.
+        /// Fails on a processor without AVX2 instead of skipping, because there only half of the code would be tested.
         #[test]
         fn vector_and_scalar_code_agree(
             (width, height) in (1u32..90, 1u32..90),
@@ -129,7 +126,7 @@ mod tests {
             let image = pixels(seed, (width * height * 3) as usize);
             let across = Axis::new(width, out_width, 0, out_width);
             let down = Axis::new(height, out_height, 0, out_height);
-            let source = Source {
+            let input = Input {
                 pixels: &image,
                 stride: width as usize * 3,
                 left: across.start(),
@@ -138,8 +135,8 @@ mod tests {
                 rows: down.span(),
             };
             // SAFETY: AVX2 was asserted above.
-            let vector = unsafe { avx2::resample(&source, &across, &down) };
-            prop_assert_eq!(vector, scalar::resample(&source, &across, &down));
+            let vector = unsafe { avx2::resample(&input, &across, &down) };
+            prop_assert_eq!(vector, scalar::resample(&input, &across, &down));
         }
     }
 
@@ -158,7 +155,7 @@ mod tests {
             let top = (y * f64::from(out_height)) as u32;
             let window = Rect { left, top, width: out_width - left, height: out_height - top };
             let part = resample(&image, whole(&image), (out_width, out_height), window);
-            let all = resize_bicubic(&image, out_width, out_height);
+            let all = resize(&image, out_width, out_height);
             let expected: Vec<u8> = all
                 .pixels
                 .chunks_exact(out_width as usize * 3)
@@ -188,16 +185,16 @@ mod tests {
             let cut = RgbImage::new(region.width, region.height, cut).unwrap();
             let window = Rect { left: 0, top: 0, width: out, height: out };
             let found = resample(&image, region, (out, out), window);
-            prop_assert_eq!(found, resize_bicubic(&cut, out, out).pixels);
+            prop_assert_eq!(found, resize(&cut, out, out).pixels);
         }
     }
 
     #[test]
     fn the_same_size_changes_nothing_and_a_flat_image_stays_flat() {
         let image = RgbImage::new(31, 17, pixels(3, 31 * 17 * 3)).unwrap();
-        assert_eq!(resize_bicubic(&image, 31, 17), image);
+        assert_eq!(resize(&image, 31, 17), image);
         let flat = RgbImage::new(40, 30, [9, 120, 255].repeat(1200)).unwrap();
-        let found = resize_bicubic(&flat, 13, 57);
+        let found = resize(&flat, 13, 57);
         assert_eq!(found.pixels, [9, 120, 255].repeat(13 * 57));
     }
 }

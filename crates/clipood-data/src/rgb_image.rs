@@ -1,9 +1,9 @@
 //! A decoded image.
 
-/// Pixels of an image, 8 bits a channel.
+/// Pixels of an image, 8 bits per channel.
 ///
-/// Made by [`decode`](crate::decode) or [`RgbImage::new`], which see to it that `pixels` holds `height * width * 3` bytes
-/// and that no side is 0.
+/// [`decode`](crate::decode) and [`RgbImage::new`] ensure that `pixels` holds `height * width * 3` bytes and that no side
+/// is 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RgbImage {
@@ -16,7 +16,8 @@ pub struct RgbImage {
 }
 
 impl RgbImage {
-    /// An image of these pixels, `[height, width, 3]`; none if a side is 0 or the number of bytes is another.
+    /// An image of these pixels, `[height, width, 3]`; `None` if a side is 0 or the number of bytes is not
+    /// `height * width * 3`.
     pub fn new(width: u32, height: u32, pixels: Vec<u8>) -> Option<RgbImage> {
         let expected = u64::from(width)
             .checked_mul(u64::from(height))?

@@ -1,11 +1,11 @@
-//! Views: what the image encoder gets to see of an image.
+//! Views: the square inputs of the image encoder that are cut from an image.
 
 use clipood_core::SplitMix64;
 
 use crate::resize::{Rect, resample, whole};
 use crate::rgb_image::RgbImage;
 
-/// A training crop: rows `top..top + height`, columns `left..left + width` of an image, mirrored or not.
+/// A training crop: rows `top..top + height`, columns `left..left + width` of an image, optionally mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CropBox {
     /// First row.
@@ -20,9 +20,9 @@ pub struct CropBox {
     pub mirror: bool,
 }
 
-/// The evaluation view, `[side, side, 3]`: the short side resized to `side` (bicubic, the long one to the whole part of
-/// `side * long / short`), then the centre, as torchvision's `Resize(side, BICUBIC)` and `CenterCrop(side)` on a Pillow
-/// image. Only the pixels that stay are computed.
+/// The evaluation view, `[side, side, 3]`: the image is resized (bicubic) so that its short side is `side` and its long one
+/// `floor(side * long / short)`, then cropped to the centre, as torchvision's `Resize(side, BICUBIC)` and `CenterCrop(side)`
+/// do on a Pillow image. Only the pixels of the crop are computed.
 pub fn eval_view(image: &RgbImage, side: u32) -> Vec<u8> {
     let scaled = |long: u32, short: u32| {
         let exact = f64::from(side) * f64::from(long) / f64::from(short);
@@ -45,11 +45,11 @@ pub fn eval_view(image: &RgbImage, side: u32) -> Vec<u8> {
 }
 
 /// Draws a training crop of a `width` x `height` image: torchvision's `RandomResizedCrop` with ratio 3/4 to 4/3 (ten
-/// tries, then the largest centred crop of a permitted ratio), then a coin for the mirror. `scale` is the smallest and the
-/// largest share of the area, (0.08, 1) in the references.
+/// tries, then the largest centred crop of a permitted ratio), then mirrored with probability 1/2. `scale` is the smallest
+/// and the largest fraction of the area, `[0.08, 1.0]` in the reference implementations.
 ///
-/// The numbers are drawn in a fixed order, so that with `SplitMix64::keyed(seed, image_key, view)` the crop is a pure
-/// function of these three.
+/// The numbers are drawn in a fixed order: with `SplitMix64::keyed(seed, image_key, view)` the crop is a pure function of
+/// these three.
 pub fn random_resized_crop_box(
     width: u32,
     height: u32,
@@ -93,8 +93,8 @@ pub fn random_resized_crop_box(
     }
 }
 
-/// A training view, `[side, side, 3]`: the crop cut out, resized (bicubic) and mirrored. What of the crop lies outside
-/// the image is left out.
+/// A training view, `[side, side, 3]`: the crop cut out, resized (bicubic) and mirrored. A crop that reaches beyond the
+/// image is cut at its edges.
 pub fn train_view(image: &RgbImage, crop: &CropBox, side: u32) -> Vec<u8> {
     let (left, top) = (crop.left.min(image.width), crop.top.min(image.height));
     let region = Rect {
@@ -119,7 +119,7 @@ pub fn train_view(image: &RgbImage, crop: &CropBox, side: u32) -> Vec<u8> {
 }
 
 /// Pixels `[side, side, 3]` to the encoder's input `[3, side, side]`: `(pixel / 255 - mean) / std` of each channel, rounded
-/// to f32 after each step as torchvision's `ToTensor` and `Normalize` do. Bytes behind the last whole pixel are left out.
+/// to f32 after each step as torchvision's `ToTensor` and `Normalize` do. Bytes after the last whole pixel are ignored.
 pub fn normalise(pixels: &[u8], mean: [f32; 3], std: [f32; 3]) -> Vec<f32> {
     let pixels = pixels.as_chunks::<3>().0;
     let mut planes = Vec::with_capacity(pixels.len() * 3);
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    /// The crop's share of the area is uniform in 0.08..1, its log ratio uniform, where the image does not cut them off.
+    /// The fraction of the area is uniform in 0.08..1 and the log ratio is uniform, as long as the crop fits into the image.
     #[test]
     fn crops_are_distributed_as_torchvisions() {
         let (width, height) = (1000, 1000);
@@ -217,7 +217,7 @@ mod tests {
         assert!(reaches(|c| c.left == 0) && reaches(|c| c.left + c.width == 1000));
         assert!(reaches(|c| c.top == 0) && reaches(|c| c.top + c.height == 1000));
         let ratio = |c: &CropBox| f64::from(c.width) / f64::from(c.height);
-        // A pixel of rounding on the smallest side, 245.
+        // The bounds allow for rounding by a pixel on the smallest side, 245.
         assert!(crops.iter().all(|c| (0.747..1.340).contains(&ratio(c))));
     }
 

@@ -1,4 +1,4 @@
-//! Files that are no images: each an error of its own kind, and never a panic or a huge allocation.
+//! Files that cannot be decoded: each is an error of the right kind, and never a panic or a huge allocation.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
@@ -10,36 +10,36 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clipood_data::{DecodeError, DecodeLimits, RgbImage, decode};
 use proptest::prelude::*;
 
-/// Counts the bytes held, to see what a header alone can make a decoder allocate.
-struct Counting;
+/// Records the largest allocation, to see what a header alone can make a decoder allocate.
+struct Recording;
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
+// SAFETY: every call is forwarded to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Recording {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller upholds the contract of the same function.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller upholds the contract of the same function.
         unsafe { System.alloc_zeroed(layout) }
     }
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         LARGEST.fetch_max(size, Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller upholds the contract of the same function.
         unsafe { System.realloc(pointer, layout, size) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller upholds the contract of the same function.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Recording = Recording;
 
 fn read(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -90,7 +90,7 @@ fn a_file_cut_in_half_is_truncated() {
     for name in SMALL {
         let whole = read(name);
         let found = kind(&whole[..whole.len() / 2]);
-        // This decoder says no more than that something is wrong.
+        // The WebP decoder does not distinguish the two.
         let expected = if name.ends_with(".webp") {
             "corrupt"
         } else {
@@ -106,7 +106,7 @@ fn a_jpeg_without_its_last_two_bytes_is_truncated_as_pillow_says() {
     assert_eq!(kind(&whole), "decoded");
     assert_eq!(kind(&whole[..whole.len() - 2]), "truncated");
     let mut longer = whole.clone();
-    longer.extend(b"bytes behind the end");
+    longer.extend(b"bytes after the end");
     assert_eq!(kind(&longer), "decoded");
 }
 
@@ -121,11 +121,11 @@ fn sizes_are_checked_before_pixels_are_allocated() {
     let mut webp = read("modes/webp_lossy.webp");
     set_png(&mut png, 1 << 30, 1 << 30);
     set_tiff(&mut tiff, 1 << 20, 1 << 20);
-    // The most that this decoder takes for a size at all.
+    // The largest size that the decoder accepts in a header.
     bmp[18..26].copy_from_slice(&[0xFF, 0xFF, 0, 0, 0xFF, 0xFF, 0, 0]);
     gif[6..10].copy_from_slice(&[0xFF; 4]);
     set_jpeg(&mut jpeg, 0xFFFF, 0xFFFF);
-    // 14 bits each, the most that the format can say.
+    // 14 bits each, the largest size of the format.
     let frame = webp
         .windows(3)
         .position(|w| w == [0x9D, 0x01, 0x2A])
@@ -145,7 +145,7 @@ fn sizes_are_checked_before_pixels_are_allocated() {
         LARGEST.store(0, Ordering::Relaxed);
         assert_eq!(kind(&bytes), "too-large", "{name}");
         let largest = LARGEST.load(Ordering::Relaxed);
-        // Tables and buffers of the decoders, tests beside this one included.
+        // This leaves room for tables and buffers, including those of tests that run at the same time.
         assert!(largest < 32 << 20, "{name}: {largest} bytes at once");
     }
 }
@@ -156,7 +156,7 @@ fn a_side_of_zero_is_no_image() {
     set_png(&mut png, 0, 5);
     let mut jpeg = read("modes/jpeg_rgb.jpg");
     set_jpeg(&mut jpeg, 5, 0);
-    // No side, a palette of two colours, a frame without a side.
+    // A canvas of 0 x 0, a palette of two colours, a frame of 0 x 0.
     let mut gif = b"GIF89a\0\0\0\0\x80\0\0abcdef,".to_vec();
     gif.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 0x4C, 1, 0, 0x3B]);
     for (name, bytes) in [("png", png), ("jpeg", jpeg), ("gif", gif)] {
@@ -206,7 +206,7 @@ fn set_tiff(file: &mut [u8], width: u32, height: u32) {
             257 | 278 => height,
             _ => continue,
         };
-        // Type 4: one number of 32 bits.
+        // Type 4: unsigned 32-bit integers.
         entry[2..4].copy_from_slice(&[4, 0]);
         entry[8..12].copy_from_slice(&value.to_le_bytes());
     }
@@ -218,7 +218,7 @@ proptest! {
         ..ProptestConfig::with_cases(4000)
     })]
 
-    /// Whatever happens to the bytes, the answer is an image of the size it states, or an error.
+    /// Whatever happens to the bytes, the result is an image with pixels for its size, or an error.
     #[test]
     fn mutated_files_never_panic(
         name in prop::sample::select(&SMALL[..]),

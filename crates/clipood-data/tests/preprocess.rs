@@ -1,4 +1,4 @@
-//! Decoding and views against what Pillow and torchvision make of the same files.
+//! Decoding and views compared with Pillow and torchvision on the same files.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
@@ -20,7 +20,7 @@ fn image(folder: &Path, name: &str) -> clipood_data::RgbImage {
     decode(&bytes, &DecodeLimits::default()).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// (share of bytes that differ, largest difference, mean difference)
+/// (fraction of bytes that differ, largest difference, mean difference)
 fn difference(found: &[u8], expected: &[u8]) -> (f64, u8, f64) {
     assert_eq!(found.len(), expected.len());
     let each = found.iter().zip(expected).map(|(a, b)| a.abs_diff(*b));
@@ -30,8 +30,8 @@ fn difference(found: &[u8], expected: &[u8]) -> (f64, u8, f64) {
     (differing, each.max().unwrap_or(0), sum / n)
 }
 
-/// To the byte; JPEG within the decoders' rounding: at most 4 levels anywhere and 0.1 in the mean, just above what was
-/// measured.
+/// Exact equality, except for JPEG, whose decoders round differently: at most 4 levels anywhere and 0.1 on average, just
+/// above what was measured.
 fn check(name: &str, found: &[u8], expected: &[u8]) {
     let (differing, worst, average) = difference(found, expected);
     println!(
@@ -39,18 +39,18 @@ fn check(name: &str, found: &[u8], expected: &[u8]) {
         differing * 100.0
     );
     let allowed = match name {
-        // Inks are multiplied in another rounding.
+        // The product of the inks is rounded differently.
         "tiff_cmyk.tiff" => (1, 0.5),
-        // Four channels are rounded, and multiplied.
+        // Four channels are rounded, then multiplied.
         "jpeg_cmyk_300x300.jpg" => (4, 0.25),
-        // So small that its edges, where the upsampling of colours differs, are much of it.
+        // So small that a large part of it lies at the edges, where chroma upsampling differs.
         "jpeg_restart.jpg" => (4, 0.2),
         _ if name.ends_with(".jpg") => (4, 0.1),
         _ => (0, 0.0),
     };
     assert!(
         worst <= allowed.0 && average <= allowed.1,
-        "{name}: {:.2}% of the bytes differ, by up to {worst}, {average:.4} in the mean",
+        "{name}: {:.2}% of the bytes differ, by up to {worst}, {average:.4} on average",
         differing * 100.0
     );
 }

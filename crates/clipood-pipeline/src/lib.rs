@@ -49,7 +49,6 @@ mod planned;
 mod progress;
 mod prompts;
 mod quarantine;
-mod read_file;
 #[cfg(test)]
 mod recipe_fuzz;
 mod report;

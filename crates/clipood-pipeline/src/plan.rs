@@ -12,10 +12,11 @@ mod spool;
 mod write;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clipood_core::FingerprintBuilder;
-use clipood_data::{FewShotSplit, Split};
+use clipood_data::{At, FewShotSplit, Roots, Source, Split};
 use clipood_store::Unit;
 
 pub use self::list::{list_images, open_roots};
@@ -38,8 +39,10 @@ const ROOT: &str = "clipood.root";
 pub struct PlannedImage {
     /// `dataset/split/relative/path`.
     pub key: String,
-    /// The file.
-    pub path: PathBuf,
+    /// Where its bytes lie on the machine that planned.
+    pub source: Source,
+    /// Relocates `source` to this machine.
+    pub roots: Arc<Roots>,
     /// blake3 of the file's bytes when it was planned, hexadecimal; empty if it could not be read.
     pub content_hash: String,
     /// `train`, `val` or `test`: what it serves for.
@@ -48,6 +51,13 @@ pub struct PlannedImage {
     pub label: Option<u32>,
     /// Name of the class or folder.
     pub class_name: Option<String>,
+}
+
+impl PlannedImage {
+    /// The file on this machine that holds the image.
+    pub fn path(&self) -> PathBuf {
+        self.roots.path(&self.source.uri)
+    }
 }
 
 /// Images that are scored together, in key order.
@@ -263,15 +273,15 @@ pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
     let rows = read_images(bytes, part)?;
     // The dataset may lie elsewhere on this machine than on the one that planned.
     let mut manifests = job.experiment.manifests.all();
-    let manifest = manifests
-        .find(|(_, manifest)| part.starts_with(&dataset_folder(&manifest.name)))
-        .map(|(_, manifest)| manifest);
-    let here = |uri: &str| match (manifest, Path::new(uri).strip_prefix(&planned_root)) {
-        (Some(manifest), Ok(below)) => job.places.data.join(&manifest.root).join(below),
-        _ => PathBuf::from(uri),
-    };
+    let manifest = manifests.find(|(_, m)| part.starts_with(&dataset_folder(&m.name)));
+    let roots = Arc::new(manifest.map_or_else(Roots::default, |(_, manifest)| Roots {
+        data: job.places.data.clone(),
+        dataset: manifest.root.clone(),
+        recorded: planned_root.into(),
+    }));
     let image = |row: ImageRow| PlannedImage {
-        path: here(&row.uri),
+        source: source_of(&row),
+        roots: roots.clone(),
         key: row.image_key,
         content_hash: row.content_hash,
         split: row.split,
@@ -279,6 +289,17 @@ pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
         class_name: row.class_name,
     };
     Ok(rows.into_iter().map(image).collect())
+}
+
+/// The source that a row of the plan names.
+fn source_of(row: &ImageRow) -> Source {
+    Source {
+        uri: row.uri.clone(),
+        at: match row.offset {
+            None => At::Whole,
+            Some(start) => At::Bytes(start..start.saturating_add(row.length.unwrap_or(0))),
+        },
+    }
 }
 
 fn missing(job: &Job, what: &str) -> PipelineError {

@@ -1,4 +1,5 @@
-//! GIF: the first frame, its indices looked up by ourselves, because a transparent pixel keeps its palette colour.
+//! GIF: the first frame. The palette is applied here rather than by the decoder, because a transparent pixel must keep its
+//! palette colour, as in Pillow.
 
 use std::num::NonZeroU64;
 
@@ -12,7 +13,7 @@ const FORMAT: &str = "GIF";
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
-    // One byte a pixel; the canvas is checked below, a frame may be larger than that.
+    // One byte per pixel. This bounds the frame, which may be larger than the canvas; the canvas is checked below.
     options.set_memory_limit(MemoryLimit::Bytes(
         NonZeroU64::new(limits.max_pixels).unwrap_or(NonZeroU64::MIN),
     ));
@@ -31,16 +32,16 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
     let (left, top) = (usize::from(info.left), usize::from(info.top));
     let (frame_width, frame_height) = (usize::from(info.width), usize::from(info.height));
     let transparent = info.transparent;
-    // One of the two is there: the decoder refuses a frame without.
+    // One of the two exists: the decoder rejects a frame that has neither.
     let palette = info.palette.clone().or(global).unwrap_or_default();
-    // A frame that does not fit makes the canvas grow.
+    // A frame that does not fit enlarges the canvas.
     let width = canvas.0.max((left + frame_width) as u32);
     let height = canvas.1.max((top + frame_height) as u32);
     limits.check(u64::from(width), u64::from(height))?;
     let mut indices = vec![0; decoder.buffer_size()];
     decoder.read_into_buffer(&mut indices).map_err(convert)?;
 
-    // Pillow shows the canvas around the frame in the transparent index, or in index 0.
+    // Pillow fills the canvas around the frame with the transparent index, or with index 0.
     let around = colour(&palette, transparent.unwrap_or(0));
     let mut pixels = around.repeat(width as usize * height as usize);
     if frame_width > 0 {

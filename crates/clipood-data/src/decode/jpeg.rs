@@ -1,4 +1,4 @@
-//! JPEG: zune-jpeg, with what Pillow does around libjpeg-turbo.
+//! JPEG: zune-jpeg, with the checks and conversions that Pillow adds to libjpeg-turbo.
 //!
 //! Measured on photographs, against libjpeg-turbo 3 as Pillow 11.3 calls it: zune-jpeg differs in 1 to 6% of the bytes,
 //! by 3 levels at most; the `jpeg-decoder` crate in 3 to 6% and takes twice as long.
@@ -14,7 +14,7 @@ use crate::rgb_image::RgbImage;
 
 const FORMAT: &str = "JPEG";
 
-/// Scans of a progressive file; encoders write about ten, and each may cost a pass over the whole picture.
+/// Largest number of scans in a progressive file: encoders write about ten, and each may cost a pass over the picture.
 const MAX_SCANS: usize = 100;
 
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
@@ -31,7 +31,7 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
         .map_err(|error| convert(&error, ends))?;
     let (width, height) = decoder.dimensions().unwrap_or_default();
     limits.check(width as u64, height as u64)?;
-    // The decoder fills what is missing with grey; Pillow refuses.
+    // The decoder would fill missing pixels with grey; Pillow rejects the file.
     if !ends {
         return Err(DecodeError::Truncated {
             format: FORMAT,
@@ -49,7 +49,7 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
     if let Some(space) = ink {
         pixels = rgb_of_ink(&pixels, space);
     }
-    // Both fit: the format has 16 bits for each.
+    // Both casts are exact: the format has 16 bits for each side.
     image_of(width as u32, height as u32, pixels, FORMAT)
 }
 
@@ -57,7 +57,7 @@ fn components(decoder: &JpegDecoder<ZCursor<&[u8]>>) -> u8 {
     decoder.info().map_or(0, |info| info.components)
 }
 
-/// Inks to RGB as Pillow does: inverted ("assume adobe conventions"), then `(255 - k) * (1 - c / 255)` in its rounding
+/// CMYK to RGB as in Pillow: inverted ("assume adobe conventions"), then `(255 - k) * (1 - c / 255)` in its rounding
 /// (`Convert.c`, `cmyk2rgb`).
 fn rgb_of_ink(pixels: &[u8], space: ColorSpace) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(pixels.len() / 4 * 3);
@@ -84,8 +84,9 @@ fn ycc_to_cmy(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     [red, green, blue].map(|value| 255 - value.clamp(0, 255) as u8)
 }
 
-/// Whether the picture's end marker is there. The segments before the picture are walked, so that the end marker of a
-/// thumbnail in one of them does not count; in the picture's own data 0xFF is stuffed, so there the two bytes are one.
+/// Whether the end marker of the picture is present. The segments before the picture are skipped one by one, so that the
+/// end marker of a thumbnail in one of them does not count. In entropy-coded data 0xFF is escaped, so that the two bytes
+/// can only be a marker.
 fn has_end(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let Some(&[0xFF, marker]) = bytes.get(at..at + 2) {
@@ -97,7 +98,7 @@ fn has_end(bytes: &[u8]) -> bool {
                     .rev()
                     .any(|pair| pair == [0xFF, 0xD9]);
             }
-            // A fill byte, then markers without a segment.
+            // A fill byte; the next line has the markers without a segment.
             0xFF => 1,
             0x00 | 0x01 | 0xD0..=0xD8 => 2,
             _ => {
@@ -108,7 +109,7 @@ fn has_end(bytes: &[u8]) -> bool {
             }
         };
     }
-    // Bytes between segments are no marker: let the decoder say what it thinks of them.
+    // Bytes between segments that are no marker: the decoder decides whether they are an error.
     bytes.len() >= at + 2
 }
 

@@ -8,11 +8,12 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use super::{DecodeError, DecodeLimits, image_of};
 use crate::rgb_image::RgbImage;
 
-/// Bytes that a decoder may hold for each allowed pixel (16-bit RGBA), and for tables of its own.
+/// Bytes that a decoder may allocate for each allowed pixel (16-bit RGBA).
 const BYTES_PER_PIXEL: u64 = 8;
+/// Bytes that a decoder may allocate for its tables.
 const TABLE_BYTES: u64 = 1 << 24;
 
-/// The formats read here, with their names.
+/// The format with its name, if it is decoded here.
 pub fn name(format: ImageFormat) -> Option<(ImageFormat, &'static str)> {
     let name = match format {
         ImageFormat::Png => "PNG",
@@ -31,7 +32,7 @@ pub fn decode(
     name: &'static str,
     limits: &DecodeLimits,
 ) -> Result<RgbImage, DecodeError> {
-    // The decoder would call a size it cannot do corrupt, whatever is wrong with it.
+    // Checked first, because the decoder calls every size that it does not support corrupt.
     if format == ImageFormat::Png
         && let Some(&[w0, w1, w2, w3, h0, h1, h2, h3]) = bytes.get(16..24)
     {
@@ -53,8 +54,8 @@ pub fn decode(
     image_of(width, height, rgb(decoded, name)?, name)
 }
 
-/// Pillow's `convert("RGB")`: grey is repeated, alpha dropped. Of 16-bit samples the high byte is taken, except for plain
-/// grey (its mode `I;16`), whose values are cut off at 255.
+/// Pillow's `convert("RGB")`: grey is repeated, alpha dropped. 16-bit samples keep their high byte, except for grey without
+/// alpha (Pillow's mode `I;16`), whose values are clamped at 255.
 fn rgb(decoded: DynamicImage, name: &'static str) -> Result<Vec<u8>, DecodeError> {
     Ok(match decoded {
         DynamicImage::ImageRgb8(image) => image.into_raw(),

@@ -1,11 +1,11 @@
 //! The two passes in AVX2.
 //!
 //! A weight of 24 bits does not fit the 16-bit products that multiply and add pairs in one instruction, so it is split
-//! into `high * 2^15 + low`; both sums are kept apart and joined at the end. That is exact, because sums wrap.
+//! into `high * 2^15 + low`; the two sums are kept apart and joined at the end. That is exact, because sums wrap.
 
 use std::arch::x86_64::*;
 
-use super::Source;
+use super::Input;
 use super::axis::{Axis, FRACTION_BITS};
 
 const HALF: i32 = 1 << (FRACTION_BITS - 1);
@@ -15,14 +15,14 @@ const ROWS: usize = 4;
 /// Bytes read at once.
 const BLOCK: usize = 16;
 
-/// Resizes `[source.rows, source.columns, 3]` to `[down.len(), across.len(), 3]`.
+/// Resizes `[input.rows, input.columns, 3]` to `[down.len(), across.len(), 3]`.
 #[target_feature(enable = "avx2")]
-pub fn resample(source: &Source<'_>, across: &Axis, down: &Axis) -> Vec<u8> {
-    // Padded, so that the vertical pass needs no special end.
+pub fn resample(input: &Input<'_>, across: &Axis, down: &Axis) -> Vec<u8> {
+    // Padded, so that the vertical pass needs no special case for the end of a row.
     let stride = (across.len() * 3).next_multiple_of(BLOCK);
-    let mut between = vec![0; source.rows.next_multiple_of(ROWS) * stride];
-    horizontal(source, across, &mut between, stride);
-    vertical(&between, stride, source.rows, across.len() * 3, down)
+    let mut between = vec![0; input.rows.next_multiple_of(ROWS) * stride];
+    horizontal(input, across, &mut between, stride);
+    vertical(&between, stride, input.rows, across.len() * 3, down)
 }
 
 /// Weights of 4 taps, each half repeated so that 16-bit lanes meet `[r0 r1 g0 g1 b0 b1 0 0 | r2 r3 g2 g3 b2 b3 0 0]`.
@@ -58,20 +58,20 @@ fn pair(first: i32, second: i32) -> (i32, i32) {
 
 /// Fills `between`, `[rows rounded up to ROWS, stride]`, with the rows resized across.
 #[target_feature(enable = "avx2")]
-fn horizontal(source: &Source<'_>, across: &Axis, between: &mut [u8], stride: usize) {
+fn horizontal(input: &Input<'_>, across: &Axis, between: &mut [u8], stride: usize) {
     let quads = quads(across);
     let per_place = across.width() / 4;
     let pairs = _mm256_setr_epi8(
         0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1, //
         6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1,
     );
-    // The rows are copied, because the last taps of a row read behind its end (with weight 0).
-    let length = (source.columns + across.width()) * 3 + BLOCK;
+    // The rows are copied, because the last taps of a row read beyond its end (with weight 0).
+    let length = (input.columns + across.width()) * 3 + BLOCK;
     let mut rows = vec![0; ROWS * length];
     for (block, out) in between.chunks_exact_mut(ROWS * stride).enumerate() {
         for (index, row) in rows.chunks_exact_mut(length).enumerate() {
-            let row_index = (block * ROWS + index).min(source.rows - 1);
-            row[..source.columns * 3].copy_from_slice(source.row(row_index));
+            let row_index = (block * ROWS + index).min(input.rows - 1);
+            row[..input.columns * 3].copy_from_slice(input.row(row_index));
         }
         for (place, quads) in quads.chunks_exact(per_place).enumerate() {
             let from = across.padded(place).0 * 3;
@@ -104,7 +104,7 @@ fn horizontal(source: &Source<'_>, across: &Axis, between: &mut [u8], stride: us
     }
 }
 
-/// Resizes `between`, `[rows, stride]`, down; `bytes` of each row count. Gives `[down.len(), bytes]`.
+/// Resizes `between`, `[rows, stride]`, down. Only the first `bytes` of each row are used: returns `[down.len(), bytes]`.
 #[target_feature(enable = "avx2")]
 fn vertical(between: &[u8], stride: usize, rows: usize, bytes: usize, down: &Axis) -> Vec<u8> {
     let mut out = Vec::with_capacity(down.len() * bytes);
@@ -125,7 +125,7 @@ fn vertical(between: &[u8], stride: usize, rows: usize, bytes: usize, down: &Axi
             let mut high = [_mm256_setzero_si256(); 2];
             let mut low = [_mm256_setzero_si256(); 2];
             for (two, &(upper, lower)) in pairs.iter().enumerate() {
-                // Taps behind the last row have weight 0.
+                // Taps beyond the last row have weight 0.
                 let row =
                     |tap: usize| (from + two * 2 + tap).min(rows - 1) * stride + index * BLOCK;
                 let first = _mm256_cvtepu8_epi16(load(between, row(0)));
@@ -147,7 +147,7 @@ fn vertical(between: &[u8], stride: usize, rows: usize, bytes: usize, down: &Axi
                 let sum = _mm256_add_epi32(_mm256_add_epi32(upper, low[side]), half);
                 sums[side] = _mm256_srai_epi32::<{ FRACTION_BITS as i32 }>(sum);
             }
-            // Both packs work within 128-bit halves, as the unpacks did, so the order comes out right.
+            // Both packs work within 128-bit halves, as the unpacks did, so that the order of the pixels is restored.
             let words = _mm256_packs_epi32(sums[0], sums[1]);
             let packed = _mm_packus_epi16(
                 _mm256_castsi256_si128(words),
@@ -161,7 +161,7 @@ fn vertical(between: &[u8], stride: usize, rows: usize, bytes: usize, down: &Axi
     out
 }
 
-/// The 16 bytes at `at`; panics beyond the end, as any slice does.
+/// The 16 bytes at `at`; panics if they are not all inside, as any slice does.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(bytes: &[u8], at: usize) -> __m128i {

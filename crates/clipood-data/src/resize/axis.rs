@@ -6,11 +6,11 @@ pub const FRACTION_BITS: u32 = 22;
 /// The weights of a run of output places along one axis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Axis {
-    /// Of each output place: its first input place, counted from `start`, and how many it takes.
+    /// For each output place: its first input place, counted from `start`, and the number of input places.
     taps: Vec<(usize, usize)>,
-    /// `[outputs, width]`, with [`FRACTION_BITS`] fractional bits; 0 behind an output's own taps.
+    /// `[outputs, width]`, with [`FRACTION_BITS`] fractional bits; 0 after the taps of an output.
     weights: Vec<i32>,
-    /// Weights kept for each output: the most that one takes, rounded up to a multiple of 4.
+    /// Number of weights stored per output: the largest number of taps, rounded up to a multiple of 4.
     width: usize,
     start: usize,
     span: usize,
@@ -25,7 +25,7 @@ impl Axis {
         let places: Vec<(f64, usize, usize)> = (first..first + count)
             .map(|place| {
                 let centre = (f64::from(place) + 0.5) * scale;
-                // Casts cut towards 0, and negative values to 0, as the original's do.
+                // Casts truncate towards 0 and saturate negative values at 0, as in Pillow.
                 let from = (centre - support + 0.5) as usize;
                 let to = ((centre + support + 0.5) as usize).min(input as usize);
                 (centre, from, to - from)
@@ -66,17 +66,17 @@ impl Axis {
         self.taps.len()
     }
 
-    /// The first input place that any output takes.
+    /// The first input place that any output uses.
     pub fn start(&self) -> usize {
         self.start
     }
 
-    /// Input places from there to the last that any output takes.
+    /// Number of input places from there to the last that any output uses.
     pub fn span(&self) -> usize {
         self.span
     }
 
-    /// Weights kept for each output, a multiple of 4.
+    /// Number of weights stored per output, a multiple of 4.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -87,7 +87,7 @@ impl Axis {
         (from, &self.weights[index * self.width..][..taps])
     }
 
-    /// First input place and all [`width`](Self::width) weights of an output, the last ones 0.
+    /// First input place and all [`width`](Self::width) weights of an output, padded with 0.
     pub fn padded(&self, index: usize) -> (usize, &[i32]) {
         (
             self.taps[index].0,
@@ -96,7 +96,7 @@ impl Axis {
     }
 }
 
-/// Keys' cubic with a = -0.5, in Horner's form as Pillow evaluates it.
+/// The cubic of Keys (1981), equation 15, with a = -0.5, in Horner's form as Pillow evaluates it.
 fn cubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();
@@ -121,7 +121,7 @@ mod tests {
                 let (from, weights) = axis.output(index);
                 assert!(from + weights.len() <= axis.span() && axis.span() <= input as usize);
                 let sum: i64 = weights.iter().map(|w| i64::from(*w)).sum();
-                // Each weight is rounded to the nearest.
+                // Each weight is off by half a unit at most.
                 let slack = weights.len() as u64;
                 assert!(
                     sum.abs_diff(1 << FRACTION_BITS) <= slack,
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_cubic_is_keys() {
-        // By hand from Keys (1981), equation 15.
+        // Computed by hand from Keys (1981), equation 15.
         for (x, expected) in [
             (0.0, 1.0),
             (0.5, 0.5625),

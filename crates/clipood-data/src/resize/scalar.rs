@@ -1,16 +1,16 @@
-//! The two passes in plain code: the meaning of the vector code, and what runs where there is none.
+//! The two passes in portable code: the reference for the vector code, and the fallback where there is none.
 
-use super::Source;
+use super::Input;
 use super::axis::{Axis, FRACTION_BITS};
 
 const HALF: i32 = 1 << (FRACTION_BITS - 1);
 
-/// Resizes `[source.rows, source.columns, 3]` to `[down.len(), across.len(), 3]`.
-pub fn resample(source: &Source<'_>, across: &Axis, down: &Axis) -> Vec<u8> {
+/// Resizes `[input.rows, input.columns, 3]` to `[down.len(), across.len(), 3]`.
+pub fn resample(input: &Input<'_>, across: &Axis, down: &Axis) -> Vec<u8> {
     let stride = across.len() * 3;
-    let mut between = Vec::with_capacity(source.rows * stride);
-    for row in 0..source.rows {
-        let row = source.row(row).as_chunks::<3>().0;
+    let mut between = Vec::with_capacity(input.rows * stride);
+    for row in 0..input.rows {
+        let row = input.row(row).as_chunks::<3>().0;
         for place in 0..across.len() {
             let (from, weights) = across.output(place);
             let mut sums = [HALF; 3];

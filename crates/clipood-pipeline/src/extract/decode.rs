@@ -1,11 +1,10 @@
 //! From a planned image to the pixels of its views.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use clipood_clip::config::ClipConfig;
 use clipood_core::SplitMix64;
-use clipood_data::{DecodeLimits, decode, eval_view, random_resized_crop_box, train_view};
+use clipood_data::{DecodeLimits, decode_safely, eval_view, random_resized_crop_box, train_view};
 
 use super::units::EVAL_VIEW;
 use crate::error::{PipelineError, Result};
@@ -35,7 +34,7 @@ pub fn views_of(
     let reject = |kind: &str, message: String| {
         Box::new(QuarantineRow {
             image_key: image.key.clone(),
-            uri: image.path.display().to_string(),
+            uri: image.path().display().to_string(),
             stage: "extract".to_string(),
             error_kind: kind.to_string(),
             message,
@@ -43,7 +42,7 @@ pub fn views_of(
         })
     };
     let gone = |problem: String| PipelineError::NotAsPlanned {
-        path: image.path.display().to_string(),
+        path: image.path().display().to_string(),
         problem,
     };
     if image.content_hash.is_empty() {
@@ -64,30 +63,22 @@ pub fn views_of(
     if aborts_on(&image.content_hash) {
         std::process::abort();
     }
-    let made = catch_unwind(AssertUnwindSafe(|| {
-        let decoded = decode(&bytes, &DecodeLimits::default())?;
+    let made = decode_safely(&bytes, &DecodeLimits::default(), |decoded| {
         let side = config.image.size as u32;
-        Ok(views
+        views
             .iter()
             .map(|view| {
                 if *view == EVAL_VIEW {
-                    return eval_view(&decoded, side);
+                    return eval_view(decoded, side);
                 }
                 let mut rng = SplitMix64::keyed(CROP_SEED, &image.key, *view as u64);
                 let (width, height) = (decoded.width, decoded.height);
                 let crop = random_resized_crop_box(width, height, crop_scale, &mut rng);
-                train_view(&decoded, &crop, side)
+                train_view(decoded, &crop, side)
             })
-            .collect())
-    }));
-    Ok(match made {
-        Ok(Ok(pixels)) => Ok(pixels),
-        Ok(Err(error)) => {
-            let error: clipood_data::DecodeError = error;
-            Err(reject(error.kind(), error.to_string()))
-        }
-        Err(panic) => Err(reject("panic", panic_message(&*panic))),
-    })
+            .collect()
+    });
+    Ok(made.map_err(|error| reject(error.kind(), error.to_string())))
 }
 
 /// A test hook: the process dies on the image whose hash is in `CLIPOOD_TEST_ABORT_ON`, as it would on one that overflows

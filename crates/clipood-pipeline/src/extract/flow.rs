@@ -24,7 +24,6 @@ use crate::inputs::recorded;
 use crate::job::Job;
 use crate::heap::trim_heap;
 use crate::plan::{PlannedImage, open_roots};
-use crate::read_file::read_file;
 use crate::tables::{
     FileMeta, GlobalFeatures, GlobalType, LocalFeatures, QuarantineRow, store_footer, write_global,
     write_local,
@@ -216,7 +215,7 @@ fn decode_units(
 }
 
 fn fetch(image: &PlannedImage) -> std::io::Result<Vec<u8>> {
-    read_file(&image.path)
+    clipood_data::read(&image.source, &image.roots)
 }
 
 fn decode_one(

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clipood_core::SplitMix64;
+use clipood_data::Source;
 use rayon::prelude::*;
 
 #[path = "../../../clipood-core/tests/common/mutate.rs"]
@@ -75,7 +77,8 @@ fn every_mutated_image_is_decoded_or_rejected_by_name() {
         std::fs::write(&file, &bytes).unwrap();
         let image = PlannedImage {
             key: format!("mutated/test/{number:06}"),
-            path: file.clone(),
+            source: Source::whole(file.to_str().unwrap()),
+            roots: Arc::default(),
             content_hash: blake3::hash(&bytes).to_hex().to_string(),
             split: "test".to_string(),
             label: None,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clipood_core::DatasetManifest;
-use clipood_data::{Found, ImageRecord, Split, few_shot_split, visit_dataset};
+use clipood_data::{At, Found, ImageRecord, Split, few_shot_split, visit_dataset};
 
 use super::spool::Spool;
 use crate::error::{PipelineError, Result};
@@ -119,9 +119,18 @@ fn drawn(mut class: Vec<ImageRecord>, draws: &Draws) -> Result<Vec<ImageRecord>>
 
 /// A row of the plan, but for what reading the file tells and the shard.
 pub(super) fn image_row(record: ImageRecord) -> ImageRow {
+    let (offset, length) = match record.source.at {
+        At::Whole => (None, None),
+        At::Bytes(range) => (
+            Some(range.start),
+            Some(range.end.saturating_sub(range.start)),
+        ),
+    };
     ImageRow {
         image_key: record.image_key,
-        uri: record.path.display().to_string(),
+        uri: record.source.uri,
+        offset,
+        length,
         split: record.split.name().to_string(),
         label: record.label,
         class_name: record.class_name,
@@ -210,9 +219,28 @@ fn visit_images(
 
 #[cfg(test)]
 mod tests {
+    use clipood_data::Source;
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_row_of_the_plan_keeps_the_source_of_its_image() {
+        for at in [At::Whole, At::Bytes(512..2048)] {
+            let source = Source {
+                uri: "/data/set/images.tar".to_string(),
+                at,
+            };
+            let row = image_row(ImageRecord {
+                image_key: "set/test/a/1.png".to_string(),
+                source: source.clone(),
+                split: Split::Test,
+                label: None,
+                class_name: None,
+            });
+            assert_eq!(super::super::source_of(&row), source);
+        }
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
@@ -227,7 +255,7 @@ mod tests {
             let class: Vec<ImageRecord> = (0..images)
                 .map(|i| ImageRecord {
                     image_key: format!("set/train/a/{i}.png"),
-                    path: PathBuf::new(),
+                    source: Source::whole(""),
                     split: Split::Train,
                     label: Some(0),
                     class_name: Some("a".to_string()),

@@ -2,10 +2,9 @@
 //! memory does not grow with the number of images.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use bytes::Bytes;
-use clipood_data::{ImageRecord, Split};
+use clipood_data::{ImageRecord, Roots, Split, read};
 use clipood_store::Unit;
 use rayon::prelude::*;
 
@@ -13,13 +12,12 @@ use super::choose::{Chosen, choose, draws};
 use super::list::{Listed, Serves, image_row, list};
 use super::spool::{Rows, Spool};
 use super::write::write_dataset;
-use super::{CLASSES_FILE, ClassesFile, STAGE};
+use super::{CLASSES_FILE, ClassesFile, STAGE, source_of};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::heap::trim_heap;
 use crate::manifests::DatasetRole;
 use crate::progress::StageProgress;
-use crate::read_file::read_file;
 use crate::tables::ImageRow;
 
 /// Images that are hashed between two looks at the interrupt.
@@ -177,7 +175,7 @@ fn hash_block(job: &Job, block: &mut [ImageRow], progress: &mut StageProgress) -
     job.worker.interrupt.check()?;
     let unread: Vec<String> = block
         .par_iter_mut()
-        .filter_map(|row| match read_file(Path::new(&row.uri)) {
+        .filter_map(|row| match read(&source_of(row), &Roots::default()) {
             Ok(bytes) => {
                 row.content_hash = blake3::hash(&bytes).to_hex().to_string();
                 row.length = Some(bytes.len() as u64);

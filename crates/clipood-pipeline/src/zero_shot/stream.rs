@@ -1,13 +1,12 @@
 //! From image files to classes and scores, in order.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread::ScopedJoinHandle;
 
 use clipood_clip::config::ClipConfig;
 use clipood_clip::model::{Devices, ImageEncoder, Model};
-use clipood_data::{DecodeError, DecodeLimits, decode, eval_view, normalise};
+use clipood_data::{DecodeLimits, decode_safely, eval_view, normalise};
 use clipood_ood::{DetectorSpec, FitInputs, FittedDetector, LocalFeatures, Matrix, ScoreInputs};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rayon::prelude::*;
@@ -238,18 +237,11 @@ fn pixels_of(path: &Path, config: &ClipConfig) -> std::result::Result<Vec<f32>, 
         message,
     };
     let bytes = std::fs::read(path).map_err(|e| unreadable("unreadable", e.to_string()))?;
-    let made = catch_unwind(AssertUnwindSafe(
-        || -> std::result::Result<_, DecodeError> {
-            let image = decode(&bytes, &DecodeLimits::default())?;
-            let view = eval_view(&image, config.image.size as u32);
-            Ok(normalise(&view, config.mean, config.std))
-        },
-    ));
-    match made {
-        Ok(Ok(pixels)) => Ok(pixels),
-        Ok(Err(error)) => Err(unreadable(error.kind(), error.to_string())),
-        Err(panic) => Err(unreadable("panic", panic_message(&*panic))),
-    }
+    decode_safely(&bytes, &DecodeLimits::default(), |image| {
+        let view = eval_view(image, config.image.size as u32);
+        normalise(&view, config.mean, config.std)
+    })
+    .map_err(|error| unreadable(error.kind(), error.to_string()))
 }
 
 /// One worker: on the CPU a thread with its own share of the cores.

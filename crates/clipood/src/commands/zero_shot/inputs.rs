@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clipood_core::class_list;
-use clipood_data::{EXTENSIONS, Split, find_images};
+use clipood_data::{At, EXTENSIONS, Split, find_images};
 use clipood_pipeline::{PipelineError, Reporting, list_images, open_manifest};
 
 use super::task::Task;
@@ -102,9 +102,16 @@ fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Vec<Image>> {
     let manifest = open_manifest(&task.manifests, name)?;
     let records = list_images(&manifest, &task.data, Reporting::Human)?;
     let tested = records.into_iter().filter(|record| record.split == split);
-    Ok(tested
-        .map(|record| (record.path, record.class_name))
-        .collect())
+    tested
+        .map(|record| match record.source.at {
+            At::Whole => Ok((record.source.uri.into(), record.class_name)),
+            At::Bytes(_) => bail!(
+                "{} lies inside {}; only images in files of their own can be classified here",
+                record.image_key,
+                record.source.uri
+            ),
+        })
+        .collect()
 }
 
 fn named_split(name: &str) -> Result<Split> {

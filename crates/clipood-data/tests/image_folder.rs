@@ -1,14 +1,13 @@
-//! Listing of ImageFolder trees, and the few-shot splits drawn from them.
+//! Listing of datasets with one folder per class.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::fs;
 use std::path::Path;
 
-use clipood_core::{DatasetManifest, SubsampleClasses};
+use clipood_core::DatasetManifest;
 use clipood_data::{
-    DataError, Found, ImageRecord, Listing, Split, few_shot_split, list_dataset, subsample_classes,
-    visit_dataset,
+    At, DataError, Found, ImageRecord, Listing, Roots, Split, list_dataset, read, visit_dataset,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -87,7 +86,9 @@ fn labels_follow_folders_and_records_follow_keys() {
         .map(|r| r.class_name.clone().unwrap())
         .collect();
     assert_eq!(classes, ["Z", "crane", "a", "a"]);
-    assert_eq!(found.records[3].path, root.path().join("tree/a/2.JPG"));
+    let source = &found.records[3].source;
+    assert_eq!(Path::new(&source.uri), root.path().join("tree/a/2.JPG"));
+    assert_eq!(source.at, At::Whole);
     assert_eq!(
         names(&found, &root),
         [
@@ -250,7 +251,7 @@ fn links_are_followed_but_never_in_circles() {
     );
     fs::remove_file(at("tree/whole")).unwrap();
     let found = list("ood", "nested = true", &root).unwrap();
-    // The broken link is listed: reading it will say what is wrong with it.
+    // The broken link is listed: reading it reports the error.
     assert_eq!(
         keys(&found.records),
         [
@@ -283,6 +284,28 @@ fn names_without_a_portable_key_are_errors() {
     fs::remove_file(bad).unwrap();
     touch(&root.path().join("tree/a/b\\c.png"));
     assert!(error("ood", "", &root).contains("backslash"));
+    // The uri of an image is text, so that the folders above must have such names, too.
+    let data = root.path().join(std::ffi::OsStr::from_bytes(b"data\xE9"));
+    touch(&data.join("tree/a/1.png"));
+    let error = list_dataset(&manifest("ood", ""), &data).unwrap_err();
+    assert!(matches!(error, DataError::NotUtf8 { .. }), "{error}");
+}
+
+#[test]
+fn listed_sources_are_read_here_and_where_the_dataset_was_moved_to() {
+    let root = tree(&["tree/a/1.png"]);
+    fs::write(root.path().join("tree/a/1.png"), b"pixels").unwrap();
+    let source = &list("ood", "", &root).unwrap().records[0].source;
+    assert_eq!(read(source, &Roots::default()).unwrap(), b"pixels");
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::rename(root.path().join("tree"), elsewhere.path().join("tree")).unwrap();
+    let roots = Roots {
+        data: elsewhere.path().to_path_buf(),
+        dataset: "tree".into(),
+        recorded: root.path().join("tree"),
+    };
+    assert_eq!(read(source, &roots).unwrap(), b"pixels");
+    assert!(read(source, &Roots::default()).is_err());
 }
 
 #[test]
@@ -304,7 +327,7 @@ fn a_train_fraction_divides_every_class() {
         let start = format!("set/{}/", record.split.name());
         assert!(record.image_key.starts_with(&start), "{record:?}");
     }
-    // The choice depends on the keys alone, so it is written down here.
+    // The choice depends on the keys alone, so that it can be stated here.
     let first: Vec<_> = keys(&found.records)
         .into_iter()
         .filter(|k| k.contains("/train/a/"))
@@ -317,7 +340,7 @@ fn a_train_fraction_divides_every_class() {
     );
 }
 
-/// Computed beside this crate too, in Python from the definition of the stream.
+/// Also computed independently in Python, from the definition of the random number stream.
 const TRAIN_OF_A: [&str; 6] = [
     "set/train/a/10.png",
     "set/train/a/14.png",
@@ -327,59 +350,10 @@ const TRAIN_OF_A: [&str; 6] = [
     "set/train/a/6.png",
 ];
 
-fn records(counts: &[usize]) -> Vec<ImageRecord> {
-    let of = |(label, count): (usize, &usize)| {
-        (0..*count)
-            .map(move |i| ImageRecord {
-                image_key: format!("set/train/c{label}/{i}.png"),
-                path: format!("/data/{label}/{i}").into(),
-                split: Split::Train,
-                label: Some(label as u32),
-                class_name: Some(format!("class {label}")),
-            })
-            .collect::<Vec<_>>()
-    };
-    counts.iter().enumerate().flat_map(of).collect()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
-
-    #[test]
-    fn shots_are_nested_and_depend_on_keys_alone(
-        counts in prop::collection::vec(1usize..40, 1..5),
-        small in 0usize..20,
-        more in 0usize..20,
-        seed: u64,
-        turn in 0usize..100,
-    ) {
-        let mut images = records(&counts);
-        let k = few_shot_split("set", &images, small, seed, true).unwrap();
-        let turn = turn % images.len();
-        images.rotate_left(turn);
-        images.reverse();
-        let larger = few_shot_split("set", &images, small + more, seed, true).unwrap();
-        prop_assert_eq!(k.classes.len(), counts.len());
-        for (name, keys) in &k.classes {
-            let label: usize = name["class ".len()..].parse().unwrap();
-            prop_assert_eq!(keys.len(), small.min(counts[label]));
-            prop_assert_eq!(keys, &larger.classes[name][..keys.len()]);
-            let start = format!("set/train/c{label}/");
-            prop_assert!(keys.iter().all(|key| key.starts_with(&start)));
-            let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
-            prop_assert_eq!(distinct.len(), keys.len());
-        }
-        let text = serde_json::to_string(&larger).unwrap();
-        let back: clipood_data::FewShotSplit = serde_json::from_str(&text).unwrap();
-        prop_assert_eq!(back.hash().unwrap(), larger.hash().unwrap());
-        prop_assert_eq!(back, larger);
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
-    /// Names that sort otherwise as folders than in keys (`a-b/` stands before `a/`), folders in folders.
+    /// With nested folders and names that sort differently as folders than in keys (`a-b/` comes before `a/`).
     #[test]
     fn a_visit_shows_what_a_listing_has_in_the_order_of_keys(
         files in prop::collection::btree_set("[ab]-?b?/([ab]-?/){0,2}[a0]{1,2}-?", 1..30),
@@ -387,7 +361,7 @@ proptest! {
     ) {
         let root = tempfile::tempdir().unwrap();
         for file in &files {
-            // The endings keep a file from being named as a folder is.
+            // With an extension no file has the name of a folder.
             touch(&root.path().join(format!("tree/te/{file}.png")));
             touch(&root.path().join(format!("tree/te/{file}0.png")));
             touch(&root.path().join(format!("tree/va/{file}.jpg")));
@@ -429,78 +403,4 @@ fn an_error_of_the_visitor_ends_the_visit() {
     });
     assert!(end.unwrap_err().to_string().contains("enough"));
     assert_eq!(shown, 2);
-}
-
-#[test]
-fn every_image_is_drawn_equally_often() {
-    let images = records(&[10]);
-    let mut counts = std::collections::BTreeMap::new();
-    for seed in 0..2000 {
-        for key in few_shot_split("set", &images, 3, seed, false)
-            .unwrap()
-            .keys()
-        {
-            *counts.entry(key.to_string()).or_insert(0u32) += 1;
-        }
-    }
-    // Five standard errors of a binomial with n = 2000 and p = 0.3.
-    assert_eq!(counts.len(), 10);
-    assert!(counts.values().all(|c| c.abs_diff(600) < 103), "{counts:?}");
-}
-
-#[test]
-fn a_split_is_part_of_the_format() {
-    let split = few_shot_split("set", &records(&[3, 4]), 2, 1, false).unwrap();
-    let json = serde_json::to_value(&split).unwrap();
-    assert_eq!(json["dataset"], "set");
-    assert_eq!((&json["shots"], &json["seed"]), (&2.into(), &1.into()));
-    // A change here changes every few-shot result.
-    assert_eq!(split.keys().collect::<Vec<_>>(), KEYS);
-    let other = few_shot_split("set", &records(&[3, 4]), 2, 2, false).unwrap();
-    assert_ne!(split.hash().unwrap(), other.hash().unwrap());
-}
-
-/// Computed beside this crate too, in Python from the definition of the stream.
-const KEYS: [&str; 4] = [
-    "set/train/c0/1.png",
-    "set/train/c0/0.png",
-    "set/train/c1/2.png",
-    "set/train/c1/3.png",
-];
-
-#[test]
-fn too_few_images_are_named() {
-    let mut images = records(&[20, 3]);
-    let error = few_shot_split("set", &images, 16, 1, false).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "dataset `set`: class `class 1` has 3 training images, 16 shots were asked for"
-    );
-    let fewer = few_shot_split("set", &images, 16, 1, true).unwrap();
-    assert_eq!(fewer.classes["class 1"].len(), 3);
-    // Only labelled training images count.
-    for image in &mut images {
-        if image.label == Some(1) {
-            image.split = Split::Test;
-        } else {
-            image.label = None;
-        }
-    }
-    let error = few_shot_split("set", &images, 1, 1, true).unwrap_err();
-    assert!(matches!(error, DataError::NoTrainImages { .. }), "{error}");
-}
-
-#[test]
-fn base_and_new_are_coops_halves() {
-    let classes = ["a", "b", "c", "d", "e"];
-    assert_eq!(subsample_classes(&classes, SubsampleClasses::All), classes);
-    assert_eq!(
-        subsample_classes(&classes, SubsampleClasses::Base),
-        ["a", "b", "c"]
-    );
-    assert_eq!(
-        subsample_classes(&classes, SubsampleClasses::New),
-        ["d", "e"]
-    );
-    assert!(subsample_classes(&classes[..1], SubsampleClasses::New).is_empty());
 }

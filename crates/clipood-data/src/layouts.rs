@@ -1,0 +1,64 @@
+//! From a dataset manifest to the images of the dataset: one file for each layout, and one line in [`visit_dataset`].
+
+mod image_folder;
+
+use std::path::Path;
+
+use clipood_core::{DatasetManifest, Layout};
+
+use crate::error::DataError;
+use crate::record::{Found, Listing};
+
+/// Lists the images of a dataset, whose root may be relative to `data_root`.
+///
+/// # Errors
+/// As [`visit_dataset`].
+pub fn list_dataset(manifest: &DatasetManifest, data_root: &Path) -> Result<Listing, DataError> {
+    let mut records = Vec::new();
+    let mut ignored = Vec::new();
+    visit_dataset(manifest, data_root, &mut |found| {
+        match found {
+            Found::Image(record) => records.push(record),
+            Found::Ignored(path) => ignored.push(path),
+        }
+        Ok::<(), DataError>(())
+    })?;
+    records.sort_by(|a, b| a.image_key.cmp(&b.image_key));
+    ignored.sort();
+    Ok(Listing { records, ignored })
+}
+
+/// Calls `visit` with everything that [`list_dataset`] lists, while only a small part of the dataset is held in memory.
+///
+/// The images of the test split come in the order of their keys, so do those of the validation split; training images
+/// come class by class.
+///
+/// # Errors
+/// A folder that is missing or cannot be read, a split without classes, a class without images, splits of an
+/// in-distribution dataset with different classes, two of its classes with the same readable name, a number of images other
+/// than the manifest's `expected_images`, a path that is not UTF-8, a name that cannot stand in an image key. Some of them
+/// are returned after images were visited. The first error of `visit` ends the listing.
+pub fn visit_dataset<E: From<DataError>>(
+    manifest: &DatasetManifest,
+    data_root: &Path,
+    visit: &mut dyn FnMut(Found) -> Result<(), E>,
+) -> Result<(), E> {
+    let root = data_root.join(&manifest.root);
+    let mut images = 0;
+    let mut count = |found: Found| {
+        images += usize::from(matches!(found, Found::Image(_)));
+        visit(found)
+    };
+    match manifest.layout {
+        Layout::ImageFolder => image_folder::visit(manifest, &root, &mut count)?,
+    }
+    match manifest.expected_images.filter(|n| *n != images) {
+        None => Ok(()),
+        Some(expected) => Err(E::from(DataError::ImageCount {
+            dataset: manifest.name.clone(),
+            path: root,
+            found: images,
+            expected,
+        })),
+    }
+}

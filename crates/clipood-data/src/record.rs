@@ -1,0 +1,67 @@
+//! The images of a dataset, as every layout lists them.
+
+use std::path::PathBuf;
+
+use crate::source::Source;
+
+/// The part of a dataset that an image belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Split {
+    /// Few-shot images are drawn from it.
+    Train,
+    /// Hyperparameters are chosen on it.
+    Val,
+    /// Detectors are evaluated on it.
+    Test,
+}
+
+impl Split {
+    /// `train`, `val` or `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Val => "val",
+            Split::Test => "test",
+        }
+    }
+
+    /// The split of this name.
+    pub(crate) fn named(name: &str) -> Option<Split> {
+        [Split::Train, Split::Val, Split::Test]
+            .into_iter()
+            .find(|split| split.name() == name)
+    }
+}
+
+/// One image of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRecord {
+    /// `dataset/split/class folder/file`, the same on every machine.
+    pub image_key: String,
+    /// Where its bytes lie on this machine.
+    pub source: Source,
+    /// The part of the dataset.
+    pub split: Split,
+    /// Index of the class among all, sorted by the bytes of their folders' names; `None` for out-of-distribution datasets.
+    pub label: Option<u32>,
+    /// Readable name of the class.
+    pub class_name: Option<String>,
+}
+
+/// The images of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Sorted by the bytes of `image_key`.
+    pub records: Vec<ImageRecord>,
+    /// Files that were skipped, because they are hidden or not named as images, and folders that were not searched; sorted.
+    pub ignored: Vec<PathBuf>,
+}
+
+/// What a reader finds in the folders of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// An image of the dataset.
+    Image(ImageRecord),
+    /// Something else, as in [`Listing::ignored`].
+    Ignored(PathBuf),
+}
