@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A matrix `[rows, dim]` to take products `(f - center) . row` with; the center may be absent.
 ///
-/// Detectors name the banks they need, and [`score_all`](crate::score_all) computes each distinct one once a block.
+/// Detectors name the banks they need, and [`score_all`](crate::score_all) multiplies each distinct one once per block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "BankData", into = "BankData")]
 pub(crate) struct Bank {

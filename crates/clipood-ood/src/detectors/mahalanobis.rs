@@ -8,22 +8,38 @@
 //!
 //! Fitted on the shots and their labels: `n dim^2` multiplications and one eigendecomposition. Few shots span less than the
 //! feature space; the empirical covariance is then inverted on its range alone (as scikit-learn's pseudo-inverse), and the
-//! detector notes its rank. Cost an image: `rank * dim + rank * classes`.
+//! detector notes its rank. Cost per image: `rank * dim + rank * classes`.
 //!
 //! Features are centred before they are whitened: CLIP's share a long common mean, which would eat f32's digits.
 
-use super::shots::{ClassMeans, Prepared, class_means};
 use crate::bank::Bank;
+use crate::block::Block;
+use crate::detector::{Detector, Learned};
 use crate::error::OodError;
+use crate::fit_inputs::{ClassMeans, Prepared, class_means};
+use crate::info::{DetectorInfo, Needs, ParameterInfo};
 use crate::kernels;
-use crate::kind::Covariance;
 use crate::linalg;
-use crate::score::Block;
+use crate::parameters::{Values, word};
 use serde::{Deserialize, Serialize};
+
+/// Estimator of the tied within-class covariance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Covariance {
+    /// Second moment of the residuals, inverted on its range.
+    Empirical,
+    /// Shrunk towards a multiple of the identity (Ledoit and Wolf, 2004).
+    LedoitWolf,
+}
+
+const COVARIANCES: [(&str, Covariance); 2] = [
+    ("empirical", Covariance::Empirical),
+    ("ledoit_wolf", Covariance::LedoitWolf),
+];
 
 /// Whitened class means.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Mahalanobis {
+pub(crate) struct ClassDistance {
     /// Rows `v / sqrt(lambda)` over the kept eigenpairs, `[rank, dim]`, centred on the mean of all shots.
     whitening: Bank,
     /// Whitened means of the classes with shots, `[present, rank]`.
@@ -32,14 +48,24 @@ pub(super) struct Mahalanobis {
 
 /// Class distance and background distance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct RelativeMahalanobis {
-    classes: Mahalanobis,
+pub(crate) struct RelativeDistance {
+    classes: ClassDistance,
     /// Whitening of the covariance of all shots, centred on their mean.
     background: Bank,
 }
 
-impl Mahalanobis {
-    pub(super) fn fit(
+impl Learned for ClassDistance {
+    fn banks(&self) -> Vec<&Bank> {
+        vec![&self.whitening]
+    }
+
+    fn is_consistent(&self) -> bool {
+        self.means.dim() == self.whitening.rows() && self.means.rows() > 0
+    }
+}
+
+impl ClassDistance {
+    fn fit(
         data: &Prepared<'_>,
         covariance: Covariance,
         notes: &mut Vec<String>,
@@ -79,14 +105,6 @@ impl Mahalanobis {
         })
     }
 
-    pub(super) fn bank(&self) -> &Bank {
-        &self.whitening
-    }
-
-    pub(super) fn is_consistent(&self) -> bool {
-        self.means.dim() == self.whitening.rows() && self.means.rows() > 0
-    }
-
     /// Squared distance to the nearest class mean, from whitened features `[rows, rank]`.
     fn distances(&self, whitened: &[f32]) -> Vec<f64> {
         let (mut products, mut scratch) = (Vec::new(), Vec::new());
@@ -105,38 +123,108 @@ impl Mahalanobis {
             })
             .collect()
     }
+}
 
-    pub(super) fn score(&self, block: &Block<'_>) -> Vec<f32> {
-        let distances = self.distances(block.product(0));
+impl Learned for RelativeDistance {
+    fn banks(&self) -> Vec<&Bank> {
+        vec![&self.classes.whitening, &self.background]
+    }
+
+    fn is_consistent(&self) -> bool {
+        self.classes.is_consistent() && self.background.rows() > 0
+    }
+}
+
+/// `- min_k (f - mu_k)^T P (f - mu_k)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Mahalanobis {
+    covariance: Covariance,
+}
+
+impl Detector for Mahalanobis {
+    const INFO: &'static DetectorInfo = &DetectorInfo {
+        kind: "mahalanobis",
+        summary: "distance to the nearest class mean under the tied covariance of the shots",
+        formula: "- min_k (f - mu_k)^T P (f - mu_k)",
+        paper: "Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples, NeurIPS 2018",
+        needs: Needs {
+            shots: true,
+            labels: true,
+            ..Needs::LOGITS
+        },
+        parameters: &[ParameterInfo::new(
+            "covariance",
+            "empirical",
+            "empirical or ledoit_wolf",
+        )],
+    };
+    const MIN_CLASSES: usize = 1;
+    type Fitted = ClassDistance;
+
+    fn read(values: &Values<'_>) -> Result<Self, String> {
+        Ok(Self {
+            covariance: values.choice("covariance", &COVARIANCES)?,
+        })
+    }
+
+    fn write(&self) -> Vec<String> {
+        vec![word(&COVARIANCES, self.covariance)]
+    }
+
+    fn fit(&self, data: &Prepared<'_>, notes: &mut Vec<String>) -> Result<ClassDistance, OodError> {
+        ClassDistance::fit(data, self.covariance, notes)
+    }
+
+    fn score(&self, fitted: &ClassDistance, block: &Block<'_>) -> Vec<f32> {
+        let distances = fitted.distances(block.product(0));
         distances.into_iter().map(|d| -d as f32).collect()
     }
 }
 
-impl RelativeMahalanobis {
-    pub(super) fn fit(data: &Prepared<'_>, notes: &mut Vec<String>) -> Result<Self, OodError> {
-        let classes = Mahalanobis::fit(data, Covariance::Empirical, notes)?;
+/// `- (min_k d_k(f) - d_0(f))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Relative;
+
+impl Detector for Relative {
+    const INFO: &'static DetectorInfo = &DetectorInfo {
+        kind: "relative_mahalanobis",
+        summary: "Mahalanobis distance less the distance to one Gaussian over all shots",
+        formula: "- (min_k d_k(f) - d_0(f))",
+        paper: "Ren et al., A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection, 2021",
+        needs: Mahalanobis::INFO.needs,
+        parameters: &[],
+    };
+    const MIN_CLASSES: usize = 1;
+    type Fitted = RelativeDistance;
+
+    fn read(_: &Values<'_>) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn write(&self) -> Vec<String> {
+        vec![]
+    }
+
+    fn fit(
+        &self,
+        data: &Prepared<'_>,
+        notes: &mut Vec<String>,
+    ) -> Result<RelativeDistance, OodError> {
+        let classes = ClassDistance::fit(data, Covariance::Empirical, notes)?;
         let shots = data.shots()?;
         let dim = data.dim();
         let center = mean(&shots, dim);
         let matrix = linalg::second_moment(&shots, dim, |_| &center);
         let whitening = whiten(data, &matrix, "covariance of all shots", notes)?;
-        Ok(Self {
+        Ok(RelativeDistance {
             classes,
             background: Bank::centered(to_f32(&whitening), to_f32(&center)),
         })
     }
 
-    pub(super) fn banks(&self) -> [&Bank; 2] {
-        [self.classes.bank(), &self.background]
-    }
-
-    pub(super) fn is_consistent(&self) -> bool {
-        self.classes.is_consistent() && self.background.rows() > 0
-    }
-
-    pub(super) fn score(&self, block: &Block<'_>) -> Vec<f32> {
-        let classes = self.classes.distances(block.product(0));
-        let background = block.product(1).chunks_exact(self.background.rows());
+    fn score(&self, fitted: &RelativeDistance, block: &Block<'_>) -> Vec<f32> {
+        let classes = fitted.classes.distances(block.product(0));
+        let background = block.product(1).chunks_exact(fitted.background.rows());
         classes
             .into_iter()
             .zip(background)
@@ -172,7 +260,7 @@ fn whiten(
     notes: &mut Vec<String>,
 ) -> Result<Vec<f64>, OodError> {
     let dim = data.dim();
-    let (values, vectors) = linalg::symmetric_eigen(&data.spec.name(), matrix, dim)?;
+    let (values, vectors) = linalg::symmetric_eigen(data.name, matrix, dim)?;
     let largest = values.last().copied().unwrap_or(0.0);
     // Unit rows that agree in every digit still leave a mean rounded to about 1e-16.
     if largest < 1e-24 {
