@@ -2,7 +2,7 @@
 //! two halves of the dual-pattern score. Every part of a run has all of them, so that readers open the directory.
 
 use clipood_core::{Method, Recipe, SelectSection};
-use clipood_ood::{DetectorKind, DetectorSpec};
+use clipood_ood::DetectorSpec;
 
 use crate::error::{PipelineError, Result};
 
@@ -44,7 +44,7 @@ impl ScoreColumn {
     /// None for the specifications of this file.
     pub fn spec(&self, method: Method) -> Result<Option<DetectorSpec>> {
         let text = match (&self.spec, method) {
-            (Source::Detector(spec), Method::LinearProbe) if spec.kind().needs_texts() => {
+            (Source::Detector(spec), Method::LinearProbe) if spec.needs().texts => {
                 return Ok(None);
             }
             (Source::Detector(spec), _) => return Ok(Some(spec.clone())),
@@ -141,7 +141,7 @@ fn candidates(
     select: &SelectSection,
     parse: &impl Fn(&str) -> Result<DetectorSpec>,
 ) -> Result<Vec<(String, DetectorSpec)>> {
-    let kind = DetectorSpec::new(parse(&select.detector)?.kind()).to_string();
+    let kind = parse(&select.detector)?.without_alias().to_string();
     let with = |value: f64| format!("{}={value}", select.parameter);
     let values = select.values.iter();
     values
@@ -151,10 +151,7 @@ fn candidates(
 
 /// Whether a detector scores patches.
 pub fn uses_patches(spec: &DetectorSpec) -> bool {
-    matches!(
-        spec.kind(),
-        DetectorKind::LMcm { .. } | DetectorKind::GlMcm { .. }
-    )
+    spec.needs().patches
 }
 
 #[cfg(test)]

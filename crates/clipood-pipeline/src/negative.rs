@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use clipood_core::{FingerprintBuilder, NegativeLabelsSection, Recipe, nearest};
-use clipood_ood::{DetectorKind, DetectorSpec, Matrix, mine_negative_labels};
+use clipood_ood::{DetectorSpec, Matrix, Negatives, mine_negative_labels};
 use clipood_store::{Part, Unit};
 use serde::{Deserialize, Serialize};
 
@@ -44,10 +44,9 @@ pub struct NegativeTexts {
 impl NegativeTexts {
     /// The texts that a detector is fitted on, if it takes any.
     pub fn of(&self, spec: &DetectorSpec) -> Option<&[f32]> {
-        match spec.kind() {
-            DetectorKind::NegLabel { .. } => Some(&self.labels),
-            DetectorKind::UnknownPrompt { .. } => Some(&self.unknown),
-            _ => None,
+        match spec.needs().negatives? {
+            Negatives::Mined => Some(&self.labels),
+            Negatives::Unknown => Some(&self.unknown),
         }
     }
 }
@@ -144,17 +143,18 @@ pub fn section(job: &Job) -> Result<Option<NegativeLabelsSection>> {
     let mut wanted = false;
     for column in &job.columns {
         for method in &job.recipe.methods {
-            match column.spec(*method)?.map(|spec| spec.kind()) {
-                Some(DetectorKind::NegLabel { .. }) if job.words.is_empty() => {
+            match column
+                .spec(*method)?
+                .and_then(|spec| spec.needs().negatives)
+            {
+                Some(Negatives::Mined) if job.words.is_empty() => {
                     return Err(PipelineError::Usage(format!(
                         "recipe `{}`: detector `{}` needs words: [[negative_labels.lists]] with words = \"NAME\"",
                         job.recipe.name, column.name
                     )));
                 }
-                Some(DetectorKind::NegLabel { .. } | DetectorKind::UnknownPrompt { .. }) => {
-                    wanted = true;
-                }
-                _ => {}
+                Some(Negatives::Mined | Negatives::Unknown) => wanted = true,
+                None => {}
             }
         }
     }

@@ -324,7 +324,7 @@ fn score_shard(
 
 /// Keeps a detector that was fitted on something, so that others can score with it: [`FittedDetector`] as JSON.
 fn keep(job: &Job, key: &PromptKey, column: &str, detector: &FittedDetector) -> Result<()> {
-    if detector.spec().info().fitted_on.starts_with("nothing") {
+    if !detector.spec().needs().is_fitted() {
         return Ok(());
     }
     let path = fitted_path(&key.name(), column);
@@ -360,7 +360,7 @@ fn fit_detectors<'a>(
         .iter()
         .map(|column| column.spec(key.method))
         .collect::<Result<Vec<_>>>()?;
-    let on_shots = |spec: &DetectorSpec| spec.info().fitted_on.contains("train");
+    let on_shots = |spec: &DetectorSpec| spec.needs().shots;
     let shots = match (key.seed, key.shots) {
         (Some(seed), Some(shots)) if specs.iter().flatten().any(on_shots) => {
             Some(shot_features(job, plan, index, seed, shots)?)
