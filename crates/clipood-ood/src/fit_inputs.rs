@@ -1,4 +1,4 @@
-//! What detectors are fitted on, checked once: unit rows, labels, class means.
+//! What detectors are fitted on, checked once: rows, labels, class means.
 
 use crate::error::OodError;
 use crate::matrix::Matrix;
@@ -55,19 +55,27 @@ impl<'a> Prepared<'a> {
 
     /// Unit rows of the shots, `[n, dim]`, n at least 1.
     pub(crate) fn shots(&self) -> Result<Vec<f32>, OodError> {
-        self.rows(self.inputs.train, "train")
+        self.given(self.inputs.train, "train")?.normalized()
+    }
+
+    /// The shots as they were given, `[n, dim]`, n at least 1.
+    pub(crate) fn raw_shots(&self) -> Result<Vec<f32>, OodError> {
+        let shots = self.given(self.inputs.train, "train")?;
+        Ok(shots.data().to_vec())
     }
 
     /// Unit rows of the negative texts, `[negatives, dim]`, at least 1.
     pub(crate) fn negatives(&self) -> Result<Vec<f32>, OodError> {
-        self.rows(self.inputs.negative_text, "negative_text")
+        self.given(self.inputs.negative_text, "negative_text")?
+            .normalized()
     }
 
-    fn rows(
+    /// An array that the detector needs, if it is there, fits and has rows.
+    fn given(
         &self,
-        matrix: Option<Matrix<'_>>,
+        matrix: Option<Matrix<'a>>,
         missing: &'static str,
-    ) -> Result<Vec<f32>, OodError> {
+    ) -> Result<Matrix<'a>, OodError> {
         let matrix = matrix.ok_or_else(|| OodError::Missing {
             detector: self.name.to_owned(),
             missing,
@@ -81,17 +89,22 @@ impl<'a> Prepared<'a> {
                 found: 0,
             });
         }
-        matrix.normalized()
+        Ok(matrix)
     }
 
     /// Unit rows of the shots and their labels, each below the number of classes.
     pub(crate) fn labelled(&self) -> Result<(Vec<f32>, &'a [u32]), OodError> {
         let shots = self.shots()?;
+        let labels = self.labels(shots.len() / self.dim())?;
+        Ok((shots, labels))
+    }
+
+    /// Labels of the `n` shots, each below the number of classes.
+    pub(crate) fn labels(&self, n: usize) -> Result<&'a [u32], OodError> {
         let labels = self.inputs.train_labels.ok_or_else(|| OodError::Missing {
             detector: self.name.to_owned(),
             missing: "train_labels",
         })?;
-        let n = shots.len() / self.dim();
         if labels.len() != n {
             return Err(OodError::Mismatch {
                 name: "train_labels".to_owned(),
@@ -108,7 +121,7 @@ impl<'a> Prepared<'a> {
                 class: labels[row],
                 classes,
             }),
-            None => Ok((shots, labels)),
+            None => Ok(labels),
         }
     }
 

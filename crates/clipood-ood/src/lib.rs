@@ -2,7 +2,8 @@
 //!
 //! Name detectors as text, fit them on the class texts (and shots, where a kind asks for them), score image features in
 //! one pass, and compare in-distribution with OOD scores. **A higher score always means more in-distribution.** Features
-//! come raw, as encoders give them, and are divided by their lengths inside.
+//! come raw, as encoders give them, and are divided by their lengths inside (`mahalanobis:normalize=false` and the linear probe
+//! take them as they are).
 //!
 //! ```
 //! use clipood_ood::{DetectorSpec, FitInputs, Matrix, ScoreInputs, fit, metrics::ood_metrics, score_all};

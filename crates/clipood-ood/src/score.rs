@@ -262,6 +262,11 @@ impl<'a> Plan<'a> {
         }
         products.resize(self.banks.len(), Vec::new());
         for (bank, product) in self.banks.iter().zip(products.iter_mut()) {
+            let features = if bank.is_raw() {
+                self.raw(first, rows)
+            } else {
+                features.as_slice()
+            };
             bank.multiply(features, centered, product);
         }
         let locals = self.local_block(
@@ -302,6 +307,12 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// Rows of the image features as they were given.
+    fn raw(&self, first: usize, rows: usize) -> &[f32] {
+        let global = &self.inputs.global;
+        &global.data()[first * global.cols()..(first + rows) * global.cols()]
+    }
+
     /// Logits of a linear probe over [`LOGIT_SCALE`], `[rows, classes]`.
     fn scaled_logits(
         &self,
@@ -311,8 +322,8 @@ impl<'a> Plan<'a> {
         out: &mut Vec<f32>,
     ) -> Result<(), OodError> {
         let global = &self.inputs.global;
-        let raw = &global.data()[first * global.cols()..(first + rows) * global.cols()];
-        self.head.multiply(raw, &mut Vec::new(), out);
+        self.head
+            .multiply(self.raw(first, rows), &mut Vec::new(), out);
         for (row, logits) in out.chunks_exact_mut(biases.len()).enumerate() {
             for (column, (logit, bias)) in logits.iter_mut().zip(biases).enumerate() {
                 let sum = f64::from(*logit) + f64::from(*bias);
