@@ -5,13 +5,15 @@ use serde::{Deserialize, Serialize};
 
 /// A matrix `[rows, dim]` to take products `(f - center) . row` with; the center may be absent.
 ///
-/// Detectors name the banks they need, and [`score_all`](crate::score_all) computes each distinct one once a block.
+/// Detectors name the banks they need, and [`score_all`](crate::score_all) multiplies each distinct one once per block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "BankData", into = "BankData")]
 pub(crate) struct Bank {
     data: Vec<f32>,
     center: Vec<f32>,
     dim: usize,
+    /// Whether it is multiplied with features as they were given, rather than with unit features.
+    raw: bool,
 }
 
 /// The serialised form, before its lengths are checked.
@@ -20,6 +22,9 @@ struct BankData {
     data: Vec<f32>,
     center: Vec<f32>,
     dim: usize,
+    /// Left out where it is false, as in files that were written before there was a choice.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    raw: bool,
 }
 
 impl Bank {
@@ -29,13 +34,29 @@ impl Bank {
             data,
             center: Vec::new(),
             dim,
+            raw: false,
         }
     }
 
     /// Rows of width `center.len()`, to be multiplied with features less `center`.
     pub(crate) fn centered(data: Vec<f32>, center: Vec<f32>) -> Self {
         let dim = center.len();
-        Self { data, center, dim }
+        Self {
+            data,
+            center,
+            dim,
+            raw: false,
+        }
+    }
+
+    /// The same rows, to be multiplied with features as they were given.
+    pub(crate) fn for_raw_features(self) -> Self {
+        Self { raw: true, ..self }
+    }
+
+    /// Whether it is multiplied with features as they were given, rather than with unit features.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.raw
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -54,7 +75,7 @@ impl Bank {
         &self.data[i * self.dim..(i + 1) * self.dim]
     }
 
-    /// Products of unit features `[n, dim]` with every row, `[n, rows]`; `scratch` holds the centered features.
+    /// Products of features `[n, dim]` with every row, `[n, rows]`; `scratch` holds the centered features.
     pub(crate) fn multiply(&self, features: &[f32], scratch: &mut Vec<f32>, out: &mut Vec<f32>) {
         out.resize(features.len() / self.dim * self.rows(), 0.0);
         if self.center.is_empty() {
@@ -70,8 +91,18 @@ impl Bank {
 
 impl From<Bank> for BankData {
     fn from(bank: Bank) -> Self {
-        let Bank { data, center, dim } = bank;
-        Self { data, center, dim }
+        let Bank {
+            data,
+            center,
+            dim,
+            raw,
+        } = bank;
+        Self {
+            data,
+            center,
+            dim,
+            raw,
+        }
     }
 }
 
@@ -79,10 +110,20 @@ impl TryFrom<BankData> for Bank {
     type Error = OodError;
 
     fn try_from(stored: BankData) -> Result<Self, OodError> {
-        let BankData { data, center, dim } = stored;
+        let BankData {
+            data,
+            center,
+            dim,
+            raw,
+        } = stored;
         let whole = dim > 0 && data.len().is_multiple_of(dim);
         if whole && (center.is_empty() || center.len() == dim) {
-            return Ok(Self { data, center, dim });
+            return Ok(Self {
+                data,
+                center,
+                dim,
+                raw,
+            });
         }
         Err(OodError::Length {
             name: "stored detector".to_owned(),

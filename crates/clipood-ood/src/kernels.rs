@@ -197,7 +197,7 @@ pub(crate) fn largest(row: &[f32], k: usize, found: &mut Vec<(f32, u32)>) {
         return;
     }
     let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-    let capacity = 2 * k + 16;
+    let capacity = k.saturating_mul(2).saturating_add(16);
     let mut bar = f32::NEG_INFINITY;
     for (c, chunk) in row.chunks(16).enumerate() {
         // Most chunks hold nothing above the bar; this test compiles to vector code.
@@ -258,6 +258,17 @@ mod tests {
             prop_assert!((a - plain).abs() <= 1e-12 * plain);
             prop_assert!((c - plain).abs() <= 1e-12 * plain);
             prop_assert!((b - weighted).abs() <= 1e-12 * weighted.abs());
+        }
+    }
+
+    #[test]
+    fn any_count_of_the_largest_is_allowed() {
+        let row: Vec<f32> = (0..100).map(|x| x as f32).collect();
+        let mut found = Vec::new();
+        for k in [99, 100, 101, usize::MAX / 2 + 1, usize::MAX] {
+            largest(&row, k, &mut found);
+            assert_eq!(found.len(), k.min(100));
+            assert_eq!(found[0], (99.0, 99));
         }
     }
 

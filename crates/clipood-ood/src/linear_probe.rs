@@ -36,7 +36,7 @@ impl Default for LinearProbeOptions {
 pub struct LinearProbe {
     /// `[classes, dim]`.
     pub weights: Vec<f32>,
-    /// One a class.
+    /// One per class.
     pub biases: Vec<f32>,
     /// Steps that L-BFGS took.
     pub steps: usize,

@@ -1,16 +1,17 @@
 //! Scoring: one pass over the features for all detectors.
 //!
-//! Rows go through in blocks, in parallel. A block is divided by row lengths once; its products with the class texts, and with
+//! Rows are scored in blocks, in parallel. A block is divided by row lengths once; its products with the class texts, and with
 //! each distinct bank of rows that detectors keep (shots, negative texts, projections), are taken once; every softmax over
-//! classes is summed once per temperature. Memory is a few megabytes a thread, whatever the number of images. A row's
+//! classes is summed once per temperature. Memory is a few megabytes per thread, whatever the number of images. A row's
 //! result depends on nothing but the row: not on the block it is in, nor on the number of threads.
 //!
 //! A linear probe takes the place of the texts by logits of its own; a hundredth of them stands where the cosines do, so that
 //! `s = 100 c` holds there as well.
 
 use crate::bank::Bank;
-use crate::detectors::{FittedDetector, LOGIT_SCALE};
+use crate::block::{Block, LOGIT_SCALE, Patches, Softmax};
 use crate::error::OodError;
+use crate::fitted::FittedDetector;
 use crate::kernels;
 use crate::linear_probe::LinearProbe;
 use crate::matrix::{LocalFeatures, Matrix};
@@ -39,9 +40,9 @@ pub struct Prediction {
 /// What [`score_all`] finds, in the order of the image rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
-    /// One an image.
+    /// One per image.
     pub predictions: Vec<Prediction>,
-    /// One column a detector, in the order given; higher = in-distribution.
+    /// One column per detector, in the order given; higher = in-distribution.
     pub columns: Vec<Vec<f32>>,
 }
 
@@ -67,7 +68,7 @@ pub fn score_all(
 /// Detectors are fitted with the probe's weights as [`FitInputs::text`](crate::FitInputs), which only gives them the shape.
 ///
 /// # Errors
-/// [`OodError::Detector`] for a kind that [needs texts](crate::DetectorKind::needs_texts), [`OodError::Length`] and
+/// [`OodError::Detector`] for a detector that [needs texts](crate::Needs::texts), [`OodError::Length`] and
 /// [`OodError::Mismatch`] for a probe of another width or without classes, [`OodError::NotFinite`] for logits beyond f32; as
 /// [`score_all`].
 pub fn score_linear(
@@ -78,7 +79,7 @@ pub fn score_linear(
     let width = inputs.global.cols();
     let name = "weights of the linear probe";
     let weights = Matrix::new(name, &probe.weights, probe.biases.len(), width)?;
-    if let Some(detector) = detectors.iter().find(|d| d.spec().kind().needs_texts()) {
+    if let Some(detector) = detectors.iter().find(|d| d.spec().needs().texts) {
         return Err(OodError::Detector {
             detector: detector.name(),
             problem: "reads cosines to texts, which a linear probe has none of".to_owned(),
@@ -122,87 +123,6 @@ pub fn predict(text: &Matrix<'_>, global: &Matrix<'_>) -> Result<Vec<Prediction>
         local: None,
     };
     Ok(score_all(&[], text, &inputs)?.predictions)
-}
-
-/// A softmax over classes of one row at one scale, as sums relative to the largest class.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Softmax {
-    /// Sum of `exp(x)` over all classes but the largest, `x = scale (c - max c)`: keeps the digits that 1 + others loses.
-    pub(crate) others: f64,
-    /// Sum of `x exp(x)` over all classes.
-    pub(crate) weighted: f64,
-}
-
-impl Softmax {
-    fn new(row: &[f32], scale: f64, top: (usize, f32)) -> Self {
-        let max = f64::from(top.1);
-        let (a, a_weighted) = kernels::exp_sums(&row[..top.0], scale, max);
-        let (b, b_weighted) = kernels::exp_sums(&row[top.0 + 1..], scale, max);
-        Self {
-            others: a + b,
-            weighted: a_weighted + b_weighted,
-        }
-    }
-
-    /// Probability of the largest class.
-    pub(crate) fn probability(&self) -> f64 {
-        1.0 / (1.0 + self.others)
-    }
-}
-
-/// What one detector sees of a block of rows.
-pub(crate) struct Block<'a> {
-    features: &'a [f32],
-    dim: usize,
-    cosines: &'a [f32],
-    classes: usize,
-    tops: &'a [(usize, f32)],
-    softmaxes: &'a [(f64, Vec<Softmax>)],
-    locals: &'a [(f64, Vec<f64>)],
-    products: &'a [Vec<f32>],
-    banks: &'a [usize],
-}
-
-impl<'a> Block<'a> {
-    /// Unit features, a row at a time.
-    pub(crate) fn features(&self) -> impl Iterator<Item = &'a [f32]> {
-        self.features.chunks_exact(self.dim)
-    }
-
-    /// Cosines to the class texts, or a hundredth of a linear probe's logits, a row at a time.
-    pub(crate) fn cosine_rows(&self) -> impl Iterator<Item = &'a [f32]> {
-        self.cosines.chunks_exact(self.classes)
-    }
-
-    /// The largest cosine of each row.
-    pub(crate) fn maxima(&self) -> impl Iterator<Item = f32> {
-        self.tops.iter().map(|top| top.1)
-    }
-
-    /// Softmax sums at the scale that the detector declared.
-    pub(crate) fn softmax(&self, scale: f64) -> &'a [Softmax] {
-        let found = self.softmaxes.iter().find(|(s, _)| *s == scale);
-        found.map_or(&[], |(_, softmaxes)| softmaxes)
-    }
-
-    /// `logsumexp(scale c)` of each row.
-    pub(crate) fn log_sums(&self, scale: f64) -> impl Iterator<Item = f64> {
-        let softmaxes = self.softmax(scale).iter();
-        self.maxima()
-            .zip(softmaxes)
-            .map(move |(max, s)| scale * f64::from(max) + s.others.ln_1p())
-    }
-
-    /// `max over patches of max softmax(scale c)` of each row, at the local scale that the detector declared.
-    pub(crate) fn local(&self, scale: f64) -> &'a [f64] {
-        let found = self.locals.iter().find(|(s, _)| *s == scale);
-        found.map_or(&[], |(_, local)| local)
-    }
-
-    /// Products with the detector's i-th bank, `[rows, bank rows]`.
-    pub(crate) fn product(&self, i: usize) -> &'a [f32] {
-        &self.products[self.banks[i]]
-    }
 }
 
 /// Buffers that a thread reuses from block to block.
@@ -342,6 +262,11 @@ impl<'a> Plan<'a> {
         }
         products.resize(self.banks.len(), Vec::new());
         for (bank, product) in self.banks.iter().zip(products.iter_mut()) {
+            let features = if bank.is_raw() {
+                self.raw(first, rows)
+            } else {
+                features.as_slice()
+            };
             bank.multiply(features, centered, product);
         }
         let locals = self.local_block(
@@ -351,38 +276,41 @@ impl<'a> Plan<'a> {
             &mut scratch.patch_cosines,
         )?;
         let tops: Vec<(usize, f32)> = cosines.chunks_exact(classes).map(kernels::argmax).collect();
-        let softmaxes: Vec<(f64, Vec<Softmax>)> = self
+        let softmaxes: Vec<Vec<Softmax>> = self
             .scales
             .iter()
-            .map(|&scale| {
-                let sums = cosines
-                    .chunks_exact(classes)
-                    .zip(&tops)
-                    .map(|(row, &top)| Softmax::new(row, scale, top));
-                (scale, sums.collect())
-            })
+            .map(|&scale| softmaxes(cosines, &tops, scale))
             .collect();
-        let mut block = Block {
-            features,
-            dim,
-            cosines,
-            classes,
-            tops: &tops,
-            softmaxes: &softmaxes,
-            locals: &locals,
-            products,
-            banks: &[],
+        let softmax_at = |scale: f64| {
+            let place = self.scales.iter().position(|&s| s == scale)?;
+            Some((scale, softmaxes[place].as_slice()))
         };
-        let predictions = predictions(&block);
+        let logits = softmax_at(LOGIT_SCALE).map_or(&[][..], |(_, softmax)| softmax);
+        let predictions = predictions(cosines.chunks_exact(classes), logits);
         let mut columns = Vec::with_capacity(self.detectors.len());
-        for (detector, banks) in self.detectors.iter().zip(&self.banks_of) {
-            block.banks = banks;
-            columns.push(detector.score(&block));
+        for ((detector, banks), local) in self.detectors.iter().zip(&self.banks_of).zip(&locals) {
+            columns.push(detector.score(&Block {
+                features,
+                dim,
+                cosines,
+                classes,
+                tops: &tops,
+                softmax: detector.scale().and_then(softmax_at),
+                local,
+                products,
+                banks,
+            })?);
         }
         Ok(Scores {
             predictions,
             columns,
         })
+    }
+
+    /// Rows of the image features as they were given.
+    fn raw(&self, first: usize, rows: usize) -> &[f32] {
+        let global = &self.inputs.global;
+        &global.data()[first * global.cols()..(first + rows) * global.cols()]
     }
 
     /// Logits of a linear probe over [`LOGIT_SCALE`], `[rows, classes]`.
@@ -394,8 +322,8 @@ impl<'a> Plan<'a> {
         out: &mut Vec<f32>,
     ) -> Result<(), OodError> {
         let global = &self.inputs.global;
-        let raw = &global.data()[first * global.cols()..(first + rows) * global.cols()];
-        self.head.multiply(raw, &mut Vec::new(), out);
+        self.head
+            .multiply(self.raw(first, rows), &mut Vec::new(), out);
         for (row, logits) in out.chunks_exact_mut(biases.len()).enumerate() {
             for (column, (logit, bias)) in logits.iter_mut().zip(biases).enumerate() {
                 let sum = f64::from(*logit) + f64::from(*bias);
@@ -413,21 +341,17 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// For each local scale, `max over patches of max softmax(scale c)` of the images of a block.
+    /// For each detector, its reduction of the patches of the images of a block; empty for one without a local scale.
     fn local_block(
         &self,
         first: usize,
         rows: usize,
         patches: &mut Vec<f32>,
         cosines: &mut Vec<f32>,
-    ) -> Result<Vec<(f64, Vec<f64>)>, OodError> {
-        let mut best: Vec<(f64, Vec<f64>)> = self
-            .local_scales
-            .iter()
-            .map(|&scale| (scale, vec![0.0; rows]))
-            .collect();
-        let (Some(local), false) = (&self.inputs.local, best.is_empty()) else {
-            return Ok(best);
+    ) -> Result<Vec<Vec<f64>>, OodError> {
+        let mut locals = vec![Vec::new(); self.detectors.len()];
+        let (Some(local), false) = (&self.inputs.local, self.local_scales.is_empty()) else {
+            return Ok(locals);
         };
         let count = local.patches();
         for row in 0..rows {
@@ -436,23 +360,41 @@ impl<'a> Plan<'a> {
                 .rows()
                 .normalize_rows((first + row) * count, patches)?;
             self.head.multiply(patches, &mut Vec::new(), cosines);
-            for cosines in cosines.chunks_exact(self.head.rows()) {
-                let top = kernels::argmax(cosines);
-                for (scale, best) in &mut best {
-                    let probability = Softmax::new(cosines, *scale, top).probability();
-                    best[row] = best[row].max(probability);
+            let tops: Vec<(usize, f32)> = cosines
+                .chunks_exact(self.head.rows())
+                .map(kernels::argmax)
+                .collect();
+            for &scale in &self.local_scales {
+                let softmax = &softmaxes(cosines, &tops, scale);
+                for (detector, reduced) in self.detectors.iter().zip(&mut locals) {
+                    if detector.local_scale() == Some(scale) {
+                        reduced.push(detector.reduce_patches(&Patches { cosines, softmax }));
+                    }
                 }
             }
         }
-        Ok(best)
+        Ok(locals)
     }
 }
 
-fn predictions(block: &Block<'_>) -> Vec<Prediction> {
+/// Softmax sums of rows of cosines at a scale; `tops` are the largest entries of the rows.
+fn softmaxes(cosines: &[f32], tops: &[(usize, f32)], scale: f64) -> Vec<Softmax> {
+    let classes = cosines.len() / tops.len().max(1);
+    cosines
+        .chunks_exact(classes.max(1))
+        .zip(tops)
+        .map(|(row, &top)| Softmax::new(row, scale, top))
+        .collect()
+}
+
+/// Classifies rows of cosines; `softmax` holds their sums at [`LOGIT_SCALE`].
+fn predictions<'a>(
+    cosines: impl Iterator<Item = &'a [f32]>,
+    softmax: &[Softmax],
+) -> Vec<Prediction> {
     let mut largest = Vec::new();
-    block
-        .cosine_rows()
-        .zip(block.softmax(LOGIT_SCALE))
+    cosines
+        .zip(softmax)
         .map(|(row, softmax)| {
             kernels::largest(row, 5, &mut largest);
             let mut top5 = [u32::MAX; 5];

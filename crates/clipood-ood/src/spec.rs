@@ -1,8 +1,8 @@
 //! Detector specifications, `[alias=]kind[:key=value]...`, as text and as typed values.
 
+use crate::detectors::Kind;
 use crate::error::OodError;
-use crate::kind::{COVARIANCES, DetectorKind, ENERGIES, SPACES, Space, index, values};
-use crate::registry::{DetectorInfo, registry};
+use crate::info::{DetectorInfo, Needs};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -14,13 +14,16 @@ use std::str::FromStr;
 #[serde(try_from = "String", into = "String")]
 pub struct DetectorSpec {
     alias: Option<String>,
-    kind: DetectorKind,
+    kind: Kind,
 }
 
 impl DetectorSpec {
-    /// A kind without alias.
-    pub fn new(kind: DetectorKind) -> Self {
-        Self { alias: None, kind }
+    /// The same kind and parameters without alias.
+    pub fn without_alias(&self) -> Self {
+        Self {
+            alias: None,
+            kind: self.kind,
+        }
     }
 
     /// Reads specifications separated by commas.
@@ -47,14 +50,18 @@ impl DetectorSpec {
     }
 
     /// The kind and its parameters.
-    pub fn kind(&self) -> DetectorKind {
-        self.kind
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
-    /// The registry's entry of this kind.
+    /// The entry of this kind in [`registry`](crate::registry()).
     pub fn info(&self) -> &'static DetectorInfo {
-        // Every kind has one entry at the place that `index` gives (tested); the modulus only rules out a panic.
-        &registry()[index(&self.kind) % registry().len()]
+        self.kind.detector().info()
+    }
+
+    /// What this detector needs beside image features, given its parameters.
+    pub fn needs(&self) -> Needs {
+        self.kind.detector().needs()
     }
 
     /// The name for columns and messages: the alias, else the kind with the parameters that differ from the defaults.
@@ -66,7 +73,7 @@ impl DetectorSpec {
     fn canonical_kind(&self) -> String {
         let info = self.info();
         let mut text = info.kind.to_owned();
-        for (parameter, value) in info.parameters.iter().zip(values(&self.kind)) {
+        for (parameter, value) in info.parameters.iter().zip(self.kind.detector().write()) {
             if value != parameter.default {
                 text.push_str(&format!(":{}={value}", parameter.key));
             }
@@ -124,158 +131,17 @@ fn parse(text: &str) -> Result<DetectorSpec, String> {
             ));
         }
     }
-    let kinds = registry().iter().map(|info| info.kind);
-    let Some(info) = registry().iter().find(|info| info.kind == kind) else {
-        return Err(unknown("kind", kind, kinds));
-    };
-    let mut given: Vec<Option<&str>> = vec![None; info.parameters.len()];
-    for field in fields {
-        let Some((key, value)) = field.split_once('=') else {
-            return Err(format!("{field:?} is not key=value"));
-        };
-        let keys = info.parameters.iter().map(|parameter| parameter.key);
-        let Some(place) = keys.clone().position(|known| known == key) else {
-            return Err(if info.parameters.is_empty() {
-                format!("{kind} takes no parameters, found {key:?}")
-            } else {
-                unknown(&format!("parameter of {kind}"), key, keys)
-            });
-        };
-        if given[place].replace(value).is_some() {
-            return Err(format!("parameter {key:?} stands twice"));
-        }
-    }
-    let kind = build(&Values { info, given })?;
     Ok(DetectorSpec {
         alias: alias.map(str::to_owned),
-        kind,
-    })
-}
-
-fn unknown(what: &str, found: &str, valid: impl Iterator<Item = &'static str> + Clone) -> String {
-    let nearest = clipood_core::nearest(found, valid.clone());
-    let hint = nearest.map_or(String::new(), |near| format!(", did you mean {near:?}?"));
-    let all: Vec<&str> = valid.collect();
-    format!("unknown {what} {found:?}{hint} (known: {})", all.join(", "))
-}
-
-/// The texts given for the parameters of one kind, in the registry's order.
-struct Values<'a> {
-    info: &'static DetectorInfo,
-    given: Vec<Option<&'a str>>,
-}
-
-impl Values<'_> {
-    fn text(&self, key: &str) -> Result<&str, String> {
-        let place = self.info.parameters.iter().position(|p| p.key == key);
-        match place {
-            Some(place) => Ok(self.given[place].unwrap_or(self.info.parameters[place].default)),
-            None => Err(format!("{} has no parameter {key:?}", self.info.kind)),
-        }
-    }
-
-    fn number(&self, key: &str, allowed: &str, ok: impl Fn(f64) -> bool) -> Result<f64, String> {
-        let text = self.text(key)?;
-        match text.parse::<f64>() {
-            Ok(value) if value.is_finite() && ok(value) => Ok(value),
-            _ => Err(format!("{key} must be {allowed}, found {text:?}")),
-        }
-    }
-
-    fn positive(&self, key: &str) -> Result<f64, String> {
-        self.number(key, "a finite number above 0", |value| value > 0.0)
-    }
-
-    fn count(&self, key: &str) -> Result<usize, String> {
-        let text = self.text(key)?;
-        match text.parse::<usize>() {
-            Ok(value) if value > 0 => Ok(value),
-            _ => Err(format!(
-                "{key} must be a whole number of at least 1, found {text:?}"
-            )),
-        }
-    }
-
-    fn choice<T: Copy>(&self, key: &str, choices: &[(&'static str, T)]) -> Result<T, String> {
-        let text = self.text(key)?;
-        match choices.iter().find(|(word, _)| *word == text) {
-            Some((_, value)) => Ok(*value),
-            None => Err(unknown(
-                &format!("value of {key}"),
-                text,
-                choices.iter().map(|(word, _)| *word),
-            )),
-        }
-    }
-
-    fn space(&self) -> Result<Space, String> {
-        self.choice("space", &SPACES)
-    }
-}
-
-fn build(v: &Values<'_>) -> Result<DetectorKind, String> {
-    Ok(match v.info.kind {
-        "mcm" => DetectorKind::Mcm {
-            t: v.positive("t")?,
-        },
-        "l_mcm" => DetectorKind::LMcm {
-            t: v.positive("t")?,
-        },
-        "gl_mcm" => DetectorKind::GlMcm {
-            t: v.positive("t")?,
-            weight: v.number("weight", "a finite number", |_| true)?,
-        },
-        "msp" => DetectorKind::Msp { space: v.space()? },
-        "max_logit" => DetectorKind::MaxLogit,
-        "max_cosine" => DetectorKind::MaxCosine,
-        "energy" => DetectorKind::Energy {
-            on: v.choice("on", &ENERGIES)?,
-        },
-        "neg_entropy" => DetectorKind::NegEntropy,
-        "gen" => DetectorKind::Gen {
-            gamma: v.positive("gamma")?,
-            m: v.count("m")?,
-        },
-        "mahalanobis" => DetectorKind::Mahalanobis {
-            covariance: v.choice("covariance", &COVARIANCES)?,
-        },
-        "relative_mahalanobis" => DetectorKind::RelativeMahalanobis,
-        "knn" => DetectorKind::Knn { k: v.count("k")? },
-        "vim" => DetectorKind::Vim {
-            dim: v.count("dim")?,
-        },
-        "residual" => DetectorKind::Residual {
-            dim: v.count("dim")?,
-        },
-        "one_class_svm" => DetectorKind::OneClassSvm {
-            gamma: v.positive("gamma")?,
-            nu: v.number("nu", "a number in (0, 1]", |nu| nu > 0.0 && nu <= 1.0)?,
-        },
-        "neglabel" => DetectorKind::NegLabel {
-            scale: v.positive("scale")?,
-            groups: v.count("groups")?,
-            shuffle: match v.text("shuffle")? {
-                "none" => None,
-                seed => Some(seed.parse().map_err(|_| {
-                    format!("shuffle must be none or a seed (a whole number), found {seed:?}")
-                })?),
-            },
-            space: v.space()?,
-        },
-        "unknown_prompt" => DetectorKind::UnknownPrompt {
-            count: v.count("count")?,
-            space: v.space()?,
-        },
-        "dpm_neg_min_kl" => DetectorKind::DpmNegMinKl {
-            t: v.positive("t")?,
-        },
-        other => return Err(format!("{other:?} is listed but cannot be built")),
+        kind: Kind::read(kind, fields)?,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detectors::registry;
+    use crate::info::Negatives;
     use proptest::prelude::*;
 
     #[test]
@@ -355,8 +221,33 @@ mod tests {
 
         #[test]
         fn numbers_survive_the_text(t in 1e-6..1e6f64, weight in -10.0..10.0f64) {
-            let spec = DetectorSpec::new(DetectorKind::GlMcm { t, weight });
-            prop_assert_eq!(spec.to_string().parse::<DetectorSpec>().unwrap(), spec);
+            let spec: DetectorSpec = format!("gl_mcm:t={t}:weight={weight}").parse().unwrap();
+            let text = spec.to_string();
+            prop_assert_eq!(text.parse::<DetectorSpec>().unwrap(), spec);
+            let numbers: Vec<f64> = text
+                .split(['=', ':'])
+                .filter_map(|word| word.parse().ok())
+                .collect();
+            prop_assert_eq!(numbers, [t, weight]);
         }
+    }
+
+    #[test]
+    fn the_alias_can_be_taken_off() {
+        let spec: DetectorSpec = "near=knn:k=5".parse().unwrap();
+        assert_eq!(spec.without_alias().to_string(), "knn:k=5");
+        assert_eq!(spec.without_alias().without_alias(), spec.without_alias());
+        assert_eq!(spec.needs(), spec.info().needs);
+    }
+
+    #[test]
+    fn needs_depend_on_the_parameters() {
+        let needs = |text: &str| text.parse::<DetectorSpec>().unwrap().needs();
+        assert!(!needs("energy").texts);
+        assert!(needs("energy:on=cosine").texts);
+        assert!(!needs("mcm").is_fitted() && !needs("l_mcm").is_fitted());
+        assert!(needs("knn").is_fitted() && needs("neglabel").is_fitted());
+        assert_eq!(needs("neglabel").negatives, Some(Negatives::Mined));
+        assert_eq!(needs("unknown_prompt").negatives, Some(Negatives::Unknown));
     }
 }

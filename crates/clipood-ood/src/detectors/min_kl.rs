@@ -8,17 +8,26 @@
 //! `m . log q = (m T) . f / t - logsumexp(c / t)` since m sums to 1: the patterns are folded into the texts `T` once, `[K, dim]`,
 //! so an image costs `K * dim` multiplications instead of `K * classes`. Classes without shots have no pattern.
 
-use super::shots::{Prepared, class_means};
 use crate::bank::Bank;
+use crate::block::Block;
+use crate::detector::{Detector, Learned};
 use crate::error::OodError;
+use crate::fit_inputs::{Prepared, class_means};
+use crate::info::{DetectorInfo, Needs, ParameterInfo};
 use crate::kernels;
 use crate::linalg;
-use crate::score::Block;
+use crate::parameters::Values;
 use serde::{Deserialize, Serialize};
+
+/// `- min_k KL(m_k || softmax(c / t))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct DpmNegMinKl {
+    t: f64,
+}
 
 /// Class patterns, folded into the texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct MinKl {
+pub(crate) struct Patterns {
     /// `m T`, `[present, dim]`.
     patterns: Bank,
     /// `sum m log m` of each pattern.
@@ -26,12 +35,52 @@ pub(super) struct MinKl {
     t: f64,
 }
 
-impl MinKl {
-    pub(super) fn fit(
-        data: &Prepared<'_>,
-        t: f64,
-        notes: &mut Vec<String>,
-    ) -> Result<Self, OodError> {
+impl Learned for Patterns {
+    fn banks(&self) -> Vec<&Bank> {
+        vec![&self.patterns]
+    }
+
+    fn is_consistent(&self) -> bool {
+        !self.neg_entropies.is_empty() && self.neg_entropies.len() == self.patterns.rows()
+    }
+}
+
+impl Detector for DpmNegMinKl {
+    const INFO: &'static DetectorInfo = &DetectorInfo {
+        kind: "dpm_neg_min_kl",
+        summary: "divergence from the nearest class pattern of softmax outputs",
+        formula: "- min_k KL(m_k || softmax(c / t)), m_k the class means of softmax(c / t) over the shots",
+        paper: "Zhang et al., Vision-Language Dual-Pattern Matching for Out-of-Distribution Detection, ECCV 2024",
+        needs: Needs {
+            texts: true,
+            shots: true,
+            labels: true,
+            ..Needs::LOGITS
+        },
+        parameters: &[ParameterInfo::new(
+            "t",
+            "0.1",
+            "softmax temperature on cosines, above 0",
+        )],
+    };
+    const MIN_CLASSES: usize = 2;
+    type Fitted = Patterns;
+
+    fn read(values: &Values<'_>) -> Result<Self, String> {
+        Ok(Self {
+            t: values.positive("t")?,
+        })
+    }
+
+    fn write(&self) -> Vec<String> {
+        vec![self.t.to_string()]
+    }
+
+    fn scale(&self) -> Option<f64> {
+        Some(1.0 / self.t)
+    }
+
+    fn fit(&self, data: &Prepared<'_>, notes: &mut Vec<String>) -> Result<Patterns, OodError> {
         let (shots, labels) = data.labelled()?;
         let (dim, classes) = (data.dim(), data.classes());
         let text = Bank::new(data.text()?, dim);
@@ -42,7 +91,7 @@ impl MinKl {
             let softmax = |row: &[f32]| {
                 let max = f64::from(kernels::argmax(row).1);
                 let mut q = vec![0.0; classes];
-                let sum = kernels::exp_scaled(row, 1.0 / t, max, &mut q);
+                let sum = kernels::exp_scaled(row, 1.0 / self.t, max, &mut q);
                 q.iter_mut().for_each(|x| *x /= sum);
                 q
             };
@@ -66,30 +115,26 @@ impl MinKl {
             .flat_map(|j| means.means.iter().skip(j).step_by(classes).copied())
             .collect();
         linalg::accumulate_transposed(&transposed, &text, classes, &mut folded);
-        Ok(Self {
+        Ok(Patterns {
             patterns: Bank::new(folded.into_iter().map(|x| x as f32).collect(), dim),
             neg_entropies,
-            t,
+            t: self.t,
         })
     }
 
-    pub(super) fn bank(&self) -> &Bank {
-        &self.patterns
+    fn agrees(&self, fitted: &Patterns) -> bool {
+        fitted.t == self.t
     }
 
-    pub(super) fn is_consistent(&self) -> bool {
-        !self.neg_entropies.is_empty() && self.neg_entropies.len() == self.patterns.rows()
-    }
-
-    pub(super) fn score(&self, block: &Block<'_>) -> Vec<f32> {
+    fn score(&self, fitted: &Patterns, block: &Block<'_>) -> Vec<f32> {
         block
             .product(0)
-            .chunks_exact(self.neg_entropies.len())
-            .zip(block.log_sums(1.0 / self.t))
+            .chunks_exact(fitted.neg_entropies.len())
+            .zip(block.log_sums())
             .map(|(products, log_sum)| {
                 let nearest = products
                     .iter()
-                    .zip(&self.neg_entropies)
+                    .zip(&fitted.neg_entropies)
                     .map(|(&p, entropy)| entropy - f64::from(p) / self.t)
                     .fold(f64::INFINITY, f64::min);
                 -(nearest + log_sum) as f32

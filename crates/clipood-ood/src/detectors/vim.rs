@@ -5,37 +5,96 @@
 //! residual = `- ||N f||`, vim = `logsumexp(s) - alpha ||N f||` with `alpha = mean max s / mean ||N x||` over the shots.
 //!
 //! Fitted on the shots: `n width^2` multiplications and one eigendecomposition; `dim` must be below the feature width.
-//! Cost an image: `(width - dim) * width`.
+//! Cost per image: `(width - dim) * width`.
 
-use super::LOGIT_SCALE;
-use super::shots::Prepared;
 use crate::bank::Bank;
+use crate::block::{Block, LOGIT_SCALE};
+use crate::detector::{Detector, Learned};
 use crate::error::OodError;
+use crate::fit_inputs::Prepared;
+use crate::info::{DetectorInfo, Needs, ParameterInfo};
 use crate::kernels;
 use crate::linalg;
-use crate::score::Block;
+use crate::parameters::Values;
 use serde::{Deserialize, Serialize};
+
+const DIM: ParameterInfo = ParameterInfo::new(
+    "dim",
+    "256",
+    "leading principal directions that are cut out, at least 1 and below the feature width",
+);
+const PAPER: &str = "Wang et al., ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022";
 
 /// The complement of the principal space, and ViM's factor if it is ViM.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Residual {
+pub(crate) struct Complement {
     /// `N`, `[width - dim, width]`.
     complement: Bank,
     /// `alpha` of ViM; without it the score is the residual alone.
     alpha: Option<f64>,
 }
 
-impl Residual {
-    pub(super) fn fit(data: &Prepared<'_>, dim: usize) -> Result<Self, OodError> {
+impl Learned for Complement {
+    fn banks(&self) -> Vec<&Bank> {
+        vec![&self.complement]
+    }
+
+    fn is_consistent(&self) -> bool {
+        // Any rows are a complement; the bank itself is checked where it is read.
+        true
+    }
+}
+
+impl Complement {
+    /// `||N f||` of each row.
+    fn residuals(&self, block: &Block<'_>) -> impl Iterator<Item = f64> {
+        block
+            .product(0)
+            .chunks_exact(self.complement.rows())
+            .map(|row| kernels::sum_of_squares(row).sqrt())
+    }
+}
+
+/// `logsumexp(s) - alpha ||N f||`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Vim {
+    dim: usize,
+}
+
+impl Detector for Vim {
+    const INFO: &'static DetectorInfo = &DetectorInfo {
+        kind: "vim",
+        summary: "energy less the scaled residual outside the shots' principal space",
+        formula: "logsumexp(s) - alpha ||N f||, alpha = mean max s / mean ||N x|| over the shots",
+        paper: PAPER,
+        // Its factor is one of logits without bias, so it cannot read those of a linear probe.
+        needs: Needs {
+            texts: true,
+            shots: true,
+            ..Needs::LOGITS
+        },
+        parameters: &[DIM],
+    };
+    const MIN_CLASSES: usize = 1;
+    type Fitted = Complement;
+
+    fn read(values: &Values<'_>) -> Result<Self, String> {
         Ok(Self {
-            complement: complement(data, &data.shots()?, dim)?,
-            alpha: None,
+            dim: values.count("dim")?,
         })
     }
 
-    pub(super) fn fit_vim(data: &Prepared<'_>, dim: usize) -> Result<Self, OodError> {
+    fn write(&self) -> Vec<String> {
+        vec![self.dim.to_string()]
+    }
+
+    fn scale(&self) -> Option<f64> {
+        Some(LOGIT_SCALE)
+    }
+
+    fn fit(&self, data: &Prepared<'_>, _: &mut Vec<String>) -> Result<Complement, OodError> {
         let shots = data.shots()?;
-        let complement = complement(data, &shots, dim)?;
+        let complement = complement(data, &shots, self.dim)?;
         let text = Bank::new(data.text()?, data.dim());
         let (mut cosines, mut residuals, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
         let (mut logit_sum, mut residual_sum) = (0.0, 0.0);
@@ -54,32 +113,74 @@ impl Residual {
         let n = (shots.len() / data.dim()) as f64;
         if residual_sum / n < 1e-6 {
             return Err(data.problem(format!(
-                "the shots lie within {dim} dimensions, so the residual has no scale; lower dim or give more shots"
+                "the shots lie within {} dimensions, so the residual has no scale; lower dim or give more shots",
+                self.dim
             )));
         }
-        Ok(Self {
+        Ok(Complement {
             complement,
             alpha: Some(logit_sum / residual_sum),
         })
     }
 
-    pub(super) fn bank(&self) -> &Bank {
-        &self.complement
+    fn agrees(&self, fitted: &Complement) -> bool {
+        fitted.alpha.is_some()
     }
 
-    pub(super) fn score(&self, block: &Block<'_>) -> Vec<f32> {
-        let residuals = block
-            .product(0)
-            .chunks_exact(self.complement.rows())
-            .map(|row| kernels::sum_of_squares(row).sqrt());
-        match self.alpha {
-            None => residuals.map(|r| -r as f32).collect(),
-            Some(alpha) => block
-                .log_sums(LOGIT_SCALE)
-                .zip(residuals)
-                .map(|(energy, r)| (energy - alpha * r) as f32)
-                .collect(),
-        }
+    fn score(&self, fitted: &Complement, block: &Block<'_>) -> Vec<f32> {
+        let alpha = fitted.alpha.unwrap_or(0.0);
+        block
+            .log_sums()
+            .zip(fitted.residuals(block))
+            .map(|(energy, r)| (energy - alpha * r) as f32)
+            .collect()
+    }
+}
+
+/// `- ||N f||`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Residual {
+    dim: usize,
+}
+
+impl Detector for Residual {
+    const INFO: &'static DetectorInfo = &DetectorInfo {
+        kind: "residual",
+        summary: "length outside the shots' principal space",
+        formula: "- ||N f||",
+        paper: PAPER,
+        needs: Needs {
+            shots: true,
+            ..Needs::LOGITS
+        },
+        parameters: &[DIM],
+    };
+    const MIN_CLASSES: usize = 1;
+    type Fitted = Complement;
+
+    fn read(values: &Values<'_>) -> Result<Self, String> {
+        Ok(Self {
+            dim: values.count("dim")?,
+        })
+    }
+
+    fn write(&self) -> Vec<String> {
+        vec![self.dim.to_string()]
+    }
+
+    fn fit(&self, data: &Prepared<'_>, _: &mut Vec<String>) -> Result<Complement, OodError> {
+        Ok(Complement {
+            complement: complement(data, &data.shots()?, self.dim)?,
+            alpha: None,
+        })
+    }
+
+    fn agrees(&self, fitted: &Complement) -> bool {
+        fitted.alpha.is_none()
+    }
+
+    fn score(&self, fitted: &Complement, block: &Block<'_>) -> Vec<f32> {
+        fitted.residuals(block).map(|r| -r as f32).collect()
     }
 }
 
@@ -93,7 +194,7 @@ fn complement(data: &Prepared<'_>, shots: &[f32], dim: usize) -> Result<Bank, Oo
     }
     let origin = vec![0.0; width];
     let moment = linalg::second_moment(shots, width, |_| &origin);
-    let (_, vectors) = linalg::symmetric_eigen(&data.spec.name(), &moment, width)?;
+    let (_, vectors) = linalg::symmetric_eigen(data.name, &moment, width)?;
     // Ascending order puts the complement first.
     let rows = vectors[..(width - dim) * width].iter().map(|&v| v as f32);
     Ok(Bank::new(rows.collect(), width))

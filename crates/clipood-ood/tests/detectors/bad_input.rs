@@ -29,7 +29,7 @@ fn bad_input_is_named() {
             ("train_labels", |i| i.train_labels = None),
             ("negative_text", |i| i.negative_text = None),
         ] {
-            let needed = info.fitted_on.split(", ").any(|word| word == array);
+            let needed = info.fitted_on().split(", ").any(|word| word == array);
             let mut inputs = bundle.fit_inputs();
             remove(&mut inputs);
             match fit(&spec.parse().unwrap(), &inputs) {
@@ -144,4 +144,30 @@ fn fallbacks_are_noted() {
     };
     let error = fit(&"mahalanobis".parse().unwrap(), &inputs).unwrap_err();
     assert!(error.to_string().contains("two different shots"), "{error}");
+}
+
+#[test]
+fn listings_name_what_a_kind_is_fitted_on() {
+    for (kind, expected) in [
+        ("mcm", "nothing"),
+        ("l_mcm", "nothing; scores local features"),
+        ("gl_mcm", "nothing; scores local features"),
+        ("energy", "nothing"),
+        ("mahalanobis", "train, train_labels"),
+        ("relative_mahalanobis", "train, train_labels"),
+        ("dpm_neg_min_kl", "train, train_labels"),
+        ("knn", "train"),
+        ("vim", "train"),
+        ("residual", "train"),
+        ("one_class_svm", "train"),
+        ("neglabel", "negative_text"),
+        ("unknown_prompt", "negative_text"),
+    ] {
+        let spec: DetectorSpec = kind.parse().unwrap();
+        assert_eq!(spec.info().fitted_on(), expected, "{kind}");
+    }
+    for info in registry() {
+        let nothing = info.fitted_on().starts_with("nothing");
+        assert_eq!(info.needs.is_fitted(), !nothing, "{}", info.kind);
+    }
 }

@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod bundle;
+mod stored;
 
 use bundle::Bundle;
 use clipood_ood::{

@@ -39,7 +39,7 @@ fn entry(info: &DetectorInfo) -> Value {
         "summary": info.summary,
         "formula": info.formula,
         "paper": info.paper,
-        "fitted_on": info.fitted_on,
+        "fitted_on": info.fitted_on(),
         "parameters": parameters,
     })
 }

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, DictionaryArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
-use clipood_ood::{
-    DetectorKind, DetectorSpec, FitInputs, FittedDetector, ScoreInputs, fit, score_all,
-};
+use clipood_ood::{DetectorSpec, FitInputs, FittedDetector, ScoreInputs, fit, score_all};
 use clipood_pipeline::PipelineError;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -143,12 +141,7 @@ fn score(given: &Given<'_>, specs: &[DetectorSpec]) -> Result<[Vec<Vec<f32>>; 2]
             eprintln!("note: {}: {note}", detector.name());
         }
     }
-    let local_detector = specs.iter().find(|spec| {
-        matches!(
-            spec.kind(),
-            DetectorKind::LMcm { .. } | DetectorKind::GlMcm { .. }
-        )
-    });
+    let local_detector = specs.iter().find(|spec| spec.needs().patches);
     let score = |role: &'static str, local_name: &'static str| -> Result<Vec<Vec<f32>>> {
         let global = given.required(role, None, "the features of the images to score")?;
         let rows = global.matrix()?;

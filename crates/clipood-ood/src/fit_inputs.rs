@@ -1,8 +1,7 @@
-//! What detectors are fitted on, checked once: unit rows, labels, class means.
+//! What detectors are fitted on, checked once: rows, labels, class means.
 
 use crate::error::OodError;
 use crate::matrix::Matrix;
-use crate::spec::DetectorSpec;
 
 /// Arrays for [`fit`](crate::fit). Features are raw; rows are divided by their lengths inside.
 #[derive(Debug, Clone, Copy)]
@@ -17,60 +16,68 @@ pub struct FitInputs<'a> {
     pub train_labels: Option<&'a [u32]>,
 }
 
-/// Fit inputs together with the detector that reads them, for its errors.
-pub(super) struct Prepared<'a> {
-    pub(super) spec: &'a DetectorSpec,
-    pub(super) inputs: &'a FitInputs<'a>,
+/// Fit inputs together with the name of the detector that reads them, for errors.
+pub(crate) struct Prepared<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) inputs: &'a FitInputs<'a>,
 }
 
 /// Class means in f64 of the classes that have shots.
-pub(super) struct ClassMeans {
+pub(crate) struct ClassMeans {
     /// `[present, dim]`
-    pub(super) means: Vec<f64>,
+    pub(crate) means: Vec<f64>,
     /// Row of `means` for each class; classes without shots have none.
-    pub(super) row_of: Vec<Option<usize>>,
+    pub(crate) row_of: Vec<Option<usize>>,
     /// Number of classes with shots.
-    pub(super) present: usize,
+    pub(crate) present: usize,
 }
 
 impl<'a> Prepared<'a> {
-    pub(super) fn dim(&self) -> usize {
+    pub(crate) fn dim(&self) -> usize {
         self.inputs.text.cols()
     }
 
-    pub(super) fn classes(&self) -> usize {
+    pub(crate) fn classes(&self) -> usize {
         self.inputs.text.rows()
     }
 
-    pub(super) fn problem(&self, problem: String) -> OodError {
+    pub(crate) fn problem(&self, problem: String) -> OodError {
         OodError::Detector {
-            detector: self.spec.name(),
+            detector: self.name.to_owned(),
             problem,
         }
     }
 
     /// Unit text features, `[classes, dim]`.
-    pub(super) fn text(&self) -> Result<Vec<f32>, OodError> {
+    pub(crate) fn text(&self) -> Result<Vec<f32>, OodError> {
         self.inputs.text.normalized()
     }
 
     /// Unit rows of the shots, `[n, dim]`, n at least 1.
-    pub(super) fn shots(&self) -> Result<Vec<f32>, OodError> {
-        self.rows(self.inputs.train, "train")
+    pub(crate) fn shots(&self) -> Result<Vec<f32>, OodError> {
+        self.given(self.inputs.train, "train")?.normalized()
+    }
+
+    /// The shots as they were given, `[n, dim]`, n at least 1.
+    pub(crate) fn raw_shots(&self) -> Result<Vec<f32>, OodError> {
+        let shots = self.given(self.inputs.train, "train")?;
+        Ok(shots.data().to_vec())
     }
 
     /// Unit rows of the negative texts, `[negatives, dim]`, at least 1.
-    pub(super) fn negatives(&self) -> Result<Vec<f32>, OodError> {
-        self.rows(self.inputs.negative_text, "negative_text")
+    pub(crate) fn negatives(&self) -> Result<Vec<f32>, OodError> {
+        self.given(self.inputs.negative_text, "negative_text")?
+            .normalized()
     }
 
-    fn rows(
+    /// An array that the detector needs, if it is there, fits and has rows.
+    fn given(
         &self,
-        matrix: Option<Matrix<'_>>,
+        matrix: Option<Matrix<'a>>,
         missing: &'static str,
-    ) -> Result<Vec<f32>, OodError> {
+    ) -> Result<Matrix<'a>, OodError> {
         let matrix = matrix.ok_or_else(|| OodError::Missing {
-            detector: self.spec.name(),
+            detector: self.name.to_owned(),
             missing,
         })?;
         matrix.expect_cols(self.dim(), self.inputs.text.name())?;
@@ -82,17 +89,22 @@ impl<'a> Prepared<'a> {
                 found: 0,
             });
         }
-        matrix.normalized()
+        Ok(matrix)
     }
 
     /// Unit rows of the shots and their labels, each below the number of classes.
-    pub(super) fn labelled(&self) -> Result<(Vec<f32>, &'a [u32]), OodError> {
+    pub(crate) fn labelled(&self) -> Result<(Vec<f32>, &'a [u32]), OodError> {
         let shots = self.shots()?;
+        let labels = self.labels(shots.len() / self.dim())?;
+        Ok((shots, labels))
+    }
+
+    /// Labels of the `n` shots, each below the number of classes.
+    pub(crate) fn labels(&self, n: usize) -> Result<&'a [u32], OodError> {
         let labels = self.inputs.train_labels.ok_or_else(|| OodError::Missing {
-            detector: self.spec.name(),
+            detector: self.name.to_owned(),
             missing: "train_labels",
         })?;
-        let n = shots.len() / self.dim();
         if labels.len() != n {
             return Err(OodError::Mismatch {
                 name: "train_labels".to_owned(),
@@ -109,12 +121,12 @@ impl<'a> Prepared<'a> {
                 class: labels[row],
                 classes,
             }),
-            None => Ok((shots, labels)),
+            None => Ok(labels),
         }
     }
 
     /// Notes classes that a detector does not know for want of shots.
-    pub(super) fn note_absent(&self, present: usize, notes: &mut Vec<String>) {
+    pub(crate) fn note_absent(&self, present: usize, notes: &mut Vec<String>) {
         if present < self.classes() {
             notes.push(format!(
                 "{} of {} classes have no shots and no mean",
@@ -126,7 +138,7 @@ impl<'a> Prepared<'a> {
 }
 
 /// Means over the rows of each class of `values` `[n, width]`, of the classes that have rows.
-pub(super) fn class_means(
+pub(crate) fn class_means(
     values: impl Iterator<Item = impl IntoIterator<Item = f64>>,
     width: usize,
     labels: &[u32],

@@ -13,10 +13,10 @@ use rayon::prelude::*;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Weights, one a shot, and the offset of the decision function.
-pub(super) struct Solution {
-    pub(super) alphas: Vec<f64>,
-    pub(super) rho: f64,
+/// Weights, one per shot, and the offset of the decision function.
+pub(crate) struct Solution {
+    pub(crate) alphas: Vec<f64>,
+    pub(crate) rho: f64,
 }
 
 /// Kernel rows are kept up to this many bytes.
@@ -30,7 +30,7 @@ const TOLERANCE: f64 = 1e-8;
 const MIN_CURVATURE: f64 = 1e-12;
 
 /// Solves for unit shots `[n, dim]`; `None` if the iteration limit is reached.
-pub(super) fn one_class(shots: &[f32], dim: usize, gamma: f64, nu: f64) -> Option<Solution> {
+pub(crate) fn one_class(shots: &[f32], dim: usize, gamma: f64, nu: f64) -> Option<Solution> {
     let n = shots.len() / dim;
     let budget = nu * n as f64;
     let mut rows = KernelRows::new(shots, dim, gamma);
@@ -218,6 +218,7 @@ impl<'a> KernelRows<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matrix::Matrix;
     use proptest::prelude::*;
 
     proptest! {
@@ -230,14 +231,11 @@ mod tests {
             nu in 0.05..1.0f64,
             gamma in 0.1..4.0f64,
         ) {
-            let shots: Vec<f32> = points
-                .iter()
-                .flat_map(|p| {
-                    let length = p.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-6);
-                    p.map(|x| x / length)
-                })
-                .collect();
             let n = points.len();
+            let points = points.concat();
+            let shots = Matrix::new("points", &points, n, 4).unwrap().normalized();
+            prop_assume!(shots.is_ok());
+            let shots = shots.unwrap();
             let solution = one_class(&shots, 4, gamma, nu).unwrap();
             let sum: f64 = solution.alphas.iter().sum();
             prop_assert!((sum - nu * n as f64).abs() < 1e-9);

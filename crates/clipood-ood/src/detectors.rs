@@ -1,0 +1,221 @@
+//! The detectors, one file per kind or close family, and the list that makes them known.
+//!
+//! To add one: write `detectors/<file>.rs` with an implementation of [`Detector`] and its test, name the file in a `mod`
+//! line here, and give it a line in the list at the end of this file.
+
+mod entropy;
+mod knn;
+mod logits;
+mod mahalanobis;
+mod mcm;
+mod min_kl;
+mod negative_labels;
+mod one_class_svm;
+mod vim;
+
+use crate::bank::Bank;
+use crate::block::{Block, Patches};
+use crate::detector::{Detector, Learned};
+use crate::error::OodError;
+use crate::fit_inputs::Prepared;
+use crate::info::{DetectorInfo, Needs};
+use crate::parameters::{Values, unknown};
+use serde::{Deserialize, Serialize};
+
+/// A [`Detector`] of any kind, with what it learned inside a [`Model`].
+pub(crate) trait AnyDetector {
+    fn info(&self) -> &'static DetectorInfo;
+    fn min_classes(&self) -> usize;
+    fn write(&self) -> Vec<String>;
+    fn needs(&self) -> Needs;
+    fn scale(&self) -> Option<f64>;
+    fn local_scale(&self) -> Option<f64>;
+    fn reduce_patches(&self, patches: &Patches<'_>) -> f64;
+    fn fit(&self, data: &Prepared<'_>, notes: &mut Vec<String>) -> Result<Model, OodError>;
+    /// Whether the model is one of this kind and its parts fit together.
+    fn accepts(&self, model: &Model) -> bool;
+    /// Scores of a block, or nothing for a model of another kind.
+    fn score(&self, model: &Model, block: &Block<'_>) -> Option<Vec<f32>>;
+}
+
+impl<D: Detector<Fitted: Stored>> AnyDetector for D {
+    fn info(&self) -> &'static DetectorInfo {
+        D::INFO
+    }
+
+    fn min_classes(&self) -> usize {
+        D::MIN_CLASSES
+    }
+
+    fn write(&self) -> Vec<String> {
+        Detector::write(self)
+    }
+
+    fn needs(&self) -> Needs {
+        Detector::needs(self)
+    }
+
+    fn scale(&self) -> Option<f64> {
+        Detector::scale(self)
+    }
+
+    fn local_scale(&self) -> Option<f64> {
+        Detector::local_scale(self)
+    }
+
+    fn reduce_patches(&self, patches: &Patches<'_>) -> f64 {
+        Detector::reduce_patches(self, patches)
+    }
+
+    fn fit(&self, data: &Prepared<'_>, notes: &mut Vec<String>) -> Result<Model, OodError> {
+        Ok(Detector::fit(self, data, notes)?.into_model())
+    }
+
+    fn accepts(&self, model: &Model) -> bool {
+        D::Fitted::of(model).is_some_and(|fitted| fitted.is_consistent() && self.agrees(fitted))
+    }
+
+    fn score(&self, model: &Model, block: &Block<'_>) -> Option<Vec<f32>> {
+        Some(Detector::score(self, D::Fitted::of(model)?, block))
+    }
+}
+
+/// Data of a detector as a case of [`Model`]; the list writes the implementations.
+trait Stored: Learned + Sized {
+    fn into_model(self) -> Model;
+    fn of(model: &Model) -> Option<&Self>;
+}
+
+impl Stored for () {
+    fn into_model(self) -> Model {
+        Model::None
+    }
+
+    fn of(model: &Model) -> Option<&Self> {
+        matches!(model, Model::None).then_some(&())
+    }
+}
+
+/// Writes out what the list below says.
+macro_rules! detectors {
+    ($( $kind:ident ( $detector:ty ) $( learns $tag:ident ( $fitted:ty ) )? ),+ $(,)?) => {
+        /// A kind of detector with its parameters.
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        pub(crate) enum Kind {
+            $( $kind($detector), )+
+        }
+
+        impl Kind {
+            /// Reads the `key=value` fields of the kind of this name.
+            pub(crate) fn read<'a>(
+                name: &str,
+                fields: impl Iterator<Item = &'a str>,
+            ) -> Result<Self, String> {
+                $(
+                    if name == <$detector>::INFO.kind {
+                        let values = Values::read(<$detector>::INFO, fields)?;
+                        return <$detector>::read(&values).map(Kind::$kind);
+                    }
+                )+
+                Err(unknown("kind", name, registry().iter().map(|info| info.kind)))
+            }
+
+            pub(crate) fn detector(&self) -> &(dyn AnyDetector + Sync) {
+                match self {
+                    $( Kind::$kind(detector) => detector, )+
+                }
+            }
+        }
+
+        /// What a detector learned. The names are those of stored detectors.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub(crate) enum Model {
+            /// Nothing: the detector only reads the classifier's outputs.
+            None,
+            $( $( $tag($fitted), )? )+
+        }
+
+        impl Model {
+            /// The products with features that it scores with.
+            pub(crate) fn banks(&self) -> Vec<&Bank> {
+                match self {
+                    Model::None => Vec::new(),
+                    $( $( Model::$tag(fitted) => fitted.banks(), )? )+
+                }
+            }
+        }
+
+        $( $(
+            impl Stored for $fitted {
+                fn into_model(self) -> Model {
+                    Model::$tag(self)
+                }
+
+                fn of(model: &Model) -> Option<&Self> {
+                    if let Model::$tag(fitted) = model {
+                        return Some(fitted);
+                    }
+                    None
+                }
+            }
+        )? )+
+
+        static REGISTRY: &[DetectorInfo] = &[ $( *<$detector>::INFO, )+ ];
+    };
+}
+
+/// Every kind of detector, in the order of listings.
+pub fn registry() -> &'static [DetectorInfo] {
+    REGISTRY
+}
+
+// One line per detector: its parameters, and for one that is fitted the name and the type of what is stored. A type that two
+// detectors share is named by the first.
+detectors! {
+    Mcm(mcm::Mcm),
+    LMcm(mcm::LMcm),
+    GlMcm(mcm::GlMcm),
+    Msp(logits::Msp),
+    MaxLogit(logits::MaxLogit),
+    MaxCosine(logits::MaxCosine),
+    Energy(logits::Energy),
+    NegEntropy(entropy::NegEntropy),
+    Gen(entropy::Gen),
+    Mahalanobis(mahalanobis::Mahalanobis) learns Mahalanobis(mahalanobis::ClassDistance),
+    RelativeMahalanobis(mahalanobis::Relative) learns RelativeMahalanobis(mahalanobis::RelativeDistance),
+    Knn(knn::Knn) learns Knn(knn::Shots),
+    Vim(vim::Vim) learns Residual(vim::Complement),
+    Residual(vim::Residual),
+    OneClassSvm(one_class_svm::OneClassSvm) learns OneClassSvm(one_class_svm::Support),
+    NegLabel(negative_labels::NegLabel) learns NegativeLabels(negative_labels::Groups),
+    UnknownPrompt(negative_labels::UnknownPrompt),
+    DpmNegMinKl(min_kl::DpmNegMinKl) learns MinKl(min_kl::Patterns),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_is_whole() {
+        for (i, info) in registry().iter().enumerate() {
+            assert!(registry()[..i].iter().all(|other| other.kind != info.kind));
+            for text in [info.kind, info.summary, info.formula, info.paper] {
+                assert!(!text.is_empty(), "{}", info.kind);
+            }
+            let kind = Kind::read(info.kind, std::iter::empty()).unwrap();
+            let detector = kind.detector();
+            assert_eq!(detector.info(), info);
+            assert_eq!(detector.needs(), info.needs);
+            let defaults: Vec<&str> = info.parameters.iter().map(|p| p.default).collect();
+            assert_eq!(detector.write(), defaults, "{}", info.kind);
+            assert_eq!(
+                detector.local_scale().is_some(),
+                info.needs.patches,
+                "{}",
+                info.kind
+            );
+            assert!(info.needs.shots || !info.needs.labels, "{}", info.kind);
+        }
+    }
+}

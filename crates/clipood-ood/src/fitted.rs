@@ -1,0 +1,135 @@
+//! Fitting, and the fitted detector as plain data.
+
+use crate::bank::Bank;
+use crate::block::{Block, Patches};
+use crate::detectors::{AnyDetector, Model};
+use crate::error::OodError;
+use crate::fit_inputs::{FitInputs, Prepared};
+use crate::spec::DetectorSpec;
+use serde::{Deserialize, Serialize};
+
+/// A detector with everything it needs to score: plain data, to be stored with the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FittedDetector {
+    spec: DetectorSpec,
+    classes: usize,
+    dim: usize,
+    notes: Vec<String>,
+    model: Model,
+}
+
+impl FittedDetector {
+    /// The specification that it was fitted from.
+    pub fn spec(&self) -> &DetectorSpec {
+        &self.spec
+    }
+
+    /// The name for columns: [`DetectorSpec::name`].
+    pub fn name(&self) -> String {
+        self.spec.name()
+    }
+
+    /// Fallbacks that fitting took, as sentences for the report; empty when the detector is what its name says.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Number of classes of the text features that it was fitted with.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Width of the features that it was fitted with.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Fails if the parts do not fit together, which only data read from a damaged file can cause.
+    pub(crate) fn check(&self) -> Result<(), OodError> {
+        let fits = self.detector().accepts(&self.model);
+        let banks = self.banks();
+        if fits && banks.iter().all(|b| b.dim() == self.dim && b.rows() > 0) {
+            return Ok(());
+        }
+        Err(self.problem("its stored parts do not fit together; fit it again".to_owned()))
+    }
+
+    fn detector(&self) -> &(dyn AnyDetector + Sync) {
+        self.spec.kind().detector()
+    }
+
+    fn problem(&self, problem: String) -> OodError {
+        OodError::Detector {
+            detector: self.name(),
+            problem,
+        }
+    }
+
+    /// The products it scores with, in the order that its scoring function reads them.
+    pub(crate) fn banks(&self) -> Vec<&Bank> {
+        self.model.banks()
+    }
+
+    /// The factor on cosines of the softmax over classes that it reads, if any.
+    pub(crate) fn scale(&self) -> Option<f64> {
+        self.detector().scale()
+    }
+
+    /// The factor on the cosines of patches of the softmax that it reads, if any.
+    pub(crate) fn local_scale(&self) -> Option<f64> {
+        self.detector().local_scale()
+    }
+
+    /// What it makes of the patches of one image.
+    pub(crate) fn reduce_patches(&self, patches: &Patches<'_>) -> f64 {
+        self.detector().reduce_patches(patches)
+    }
+
+    /// Scores of the rows of a block, in order.
+    ///
+    /// # Errors
+    /// [`OodError::Detector`] unless it gives one score per row.
+    pub(crate) fn score(&self, block: &Block<'_>) -> Result<Vec<f32>, OodError> {
+        let scores = self.detector().score(&self.model, block);
+        let (found, expected) = (scores.as_ref().map_or(0, Vec::len), block.tops.len());
+        match scores {
+            Some(scores) if found == expected => Ok(scores),
+            _ => Err(self.problem(format!(
+                "gave {found} scores for {expected} rows; it reads what it has not declared"
+            ))),
+        }
+    }
+}
+
+/// Fits a detector; kinds that only read cosines are fitted at once, with the text features alone.
+///
+/// # Errors
+/// [`OodError::Missing`] for an array that the kind needs (see [`DetectorSpec::needs`]), [`OodError::Mismatch`],
+/// [`OodError::Label`] and [`OodError::ZeroRow`] for arrays that do not fit, and [`OodError::Detector`] where the data
+/// cannot carry the detector: a single class under a softmax over classes, `dim` not below the feature width, no class with
+/// two shots under a covariance, fewer negative texts than groups.
+pub fn fit(spec: &DetectorSpec, inputs: &FitInputs<'_>) -> Result<FittedDetector, OodError> {
+    let classes = inputs.text.rows();
+    let dim = inputs.text.cols();
+    let mut fitted = FittedDetector {
+        spec: spec.clone(),
+        classes,
+        dim,
+        notes: Vec::new(),
+        model: Model::None,
+    };
+    let detector = spec.kind().detector();
+    if classes < detector.min_classes() {
+        return Err(fitted.problem(format!(
+            "{} has {classes} classes; a softmax over classes needs at least 2, anything else at least 1",
+            inputs.text.name()
+        )));
+    }
+    let name = spec.name();
+    let data = Prepared {
+        name: &name,
+        inputs,
+    };
+    fitted.model = detector.fit(&data, &mut fitted.notes)?;
+    Ok(fitted)
+}
