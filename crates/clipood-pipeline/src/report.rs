@@ -1,6 +1,7 @@
 //! Stage `report`: the tables on the console and a page in the run directory.
 
 mod chart;
+mod page;
 mod tables;
 mod text_table;
 mod zero_shot;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 pub use self::zero_shot::ZeroShotPage;
 
 use self::chart::{Series, shots_chart};
+use self::page::page;
 use self::tables::{
     accuracy_table, detector_table, detectors, has_oracles, left_columns, main_table, paired_table,
     percent, summary_table,
@@ -205,13 +207,7 @@ pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
         let table = main_table(metrics, detector);
         body += &table.to_html(left_columns(&table));
     }
-    let page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>clipood: {}</title>\n<style>\n\
-         body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 84em; padding: 0 1em; }}\n\
-         table {{ border-collapse: collapse; }} th, td {{ padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left; }}\n\
-         .figure {{ text-align: right; font-variant-numeric: tabular-nums; }}\n</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
-        escape(&job.experiment.recipe.name)
-    );
+    let page = page(&job.experiment.recipe.name, &body);
     let store = job.places.run.store();
     let path = "report/index.html";
     // The page is derived from the metrics; it is written again only when it differs.

@@ -25,6 +25,7 @@ mod quarantine;
 mod scores;
 mod train_log;
 
+pub use column::dictionary;
 pub use error::TableError;
 pub use features::{
     GlobalFeatures, GlobalType, LocalFeatures, read_global, read_local, write_global, write_local,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::page::page;
 use super::text_table::{TextTable, escape};
 use crate::zero_shot::Tally;
 
@@ -56,12 +57,7 @@ impl ZeroShotPage<'_> {
         body += &self.distribution();
         body += "<h2>Classes</h2>\n";
         body += &self.table().to_html(1);
-        format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>clipood: zero-shot</title>\n<style>\n\
-             body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 84em; padding: 0 1em; }}\n\
-             table {{ border-collapse: collapse; }} th, td {{ padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: left; }}\n\
-             .figure {{ text-align: right; font-variant-numeric: tabular-nums; }}\n</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-        )
+        page("zero-shot", &body)
     }
 
     /// The busiest classes by `key`, at most [`SHOWN`], in class order; and what to say if some are left out.

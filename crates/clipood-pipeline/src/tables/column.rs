@@ -100,8 +100,8 @@ impl Cell for Option<String> {
     }
 }
 
-/// The stored type of strings that repeat.
-fn dictionary() -> DataType {
+/// The stored type of strings that repeat: indices into the distinct ones.
+pub fn dictionary() -> DataType {
     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
 }
 
