@@ -26,6 +26,7 @@
 
 mod aggregate;
 mod agreement;
+pub mod builtin;
 mod columns;
 mod devices;
 mod dual_pattern;
@@ -56,7 +57,7 @@ mod zero_shot;
 pub use aggregate::{AVERAGE, DUAL_PATTERN, Metrics, aggregate, read_metrics};
 pub use clipood_store::{Share, Store};
 pub use columns::{Candidates, ScoreColumn};
-pub use error::{PipelineError, Result};
+pub use error::{PipelineError, Result, exit_code};
 pub use extract::{
     ExtractUnit, FeatureIndex, encode_from_memory, extract, feature_index, share_out,
 };
