@@ -35,8 +35,6 @@ use anyhow::Context;
 use clipood_clip::model::{Devices, Model};
 use clipood_pipeline::{PipelineError, Reporting};
 
-use self::args::devices;
-
 /// 2 for bad usage or configuration, 3 for an interruption, 1 for everything else. The outermost error of the chain that the
 /// pipeline or a library below it made decides.
 pub fn exit_code(error: &anyhow::Error) -> u8 {

@@ -71,7 +71,7 @@ impl RunDeviceArgs {
 ///
 /// # Errors
 /// [`PipelineError::Usage`] for what this build or machine does not have, and for simulated devices, which compute nothing.
-pub fn devices(devices: &str, dtype: &str) -> Result<Devices, PipelineError> {
+fn devices(devices: &str, dtype: &str) -> Result<Devices, PipelineError> {
     let devices = run_devices(devices, dtype)?;
     if devices.simulated.is_some() {
         return Err(PipelineError::Usage(
