@@ -79,7 +79,7 @@ for place in s3://clipood az://clipood; do
     run=$place/run
     store=$place/store
     "$clipood" plan "$recipe" --run "$run" --store "$store" > "$data/plan.log" 2>&1
-    worker=("$clipood" worker --run "$run" --store "$store" --count 2 --index)
+    worker=("$clipood" worker "$run" --store "$store" --count 2 --index)
     "${worker[@]}" 0 > "$data/worker-0.log" 2>&1 &
     first=$!
     "${worker[@]}" 1 > "$data/worker-1.log" 2>&1 &

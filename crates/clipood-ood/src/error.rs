@@ -2,7 +2,6 @@
 
 /// What can be wrong with features, detectors or scores.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
 pub enum OodError {
     /// A slice does not have the length that its stated shape asks for.
     #[error("{name}: a shape of {shape} needs {expected} values, found {found}")]

@@ -1,26 +1,35 @@
-//! What can stop a run.
+//! What can stop a run, and the exit code that follows from it.
+
+use std::error::Error;
+use std::io;
+
+use clipood_clip::ClipError;
+use clipood_core::CoreError;
+use clipood_data::DataError;
+use clipood_hub::HubError;
+use clipood_ood::OodError;
 
 /// An error of a run. Messages name the stage's subject: the dataset, image, prompt set or file.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
     /// Recipe or manifest.
     #[error(transparent)]
-    Core(#[from] clipood_core::CoreError),
+    Core(#[from] CoreError),
     /// Dataset or image.
     #[error(transparent)]
-    Data(#[from] clipood_data::DataError),
+    Data(#[from] DataError),
     /// Drawing of the demo images.
     #[error("cannot draw the demo images")]
     Demo(#[from] clipood_demo::DemoError),
     /// Model, text or training.
     #[error(transparent)]
-    Clip(#[from] clipood_clip::ClipError),
+    Clip(#[from] ClipError),
     /// Checkpoint of the hub.
     #[error(transparent)]
-    Hub(#[from] clipood_hub::HubError),
+    Hub(#[from] HubError),
     /// Detector or metric.
     #[error(transparent)]
-    Ood(#[from] clipood_ood::OodError),
+    Ood(#[from] OodError),
     /// Store or commit.
     #[error(transparent)]
     Store(#[from] clipood_store::Error),
@@ -35,9 +44,9 @@ pub enum PipelineError {
         /// What was tried.
         action: &'static str,
         /// Why it failed.
-        source: std::io::Error,
+        source: io::Error,
     },
-    /// An image that is not there any more as it was planned.
+    /// An image that is gone or has other content than when it was planned.
     #[error(
         "{path}: {problem}; it was planned with other content: bring that back, or plan again in another run directory, \
          which finds the features of all shards that have not changed"
@@ -99,17 +108,276 @@ pub enum PipelineError {
 pub type Result<T> = std::result::Result<T, PipelineError>;
 
 impl PipelineError {
-    /// Exit code of the command: 2 for bad usage or configuration, 3 for an interruption, 1 for everything else.
+    /// Exit code of the command: 3 for an interruption, 2 for what stays wrong until somebody changes the command line, the
+    /// configuration or what they name, 1 for failed work, which may succeed when it is started again.
     pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Core(_) | Self::Usage(_) => 2,
-            Self::Store(
-                clipood_store::Error::OtherConfiguration { .. }
-                | clipood_store::Error::Location { .. }
-                | clipood_store::Error::NoRun { .. },
-            ) => 2,
-            Self::Interrupted => 3,
-            _ => 1,
+        let is_configuration = match self {
+            Self::Interrupted => return 3,
+            Self::Core(_) | Self::Usage(_) => true,
+            Self::Data(error) => is_data_configuration(error),
+            Self::Clip(error) => is_clip_configuration(error),
+            Self::Hub(error) => is_hub_configuration(error),
+            Self::Ood(error) => is_ood_configuration(error),
+            Self::Store(error) => is_store_configuration(error),
+            Self::File { source, .. } => is_missing(source),
+            Self::Demo(_)
+            | Self::Table(_)
+            | Self::NotAsPlanned { .. }
+            | Self::Quarantine { .. }
+            | Self::StageNotDone { .. }
+            | Self::Inconsistent(_)
+            | Self::Panicked { .. } => false,
+        };
+        code(is_configuration)
+    }
+}
+
+/// Exit code for an error of this crate or of the libraries below it; `None` for any other error.
+pub fn exit_code(error: &(dyn Error + 'static)) -> Option<u8> {
+    if let Some(error) = error.downcast_ref::<PipelineError>() {
+        return Some(error.exit_code());
+    }
+    let is_configuration = if error.is::<CoreError>() {
+        true
+    } else if let Some(error) = error.downcast_ref() {
+        is_data_configuration(error)
+    } else if let Some(error) = error.downcast_ref() {
+        is_clip_configuration(error)
+    } else if let Some(error) = error.downcast_ref() {
+        is_hub_configuration(error)
+    } else if let Some(error) = error.downcast_ref() {
+        is_ood_configuration(error)
+    } else if let Some(error) = error.downcast_ref() {
+        is_store_configuration(error)
+    } else {
+        return None;
+    };
+    Some(code(is_configuration))
+}
+
+fn code(is_configuration: bool) -> u8 {
+    match is_configuration {
+        true => 2,
+        false => 1,
+    }
+}
+
+/// A path that leads nowhere was named wrongly; a disk or a network that fails says something else.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+fn is_data_configuration(error: &DataError) -> bool {
+    match error {
+        DataError::MissingFolder { .. }
+        | DataError::NoClasses { .. }
+        | DataError::EmptyClass { .. }
+        | DataError::ClassMissing { .. }
+        | DataError::SameClassName { .. }
+        | DataError::UnknownSplit { .. }
+        | DataError::ImageCount { .. }
+        | DataError::NotUtf8 { .. }
+        | DataError::TooFewToDivide { .. }
+        | DataError::NoTrainImages { .. }
+        | DataError::TooFewShots { .. }
+        | DataError::Key(_) => true,
+        DataError::Io { .. } => false,
+    }
+}
+
+/// A checkpoint or a text that the model does not take is configuration. Device errors are not: names of devices and number
+/// formats are checked before anything is opened ([`PipelineError::Usage`]), so this is a device that failed at work.
+fn is_clip_configuration(error: &ClipError) -> bool {
+    match error {
+        ClipError::Read { source, .. } => is_missing(source),
+        ClipError::NoWeights { .. }
+        | ClipError::Format { .. }
+        | ClipError::Config { .. }
+        | ClipError::MissingTensor { .. }
+        | ClipError::ExtraTensors { .. }
+        | ClipError::Shape { .. }
+        | ClipError::NotFinite { .. }
+        | ClipError::Text(_) => true,
+        ClipError::Write { .. }
+        | ClipError::Input { .. }
+        | ClipError::Device(_)
+        | ClipError::Training(_) => false,
+    }
+}
+
+/// A repository that the hub does not have or show is configuration. One that is not cached is not: most often the network
+/// is away for a while.
+fn is_hub_configuration(error: &HubError) -> bool {
+    match error {
+        HubError::Name { .. }
+        | HubError::Unauthorized { .. }
+        | HubError::NotFound { .. }
+        | HubError::NoCheckpoint { .. } => true,
+        HubError::NotCached { .. }
+        | HubError::Http { .. }
+        | HubError::Corrupt { .. }
+        | HubError::Io { .. } => false,
+    }
+}
+
+/// The specification of a detector is configuration; what its arrays and scores hold is not.
+fn is_ood_configuration(error: &OodError) -> bool {
+    match error {
+        OodError::Spec { .. } => true,
+        OodError::Length { .. }
+        | OodError::NotFinite { .. }
+        | OodError::ZeroRow { .. }
+        | OodError::Mismatch { .. }
+        | OodError::Label { .. }
+        | OodError::Missing { .. }
+        | OodError::Detector { .. }
+        | OodError::NanScore { .. }
+        | OodError::Metric { .. } => false,
+    }
+}
+
+fn is_store_configuration(error: &clipood_store::Error) -> bool {
+    use clipood_store::Error as E;
+    match error {
+        E::Location { .. } | E::OtherConfiguration { .. } | E::NoRun { .. } => true,
+        E::InvalidPath { .. }
+        | E::InvalidName { .. }
+        | E::Range { .. }
+        | E::OutOfSpace { .. }
+        | E::Denied { .. }
+        | E::Operation { .. }
+        | E::Unstable { .. }
+        | E::Random(_)
+        | E::Runtime(_)
+        | E::InsideRuntime
+        | E::Json { .. }
+        | E::Version { .. }
+        | E::RecordMismatch { .. }
+        | E::Footer { .. }
+        | E::OtherFingerprint { .. }
+        | E::ForeignPart { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The code of an error on its own, which must not change inside a [`PipelineError`].
+    fn code_of<E>(error: E) -> u8
+    where
+        E: Error + 'static,
+        PipelineError: From<E>,
+    {
+        let alone = exit_code(&error).unwrap();
+        let wrapped = PipelineError::from(error);
+        assert_eq!(wrapped.exit_code(), alone, "{wrapped}");
+        assert_eq!(exit_code(&wrapped), Some(alone));
+        alone
+    }
+
+    fn read(kind: io::ErrorKind) -> ClipError {
+        let path = "model/config.json".to_string();
+        ClipError::Read {
+            path,
+            source: kind.into(),
         }
+    }
+
+    #[test]
+    fn what_only_a_person_can_mend_is_configuration() {
+        let name = || "name".to_string();
+        assert_eq!(code_of(CoreError::Fingerprint { text: name() }), 2);
+        let folder = DataError::MissingFolder {
+            dataset: name(),
+            key: "root".to_string(),
+            path: "gone".into(),
+            problem: "no folder",
+        };
+        assert_eq!(code_of(folder), 2);
+        assert_eq!(code_of(DataError::NoTrainImages { dataset: name() }), 2);
+        let shots = DataError::TooFewShots {
+            dataset: name(),
+            class: "fish".to_string(),
+            found: 4,
+            wanted: 16,
+        };
+        assert_eq!(code_of(shots), 2);
+        assert_eq!(code_of(read(io::ErrorKind::NotFound)), 2);
+        assert_eq!(code_of(ClipError::Text("102 tokens".to_string())), 2);
+        let shape = ClipError::Shape {
+            origin: name(),
+            name: "proj".to_string(),
+            expected: vec![2],
+            found: vec![3],
+        };
+        assert_eq!(code_of(shape), 2);
+        let unknown = HubError::NotFound {
+            url: name(),
+            what: "repository",
+        };
+        assert_eq!(code_of(unknown), 2);
+        let spec = OodError::Spec {
+            text: "mmc".to_string(),
+            problem: "did you mean mcm".to_string(),
+        };
+        assert_eq!(code_of(spec), 2);
+        assert_eq!(code_of(clipood_store::Error::NoRun { path: name() }), 2);
+        let gone = PipelineError::File {
+            path: name(),
+            action: "cannot open the folder",
+            source: io::ErrorKind::NotFound.into(),
+        };
+        assert_eq!(gone.exit_code(), 2);
+        assert_eq!(PipelineError::Usage(name()).exit_code(), 2);
+    }
+
+    #[test]
+    fn what_may_succeed_when_it_is_started_again_is_failed_work() {
+        let name = || "name".to_string();
+        let folder = DataError::Io {
+            path: "data".into(),
+            source: io::ErrorKind::PermissionDenied.into(),
+        };
+        assert_eq!(code_of(folder), 1);
+        assert_eq!(code_of(read(io::ErrorKind::TimedOut)), 1);
+        assert_eq!(
+            code_of(ClipError::Device("the device failed".to_string())),
+            1
+        );
+        assert_eq!(
+            code_of(ClipError::Training("the loss is NaN".to_string())),
+            1
+        );
+        let network = HubError::Http {
+            url: name(),
+            problem: "timeout".to_string(),
+        };
+        assert_eq!(code_of(network), 1);
+        let scores = OodError::NanScore {
+            name: name(),
+            index: 3,
+        };
+        assert_eq!(code_of(scores), 1);
+        assert_eq!(code_of(clipood_store::Error::Unstable { path: name() }), 1);
+        let panic = PipelineError::Panicked {
+            stage: "train",
+            message: name(),
+        };
+        assert_eq!(panic.exit_code(), 1);
+        let quarantine = PipelineError::Quarantine {
+            dataset: name(),
+            quarantined: 2,
+            planned: 10,
+            allowed: 0.1,
+            example: name(),
+        };
+        assert_eq!(quarantine.exit_code(), 1);
+    }
+
+    #[test]
+    fn an_interruption_has_a_code_of_its_own_and_a_foreign_error_none() {
+        assert_eq!(exit_code(&PipelineError::Interrupted), Some(3));
+        assert_eq!(exit_code(&io::Error::other("disk")), None);
     }
 }

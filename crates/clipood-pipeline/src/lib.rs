@@ -27,6 +27,8 @@
 //! (who works); [`Planned`] names the units of every stage before any of them is done.
 
 mod agreement;
+pub mod builtin;
+pub pub mod builtin;
 mod columns;
 mod devices;
 mod dual_pattern;
@@ -64,7 +66,7 @@ mod worker;
 mod zero_shot;
 
 pub use clipood_store::{Share, Store};
-pub use error::{PipelineError, Result};
+pub use error::{PipelineError, Result, exit_code};
 pub use experiment::Experiment;
 pub use extract::{encode_from_memory, share_out};
 pub use interrupt::Interrupt;

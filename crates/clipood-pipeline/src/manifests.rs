@@ -1,10 +1,13 @@
 //! The datasets of a recipe: their manifests and the role that each plays in the run.
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use clipood_core::{DatasetManifest, Recipe, Role, nearest};
 use serde::{Deserialize, Serialize};
 
+use crate::builtin;
 use crate::error::{PipelineError, Result};
 use crate::words::{WordList, read_word_lists};
 
@@ -82,27 +85,19 @@ fn load_manifest(folder: &Path, name: &str, role: Role) -> Result<DatasetManifes
     Ok(manifest)
 }
 
-/// Reads the dataset manifest called `name` in `folder`.
+/// Reads the dataset manifest called `name`: a file in `folder`, or else the one that is built in.
 ///
 /// # Errors
 /// [`PipelineError::Usage`] with the nearest or all names if there is none, or if it names another dataset; a manifest
 /// that cannot be read.
 pub fn open_manifest(folder: &Path, name: &str) -> Result<DatasetManifest> {
     let path = folder.join(format!("{name}.toml"));
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let known = manifest_names(folder);
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            let hint = match nearest(name, known.iter().copied()) {
-                Some(close) => format!("did you mean `{close}`?"),
-                None => format!("known: {}", known.join(", ")),
-            };
-            return Err(PipelineError::Usage(format!(
-                "no dataset manifest {}; {hint}",
-                path.display()
-            )));
-        }
+    let (text, origin) = match std::fs::read_to_string(&path) {
+        Ok(text) => (text, path.display().to_string()),
+        Err(e) if e.kind() == ErrorKind::NotFound => match builtin::manifest(name) {
+            Some(text) => (text.to_string(), format!("built-in manifest {name}.toml")),
+            None => return Err(no_manifest(folder, name)),
+        },
         Err(source) => {
             return Err(PipelineError::File {
                 path: path.display().to_string(),
@@ -111,27 +106,49 @@ pub fn open_manifest(folder: &Path, name: &str) -> Result<DatasetManifest> {
             });
         }
     };
-    let manifest = DatasetManifest::parse(&text, &path.display().to_string())?;
+    let manifest = DatasetManifest::parse(&text, &origin)?;
     if manifest.name != name {
         return Err(PipelineError::Usage(format!(
-            "{}: expected dataset `{name}`, found `{}`",
-            path.display(),
+            "{origin}: expected dataset `{name}`, found `{}`",
             manifest.name
         )));
     }
     Ok(manifest)
 }
 
-fn manifest_names(folder: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name().into_string().ok()?;
-            name.strip_suffix(".toml").map(String::from)
-        })
+fn no_manifest(folder: &Path, name: &str) -> PipelineError {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.strip_suffix(".toml").map(String::from)
+    });
+    let known: BTreeSet<String> = files
+        .chain(builtin::manifest_names().map(String::from))
         .collect();
-    names.sort();
-    names
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let hint = match nearest(name, known.iter().copied()) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => format!("known: {}", known.join(", ")),
+    };
+    let path = folder.join(format!("{name}.toml"));
+    PipelineError::Usage(format!("no dataset manifest {}; {hint}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_comes_before_the_built_in_manifest_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let built_in = open_manifest(folder.path(), "demo-id").unwrap();
+        assert_eq!(built_in.role, Role::Id);
+        let text = "name = \"demo-id\"\nrole = \"ood\"\nlayout = \"image-folder\"\nroot = \"x\"\n";
+        std::fs::write(folder.path().join("demo-id.toml"), text).unwrap();
+        let own = open_manifest(folder.path(), "demo-id").unwrap();
+        assert_eq!(own.role, Role::Ood);
+        let error = open_manifest(folder.path(), "demo-idd").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("did you mean `demo-id`?"), "{error}");
+    }
 }

@@ -1,11 +1,13 @@
 //! Word lists that negative labels are mined from: one word per line, or the data files of WordNet.
 
 use std::collections::BTreeSet;
+use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use clipood_core::{Recipe, nearest};
 use serde::{Deserialize, Serialize};
 
+use crate::builtin;
 use crate::error::{PipelineError, Result};
 
 /// A word list as it was read.
@@ -17,7 +19,7 @@ pub struct WordList {
     pub words: Vec<String>,
 }
 
-/// The word lists of a recipe, from `folder`: `NAME.txt` with one word a line, or a file of WordNet (`data.noun`,
+/// The word lists of a recipe, from `folder`: `NAME.txt` with one word per line, or a file of WordNet (`data.noun`,
 /// `data.adj`) by its own name.
 ///
 /// # Errors
@@ -38,23 +40,13 @@ pub fn read_word_lists(recipe: &Recipe, folder: &Path) -> Result<Vec<WordList>> 
         } else {
             folder.join(name)
         };
-        let text = std::fs::read_to_string(&path).map_err(|error| {
-            let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            let names: Vec<String> = names
-                .filter_map(|entry| entry.file_name().into_string().ok())
-                .map(|file| {
-                    file.strip_suffix(".txt")
-                        .map_or(file.clone(), str::to_owned)
-                })
-                .collect();
-            let close = nearest(name, names.iter().map(String::as_str));
-            let hint = close.map_or(String::new(), |close| format!("; did you mean `{close}`?"));
-            PipelineError::Usage(format!(
-                "word list `{name}`: cannot read {}.txt or {}: {error}{hint}",
-                folder.join(name).display(),
-                path.display()
-            ))
-        })?;
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => match builtin::words(name) {
+                Some(text) if error.kind() == ErrorKind::NotFound => text.to_string(),
+                _ => return Err(unreadable(folder, name, &path, &error)),
+            },
+        };
         let words = words(&text);
         if words.is_empty() {
             let problem = format!("word list `{name}`: {} holds no word", path.display());
@@ -68,7 +60,26 @@ pub fn read_word_lists(recipe: &Recipe, folder: &Path) -> Result<Vec<WordList>> 
     Ok(lists)
 }
 
-/// One word a line, or the synonyms of WordNet's data files, each once, `_` read as a space.
+fn unreadable(folder: &Path, name: &str, path: &Path, error: &Error) -> PipelineError {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = files.filter_map(|entry| entry.file_name().into_string().ok());
+    let names: Vec<String> = files
+        .map(|file| {
+            let name = file.strip_suffix(".txt");
+            name.map_or(file.clone(), str::to_owned)
+        })
+        .chain(builtin::words_names().map(String::from))
+        .collect();
+    let close = nearest(name, names.iter().map(String::as_str));
+    let hint = close.map_or(String::new(), |close| format!("; did you mean `{close}`?"));
+    PipelineError::Usage(format!(
+        "word list `{name}`: cannot read {}.txt or {}: {error}{hint}",
+        folder.join(name).display(),
+        path.display()
+    ))
+}
+
+/// One word per line, or the synonyms of WordNet's data files, each once, `_` read as a space.
 fn words(text: &str) -> Vec<String> {
     // WordNet's licence is indented by two spaces and numbered.
     let wordnet = text.starts_with("  1 ");

@@ -10,7 +10,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failed store operation. Messages contain full paths: a file path on local disk, `scheme://bucket/key` elsewhere.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// The argument of [`Store::open`](crate::Store::open) is not a usable location.
     #[error("{location:?} is not a usable store location: {reason}")]

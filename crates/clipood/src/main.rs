@@ -1,10 +1,12 @@
-//! The command `clipood`: a thin face over the crates.
+//! The command `clipood`: options, help and exit codes over the crates.
 
 mod commands;
+mod help;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde_json::json;
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt;
@@ -16,64 +18,83 @@ use tracing_subscriber::util::SubscriberInitExt;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Tell what is done and how long it takes, on standard error: `info` for stages and prompt sets, `debug` for units,
-    /// commits and retries, `trace` for batches; for some crates alone as in `clipood_store=debug`.
+    /// Log with times to standard error: stages (`info`), units and retries (`debug`), or batches (`trace`); for one crate
+    /// as in `clipood_store=debug`.
     #[arg(long, global = true, value_name = "FILTER")]
     trace: Option<String>,
 }
 
+/// The commands; [`help::GROUPS`] says where each stands in the overview.
 #[derive(Subcommand)]
 enum Command {
-    /// Run a recipe: plan, extract, train, score, aggregate, report. Run it again to go on after an interruption.
+    /// Run a recipe from plan to report; run it again to continue after an interruption.
     Run(commands::run::Args),
-    /// Make a run directory with its plan, for workers to work on; nothing is computed.
+    /// List the recipes, or print one.
+    Recipes(commands::recipes::Args),
+    /// Make a run directory with its plan for workers; nothing is computed.
     Plan(commands::run::Args),
-    /// Work on a planned run beside other workers; started again, a worker goes on.
+    /// Work on a planned run together with other workers; restart one to continue.
     Worker(commands::worker::Args),
     /// Print the tables of a finished run again.
     Report(commands::report::Args),
-    /// Name what images show, from class names alone; accuracy and confusion where their classes are known.
+    /// Classify images from class names alone, with accuracy and confusion where classes are known.
     ZeroShot(commands::zero_shot::Args),
-    /// Fit a threshold on in-distribution validation images and store it with what made its scores.
+    /// Fit a threshold on in-distribution validation images, for `detect`.
     Threshold(commands::threshold::Args),
-    /// Say of images whether they belong to the classes of a fitted threshold.
+    /// Decide for each image whether it belongs to the classes of a fitted threshold.
     Detect(commands::detect::Args),
-    /// Show how far each stage of a run is, and what is in quarantine.
+    /// Show how far each stage of a run is, what its workers do, and what is in quarantine.
     Status(commands::status::Args),
-    /// Show what made a unit's fingerprint, and what differs from the units that are there.
+    /// Show what a unit was made from, and what differs from the units that are there.
     Explain(commands::explain::Args),
-    /// List what no run needs in a store of features and prompts, and remove it with `--delete`.
+    /// List what no run needs in a store of features and prompts; `--delete` removes it.
     Gc(commands::gc::Args),
-    /// Look into learned contexts, and exchange them with the CoOp repository.
+    /// Inspect learned contexts, and exchange them with the CoOp repository.
     Prompt(commands::prompt::Args),
-    /// Turn the texts on standard input, one a line, into JSON arrays of 77 token ids; a text too long is cut.
+    /// Turn lines of text on standard input into JSON arrays of 77 token ids (longer texts are cut).
     Tokenize(commands::tokenize::Args),
-    /// Resize, crop and normalise images as CLIP's own preprocessing does; an array a file into a safetensors file.
+    /// Resize, crop and normalise images as CLIP does, into a safetensors file.
     Preprocess(commands::preprocess::Args),
     /// Compute the features of images and texts, not normalised, into a safetensors or Parquet file.
     Encode(commands::encode::Args),
     /// Compare images with texts: cosine, logit, and probability among the texts.
     Similarity(commands::similarity::Args),
-    /// Score features that you bring with detectors, into a Parquet file with a row an image.
+    /// Score your own features with detectors, into a Parquet file with one row per image.
     Score(commands::score::Args),
     /// Compare two lists of scores: AUROC, AUPR, FPR95 and more.
     Metrics(commands::metrics::Args),
     /// List the detectors with their parameters and defaults.
     Detectors(commands::detectors::Args),
-    /// Measure this machine: images a second, seconds of a prompt step, and whether a GPU computes what the CPU does.
+    /// Measure this machine: images per second, seconds per prompt step, agreement of GPU and CPU.
     Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = help::grouped(Cli::command()).get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let as_json = logs_json(&matches);
     if let Some(filter) = &cli.trace
         && let Err(error) = listen(filter)
     {
-        eprintln!("error: --trace {filter}: {error}");
+        print_error(&format!("--trace {filter}: {error}"), as_json);
         return ExitCode::from(2);
     }
-    let done = match cli.command {
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            print_error(&format!("{error:#}"), as_json);
+            ExitCode::from(commands::exit_code(&error))
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Run(args) => commands::run::run(args),
+        Command::Recipes(args) => commands::recipes::run(args),
         Command::Plan(args) => commands::plan::run(args),
         Command::Worker(args) => commands::worker::run(args),
         Command::Report(args) => commands::report::run(args),
@@ -92,13 +113,25 @@ fn main() -> ExitCode {
         Command::Metrics(args) => commands::metrics::run(args),
         Command::Detectors(args) => commands::detectors::run(args),
         Command::Bench(args) => commands::bench::run(args),
+    }
+}
+
+/// Whether the command has `--json-log` and it was given: then errors are JSON, too.
+fn logs_json(matches: &ArgMatches) -> bool {
+    let Some((_, options)) = matches.subcommand() else {
+        return false;
     };
-    match done {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(commands::exit_code(&error))
-        }
+    // Commands without the option answer with an error.
+    options
+        .try_get_one::<bool>("json_log")
+        .is_ok_and(|given| given == Some(&true))
+}
+
+/// One line on standard error: `error: ...`, or `{"error": "..."}`.
+fn print_error(message: &str, as_json: bool) {
+    match as_json {
+        true => eprintln!("{}", json!({ "error": message })),
+        false => eprintln!("error: {message}"),
     }
 }
 
@@ -114,4 +147,27 @@ fn listen(filter: &str) -> Result<(), ParseError> {
         .with(targets)
         .init();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_of_all_commands_fit_together() {
+        help::grouped(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn errors_are_json_where_the_log_is() {
+        let json = |words: &[&str]| {
+            let words = [&["clipood"], words].concat();
+            logs_json(&Cli::command().try_get_matches_from(words).unwrap())
+        };
+        assert!(json(&["run", "demo", "--json-log"]));
+        assert!(json(&["plan", "demo", "--json-log"]));
+        assert!(json(&["worker", "runs/demo", "--json-log"]));
+        assert!(!json(&["run", "demo"]));
+        assert!(!json(&["report", "runs/demo"]));
+    }
 }

@@ -96,7 +96,7 @@ fn workers_killed_at_random_moments_end_as_a_run_alone() {
             .unwrap();
         assert!(planned.status.success(), "{}", stderr(&planned));
         let start = |index: usize| {
-            let words = ["worker", "--run", run.as_str(), "--store", store.as_str()];
+            let words = ["worker", run.as_str(), "--store", store.as_str()];
             let mut command = world.clipood(&words);
             command.args(["--index", &index.to_string()]);
             if stay_dead {

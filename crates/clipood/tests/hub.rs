@@ -130,6 +130,6 @@ fn a_run_is_of_one_commit() {
 
     hub.answer_next(Reply::status(404).with("X-Error-Code", "RepoNotFound"));
     let gone = with_hub(&mut world.command("other", &arguments), &world, &hub);
-    assert_eq!(gone.status.code(), Some(1));
+    assert_eq!(gone.status.code(), Some(2));
     assert!(stderr(&gone).contains("404"), "{}", stderr(&gone));
 }

@@ -176,7 +176,7 @@ fn contexts_go_out_and_come_back() {
         fail(
             &world,
             &[&["prompt", "import", "classes.txt"], &import[3..]].concat(),
-            1,
+            2,
             &["classes.txt"],
         );
     }

@@ -111,6 +111,67 @@ fn progress_for_machines_is_json_by_the_line() {
 }
 
 #[test]
+fn with_a_json_log_errors_are_json_too() {
+    let world = World::new();
+    let run = world.run("run", &["--json-log", "--data", "nowhere"]);
+    assert_eq!(run.status.code(), Some(2));
+    let log = stderr(&run);
+    let objects = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let last = objects.last().unwrap();
+    assert!(last["error"].as_str().unwrap().contains("nowhere"), "{log}");
+
+    let plain = world.run("run", &["--data", "nowhere"]);
+    assert!(stderr(&plain).contains("error: "), "{}", stderr(&plain));
+}
+
+#[test]
+fn recipes_are_found_in_any_folder_and_a_file_comes_first() {
+    let world = World::new();
+    let listed = |words: &[&str]| {
+        let output = world
+            .clipood(&[&["recipes"][..], words].concat())
+            .output()
+            .unwrap();
+        (output.status.code(), stdout(&output), stderr(&output))
+    };
+    let (code, table, _) = listed(&[]);
+    assert_eq!(code, Some(0));
+    for name in ["demo", "few-shot-grid", "imagenet-mos", "stamps"] {
+        let line = table
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} ")));
+        assert!(
+            line.is_some_and(|line| line.contains("built in")),
+            "{name}: {table}"
+        );
+    }
+    let (_, embedded, _) = listed(&["--show", "demo"]);
+    assert!(embedded.contains("name = \"demo\""), "{embedded}");
+
+    let own = RECIPE.replace("[engine]", "# Our own.\n[engine]");
+    world.write("pipelines/demo.toml", &own);
+    assert_eq!(listed(&["--show", "demo"]).1, own);
+    let (_, json, _) = listed(&["--json"]);
+    let all: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    let demo = all.iter().find(|recipe| recipe["name"] == "demo").unwrap();
+    assert_eq!(demo["file"], "pipelines/demo.toml");
+    let run = world
+        .clipood(&["run", "demo", "--manifests", "manifests", "--run", "own"])
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", stderr(&run));
+
+    let (code, _, errors) = listed(&["--show", "dmeo"]);
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("did you mean `demo`?"), "{errors}");
+    let run = world.clipood(&["run", "few-shot-gird"]).output().unwrap();
+    assert_eq!(run.status.code(), Some(2));
+    assert!(stderr(&run).contains("`few-shot-grid`"), "{}", stderr(&run));
+}
+
+#[test]
 fn another_run_takes_features_and_prompts_from_the_store() {
     let world = World::new();
     assert!(world.run("one", &[]).status.success());
@@ -332,7 +393,7 @@ fn mistakes_are_named_and_lose_nothing() {
         ),
         ("", "", &["--methods", "cop"], 2, &["`cop`", "`coop`"]),
         ("", "", &["--detectors", "mmc"], 2, &["mmc", "mcm"]),
-        ("", "", &["--shots", "5"], 1, &["fish", "4", "5"]),
+        ("", "", &["--shots", "5"], 2, &["fish", "4", "5"]),
         (
             "ood = [\"scenes\"",
             "ood = [\"scens\"",
@@ -340,8 +401,8 @@ fn mistakes_are_named_and_lose_nothing() {
             2,
             &["scens", "`scenes`"],
         ),
-        ("", "", &["--data", "nowhere"], 1, &["nowhere"]),
-        ("", "", &["--model", "no-such-model"], 1, &["no-such-model"]),
+        ("", "", &["--data", "nowhere"], 2, &["nowhere"]),
+        ("", "", &["--model", "no-such-model"], 2, &["no-such-model"]),
         ("", "", &["--devices", "cuda:0"], 2, &["cuda:0", "cpu"]),
         ("", "", &["--devices", "cpu:0"], 2, &["cpu:0", "cuda:all"]),
         (

@@ -291,6 +291,6 @@ fn choices_that_cannot_be_honest_are_refused() {
         recipe("").replace("validation_per_class = 2", "validation_per_class = 3"),
     );
     let run = world.run("bad", &[]);
-    assert_eq!(run.status.code(), Some(1), "{}", stderr(&run));
+    assert_eq!(run.status.code(), Some(2), "{}", stderr(&run));
     assert!(stderr(&run).contains("fish"), "{}", stderr(&run));
 }

@@ -23,7 +23,7 @@ fn plan(world: &World, run: &str, store: &str) {
 
 /// Worker `index` of `count`, not started yet.
 fn worker(world: &World, run: &str, store: &str, index: usize, count: usize) -> Command {
-    let mut command = world.clipood(&["worker", "--run", run, "--store", store]);
+    let mut command = world.clipood(&["worker", run, "--store", store]);
     command
         .args(["--index", &index.to_string()])
         .args(["--count", &count.to_string()]);
@@ -78,7 +78,7 @@ fn a_worker_finds_the_images_in_its_own_data_folder_or_says_that_it_does_not() {
     std::fs::create_dir(world.path("mount")).unwrap();
     std::fs::rename(world.path("data"), world.path("mount/images")).unwrap();
     let lost = worker(&world, "run", "store-b", 0, 1).output().unwrap();
-    assert_eq!(lost.status.code(), Some(1), "{}", stderr(&lost));
+    assert_eq!(lost.status.code(), Some(2), "{}", stderr(&lost));
     assert!(stderr(&lost).contains("--data"), "{}", stderr(&lost));
     let found = worker(&world, "run", "store-b", 0, 1)
         .args(["--data", "mount/images"])
@@ -142,6 +142,17 @@ fn mistakes_of_workers_are_named() {
     assert_eq!(nowhere.status.code(), Some(2));
     assert!(
         stderr(&nowhere).contains("no-such-run"),
+        "{}",
+        stderr(&nowhere)
+    );
+    // The older way to name the run directory.
+    let nowhere = world
+        .clipood(&["worker", "--run", "no-such-run"])
+        .output()
+        .unwrap();
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(
+        stderr(&nowhere).contains("no-such-run/run.json"),
         "{}",
         stderr(&nowhere)
     );

@@ -1,4 +1,4 @@
-//! Images in and files of arrays out, as several commands need them.
+//! Reading images and writing files of arrays, for several commands.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub struct Tensor {
     pub name: String,
     /// Type of the values.
     pub dtype: Dtype,
-    /// Sizes, the slowest dimension first.
+    /// Sizes, the slowest-varying dimension first.
     pub shape: Vec<usize>,
     /// The values, little-endian, row-major.
     pub bytes: Vec<u8>,
@@ -44,7 +44,7 @@ pub fn extension(path: &Path) -> String {
     ending.unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Fails if the folder of an output file is missing, so that this is said before the work and not after it.
+/// Fails if the folder of an output file is missing, so that the mistake is found before the work and not after it.
 pub fn check_folder(out: &Path) -> Result<()> {
     match out.parent() {
         Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
@@ -80,14 +80,14 @@ pub fn write_safetensors(path: &Path, tensors: &[Tensor]) -> Result<()> {
     std::fs::write(path, bytes).with_context(what)
 }
 
-/// Writes a Parquet file. It is made in memory first: a batch that fails leaves no half of a file.
+/// Writes a Parquet file. It is built in memory first, so that a batch that fails leaves no partial file.
 pub fn write_parquet(
     path: &Path,
     schema: &SchemaRef,
     batches: impl IntoIterator<Item = Result<RecordBatch>>,
 ) -> Result<()> {
     let what = || format!("cannot write {}", path.display());
-    // Features and scores hardly repeat, so dictionaries would only cost time.
+    // Features and scores hardly ever repeat, so dictionaries would only cost time.
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_dictionary_enabled(false)

@@ -15,6 +15,8 @@ use clipood_clip::model::{Devices, Dtype};
 use clipood_pipeline::PipelineError;
 use serde_json::{Value, json};
 
+use super::args::DevicesArg;
+
 /// Options of `clipood bench`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -38,9 +40,8 @@ struct Common {
     /// Model: ViT-B-32, ViT-B-16, ViT-L-14 or RN50 with random parameters, `demo`, or an open_clip folder.
     #[arg(long, default_value = "ViT-B-16")]
     model: String,
-    /// Where the model runs, as in `clipood run`; a GPU that is named twice gets two workers.
-    #[arg(long, default_value = "auto")]
-    devices: String,
+    #[command(flatten)]
+    devices: DevicesArg,
     /// Number formats, several apart by commas: f32, f16, bf16; on the CPU what `clipood run` takes.
     #[arg(long, value_delimiter = ',', default_value = "f32")]
     dtypes: Vec<String>,
@@ -51,7 +52,7 @@ impl Common {
     fn devices(&self) -> Result<Vec<Devices>, PipelineError> {
         self.dtypes
             .iter()
-            .map(|dtype| super::devices(&self.devices, dtype))
+            .map(|dtype| self.devices.open(dtype))
             .collect()
     }
 }

@@ -1,4 +1,4 @@
-//! A list of scores from a file: a column of a Parquet or CSV table, or a JSON array.
+//! Reading a list of scores: a column of a Parquet or CSV table, or a JSON array.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,14 +15,13 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::arrays::extension;
 
-/// Rows that are decoded at once.
+/// Rows decoded at a time.
 const BATCH_ROWS: usize = 65_536;
 
-/// Reads the column called `wanted`, or the only column of numbers. A JSON array has no columns, so that `wanted` does
-/// not matter there.
+/// Reads the column called `wanted`, or the only numeric column. A JSON array has no columns, so `wanted` is ignored there.
 pub fn read_scores(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
     match extension(path).as_str() {
-        // The decoder panics on some corrupt files, which shall be an error like any other.
+        // The decoder panics on some corrupt files; that becomes an ordinary error.
         "parquet" => catch_unwind(AssertUnwindSafe(|| parquet_column(path, wanted)))
             .unwrap_or_else(|_| Err(anyhow!("{}: the Parquet file is corrupt", path.display()))),
         "csv" => csv_column(path, wanted),
@@ -35,7 +34,7 @@ pub fn read_scores(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
     }
 }
 
-/// Place of the wanted column, or of the only one of numbers. Columns are given as (name, whether it holds numbers).
+/// Index of the wanted column, or of the only numeric one. Columns are given as (name, whether it is numeric).
 fn choose(path: &Path, columns: &[(&str, bool)], wanted: Option<&str>) -> Result<usize> {
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
     let numbers: Vec<usize> = (0..columns.len()).filter(|&at| columns[at].1).collect();
@@ -108,11 +107,11 @@ fn parquet_column(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
 struct CsvColumn {
     name: String,
     values: Vec<f64>,
-    /// Line and text of the first field that is no number.
+    /// Line and text of the first field that is not a number.
     bad: Option<(u64, String)>,
 }
 
-/// The first line holds the names, unless all its fields are numbers: then columns are called 1, 2, and so on.
+/// The first line holds the names, unless all its fields are numbers: then the columns are called 1, 2, and so on.
 fn csv_column(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
     let what = || format!("cannot read {}", path.display());
     let mut reader = csv::ReaderBuilder::new()
@@ -150,7 +149,7 @@ fn csv_column(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
             }
         }
     }
-    // A column that can only be the one that is meant is read, so that its bad field is named.
+    // The column that was asked for, or the only one, is read in any case, so that its bad field is reported.
     let is_meant = |column: &CsvColumn| columns.len() == 1 || wanted == Some(column.name.as_str());
     let candidates: Vec<(&str, bool)> = columns
         .iter()

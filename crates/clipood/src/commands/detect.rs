@@ -11,11 +11,12 @@ use clipood_ood::DetectorSpec;
 use clipood_pipeline::{Classifier, PipelineError, classify_files};
 use serde_json::json;
 
+use super::args::DevicesArg;
 use super::arrays::{check_folder, write_parquet};
 use super::models::ModelArgs;
+use super::print;
 use super::threshold;
 use super::zero_shot::inputs::files_of;
-use super::{devices, print};
 
 /// Options of `clipood detect`.
 #[derive(clap::Args)]
@@ -34,9 +35,8 @@ pub struct Args {
     /// A Parquet file to write as well: `image`, `in_distribution`, `score`, `pred_name`, `prob`.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Where the model runs, as in `zero-shot`.
-    #[arg(long, default_value = "auto")]
-    devices: String,
+    #[command(flatten)]
+    devices: DevicesArg,
 }
 
 /// An image with its verdict.
@@ -52,7 +52,7 @@ struct Row {
 pub fn run(args: Args) -> Result<ExitCode> {
     let fitted = threshold::read(&args.threshold)?;
     let file = args.threshold.display();
-    let devices = devices(&args.devices, &fitted.dtype)?;
+    let devices = args.devices.open(&fitted.dtype)?;
     if let Some(out) = &args.out {
         check_folder(out)?;
     }

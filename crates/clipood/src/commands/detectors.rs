@@ -1,4 +1,4 @@
-//! `clipood detectors`: what `--detectors` can name.
+//! `clipood detectors`: the detectors that `--detectors` accepts.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use super::print;
 /// Options of `clipood detectors`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A JSON array with formulas, papers and the meaning of every parameter.
+    /// Print a JSON array with formulas, papers and the meaning of every parameter.
     #[arg(long)]
     json: bool,
 }
@@ -44,7 +44,7 @@ fn entry(info: &DetectorInfo) -> Value {
     })
 }
 
-/// One line a kind: kind, parameters with their defaults, summary, in aligned columns.
+/// One line per kind: kind, parameters with their defaults, summary, in aligned columns.
 fn listing() -> String {
     let rows: Vec<(&str, String, &str)> = registry()
         .iter()

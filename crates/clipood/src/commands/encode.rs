@@ -18,11 +18,12 @@ use clipood_pipeline::{PipelineError, share_out};
 use half::f16;
 use rayon::prelude::*;
 
+use super::args::DeviceArgs;
 use super::arrays::{
     Tensor, check_folder, extension, read_image, write_parquet, write_safetensors,
 };
+use super::check_dtype;
 use super::models::ModelArgs;
-use super::{check_dtype, devices};
 
 /// Images that a thread takes through the image tower at once.
 pub const IMAGE_BATCH: usize = 32;
@@ -46,12 +47,8 @@ pub struct Args {
     /// Features of the images' patches, too; Parquet holds them in half precision.
     #[arg(long)]
     local: bool,
-    /// Where the model runs: auto, cpu or a GPU as cuda:0.
-    #[arg(long, default_value = "auto")]
-    device: String,
-    /// Number format of the image tower: f32; on a GPU also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT only).
-    #[arg(long, default_value = "f32")]
-    dtype: String,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// What the model makes of the inputs, row-major, not normalised.
@@ -84,7 +81,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if args.local && args.images.is_empty() {
         return usage("--local: only images have patches, give --images".to_owned());
     }
-    let devices = devices(&args.device, &args.dtype)?;
+    let devices = args.device.open()?;
     check_folder(&args.out)?;
     let texts = match &args.texts {
         Some(path) => read_texts(path)?,

@@ -5,25 +5,26 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clipood_pipeline::{Explanation, explain};
 
+use super::args::{RunArg, StoreArg};
 use super::look;
 
 /// Options of `clipood explain`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run directory, a path or URL.
-    run: String,
+    #[command(flatten)]
+    run: RunArg,
     /// Unit: `extract/KEY`, `train/PROMPT` or `score/PROMPT.DATASET.SHARD`.
     unit: String,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    look: look::LookArgs,
+    store: StoreArg,
 }
 
 /// Prints the explanation.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let job = look::open(&args.run, &args.look)?;
+    let job = look::open(&args.run.run, &args.store)?;
     let found = explain(&job, &args.unit)?;
     let printed = match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&found)?),

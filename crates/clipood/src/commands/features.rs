@@ -1,4 +1,4 @@
-//! Feature arrays and labels from files of other programs: `.npy`, `FILE.safetensors:TENSOR`, `FILE.parquet:COLUMN`.
+//! Reading feature arrays and labels from files of other programs: `.npy`, `FILE.safetensors:TENSOR`, `FILE.parquet:COLUMN`.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,11 +23,11 @@ use super::npy;
 /// A feature array, row-major.
 #[derive(Debug)]
 pub struct Array {
-    /// What it serves as: `text`, `id`, ...
+    /// Its role: `text`, `id`, ...
     pub name: &'static str,
     /// `[rows, features]`, or `[images, patches, features]`.
     pub shape: Vec<usize>,
-    /// In float32, whatever the file's type.
+    /// Converted to float32 from the file's type.
     pub values: Vec<f32>,
 }
 
@@ -55,7 +55,7 @@ impl Array {
     }
 }
 
-/// A file, and which array of it.
+/// A file, and the array in it.
 #[derive(Debug, Clone)]
 pub struct Source {
     path: PathBuf,
@@ -86,7 +86,7 @@ fn known(path: &str) -> bool {
     ["npy", "safetensors", "parquet"].contains(&extension(path.as_ref()).as_str())
 }
 
-/// Numbers as a file holds them.
+/// Numbers of either kind, as the file stores them.
 pub enum Numbers {
     /// Any kind of float.
     Floats(Vec<f32>),
@@ -102,7 +102,8 @@ impl Source {
         }
     }
 
-    /// The features that serve as `name`. Of a table with a column `kind`, as `clipood encode` writes, the rows of that kind.
+    /// The features for the role `name`. From a table with a column `kind`, as `clipood encode` writes it, only the rows of the
+    /// matching kind are taken.
     pub fn features(&self, name: &'static str, dim: Option<usize>) -> Result<Array> {
         let kind = if name.ends_with("text") {
             "text"
@@ -114,7 +115,7 @@ impl Source {
             Numbers::Floats(values) => values,
             Numbers::Integers(_) => bail!("{}: holds integers, expected floats", self.describe()),
         };
-        // Patches that lie in one value a row.
+        // Patches stored flattened, one value per row.
         if let (true, [rows, wide], Some(dim)) = (name.ends_with("local"), &shape[..], dim)
             && dim > 0
             && wide % dim == 0
@@ -162,7 +163,7 @@ impl Source {
                     .map_err(|_| anyhow!("no array `{name}` (arrays: {})", names.join(", ")))?;
                 Ok((tensor.shape().to_vec(), numbers(&tensor)?))
             }
-            // The decoder panics on some corrupt files, which shall be an error like any other.
+            // The decoder panics on some corrupt files; that becomes an ordinary error.
             _ => catch_unwind(AssertUnwindSafe(|| self.column(kind)))
                 .unwrap_or_else(|_| Err(anyhow!("the Parquet file is corrupt"))),
         }
@@ -229,7 +230,7 @@ impl Source {
                 }
                 kind if kind.is_integer() => {
                     let wide = cast(&values, &DataType::Int64)?;
-                    // What does not fit becomes null.
+                    // Values that do not fit become null.
                     if wide.null_count() > 0 {
                         bail!("column `{name}` holds an integer above {}", i64::MAX);
                     }
@@ -246,7 +247,7 @@ impl Source {
     }
 }
 
-/// The length that all lists have, and their values one after another.
+/// The common length of all lists, and their concatenated values.
 fn equal_lists<O: OffsetSizeTrait>(
     name: &str,
     lists: &GenericListArray<O>,

@@ -5,29 +5,30 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clipood_pipeline::{PipelineError, Store, collect_garbage, find_garbage};
 
+use super::args::{RunsArg, StoreArg};
 use super::look;
 
 /// Options of `clipood gc`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Every run directory whose features and prompts are worth keeping.
-    #[arg(required = true)]
-    runs: Vec<String>,
-    /// Remove what is listed. No run may be working on the store meanwhile.
+    #[command(flatten)]
+    keep: RunsArg,
+    /// Remove what is listed. No run may use the store at the same time.
     #[arg(long)]
     delete: bool,
     #[command(flatten)]
-    look: look::LookArgs,
+    store: StoreArg,
 }
 
-/// Lists, and with `--delete` removes.
+/// Lists what no run needs, and with `--delete` removes it.
 pub fn run(args: Args) -> Result<ExitCode> {
     let jobs = args
+        .keep
         .runs
         .iter()
-        .map(|run| look::open(run, &args.look))
+        .map(|run| look::open(run, &args.store))
         .collect::<Result<Vec<_>>>()?;
-    let store = Store::open(&args.look.store).map_err(PipelineError::from)?;
+    let store = Store::open(&args.store.store).map_err(PipelineError::from)?;
     let garbage = find_garbage(&store, &jobs)?;
     let mut text = String::new();
     for object in &garbage.objects {
@@ -37,7 +38,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         collect_garbage(&store, &garbage)?;
     }
     text += &format!(
-        "{} {} objects of {:.1} MB; {} are needed or not ours\n",
+        "{} {} objects of {:.1} MB; {} stay: a run needs them, or they are not clipood's\n",
         if args.delete {
             "removed"
         } else {

@@ -5,20 +5,14 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clipood_pipeline::{Interrupt, Job, Reporting, RunOptions, Share};
 
-/// Options of commands that look at a run and compute nothing.
-#[derive(clap::Args)]
-pub struct LookArgs {
-    /// Store of features and prompts, a path or URL.
-    #[arg(long, default_value = "store")]
-    pub store: String,
-}
+use super::args::StoreArg;
 
-/// Opens the run directory `run`.
-pub fn open(run: &str, args: &LookArgs) -> Result<Job> {
+/// Opens the run directory `run` with the store of its features and prompts, to compute nothing.
+pub fn open(run: &str, store: &StoreArg) -> Result<Job> {
     Ok(Job::reopen(RunOptions {
         run: run.to_string(),
         data: PathBuf::new(),
-        store: args.store.clone(),
+        store: store.store.clone(),
         device: None,
         share: Share {
             index: 0,

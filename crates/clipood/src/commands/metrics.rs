@@ -1,4 +1,4 @@
-//! `clipood metrics`: how well two lists of scores are told apart.
+//! `clipood metrics`: how well two lists of scores are separated.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ pub struct Args {
     /// Out-of-distribution scores, likewise.
     #[arg(long)]
     ood: PathBuf,
-    /// Column of both tables; may be left out where there is only one of numbers.
+    /// Column of both tables; needed only if a table has several numeric columns.
     #[arg(long)]
     column: Option<String>,
-    /// 95% intervals of AUROC and FPR95 from this many resamples.
+    /// Add 95% intervals of AUROC and FPR95 from this many bootstrap resamples.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     bootstrap: Option<u32>,
-    /// One flat JSON object; an infinite threshold is null.
+    /// Print one flat JSON object; an infinite threshold is null.
     #[arg(long)]
     json: bool,
 }
@@ -95,7 +95,7 @@ fn figures(id: &[f64], ood: &[f64], resamples: Option<u32>) -> Result<Vec<(&'sta
     ];
     if all.has_low_resolution() {
         eprintln!(
-            "warning: {} distinct scores among {} images: equal ones are counted as half right, so the figures may hide a \
+            "warning: {} distinct scores among {} images: ties count as half, so the figures may hide a \
              detector that saturates",
             all.distinct(),
             all.n_id + all.n_ood
@@ -143,7 +143,7 @@ fn object(figures: &[(&str, Figure)]) -> String {
         .map(|(name, figure)| {
             let value = match figure {
                 Figure::Count(count) => Value::from(*count),
-                // What is not finite becomes null.
+                // Values that are not finite become null.
                 Figure::Number(number) => Value::from(*number),
             };
             ((*name).to_owned(), value)

@@ -6,20 +6,22 @@ use clipood_clip::config::Activation;
 use clipood_clip::model::Model;
 use clipood_pipeline::{PipelineError, Reporting, open_named};
 
-/// Which model.
+use super::args::heading;
+
+/// The model, and what its checkpoint does not say.
 #[derive(clap::Args)]
 pub struct ModelArgs {
     /// Model: `demo`, a folder (open_clip or Hugging Face), a weight file, or a name on the Hugging Face hub such as
     /// openai/clip-vit-base-patch16.
-    #[arg(long)]
+    #[arg(long, help_heading = heading::MODEL)]
     model: Option<String>,
-    /// Activation of a checkpoint that does not say its own, or says it wrong: gelu or quick_gelu.
-    #[arg(long)]
+    /// Activation of a checkpoint that does not name it, or names the wrong one: gelu or quick_gelu.
+    #[arg(long, help_heading = heading::MODEL)]
     activation: Option<Activation>,
 }
 
 impl ModelArgs {
-    /// Opens the model, which has to be named; what had to be assumed is said on standard error.
+    /// Opens the model, which has to be named; assumptions about its checkpoint are reported on standard error.
     pub fn open(&self) -> Result<Model> {
         match &self.model {
             Some(name) => self.open_or(name),

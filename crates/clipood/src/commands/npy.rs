@@ -8,7 +8,7 @@ use super::features::Numbers;
 /// Shape and values of an array in C order, little-endian.
 ///
 /// # Errors
-/// Another kind of file, another order, a type that is neither a float nor an integer, a file that is cut off.
+/// A file of another format, in Fortran order, of a type that is neither a float nor an integer, or truncated.
 pub fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Numbers)> {
     let [b'\x93', b'N', b'U', b'M', b'P', b'Y', version, _, rest @ ..] = bytes else {
         bail!("no .npy file");

@@ -7,7 +7,7 @@ use clipood_pipeline::Planned;
 
 use super::run::{Args, open};
 
-/// Plans the recipe and says what workers are started on.
+/// Plans the recipe and prints the run directory that workers take.
 pub fn run(args: Args) -> Result<ExitCode> {
     let job = open(args)?;
     let plan = Planned::make(&job)?.plan;

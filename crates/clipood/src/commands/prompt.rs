@@ -1,4 +1,4 @@
-//! `clipood prompt`: what a learned context says, and contexts from and for the CoOp repository.
+//! `clipood prompt`: nearest words of a learned context, and exchange of contexts with the CoOp repository.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,11 +28,11 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// The vocabulary's tokens nearest to each vector of a context (Euclidean distance, as CoOp reports them).
+    /// List the tokens nearest to each vector of a context (Euclidean distance, as in the CoOp paper).
     Words(Words),
-    /// Write a context as the CoOp repository's `prompt_learner/model.pth.tar-N`, with `state_dict.ctx`.
+    /// Write a context in the format of the CoOp repository's `prompt_learner/model.pth.tar-N`, with `state_dict.ctx`.
     Export(Export),
-    /// Make a prompt set of a context that the CoOp repository trained.
+    /// Make a prompt set from a context trained with the CoOp repository.
     Import(Import),
 }
 
@@ -42,7 +42,7 @@ struct Words {
     prompt: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
-    /// Tokens for each vector.
+    /// Tokens to list per vector.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
     /// A Parquet file to write as well: `vector`, `rank`, `token`, `distance`.
@@ -56,7 +56,7 @@ struct Export {
     prompt: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
-    /// The context was trained with `class_specific = true`: as many vectors for each class.
+    /// The context was trained with `class_specific = true`: it has the same number of vectors for each class.
     #[arg(long)]
     class_specific: bool,
     /// The file to write.
@@ -66,14 +66,14 @@ struct Export {
 
 #[derive(clap::Args)]
 struct Import {
-    /// The CoOp repository's `prompt_learner/model.pth.tar-N`; a new or an old (not zipped) file of torch.save.
+    /// The CoOp repository's `prompt_learner/model.pth.tar-N`, written by torch.save in its zip or its older format.
     checkpoint: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
-    /// File with one class name a line, in the order of the labels.
+    /// File with one class name per line, in the order of the labels.
     #[arg(long)]
     classes: PathBuf,
-    /// Where the class name stood: end, middle or front.
+    /// Position of the class name in the prompt: end, middle or front.
     #[arg(long, default_value = "end")]
     class_token: String,
     /// The prompt set to write; `zero-shot --prompt` and `score --text FILE:text` take it.
@@ -81,7 +81,7 @@ struct Import {
     out: PathBuf,
 }
 
-/// Does one of them.
+/// Runs the chosen subcommand.
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.what {
         What::Words(args) => words(&args)?,

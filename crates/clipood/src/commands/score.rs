@@ -1,4 +1,4 @@
-//! `clipood score`: detectors on features from anywhere.
+//! `clipood score`: detectors on features computed elsewhere.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,16 +15,19 @@ use safetensors::tensor::TensorView;
 use super::arrays::{check_folder, write_parquet};
 use super::features::{Array, Numbers, Source, class_numbers, numbers};
 
+/// Heading of the arrays' options, which says what ARRAY is.
+const ARRAYS: &str = "Arrays (FILE.npy, FILE.safetensors:TENSOR or FILE.parquet:COLUMN)";
+
 /// Options of `clipood score`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A safetensors file with the arrays `text`, `id` and `ood`, and what the detectors ask for: `negative_text`,
-    /// `train`, `train_labels`, `id_local`, `ood_local`. Features need not be normalised. Other arrays are passed over.
+    /// A safetensors file with the arrays `text`, `id` and `ood`, and what the detectors need: `negative_text`, `train`,
+    /// `train_labels`, `id_local`, `ood_local`. Features need not be normalised. Other arrays are ignored.
     #[arg(long)]
     bundle: Option<PathBuf>,
     #[command(flatten)]
     files: Files,
-    /// Detectors, several apart by commas: `[alias=]kind[:key=value]...`; `clipood detectors` lists them.
+    /// Detectors, separated by commas: `[alias=]kind[:key=value]...`; `clipood detectors` lists them.
     #[arg(long)]
     detectors: String,
     /// The Parquet file to write: `role` (id or ood) and a column `score_<alias or kind>` for each detector.
@@ -32,36 +35,36 @@ pub struct Args {
     out: PathBuf,
 }
 
-/// Arrays of their own, in place of those of the bundle: FILE.npy, FILE.safetensors:TENSOR or FILE.parquet:COLUMN.
+/// Arrays from files of their own, in place of those of the bundle.
 #[derive(clap::Args)]
 struct Files {
     /// Class texts `[classes, features]`.
-    #[arg(long, value_name = "ARRAY")]
+    #[arg(long, value_name = "ARRAY", help_heading = ARRAYS)]
     text: Option<Source>,
     /// Negative texts.
-    #[arg(long, value_name = "ARRAY")]
+    #[arg(long, value_name = "ARRAY", help_heading = ARRAYS)]
     negative_text: Option<Source>,
     /// Training images.
-    #[arg(long, value_name = "ARRAY")]
+    #[arg(long, value_name = "ARRAY", help_heading = ARRAYS)]
     train: Option<Source>,
     /// Their class numbers, integers.
-    #[arg(long, value_name = "ARRAY")]
+    #[arg(long, value_name = "ARRAY", help_heading = ARRAYS)]
     train_labels: Option<Source>,
     /// In-distribution images.
-    #[arg(long, value_name = "ARRAY")]
+    #[arg(long, value_name = "ARRAY", help_heading = ARRAYS)]
     id: Option<Source>,
     /// Out-of-distribution images.
-    #[arg(long, value_name = "ARRAY")]
+    #[arg(long, value_name = "ARRAY", help_heading = ARRAYS)]
     ood: Option<Source>,
     /// Patches of the in-distribution images `[images, patches, features]`.
-    #[arg(long, value_name = "ARRAY")]
+    #[arg(long, value_name = "ARRAY", help_heading = ARRAYS)]
     id_local: Option<Source>,
     /// Patches of the out-of-distribution images.
-    #[arg(long, value_name = "ARRAY")]
+    #[arg(long, value_name = "ARRAY", help_heading = ARRAYS)]
     ood_local: Option<Source>,
 }
 
-/// Where arrays come from: a file of their own, or the bundle.
+/// Where arrays come from: files of their own, or the bundle.
 struct Given<'a> {
     files: &'a Files,
     bundle: Option<SafeTensors<'a>>,
@@ -101,7 +104,7 @@ fn column_names(specs: &[DetectorSpec]) -> Result<Vec<String>> {
     let mut names: Vec<String> = Vec::with_capacity(specs.len());
     for spec in specs {
         let name = spec.name();
-        // Only an alias makes the text differ from the name.
+        // The text differs from the name only if there is an alias.
         let short = if spec.to_string() == name {
             spec.info().kind
         } else {
@@ -119,7 +122,7 @@ fn column_names(specs: &[DetectorSpec]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Fits the detectors; a column of scores for each, of the ID and of the OOD rows.
+/// Fits the detectors and returns one column of scores for each, of the ID rows and of the OOD rows.
 fn score(given: &Given<'_>, specs: &[DetectorSpec]) -> Result<[Vec<Vec<f32>>; 2]> {
     let text = given.required("text", None, "the features of the class texts")?;
     let negative_text = given.features("negative_text", None)?;
@@ -148,7 +151,7 @@ fn score(given: &Given<'_>, specs: &[DetectorSpec]) -> Result<[Vec<Vec<f32>>; 2]
         if rows.rows() == 0 {
             bail!("array `{role}` has no row, expected at least one image to score");
         }
-        // Patches are large: they are read for the detectors that look at them only.
+        // Patches are large, so they are read only if a detector scores them.
         let local = match local_detector {
             None => None,
             Some(spec) => {
@@ -201,7 +204,7 @@ impl Given<'_> {
     }
 
     fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        // The one error of `tensor` is that there is none of the name.
+        // The only error of `tensor` is that no tensor has this name.
         self.bundle.as_ref()?.tensor(name).ok()
     }
 
@@ -220,7 +223,7 @@ impl Given<'_> {
         })
     }
 
-    /// An array of floats; `dim` is the width of the others, for patches that lie in one value a row.
+    /// An array of floats; `dim` is the feature width, for patches stored flattened, one value per row.
     fn features(&self, name: &'static str, dim: Option<usize>) -> Result<Option<Array>> {
         if let Some(source) = self.source(name) {
             return source.features(name, dim).map(Some);

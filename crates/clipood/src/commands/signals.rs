@@ -1,15 +1,15 @@
 //! What signals do to a running command.
 
 use anyhow::{Context, Result};
-use clipood_pipeline::Interrupt;
+use clipood_pipeline::{Interrupt, Reporting};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 /// Ctrl-C, what ends a service or a terminal, and what Slurm sends ahead of a time limit (`--signal=B:USR1@90`).
 const STOP: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1];
 
-/// Whether whoever started the process wants it to live on without a terminal, as `nohup` does. Told by Linux alone. Shells
-/// ignore Ctrl-C for what they start in the background, too, but a signal that is sent to such a process is meant for it.
+/// Whether the process was started to outlive its terminal, as with `nohup`; known on Linux only. Shells make background
+/// processes ignore Ctrl-C as well, but a signal sent to such a process is meant for it.
 fn hangups_are_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -17,8 +17,8 @@ fn hangups_are_ignored() -> bool {
     mask.unwrap_or_default() >> (SIGHUP - 1) & 1 == 1
 }
 
-/// A flag that the first of these signals sets; the second one ends the process at once.
-pub fn listen() -> Result<Interrupt> {
+/// A flag that the first of these signals sets, which is reported; the second one ends the process at once.
+pub fn listen(reporting: Reporting) -> Result<Interrupt> {
     let interrupt = Interrupt::default();
     let flag = interrupt.clone();
     let heard = STOP
@@ -30,10 +30,10 @@ pub fn listen() -> Result<Interrupt> {
         .spawn(move || {
             for _ in signals.forever() {
                 if flag.is_set() {
-                    // Everything committed is whole.
+                    // Committed parts are complete, so nothing is lost that was committed.
                     std::process::exit(3);
                 }
-                eprintln!("stopping after the work in hand; once more to stop at once");
+                reporting.say("stopping after the work in hand; once more to stop at once");
                 flag.set();
             }
         })

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clipood_clip::model::Device;
 use clipood_pipeline::PipelineError;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use super::args::DevicesArg;
 use super::encode::{IMAGE_BATCH, input, read_texts};
 use super::models::ModelArgs;
 use super::print;
@@ -31,9 +31,8 @@ pub struct Args {
     /// A JSON array with an object an image instead of a table.
     #[arg(long)]
     json: bool,
-    /// Where the model runs: auto or cpu.
-    #[arg(long, default_value = "auto")]
-    devices: String,
+    #[command(flatten)]
+    devices: DevicesArg,
 }
 
 /// An image beside one text.
@@ -49,10 +48,7 @@ struct Nearness {
 
 /// Prints every image with every text.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let device: Device = args
-        .devices
-        .parse()
-        .map_err(|e: clipood_clip::ClipError| PipelineError::Usage(e.to_string()))?;
+    let device = args.devices.open("f32")?.first();
     let mut texts = args.text.clone();
     if let Some(path) = &args.texts {
         texts.extend(read_texts(path)?);

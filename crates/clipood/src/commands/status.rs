@@ -7,13 +7,14 @@ use anyhow::Result;
 use clipood_pipeline::{Audit, LastWord, State, Status, audit, status};
 use indicatif::HumanDuration;
 
+use super::args::{RunArg, StoreArg};
 use super::look;
 
 /// Options of `clipood status`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run directory, a path or URL.
-    run: String,
+    #[command(flatten)]
+    run: RunArg,
     /// Read all tables and prove that every planned image is scored once or in quarantine once under every prompt set.
     #[arg(long)]
     audit: bool,
@@ -21,12 +22,12 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    look: look::LookArgs,
+    store: StoreArg,
 }
 
-/// Prints the status; exit code 1 if the audit was asked for and fails.
+/// Prints the status; exit code 1 if an audit was requested and fails.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let job = look::open(&args.run, &args.look)?;
+    let job = look::open(&args.run.run, &args.store)?;
     let status = status(&job)?;
     let audit = match args.audit {
         true => Some(audit(&job)?),
@@ -71,14 +72,13 @@ fn text(status: &Status, audit: Option<&Audit>) -> String {
         );
     }
     if status.stages.iter().any(|s| s.claimed > 0) {
-        text +=
-            "\nclaimed: a worker has started it; it is at work, or gone and to be started again\n";
+        text += "\nclaimed: a worker has started it; that worker is still working on it, or has died and must be started again\n";
     }
     if !status.workers.is_empty() {
-        text += "\nworkers, as they last said:\n";
+        text += "\nworkers, as last reported:\n";
     }
-    for word in &status.workers {
-        text += &last_word(word, now());
+    for worker in &status.workers {
+        text += &worker_line(worker, now());
     }
     for d in status.datasets.iter().filter(|d| d.quarantined > 0) {
         text += &format!(
@@ -126,10 +126,10 @@ fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// A line about one worker; how long ago it spoke is by the clocks of two machines.
-fn last_word(word: &LastWord, now: u64) -> String {
-    let ago = HumanDuration(Duration::from_secs(now.saturating_sub(word.at)));
-    let what = match (&word.state, &word.stage, &word.error) {
+/// One line about a worker. How long ago it reported compares the clocks of two machines.
+fn worker_line(worker: &LastWord, now: u64) -> String {
+    let ago = HumanDuration(Duration::from_secs(now.saturating_sub(worker.at)));
+    let what = match (&worker.state, &worker.stage, &worker.error) {
         (State::Working, Some(stage), _) => format!(
             "{} {}/{} {}, {:.0}/s, {} left",
             stage.name,
@@ -144,8 +144,8 @@ fn last_word(word: &LastWord, now: u64) -> String {
         ),
         (State::Failed, _, Some(error)) => format!("failed: {error}"),
         (State::Failed, ..) => "failed".to_string(),
-        (State::Interrupted, ..) => "was asked to stop".to_string(),
+        (State::Interrupted, ..) => "interrupted".to_string(),
         (State::Finished | State::Working, ..) => "finished".to_string(),
     };
-    format!("  {}: {what} ({ago} ago)\n", word.worker)
+    format!("  {}: {what} ({ago} ago)\n", worker.worker)
 }

@@ -1,4 +1,4 @@
-//! `clipood tokenize`: texts to the ids that CLIP's text tower reads.
+//! `clipood tokenize`: texts to the token ids that CLIP's text tower takes.
 
 use std::io::{BufRead, BufWriter, Write};
 use std::process::ExitCode;
@@ -8,13 +8,13 @@ use clipood_clip::tokenizer::{CONTEXT_LENGTH, Tokenizer};
 
 use super::written;
 
-/// Bytes that are collected before they go to standard output.
+/// Bytes buffered before they are written to standard output.
 const BUFFER: usize = 1 << 20;
 
 /// Options of `clipood tokenize`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Every input line is a JSON string, so that a text may hold line breaks.
+    /// Read each input line as a JSON string, so that a text may contain line breaks.
     #[arg(long)]
     json: bool,
 }

@@ -1,51 +1,47 @@
 //! `clipood worker`: one of several processes that finish a planned run together.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clipood_pipeline::{Job, PipelineError, RunOptions, Share, run as run_job};
+use clipood_pipeline::{
+    Job, PipelineError, RunOptions, Share, run as run_job, run_only, stages_called,
+};
 
+use super::args::{DataArg, JsonLogArg, RunDeviceArgs, StoreArg, WorkerRunArg};
+use super::reporting;
 use super::run::print_account;
 use super::signals::listen;
-use super::{reporting, run_devices};
 
 /// Options of `clipood worker`.
 #[derive(clap::Args)]
+#[command(override_usage = "clipood worker [OPTIONS] <RUN>")]
 pub struct Args {
-    /// Run directory that `clipood plan` made, a path or URL.
-    #[arg(long)]
-    run: String,
+    #[command(flatten)]
+    run: WorkerRunArg,
     /// Number of this worker, from 0. A worker that is started again gets the same number.
     #[arg(long, default_value_t = 0)]
     index: usize,
     /// Number of workers. It only spreads the work, so it need not be right.
     #[arg(long, default_value_t = 1)]
     count: usize,
+    /// Do these stages only, separated by commas, such as `extract,train`; the stages before them have to be done. By default
+    /// a worker stays until the whole run is finished.
+    #[arg(long, value_delimiter = ',', value_name = "STAGE")]
+    stages: Vec<String>,
     /// Train prompts that another worker has claimed instead of waiting for it.
     #[arg(long)]
     backup_training: bool,
-    /// Where the model runs, as in `clipood run`.
-    #[arg(long, default_value = "auto")]
-    devices: String,
-    /// Number format: f32, f16 or bf16, as in `clipood run`; the same for all workers of a run.
-    #[arg(long, default_value = "f32")]
-    dtype: String,
-    /// Images that go through the image tower at once (default: 32 on the CPU, by memory on a GPU).
-    #[arg(long)]
-    batch: Option<usize>,
-    /// Progress as JSON, one object a line on standard error.
-    #[arg(long)]
-    json_log: bool,
-    /// Folder that relative dataset roots start from.
-    #[arg(long, default_value = "data")]
-    data: PathBuf,
-    /// Store of features and prompts, a path or URL.
-    #[arg(long, default_value = "store")]
-    store: String,
+    #[command(flatten)]
+    device: RunDeviceArgs,
+    #[command(flatten)]
+    data: DataArg,
+    #[command(flatten)]
+    store: StoreArg,
+    #[command(flatten)]
+    log: JsonLogArg,
 }
 
-/// Works until the whole run is finished, whoever did what.
+/// Works until the run, or the stages that were asked for, are finished, by this worker or by others.
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.index >= args.count {
         return Err(PipelineError::Usage(format!(
@@ -54,21 +50,30 @@ pub fn run(args: Args) -> Result<ExitCode> {
         ))
         .into());
     }
+    let wanted = stages_called(&args.stages)?;
+    let reporting = reporting(args.log.json_log);
     let job = Job::reopen(RunOptions {
-        run: args.run,
-        data: args.data,
-        store: args.store,
-        device: Some(run_devices(&args.devices, &args.dtype)?.with_batch(args.batch)),
+        run: args.run.into_run(),
+        data: args.data.data,
+        store: args.store.store,
+        device: Some(args.device.open()?),
         share: Share {
             index: args.index,
             count: args.count,
             backups: true,
         },
         backup_training: args.backup_training,
-        reporting: reporting(args.json_log),
-        interrupt: listen()?,
+        reporting,
+        interrupt: listen(reporting)?,
     })?;
-    let outcome = run_job(&job)?;
-    print_account(&job, &outcome);
+    if wanted.is_empty() {
+        print_account(&job, &run_job(&job)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let names: Vec<&str> = wanted.iter().map(|stage| stage.name).collect();
+    match run_only(&job, &wanted)? {
+        Some(outcome) => print_account(&job, &outcome),
+        None => super::print(&format!("done: {}\n", names.join(", ")))?,
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -321,7 +321,7 @@ fn encode_names_what_is_wrong() {
     );
     encode(
         &["--model", "no-model", "--images", image, "--out", to],
-        1,
+        2,
         &["no-model"],
     );
     encode(
@@ -332,13 +332,20 @@ fn encode_names_what_is_wrong() {
         &["gone.png"],
     );
     let device = [
-        "--model", "demo", "--images", image, "--device", "cuda:0", "--out", to,
+        "--model",
+        "demo",
+        "--images",
+        image,
+        "--devices",
+        "cuda:0",
+        "--out",
+        to,
     ];
     encode(&device, 2, &["cuda:0"]);
     std::fs::write(&texts, format!("fine\n{}\n", "word ".repeat(100))).unwrap();
     encode(
         &["--model", "demo", "--texts", text(&texts), "--out", to],
-        1,
+        2,
         &["texts.txt", "102"],
     );
 }

@@ -136,7 +136,7 @@ fn similarity_names_what_is_wrong() {
     similarity(&[image, "--text", " "], 2, &["text 1 of 1"]);
     similarity(&["gone.png", "--text", "a star"], 1, &["gone.png"]);
     let long = "word ".repeat(100);
-    similarity(&[image, "--text", &long], 1, &["102"]);
+    similarity(&[image, "--text", &long], 2, &["102"]);
     let cuda = [image, "--text", "a star", "--devices", "cuda:0"];
     similarity(&cuda, 2, &["cuda:0"]);
     let absent = dir.path().join("absent.txt");

@@ -99,8 +99,8 @@ type Image = (PathBuf, Option<String>);
 
 /// The images of a split of a dataset.
 fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Vec<Image>> {
-    let manifest = open_manifest(&task.manifests, name)?;
-    let records = list_images(&manifest, &task.data, Reporting::Human)?;
+    let manifest = open_manifest(&task.data.manifests, name)?;
+    let records = list_images(&manifest, &task.data.images.data, Reporting::Human)?;
     let tested = records.into_iter().filter(|record| record.split == split);
     tested
         .map(|record| match record.source.at {

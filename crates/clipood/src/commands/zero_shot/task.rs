@@ -7,8 +7,9 @@ use clipood_clip::model::{Devices, Model};
 use clipood_ood::{DetectorSpec, OodError};
 use clipood_pipeline::{Classifier, PipelineError, PromptSet};
 
+use super::super::args::{DataArgs, DeviceArgs};
+use super::super::check_dtype;
 use super::super::models::ModelArgs;
-use super::super::{check_dtype, devices};
 use super::texts;
 
 /// Options that both commands take.
@@ -26,12 +27,8 @@ pub struct Task {
     /// Which of the dataset's images: train, val or test (default: val for a threshold, else test).
     #[arg(long, requires = "dataset")]
     pub(super) split: Option<String>,
-    /// Folder that relative dataset roots start from.
-    #[arg(long, default_value = "data")]
-    pub(super) data: PathBuf,
-    /// Folder of the dataset manifests.
-    #[arg(long, default_value = "manifests/datasets")]
-    pub(super) manifests: PathBuf,
+    #[command(flatten)]
+    pub(super) data: DataArgs,
     /// File with one class name a line (default: the names of the class folders).
     #[arg(long, value_name = "FILE")]
     pub(super) classes: Option<PathBuf>,
@@ -45,12 +42,8 @@ pub struct Task {
     /// texts only.
     #[arg(long, default_value = "mcm")]
     detector: String,
-    /// Where the model runs: auto, cpu, cpu:N (threads), cuda:all or cuda:0,cuda:1,...
-    #[arg(long, default_value = "auto")]
-    devices: String,
-    /// Number format of the image tower: f32; on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT only).
-    #[arg(long, default_value = "f32")]
-    dtype: String,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// What the options name, opened.
@@ -76,7 +69,7 @@ impl Task {
         top: usize,
         prompt: Option<PromptSet>,
     ) -> Result<Opened> {
-        let devices = devices(&self.devices, &self.dtype)?;
+        let devices = self.device.open()?;
         let usage = |e: OodError| PipelineError::Usage(format!("--detector: {e}"));
         let detector: DetectorSpec = self.detector.parse().map_err(usage)?;
         let texts = texts::class_texts(self, classes)?;

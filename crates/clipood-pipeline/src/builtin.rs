@@ -1,0 +1,224 @@
+//! Recipes, dataset manifests and word lists of the repository, embedded so that they are found in any folder.
+//!
+//! A file of the same name in the working directory comes first; looking for it is the caller's part.
+
+/// `pipelines/*.toml`.
+const RECIPES: [(&str, &str); 5] = [
+    ("demo", include_str!("../../../pipelines/demo.toml")),
+    (
+        "detectors",
+        include_str!("../../../pipelines/detectors.toml"),
+    ),
+    (
+        "few-shot-grid",
+        include_str!("../../../pipelines/few-shot-grid.toml"),
+    ),
+    (
+        "imagenet-mos",
+        include_str!("../../../pipelines/imagenet-mos.toml"),
+    ),
+    ("stamps", include_str!("../../../pipelines/stamps.toml")),
+];
+
+/// `manifests/datasets/*.toml`.
+const MANIFESTS: [(&str, &str); 14] = [
+    (
+        "demo-glyphs",
+        include_str!("../../../manifests/datasets/demo-glyphs.toml"),
+    ),
+    (
+        "demo-id",
+        include_str!("../../../manifests/datasets/demo-id.toml"),
+    ),
+    (
+        "demo-near",
+        include_str!("../../../manifests/datasets/demo-near.toml"),
+    ),
+    (
+        "demo-scenes",
+        include_str!("../../../manifests/datasets/demo-scenes.toml"),
+    ),
+    (
+        "demo-textures",
+        include_str!("../../../manifests/datasets/demo-textures.toml"),
+    ),
+    (
+        "demo-validation",
+        include_str!("../../../manifests/datasets/demo-validation.toml"),
+    ),
+    (
+        "imagenet",
+        include_str!("../../../manifests/datasets/imagenet.toml"),
+    ),
+    (
+        "inaturalist",
+        include_str!("../../../manifests/datasets/inaturalist.toml"),
+    ),
+    (
+        "places",
+        include_str!("../../../manifests/datasets/places.toml"),
+    ),
+    (
+        "stamps-id",
+        include_str!("../../../manifests/datasets/stamps-id.toml"),
+    ),
+    (
+        "stamps-objects",
+        include_str!("../../../manifests/datasets/stamps-objects.toml"),
+    ),
+    (
+        "stamps-symbols",
+        include_str!("../../../manifests/datasets/stamps-symbols.toml"),
+    ),
+    ("sun", include_str!("../../../manifests/datasets/sun.toml")),
+    (
+        "textures",
+        include_str!("../../../manifests/datasets/textures.toml"),
+    ),
+];
+
+/// `manifests/words/*.txt`.
+const WORDS: [(&str, &str); 2] = [
+    (
+        "demo-adjectives",
+        include_str!("../../../manifests/words/demo-adjectives.txt"),
+    ),
+    (
+        "demo-nouns",
+        include_str!("../../../manifests/words/demo-nouns.txt"),
+    ),
+];
+
+/// The TOML of the embedded recipe called `name`.
+pub fn recipe(name: &str) -> Option<&'static str> {
+    text_of(&RECIPES, name)
+}
+
+/// Name and TOML of every embedded recipe, in the order of their names.
+pub fn recipes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    RECIPES.into_iter()
+}
+
+/// The TOML of the embedded dataset manifest called `name`.
+pub fn manifest(name: &str) -> Option<&'static str> {
+    text_of(&MANIFESTS, name)
+}
+
+/// Names of the embedded dataset manifests, in order.
+pub fn manifest_names() -> impl Iterator<Item = &'static str> {
+    MANIFESTS.into_iter().map(|(name, _)| name)
+}
+
+/// The embedded word list called `name`, without its ending `.txt`: one word per line.
+pub fn words(name: &str) -> Option<&'static str> {
+    text_of(&WORDS, name)
+}
+
+/// Names of the embedded word lists, in order.
+pub fn words_names() -> impl Iterator<Item = &'static str> {
+    WORDS.into_iter().map(|(name, _)| name)
+}
+
+fn text_of(files: &[(&str, &'static str)], name: &str) -> Option<&'static str> {
+    let found = files.iter().find(|(other, _)| *other == name)?;
+    Some(found.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use clipood_core::{DatasetManifest, Recipe};
+
+    use super::*;
+
+    /// Name and content of every file in a folder of the repository, which all have this ending.
+    fn folder(path: &str, ending: &str) -> BTreeMap<String, String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../..")
+            .join(path);
+        let entries = std::fs::read_dir(root).unwrap().map(Result::unwrap);
+        let files = entries.map(|entry| {
+            let file = entry.file_name().into_string().unwrap();
+            let name = file
+                .strip_suffix(ending)
+                .unwrap_or_else(|| panic!("{path}/{file}: expected {ending}"));
+            (
+                name.to_string(),
+                std::fs::read_to_string(entry.path()).unwrap(),
+            )
+        });
+        files.collect()
+    }
+
+    fn same(files: &[(&str, &str)], path: &str, ending: &str) {
+        let on_disk = folder(path, ending);
+        let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+        assert_eq!(
+            names,
+            on_disk.keys().collect::<Vec<_>>(),
+            "files of {path} that are embedded"
+        );
+        for (name, text) in files {
+            assert!(
+                on_disk[*name] == *text,
+                "{path}/{name}{ending} is not the embedded file"
+            );
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_folders_is_embedded_under_its_own_name() {
+        same(&RECIPES, "pipelines", ".toml");
+        same(&MANIFESTS, "manifests/datasets", ".toml");
+        same(&WORDS, "manifests/words", ".txt");
+    }
+
+    #[test]
+    fn embedded_files_are_found_by_name_and_name_themselves_so() {
+        for (name, text) in recipes() {
+            assert_eq!(recipe(name), Some(text));
+            assert_eq!(Recipe::parse(text, name).unwrap().name, name);
+            let summary = text.lines().next().unwrap();
+            assert!(
+                summary.starts_with("# ") && summary.ends_with('.'),
+                "{name}: no sentence in its first line: {summary}"
+            );
+        }
+        for name in manifest_names() {
+            let text = manifest(name).unwrap();
+            assert_eq!(DatasetManifest::parse(text, name).unwrap().name, name);
+        }
+        for name in words_names() {
+            assert!(words(name).unwrap().lines().count() > 10, "{name}");
+        }
+        assert_eq!(recipe("no such recipe"), None);
+    }
+
+    #[test]
+    fn what_an_embedded_recipe_names_is_embedded() {
+        for (name, text) in recipes() {
+            let recipe = Recipe::parse(text, name).unwrap();
+            let data = &recipe.data;
+            for dataset in [&data.id]
+                .into_iter()
+                .chain(&data.ood)
+                .chain(&data.validation_ood)
+            {
+                assert!(manifest(dataset).is_some(), "{name}: dataset `{dataset}`");
+            }
+            for list in recipe
+                .negative_labels
+                .iter()
+                .flat_map(|section| &section.lists)
+            {
+                assert!(
+                    words(&list.words).is_some(),
+                    "{name}: words `{}`",
+                    list.words
+                );
+            }
+        }
+    }
+}

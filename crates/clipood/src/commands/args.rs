@@ -1,0 +1,203 @@
+//! Options that several commands take, so that devices, stores and runs are said in one way everywhere.
+
+use std::path::PathBuf;
+
+use clipood_clip::ClipError;
+use clipood_clip::model::{Devices, Dtype};
+use clipood_pipeline::PipelineError;
+
+/// Headings of the options in a command's help.
+pub mod heading {
+    pub const RECIPE: &str = "Recipe overrides";
+    pub const MODEL: &str = "Model";
+    pub const DEVICE: &str = "Device";
+    pub const FILES: &str = "Folders and stores";
+}
+
+/// What `RUN` means everywhere.
+const RUN_HELP: &str = "Run directory, a path or URL";
+
+/// Where a model runs.
+#[derive(clap::Args)]
+pub struct DevicesArg {
+    /// Where the model runs: auto, cpu, cpu:THREADS, cuda:all, or GPUs separated by commas as in cuda:0,cuda:1. A GPU named
+    /// twice gets two workers.
+    #[arg(long, alias = "device", default_value = "auto", help_heading = heading::DEVICE)]
+    devices: String,
+}
+
+/// Where a model runs, and in which number format.
+#[derive(clap::Args)]
+pub struct DeviceArgs {
+    #[command(flatten)]
+    devices: DevicesArg,
+    /// Number format of the image tower: f32; on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT only).
+    #[arg(long, default_value = "f32", help_heading = heading::DEVICE)]
+    dtype: String,
+}
+
+/// The devices of a run.
+#[derive(clap::Args)]
+pub struct RunDeviceArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Images per pass of the image tower (default: 32 on the CPU, by memory on a GPU).
+    #[arg(long, value_name = "N", help_heading = heading::DEVICE)]
+    batch: Option<usize>,
+}
+
+impl DeviceArgs {
+    /// The devices of a command whose output is a result.
+    ///
+    /// # Errors
+    /// As [`devices`].
+    pub fn open(&self) -> Result<Devices, PipelineError> {
+        devices(&self.devices.devices, &self.dtype)
+    }
+}
+
+impl RunDeviceArgs {
+    /// The devices of `plan`, `run` and `worker`, which may be simulated.
+    ///
+    /// # Errors
+    /// [`PipelineError::Usage`] for what this build or machine does not have.
+    pub fn open(&self) -> Result<Devices, PipelineError> {
+        let devices = run_devices(&self.device.devices.devices, &self.device.dtype)?;
+        Ok(devices.with_batch(self.batch))
+    }
+}
+
+/// The devices `devices` in the number format `dtype`, for commands whose output is a result.
+///
+/// # Errors
+/// [`PipelineError::Usage`] for what this build or machine does not have, and for simulated devices, which compute nothing.
+fn devices(devices: &str, dtype: &str) -> Result<Devices, PipelineError> {
+    let devices = run_devices(devices, dtype)?;
+    if devices.simulated.is_some() {
+        return Err(PipelineError::Usage(
+            "simulated devices compute nothing; only `clipood plan`, `run` and `worker` take them, for tests".to_string(),
+        ));
+    }
+    Ok(devices)
+}
+
+fn run_devices(devices: &str, dtype: &str) -> Result<Devices, PipelineError> {
+    let usage = |error: ClipError| PipelineError::Usage(error.to_string());
+    let dtype: Dtype = dtype.parse().map_err(usage)?;
+    let devices: Devices = devices.parse().map_err(usage)?;
+    dtype.check(devices.first()).map_err(usage)?;
+    Ok(devices.with_dtype(dtype))
+}
+
+/// Where images are.
+#[derive(clap::Args)]
+pub struct DataArg {
+    /// Folder that relative dataset roots start from.
+    #[arg(long, value_name = "DIR", default_value = "data", help_heading = heading::FILES)]
+    pub data: PathBuf,
+}
+
+/// Where images are, and where their datasets are described.
+#[derive(clap::Args)]
+pub struct DataArgs {
+    /// Where images are.
+    #[command(flatten)]
+    pub images: DataArg,
+    /// Folder of the dataset manifests.
+    #[arg(long, value_name = "DIR", default_value = "manifests/datasets", help_heading = heading::FILES)]
+    pub manifests: PathBuf,
+}
+
+/// Where features and prompts are kept.
+#[derive(clap::Args)]
+pub struct StoreArg {
+    /// Store of features and prompts, a path or URL.
+    #[arg(long, default_value = "store", help_heading = heading::FILES)]
+    pub store: String,
+}
+
+/// A run directory that exists.
+#[derive(clap::Args)]
+pub struct RunArg {
+    #[arg(value_name = "RUN", help = RUN_HELP)]
+    pub run: String,
+}
+
+/// Run directories that exist.
+#[derive(clap::Args)]
+pub struct RunsArg {
+    #[arg(value_name = "RUN", required = true, help = RUN_HELP)]
+    pub runs: Vec<String>,
+}
+
+/// A run directory that exists, for `worker`, which took it as `--run` before.
+#[derive(clap::Args)]
+pub struct WorkerRunArg {
+    #[arg(value_name = "RUN", required_unless_present = "run_option", help = RUN_HELP)]
+    run: Option<String>,
+    #[arg(
+        long = "run",
+        id = "run_option",
+        value_name = "RUN",
+        hide = true,
+        conflicts_with = "run"
+    )]
+    run_option: Option<String>,
+}
+
+impl WorkerRunArg {
+    /// The run directory; the parser makes sure that one is given.
+    pub fn into_run(self) -> String {
+        self.run.or(self.run_option).unwrap_or_default()
+    }
+}
+
+/// How progress is told.
+#[derive(clap::Args)]
+pub struct JsonLogArg {
+    /// Progress and errors as JSON on standard error, one object per line.
+    #[arg(long)]
+    pub json_log: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Worker {
+        #[command(flatten)]
+        run: WorkerRunArg,
+        #[command(flatten)]
+        devices: DevicesArg,
+    }
+
+    #[test]
+    fn a_worker_takes_its_run_by_place_or_by_the_older_option() {
+        let run = |words: &[&str]| {
+            let parsed = Worker::try_parse_from([&["worker"], words].concat());
+            parsed.map(|worker| worker.run.into_run())
+        };
+        assert_eq!(run(&["runs/demo"]).unwrap(), "runs/demo");
+        assert_eq!(run(&["--run", "runs/demo"]).unwrap(), "runs/demo");
+        assert!(run(&[]).is_err_and(|error| error.to_string().contains("RUN")));
+        assert!(run(&["a", "--run", "b"]).is_err());
+    }
+
+    #[test]
+    fn the_older_name_of_devices_is_still_taken() {
+        for option in ["--devices", "--device"] {
+            let worker = Worker::try_parse_from(["worker", "a", option, "cpu"]).unwrap();
+            assert_eq!(worker.devices.devices, "cpu");
+        }
+    }
+
+    #[test]
+    fn only_a_run_takes_simulated_devices() {
+        assert!(devices("sim:10", "f32").is_err());
+        assert!(run_devices("sim:10", "f32").is_ok());
+        assert!(devices("cpu", "f64").is_err_and(|error| error.exit_code() == 2));
+    }
+}
