@@ -29,6 +29,7 @@ mod agreement;
 mod columns;
 mod devices;
 mod dual_pattern;
+mod encode;
 mod error;
 mod extract;
 mod features;
@@ -39,6 +40,7 @@ mod journal;
 mod memory;
 mod models;
 mod negative;
+mod panics;
 mod plan;
 mod progress;
 mod prompts;
@@ -56,14 +58,17 @@ mod zero_shot;
 pub use aggregate::{AVERAGE, DUAL_PATTERN, Metrics, aggregate, read_metrics};
 pub use clipood_store::{Share, Store};
 pub use columns::{Candidates, ScoreColumn};
-pub use error::{PipelineError, Result};
-pub use extract::{
-    ExtractUnit, FeatureIndex, encode_from_memory, extract, feature_index, share_out,
+pub use encode::{
+    BatchSink, Clock, EVAL_VIEW, EncodeEvent, EncodedImage, Engine, FILE_BATCH, UnitSink,
+    Unreadable, decode_files, encode_files, read_eval_view,
 };
+pub use error::{PipelineError, Result};
+pub use extract::{ExtractUnit, FeatureIndex, extract, feature_index};
 pub use interrupt::Interrupt;
 pub use job::{Features, Job, JobOptions, RESULTS_VERSION, RunOptions, open_manifest};
 pub use journal::{LastWord, StageWord, State};
 pub use models::{NamedModel, open_model, open_named};
+pub use panics::panic_message;
 pub use plan::{Plan, PlannedDataset, PlannedImage, PlannedShard, Purpose, list_images, plan};
 pub use progress::{Reporting, StageProgress};
 pub use prompts::{PromptKey, PromptSet, prompt_keys, prompt_sets};
@@ -74,6 +79,4 @@ pub use status::{
     Audit, DatasetStatus, Explanation, Garbage, ReasonCount, StageStatus, Status, audit,
     collect_garbage, explain, find_garbage, status,
 };
-pub use zero_shot::{
-    ClassCounts, Classified, Classifier, ImageOutcome, Tally, Unreadable, classify_files,
-};
+pub use zero_shot::{ClassCounts, Classified, Classifier, ImageOutcome, Tally, classify_files};

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use crate::encode::EVAL_VIEW;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::plan::{Plan, PlannedImage, PlannedShard, images_digest, planned_images, shard_rows};
-
-/// The evaluation view: short side resized, centre cropped.
-pub const EVAL_VIEW: i16 = -1;
 
 /// Some images and the views of them that are encoded together.
 #[derive(Debug, Clone)]
