@@ -87,7 +87,7 @@ fn encode_rounds_images_and_leaves_texts() {
         let images = ["data/id/test/fish/00.png", "data/id/test/tree/01.png"];
         let model = ["encode", "--model", "vit", "--images"];
         let outputs = ["--texts", "texts.txt", "--local", "--out", out];
-        let format = ["--device", "cpu", "--dtype", dtype];
+        let format = ["--devices", "cpu", "--dtype", dtype];
         [&model[..], &images, &outputs, &format].concat()
     };
     if in_bf16(&world, &encode("bf16", "half.safetensors")).is_none() {

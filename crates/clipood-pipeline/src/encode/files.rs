@@ -93,7 +93,8 @@ pub(crate) fn convert_files<T>(
     engine.run(
         &Clock::default(),
         |sink| decode_files(sink, files, side, || occupy.send(()).is_ok()),
-        |event| {
+        // Owns `slots`: a source that waits for one sees the end of the consumer.
+        move |event| {
             match event {
                 EncodeEvent::Encoded {
                     unit,

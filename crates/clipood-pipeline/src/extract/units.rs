@@ -106,7 +106,7 @@ fn unit_key(images: &str, views: &[i16], crop_scale: Option<[f64; 2]>) -> String
     key
 }
 
-/// Cuts a plan into units. Images to score: one unit a shard. Few-shot images: one unit for the ranks 0, 1, 2 to 3, 4 to 7
+/// Cuts a plan into units. Images to score: one unit per shard. Few-shot images: one unit for the ranks 0, 1, 2 to 3, 4 to 7
 /// and so on of each seed (cut further where they are many), so that 1, 2, 4, 8 and 16 shots share their features.
 pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
     let crop_scale = job.recipe.train.crop_scale;

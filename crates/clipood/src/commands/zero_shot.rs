@@ -60,7 +60,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut tally = Tally::new(inputs.classes.len());
     let mut quarantine = Vec::new();
     let mut predictions = match &args.out {
-        Some(folder) => Some(Predictions::create(folder, shown, &detector.name())?),
+        Some(folder) => Some(Predictions::create(
+            folder,
+            shown,
+            &detector.name(),
+            &inputs.classes,
+        )?),
         None => None,
     };
     let mut lines = Lines::new();
@@ -79,7 +84,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
                     lines.image(&path, top, image.score, &inputs.classes, &detector)?;
                     if let Some(table) = &mut predictions {
                         let known = inputs.known[file].as_deref();
-                        table.add(path, label, known, top, image.score, &inputs.classes)?;
+                        table.add(path, label, known, top, image.score)?;
                     }
                 }
                 Err(reason) => {

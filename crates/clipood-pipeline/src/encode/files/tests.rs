@@ -132,12 +132,34 @@ fn an_error_ends_it_and_no_file_is_no_error() {
     encode_files(&engine, &[], |_, _| panic!("there is no file")).unwrap();
 }
 
-/// Far more files than can be on their way at once, on devices that take their time.
+/// Far more files than may be on their way at once.
+fn many_absent() -> Vec<PathBuf> {
+    let path = |n| PathBuf::from(format!("absent/{n}.png"));
+    (0..2000).map(path).collect()
+}
+
 #[test]
-fn files_far_ahead_wait() {
-    let files: Vec<PathBuf> = (0..2000)
-        .map(|n| PathBuf::from(format!("absent/{n}.png")))
-        .collect();
+fn without_a_device_left_it_fails() {
+    let folder = TempDir::new().unwrap();
+    // The source waits for its first unit to be encoded.
+    let files = [vec![image(&folder, 1)], many_absent()].concat();
+    let devices = Devices {
+        workers: vec![clipood_clip::model::Device::Cuda(99)],
+        ..Devices::recorded("cuda", "f32").unwrap()
+    };
+    let engine = Engine {
+        full: 4,
+        reporting: Reporting::Silent,
+        ..Engine::for_files(model(), &devices)
+    };
+    let end = encode_files(&engine, &files, |_, _| Ok(()));
+    let message = end.unwrap_err().to_string();
+    assert!(message.contains("cuda:99"), "{message}");
+}
+
+#[test]
+fn many_files_come_in_order() {
+    let files = many_absent();
     let devices: Devices = "sim:100000".parse().unwrap();
     let engine = Engine {
         full: 4,
