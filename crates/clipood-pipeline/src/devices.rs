@@ -75,7 +75,7 @@ pub use self::is_fatal as gives_up;
 
 /// [`report_lost_device`] of a job, for callers that are not renamed yet.
 pub fn drops_out(job: &Job, device: Device, error: &PipelineError) {
-    report_lost_device(job.reporting, device, error);
+    report_lost_device(job.worker.reporting, device, error);
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::in_order::in_order;
 use super::queue::Clock;
 use crate::error::{PipelineError, Result};
 use crate::interrupt::Interrupt;
-use crate::memory::give_back;
+use crate::heap::trim_heap;
 use crate::progress::Reporting;
 use crate::read_file::read_file;
 
@@ -129,7 +129,7 @@ pub(crate) fn convert_files<T>(
                     each(file, outcome)?;
                 }
                 if next.is_multiple_of(TRIM_EVERY) {
-                    give_back();
+                    trim_heap();
                 }
                 // The slot was occupied before the unit began.
                 let _ = slots.try_recv();

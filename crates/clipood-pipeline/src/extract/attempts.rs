@@ -47,8 +47,8 @@ impl<'a> Attempts<'a> {
     /// # Errors
     /// A run directory that cannot be listed.
     pub fn read(job: &'a Job) -> Result<Self> {
-        let store = job.run.store();
-        let worker = job.run.ledger().worker();
+        let store = job.places.run.store();
+        let worker = job.places.run.ledger().worker();
         let mut deaths: BTreeMap<String, Vec<Range<usize>>> = BTreeMap::new();
         for object in store.list(FOLDER)? {
             let name = object.path.strip_prefix(FOLDER).unwrap_or_default();

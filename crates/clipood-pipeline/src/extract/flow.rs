@@ -23,7 +23,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     let tables: &[&str] = if local { &[LOCAL, GLOBAL] } else { &[GLOBAL] };
     let mut done = BTreeMap::new();
     for table in tables {
-        done.insert(*table, job.features.ledger.committed(table)?);
+        done.insert(*table, job.places.features.ledger.committed(table)?);
     }
     let mut pending = Vec::new();
     let mut keys = Vec::new();
@@ -33,7 +33,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
         for table in tables {
             if !done[table].contains(&key)? {
                 let path = part_path(table, unit);
-                let ledger = &job.features.ledger;
+                let ledger = &job.places.features.ledger;
                 missing |= ledger
                     .recover_part(table, &key, &path, &store_footer)?
                     .is_none();
@@ -49,17 +49,17 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     }
     open_roots(job)?;
     let _span = tracing::info_span!("extract", units = pending.len()).entered();
-    let full = match job.devices.batch {
+    let full = match job.worker.devices.batch {
         Some(views) => views.max(1),
-        None => job.device.batch_for(&job.model.config)?,
+        None => job.worker.device().batch_for(&job.experiment.model.config)?,
     };
     let engine = Engine {
-        model: &job.model,
-        devices: &job.devices,
+        model: &job.experiment.model,
+        devices: &job.worker.devices,
         local,
         full,
-        reporting: job.reporting,
-        interrupt: job.interrupt.clone(),
+        reporting: job.worker.reporting,
+        interrupt: job.worker.interrupt.clone(),
     };
     let clock = Clock::default();
     let start = Instant::now();
@@ -71,11 +71,11 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     );
     writer.finish();
     ran?;
-    if let Some(line) = clock.line(start.elapsed(), job.devices.workers.len()) {
-        job.reporting.say(&format!("{:>9} {line}", "extract"));
+    if let Some(line) = clock.line(start.elapsed(), job.worker.devices.workers.len()) {
+        job.worker.reporting.say(&format!("{:>9} {line}", "extract"));
     }
     // A killed writer leaves a staging file, which readers of the directory would trip over.
-    job.features.ledger.sweep(tables)?;
+    job.places.features.ledger.sweep(tables)?;
     Ok(())
 }
 
@@ -88,7 +88,7 @@ fn turns<'a>(
     let mut given = HashSet::new();
     tables
         .iter()
-        .flat_map(move |table| passes(&job.features.ledger, table, units, job.share))
+        .flat_map(move |table| passes(&job.places.features.ledger, table, units, job.worker.share))
         .filter_map(move |turn| match turn {
             Ok(turn) => given.insert(turn.unit).then_some(Ok(turn.unit)),
             Err(error) => Some(Err(PipelineError::from(error))),

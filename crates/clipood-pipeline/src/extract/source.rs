@@ -111,7 +111,7 @@ impl Decoding<'_> {
         let fetch = |image: &&PlannedImage| fetch(image);
         let images = &self.images[range];
         in_order(images, self.ahead, fetch, decode, |views| {
-            job.interrupt.check()?;
+            job.worker.interrupt.check()?;
             let goes_on = self.add(image, views?);
             image += 1;
             Ok(goes_on)
@@ -143,6 +143,6 @@ fn views(
     image: &PlannedImage,
     read: io::Result<Vec<u8>>,
 ) -> Result<Views> {
-    let crop_scale = job.recipe.train.crop_scale;
-    views_of(image, read, &unit.views, crop_scale, &job.model.config)
+    let crop_scale = job.experiment.recipe.train.crop_scale;
+    views_of(image, read, &unit.views, crop_scale, &job.experiment.model.config)
 }

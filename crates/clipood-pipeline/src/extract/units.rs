@@ -78,7 +78,7 @@ impl ExtractUnit {
                 if key != self.key {
                     return Err(PipelineError::Inconsistent(format!(
                         "{}: its images are not those that were planned",
-                        job.run.store().display(part)
+                        job.places.run.store().display(part)
                     )));
                 }
                 Ok(images.into())
@@ -109,7 +109,7 @@ fn unit_key(images: &str, views: &[i16], crop_scale: Option<[f64; 2]>) -> String
 /// Cuts a plan into units. Images to score: one unit per shard. Few-shot images: one unit for the ranks 0, 1, 2 to 3, 4 to 7
 /// and so on of each seed (cut further where they are many), so that 1, 2, 4, 8 and 16 shots share their features.
 pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
-    let crop_scale = job.recipe.train.crop_scale;
+    let crop_scale = job.experiment.recipe.train.crop_scale;
     let mut units: Vec<ExtractUnit> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     let mut add = |unit: ExtractUnit| {
@@ -130,7 +130,7 @@ pub fn feature_index(job: &Job, plan: &Plan) -> FeatureIndex {
         .map(|image| (image.key.as_str(), image))
         .collect();
     let mut views = vec![EVAL_VIEW];
-    views.extend(0..job.recipe.training_views() as i16);
+    views.extend(0..job.experiment.recipe.training_views() as i16);
     let per_unit = (shard_rows(job) / views.len()).max(1);
     let mut train = BTreeMap::new();
     for (seed, split) in &plan.splits {

@@ -13,7 +13,7 @@ use crate::encode::{Clock, EncodeEvent};
 use crate::error::Result;
 use crate::inputs::recorded;
 use crate::job::Job;
-use crate::memory::give_back;
+use crate::heap::trim_heap;
 use crate::progress::StageProgress;
 use crate::tables::{
     FileMeta, GlobalFeatures, GlobalType, LocalFeatures, store_footer, write_global, write_local,
@@ -33,7 +33,7 @@ pub fn part_path(table: &str, unit: &ExtractUnit) -> String {
 pub fn ledger_unit(job: &Job, unit: &ExtractUnit) -> Unit {
     Unit {
         key: unit.key.clone(),
-        fingerprint: job.features.fingerprint.to_string(),
+        fingerprint: job.places.features.fingerprint.to_string(),
     }
 }
 
@@ -65,7 +65,7 @@ impl<'a> UnitWriter<'a> {
             job,
             pending,
             local,
-            progress: job.stage("extract", "views", total as u64),
+            progress: job.worker.progress("extract", "views", total as u64),
             arrived: BTreeMap::new(),
         }
     }
@@ -112,7 +112,7 @@ impl<'a> UnitWriter<'a> {
             }) = self.arrived.remove(&unit)
         {
             commit(self.job, self.pending[unit], self.local, batches, end)?;
-            give_back();
+            trim_heap();
         }
         Ok(())
     }
@@ -130,7 +130,7 @@ fn commit(
     batches: BTreeMap<usize, Encoded>,
     end: UnitEnd,
 ) -> Result<()> {
-    let config = &job.model.config;
+    let config = &job.experiment.model.config;
     let (dim, patches) = (config.embed_dim, config.image.positions());
     let mut global = GlobalFeatures {
         keys: Vec::new(),
@@ -151,20 +151,20 @@ fn commit(
         values.extend(patch_features.into_iter().map(f16::from_f32));
     }
     let meta = FileMeta {
-        fingerprint: job.features.fingerprint.to_string(),
-        recipe: job.recipe.name.clone(),
+        fingerprint: job.places.features.fingerprint.to_string(),
+        recipe: job.experiment.recipe.name.clone(),
         quarantined: end.quarantined,
         extra: BTreeMap::from([
-            ("clipood.model".to_string(), job.recipe.model.clone()),
-            ("clipood.model_hash".to_string(), job.model.hash.clone()),
-            ("clipood.preprocessing".to_string(), job.preprocessing()),
+            ("clipood.model".to_string(), job.experiment.recipe.model.clone()),
+            ("clipood.model_hash".to_string(), job.experiment.model.hash.clone()),
+            ("clipood.preprocessing".to_string(), job.experiment.preprocessing()),
             (
                 "clipood.dtype".to_string(),
-                job.devices.dtype.name().to_string(),
+                job.worker.devices.dtype.name().to_string(),
             ),
             (
                 "clipood.backend".to_string(),
-                job.devices.backend().to_string(),
+                job.worker.devices.backend().to_string(),
             ),
         ]),
     };
@@ -187,9 +187,9 @@ fn publish(job: &Job, table: &str, unit: &ExtractUnit, bytes: Vec<u8>) -> Result
     let part = Part {
         path: part_path(table, unit),
         bytes: Bytes::from(bytes),
-        extra: recorded(&job.features.inputs),
+        extra: recorded(&job.places.features.inputs),
     };
     let key = ledger_unit(job, unit);
-    let ledger = &job.features.ledger;
+    let ledger = &job.places.features.ledger;
     Ok(ledger.commit_part(table, &key, part, &store_footer)?)
 }
