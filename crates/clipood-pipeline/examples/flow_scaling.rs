@@ -1,12 +1,15 @@
-//! Images a second of 1, 2, 4 and 8 simulated devices that are fed from memory, and their share of linear scaling:
-//! `cargo run --release -p clipood-pipeline --example flow_scaling [RATE]`, from the root of the repository.
+//! Images per second of 1, 2, 4 and 8 simulated devices that are fed from memory, and their share of linear scaling:
+//! `cargo run --release -p clipood-pipeline --example flow_scaling [RATE]`.
 //!
-//! RATE is that of one device in images a second (400). The model is not run: what is timed is the flow around it.
+//! RATE is that of one device in images per second (400). The model is not run: what is timed is the flow around it.
 
 use std::error::Error;
+use std::time::Instant;
 
-use clipood_core::Recipe;
-use clipood_pipeline::{Interrupt, Job, JobOptions, Reporting, encode_from_memory};
+use clipood_clip::model::{Devices, Model};
+use clipood_pipeline::{
+    Clock, EVAL_VIEW, EncodeEvent, Engine, Interrupt, PipelineError, Reporting, open_model,
+};
 
 /// Images of a batch.
 const BATCH: usize = 32;
@@ -18,26 +21,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(text) => text.parse()?,
         None => 400,
     };
-    let folder = tempfile::tempdir()?;
-    let inside = |name: &str| folder.path().join(name).display().to_string();
-    let text = std::fs::read_to_string("pipelines/demo.toml")?;
-    let mut job = Job::open(JobOptions {
-        recipe: Recipe::parse(&text, "pipelines/demo.toml")?,
-        manifests: "manifests/datasets".into(),
-        data: "data".into(),
-        store: inside("store"),
-        run: Some(inside("run")),
-        device: format!("sim:{rate}").parse()?,
-        reporting: Reporting::Silent,
-        interrupt: Interrupt::default(),
-    })?;
+    let model = open_model("demo")?;
     println!("workers  images/s  of linear");
     let mut single = 0.0;
     for workers in [1, 2, 4, 8] {
-        job.worker.devices = vec![format!("sim:{rate}"); workers].join(",").parse()?;
+        let devices: Devices = vec![format!("sim:{rate}"); workers].join(",").parse()?;
         let mut rates = Vec::new();
         for _ in 0..3 {
-            let seconds = encode_from_memory(&job, workers * BATCHES, BATCH)?;
+            let seconds = encode_grey(&model, &devices, workers * BATCHES)?;
             rates.push((workers * BATCHES * BATCH) as f64 / seconds);
         }
         rates.sort_by(f64::total_cmp);
@@ -49,4 +40,43 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{workers:>7} {median:>9.1} {:>9.1}%", 100.0 * share);
     }
     Ok(())
+}
+
+/// Seconds for `batches` batches of grey images, without decoding and writing.
+fn encode_grey(model: &Model, devices: &Devices, batches: usize) -> Result<f64, PipelineError> {
+    let engine = Engine {
+        model,
+        devices,
+        local: false,
+        full: BATCH,
+        reporting: Reporting::Silent,
+        interrupt: Interrupt::default(),
+    };
+    let grey = vec![128; 3 * model.config.image.size * model.config.image.size];
+    let mut encoded = 0;
+    let start = Instant::now();
+    engine.run(
+        &Clock::default(),
+        |sink| {
+            let mut unit = sink.begin(0);
+            for image in 0..batches * BATCH {
+                if !unit.add((image, EVAL_VIEW), &grey) {
+                    return Ok(());
+                }
+            }
+            let _ = unit.end(());
+            Ok(())
+        },
+        |event| {
+            if let EncodeEvent::Encoded { rows, .. } = event {
+                encoded += rows.len();
+            }
+            Ok(())
+        },
+    )?;
+    if encoded != batches * BATCH {
+        let message = format!("{encoded} of {} images were encoded", batches * BATCH);
+        return Err(PipelineError::Inconsistent(message));
+    }
+    Ok(start.elapsed().as_secs_f64())
 }

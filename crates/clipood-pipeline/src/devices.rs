@@ -1,22 +1,20 @@
-//! Work on several devices: a thread each, and what becomes of the work of one that fails.
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
+//! Work on several devices: one thread for each, and what becomes of the work of one that fails.
 
 use clipood_clip::ClipError;
 use clipood_clip::model::Device;
 
 use crate::error::{PipelineError, Result};
-use crate::extract::panic_message;
-use crate::job::Job;
+pub use crate::panics::guarded;
+use crate::panics::joined;
+use crate::progress::Reporting;
 
 /// Calls `work` for every device in a thread of its own until all return.
 ///
-/// A GPU whose thread fails takes no more work. What it had in hand it gives back to a list of the caller's, from which the
-/// others take it; where they had finished before, they are called again as long as `left_over` says that something is there.
+/// A GPU whose thread fails takes no more work. `work` returns the work in hand to a list of the caller, from which the other
+/// devices take it. If they have finished by then, `work` is called again for them as long as `left_over` is true.
 ///
 /// # Errors
-/// The first failure once no device is left. A failure that [`gives_up`] at once: on the CPU, or one that any device would
-/// have.
+/// The first failure once no device is left; a failure that [`is_fatal`] as soon as all threads have ended.
 pub fn on_devices(
     stage: &'static str,
     mut devices: Vec<Device>,
@@ -34,19 +32,14 @@ pub fn on_devices(
                     (device, scope.spawn(run))
                 })
                 .collect();
-            let joined = threads.into_iter().map(|(device, thread)| {
-                let end = thread.join();
-                (
-                    device,
-                    end.unwrap_or_else(|panic| Err(panicked(stage, &*panic))),
-                )
-            });
-            joined.collect()
+            let ends = threads.into_iter();
+            ends.map(|(device, thread)| (device, joined(stage, thread)))
+                .collect()
         });
         let mut first_failure = None;
         for (device, end) in ends {
             let Err(error) = end else { continue };
-            if gives_up(device, &error) {
+            if is_fatal(device, &error) {
                 return Err(error);
             }
             let place = devices.iter().position(|other| *other == device);
@@ -61,9 +54,9 @@ pub fn on_devices(
     }
 }
 
-/// Whether a failure ends the run instead of the device's part in it: it would come back on the CPU, and elsewhere only the
-/// driver and the compiler of kernels are known to fail for reasons of their own, by a panic or when the device is opened.
-pub fn gives_up(device: Device, error: &PipelineError) -> bool {
+/// Whether a failure ends the work on all devices and not on `device` alone. On the CPU it would come back. On a GPU only the
+/// driver and the compiler of kernels are known to fail for reasons of their own: by a panic, or when the device is opened.
+pub fn is_fatal(device: Device, error: &PipelineError) -> bool {
     device == Device::Cpu
         || !matches!(
             error,
@@ -72,22 +65,8 @@ pub fn gives_up(device: Device, error: &PipelineError) -> bool {
 }
 
 /// Says that a device takes no more work.
-pub fn drops_out(job: &Job, device: Device, error: &PipelineError) {
-    job.worker.reporting
-        .say(&format!("{device} takes no more work: {error}"));
-}
-
-/// A panic of `run` as an error.
-///
-/// # Errors
-/// As of `run`, and [`PipelineError::Panicked`].
-pub fn guarded<T>(stage: &'static str, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panicked(stage, &*panic)))
-}
-
-fn panicked(stage: &'static str, panic: &(dyn std::any::Any + Send)) -> PipelineError {
-    let message = panic_message(panic);
-    PipelineError::Panicked { stage, message }
+pub fn report_lost_device(reporting: Reporting, device: Device, error: &PipelineError) {
+    reporting.say(&format!("{device} takes no more work: {error}"));
 }
 
 #[cfg(test)]

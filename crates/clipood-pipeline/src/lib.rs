@@ -28,10 +28,10 @@
 
 mod agreement;
 pub mod builtin;
-pub pub mod builtin;
 mod columns;
 mod devices;
 mod dual_pattern;
+mod encode;
 mod error;
 mod experiment;
 mod extract;
@@ -46,6 +46,7 @@ mod metrics;
 mod models;
 mod negative;
 mod places;
+mod panics;
 mod plan;
 mod planned;
 mod progress;
@@ -66,15 +67,19 @@ mod worker;
 mod zero_shot;
 
 pub use clipood_store::{Share, Store};
+pub use encode::{
+    BatchSink, Clock, EVAL_VIEW, EncodeEvent, EncodedImage, Engine, FILE_BATCH, UnitSink,
+    Unreadable, decode_files, encode_files, read_eval_view,
+};
 pub use error::{PipelineError, Result, exit_code};
 pub use experiment::Experiment;
-pub use extract::{encode_from_memory, share_out};
 pub use interrupt::Interrupt;
 pub use job::{Job, JobOptions, RunOptions};
 pub use journal::{LastWord, State};
 pub use manifests::open_manifest;
 pub use metrics::{Metrics, read_metrics};
 pub use models::{open_model, open_named};
+pub use panics::panic_message;
 pub use places::Places;
 pub use plan::list_images;
 pub use planned::Planned;
@@ -88,4 +93,4 @@ pub use status::{
     Audit, Explanation, Garbage, Status, audit, collect_garbage, explain, find_garbage, status,
 };
 pub use worker::Worker;
-pub use zero_shot::{ClassCounts, Classifier, Tally, Unreadable, classify_files};
+pub use zero_shot::{ClassCounts, Classifier, Tally, classify_files};

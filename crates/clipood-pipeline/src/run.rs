@@ -1,6 +1,6 @@
 //! A run: plan, then every stage, or those that a worker was asked for.
 
-use crate::devices::guarded;
+use crate::panics::guarded;
 use crate::error::{PipelineError, Result};
 use crate::extract::{GLOBAL, LOCAL};
 use crate::job::Job;

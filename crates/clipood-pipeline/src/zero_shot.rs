@@ -1,10 +1,9 @@
-//! Zero-shot classification of image files: no recipe, no store, a row an image.
-//!
-//! Images are decoded in parallel, encoded and scored on worker threads and handed over in their order; bounded channels
-//! join the steps, so memory does not grow with the number of images.
+//! Zero-shot classification of image files: no recipe, no store, one result per image.
 
+mod classifier;
 mod stream;
 mod tally;
 
-pub use stream::{Classifier, Unreadable, classify_files};
+pub use classifier::Classifier;
+pub use stream::classify_files;
 pub use tally::{ClassCounts, Tally};

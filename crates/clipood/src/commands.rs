@@ -10,6 +10,7 @@ pub mod encode;
 pub mod explain;
 mod features;
 pub mod gc;
+mod images;
 mod look;
 pub mod metrics;
 mod models;

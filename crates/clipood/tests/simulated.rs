@@ -59,7 +59,7 @@ fn commands_whose_output_is_a_result_refuse_them() {
     ];
     let encode = world
         .clipood(&words)
-        .args(["--device", "sim:10"])
+        .args(["--devices", "sim:10"])
         .output()
         .unwrap();
     assert_eq!(encode.status.code(), Some(2), "{}", stderr(&encode));

@@ -4,9 +4,9 @@ use std::sync::OnceLock;
 
 use clipood_clip::config::ClipConfig;
 use clipood_core::SplitMix64;
-use clipood_data::{DecodeLimits, decode_safely, eval_view, random_resized_crop_box, train_view};
+use clipood_data::{eval_view, random_resized_crop_box, train_view};
 
-use super::units::EVAL_VIEW;
+use crate::encode::{EVAL_VIEW, decoded};
 use crate::error::{PipelineError, Result};
 use crate::plan::PlannedImage;
 use crate::tables::QuarantineRow;
@@ -17,13 +17,14 @@ const CROP_SEED: u64 = 0;
 /// Pixels of each view, `[side, side, 3]`, or why there are none.
 pub type Views = std::result::Result<Vec<Vec<u8>>, Box<QuarantineRow>>;
 
-/// Checks, decodes and crops one image, whose file was `read`. Never panics: a panic of a decoder becomes the image's reason.
+/// Checks, decodes and crops one image, whose file was `read`. Never panics: a panic of a decoder becomes the reason why there
+/// are no pixels.
 ///
-/// What is put into quarantine follows from the planned bytes alone, because all runs of a store share it.
+/// Whether an image is put into quarantine follows from the planned bytes alone, because all runs of a store share it.
 ///
 /// # Errors
-/// A file that could be read when it was planned and no longer can, or that has other bytes now: that says something of
-/// this machine or moment, and nothing of the image.
+/// A file that could be read when it was planned and no longer can, or that has other bytes now: the cause is this machine or
+/// moment, not the image.
 pub fn views_of(
     image: &PlannedImage,
     read: std::io::Result<Vec<u8>>,
@@ -63,22 +64,20 @@ pub fn views_of(
     if aborts_on(&image.content_hash) {
         std::process::abort();
     }
-    let made = decode_safely(&bytes, &DecodeLimits::default(), |decoded| {
+    let made = decoded(&bytes, |decoded| {
         let side = config.image.size as u32;
-        views
-            .iter()
-            .map(|view| {
-                if *view == EVAL_VIEW {
-                    return eval_view(decoded, side);
-                }
-                let mut rng = SplitMix64::keyed(CROP_SEED, &image.key, *view as u64);
-                let (width, height) = (decoded.width, decoded.height);
-                let crop = random_resized_crop_box(width, height, crop_scale, &mut rng);
-                train_view(decoded, &crop, side)
-            })
-            .collect()
+        let crop = |view: &i16| {
+            if *view == EVAL_VIEW {
+                return eval_view(decoded, side);
+            }
+            let mut rng = SplitMix64::keyed(CROP_SEED, &image.key, *view as u64);
+            let (width, height) = (decoded.width, decoded.height);
+            let crop = random_resized_crop_box(width, height, crop_scale, &mut rng);
+            train_view(decoded, &crop, side)
+        };
+        views.iter().map(crop).collect()
     });
-    Ok(made.map_err(|error| reject(error.kind(), error.to_string())))
+    Ok(made.map_err(|reason| reject(&reason.kind, reason.message)))
 }
 
 /// A test hook: the process dies on the image whose hash is in `CLIPOOD_TEST_ABORT_ON`, as it would on one that overflows
@@ -87,13 +86,4 @@ fn aborts_on(content_hash: &str) -> bool {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
     let hash = HASH.get_or_init(|| std::env::var("CLIPOOD_TEST_ABORT_ON").ok());
     hash.as_deref() == Some(content_hash)
-}
-
-/// The text of a panic.
-pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_string())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_string())
 }

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use crate::encode::EVAL_VIEW;
 use crate::error::{PipelineError, Result};
 use crate::experiment::Experiment;
 use crate::job::Job;
 use crate::plan::{Plan, PlannedImage, PlannedShard, images_digest, planned_images};
-
-/// The evaluation view: short side resized, centre cropped.
-pub const EVAL_VIEW: i16 = -1;
 
 /// Some images and the views of them that are encoded together.
 #[derive(Debug, Clone)]
@@ -119,7 +117,7 @@ fn unit_key(images: &str, views: &[i16], crop_scale: Option<[f64; 2]>) -> String
     key
 }
 
-/// Cuts a plan into units. Images to score: one unit a shard. Few-shot images: one unit for the ranks 0, 1, 2 to 3, 4 to 7
+/// Cuts a plan into units. Images to score: one unit per shard. Few-shot images: one unit for the ranks 0, 1, 2 to 3, 4 to 7
 /// and so on of each seed (cut further where they are many), so that 1, 2, 4, 8 and 16 shots share their features.
 pub fn feature_index(experiment: &Experiment, plan: &Plan) -> FeatureIndex {
     let crop_scale = experiment.recipe.train.crop_scale;

@@ -12,10 +12,11 @@ use clipood_ood::Matrix;
 use clipood_store::{Part, Passes, Share, Unit, passes};
 
 use super::{ExplainedUnit, Stage};
-use crate::devices::{drops_out, gives_up, guarded, on_devices};
+use crate::devices::{is_fatal, on_devices, report_lost_device};
 use crate::error::{PipelineError, Result};
 use crate::inputs::recorded;
 use crate::job::Job;
+use crate::panics::guarded;
 use crate::places::Shelf;
 use crate::planned::Planned;
 use crate::progress::StageProgress;
@@ -143,8 +144,8 @@ impl Bench<'_> {
     }
 
     fn report_lost(&self, device: Device, error: &PipelineError) {
-        if !gives_up(device, error) {
-            drops_out(self.job, device, error);
+        if !is_fatal(device, error) {
+            report_lost_device(self.job.worker.reporting, device, error);
         }
     }
 

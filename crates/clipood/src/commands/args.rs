@@ -46,13 +46,23 @@ pub struct RunDeviceArgs {
     batch: Option<usize>,
 }
 
+impl DevicesArg {
+    /// The devices of a command whose output is a result, in the number format `dtype`.
+    ///
+    /// # Errors
+    /// As [`devices`].
+    pub fn open(&self, dtype: &str) -> Result<Devices, PipelineError> {
+        devices(&self.devices, dtype)
+    }
+}
+
 impl DeviceArgs {
     /// The devices of a command whose output is a result.
     ///
     /// # Errors
     /// As [`devices`].
     pub fn open(&self) -> Result<Devices, PipelineError> {
-        devices(&self.devices.devices, &self.dtype)
+        self.devices.open(&self.dtype)
     }
 }
 

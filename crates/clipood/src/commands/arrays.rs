@@ -1,11 +1,11 @@
-//! Reading images and writing files of arrays, for several commands.
+//! Files of arrays, as several commands write them.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use clipood_data::{DecodeLimits, RgbImage, decode};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
@@ -58,15 +58,12 @@ pub fn check_folder(out: &Path) -> Result<()> {
     }
 }
 
-/// Reads and decodes an image file.
-pub fn read_image(path: &Path) -> Result<RgbImage> {
-    let what = || format!("cannot read the image {}", path.display());
-    let bytes = std::fs::read(path).with_context(what)?;
-    decode(&bytes, &DecodeLimits::default()).with_context(what)
-}
-
-/// Writes a safetensors file.
-pub fn write_safetensors(path: &Path, tensors: &[Tensor]) -> Result<()> {
+/// Writes a safetensors file with this metadata, if any.
+pub fn write_safetensors(
+    path: &Path,
+    tensors: &[Tensor],
+    metadata: Option<HashMap<String, String>>,
+) -> Result<()> {
     let what = || format!("cannot write {}", path.display());
     let views = tensors
         .iter()
@@ -76,7 +73,7 @@ pub fn write_safetensors(path: &Path, tensors: &[Tensor]) -> Result<()> {
         })
         .collect::<Result<Vec<_>, _>>()
         .with_context(what)?;
-    let bytes = safetensors::serialize(views, None).with_context(what)?;
+    let bytes = safetensors::serialize(views, metadata).with_context(what)?;
     std::fs::write(path, bytes).with_context(what)
 }
 

@@ -1,6 +1,6 @@
 //! `clipood bench`: how fast this machine encodes images and trains prompts, and whether a GPU computes what the CPU does.
 //!
-//! Every measurement is one JSON object a line on standard output, so that scripts can put several programs side by side.
+//! Every measurement is one line with a JSON object on standard output, so that scripts can compare several programs.
 
 mod extract;
 mod models;
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use clipood_clip::model::{Devices, Dtype};
-use clipood_pipeline::PipelineError;
+use clipood_pipeline::{PipelineError, panic_message};
 use serde_json::{Value, json};
 
 use super::args::DevicesArg;
@@ -26,7 +26,7 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Images a second of the image tower, from memory or decoded from files.
+    /// Images per second of the image tower, from memory or decoded from files.
     Extract(extract::Args),
     /// Seconds of a prompt step.
     Prompt(prompt::Args),
@@ -66,19 +66,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-/// Prints what `measure` finds, with what it was measured on; a failure is a line, too, and makes the result false. The
-/// measurements after it go on.
+/// Prints what `measure` finds, with what it was measured on. A failure is printed too and makes the result `false`; later
+/// measurements go on.
 fn report(
     what: &str,
     model: &str,
     devices: &Devices,
     measure: impl FnOnce() -> Result<Value>,
 ) -> Result<bool> {
-    let found = catch_unwind(AssertUnwindSafe(measure)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_string()));
-        Err(anyhow!("panic: {}", text.unwrap_or_default()))
-    });
+    let found = catch_unwind(AssertUnwindSafe(measure))
+        .unwrap_or_else(|panic| Err(anyhow!("panic: {}", panic_message(&*panic))));
     let device = devices.first();
     let mut line = json!({
         "bench": what,

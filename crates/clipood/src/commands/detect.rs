@@ -8,11 +8,12 @@ use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use clipood_ood::DetectorSpec;
-use clipood_pipeline::{Classifier, PipelineError, classify_files};
+use clipood_pipeline::{Classifier, Engine, PipelineError, classify_files};
 use serde_json::json;
 
 use super::args::DevicesArg;
 use super::arrays::{check_folder, write_parquet};
+use super::images::{none_readable, report_unreadable};
 use super::models::ModelArgs;
 use super::print;
 use super::threshold;
@@ -29,7 +30,7 @@ pub struct Args {
     images: Vec<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
-    /// One JSON object a line.
+    /// One JSON object per line.
     #[arg(long)]
     json: bool,
     /// A Parquet file to write as well: `image`, `in_distribution`, `score`, `pred_name`, `prob`.
@@ -82,7 +83,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         .with_context(|| format!("{file}: detector {detector}"))?;
     let mut rows = Vec::new();
     let mut failure = None;
-    let done = classify_files(&model, &devices, &files, &classifier, |number, outcome| {
+    let engine = Engine::for_files(&model, &devices);
+    let done = classify_files(&engine, &files, &classifier, |number, outcome| {
         let image = files[number].display().to_string();
         match outcome {
             Ok(found) => {
@@ -119,7 +121,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 })
             }
             Err(reason) => {
-                eprintln!("cannot read {image} ({}): {}", reason.kind, reason.message);
+                report_unreadable(&files[number], &reason);
                 Ok(())
             }
         }
@@ -129,7 +131,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     done?;
     if rows.is_empty() {
-        bail!("none of {} images could be read", files.len());
+        return Err(none_readable(files.len()));
     }
     if let Some(out) = &args.out {
         write_table(out, &rows, &fitted.classes)?;

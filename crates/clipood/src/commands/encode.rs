@@ -1,9 +1,10 @@
 //! `clipood encode`: features of images and texts.
 
-use std::ops::{ControlFlow, Range};
+use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use arrow::array::{
@@ -12,21 +13,17 @@ use arrow::array::{
 };
 use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
-use clipood_clip::model::{Device, Devices, Model};
-use clipood_data::{eval_view, normalise};
-use clipood_pipeline::{PipelineError, share_out};
+use clipood_clip::model::{Devices, Model};
+use clipood_pipeline::{Engine, PipelineError, encode_files};
 use half::f16;
-use rayon::prelude::*;
+use serde_json::json;
 
 use super::args::DeviceArgs;
-use super::arrays::{
-    Tensor, check_folder, extension, read_image, write_parquet, write_safetensors,
-};
+use super::arrays::{Tensor, check_folder, extension, write_parquet, write_safetensors};
+use super::images::{exit_of, none_readable, report_unreadable};
 use super::check_dtype;
 use super::models::ModelArgs;
 
-/// Images that a thread takes through the image tower at once.
-pub const IMAGE_BATCH: usize = 32;
 /// Rows that go through Arrow at once, few because patches are large.
 const BATCH_ROWS: usize = 64;
 
@@ -35,13 +32,13 @@ const BATCH_ROWS: usize = 64;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Image files.
+    /// Image files. Those that cannot be read are listed on standard error and have no row; the exit code is 1 then.
     #[arg(long, num_args = 1.., value_name = "PATH")]
     images: Vec<PathBuf>,
-    /// File with one text a line; nothing is added to them.
+    /// File with one text per line; nothing is added to them.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// File to write, named .safetensors or .parquet.
+    /// File to write, named .safetensors (whose metadata `images` lists the paths of the rows, as a JSON array) or .parquet.
     #[arg(long)]
     out: PathBuf,
     /// Features of the images' patches, too; Parquet holds them in half precision.
@@ -55,15 +52,17 @@ pub struct Args {
 struct Features {
     /// Width of a feature.
     dim: usize,
-    /// Images x dim.
+    /// Paths of the images that could be read, in the order given: the rows of `global` and `local`.
+    images: Vec<String>,
+    /// `[images, dim]`.
     global: Vec<f32>,
-    /// Images x patches x dim, if asked for.
+    /// `[images, patches, dim]`, if asked for.
     local: Option<Vec<f32>>,
-    /// Texts x dim.
+    /// `[texts, dim]`.
     text: Vec<f32>,
 }
 
-/// Encodes everything, then writes the file: an input that cannot be read leaves none.
+/// Encodes everything, then writes the file with the images that could be read; without any there is no file.
 pub fn run(args: Args) -> Result<ExitCode> {
     let to_parquet = match extension(&args.out).as_str() {
         "parquet" => true,
@@ -95,9 +94,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if to_parquet {
         write_table(&args, &texts, &features)?;
     } else {
-        write_safetensors(&args.out, &tensors(&args, &features))?;
+        write_safetensors(&args.out, &tensors(&args, &features), metadata(&features))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_of(args.images.len() - features.images.len()))
 }
 
 fn usage(problem: String) -> Result<ExitCode> {
@@ -116,9 +115,9 @@ pub fn read_texts(path: &Path) -> Result<Vec<String>> {
 }
 
 fn encode(model: &Model, devices: &Devices, args: &Args, texts: &[String]) -> Result<Features> {
-    let device = devices.first();
     let mut features = Features {
         dim: model.config.embed_dim,
+        images: Vec::new(),
         global: Vec::new(),
         local: args.local.then(Vec::new),
         text: Vec::new(),
@@ -126,53 +125,35 @@ fn encode(model: &Model, devices: &Devices, args: &Args, texts: &[String]) -> Re
     // Texts first: they are few, and a mistake in them shows before the long part.
     if let Some(path) = &args.texts {
         features.text = model
-            .text_encoder(device)?
+            .text_encoder(devices.first())?
             .encode(texts)
             .with_context(|| format!("cannot encode the texts {}", path.display()))?;
     }
     if args.images.is_empty() {
         return Ok(features);
     }
-    let encoder = model.image_encoder_as(device, devices.dtype)?;
-    let workers = match device {
-        Device::Cpu => devices.workers.len().min(args.images.len()),
-        _ => 1,
+    let engine = Engine {
+        local: args.local,
+        ..Engine::for_files(model, devices).spread(args.images.len())
     };
-    let batch = args.images.len().div_ceil(workers).min(IMAGE_BATCH);
-    let (send, encoded) = mpsc::channel();
-    let work = move |number: usize, paths: &[PathBuf]| -> Result<ControlFlow<()>> {
-        let pixels = paths
-            .par_iter()
-            .map(|path| input(model, path))
-            .collect::<Result<Vec<_>>>()?;
-        let encoded = encoder.encode(pixels.concat(), args.local)?;
-        Ok(match send.send((number, encoded)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        })
-    };
-    share_out("encode", workers, args.images.chunks(batch), work)?;
-    let mut encoded: Vec<_> = encoded.into_iter().collect();
-    encoded.sort_by_key(|(number, _)| *number);
-    for (_, encoded) in encoded {
-        features.global.extend(encoded.global);
-        if let Some(local) = &mut features.local {
-            local.extend(encoded.local);
+    encode_files(&engine, &args.images, |image, outcome| {
+        let path = &args.images[image];
+        match outcome {
+            Ok(encoded) => {
+                features.images.push(path.display().to_string());
+                features.global.extend(encoded.global);
+                if let Some(local) = &mut features.local {
+                    local.extend(encoded.local);
+                }
+            }
+            Err(reason) => report_unreadable(path, &reason),
         }
+        Ok(())
+    })?;
+    match features.images.is_empty() {
+        true => Err(none_readable(args.images.len())),
+        false => Ok(features),
     }
-    Ok(features)
-}
-
-/// The image tower's input, channels x rows x columns.
-pub fn input(model: &Model, path: &Path) -> Result<Vec<f32>> {
-    let image = read_image(path)?;
-    let side =
-        u32::try_from(model.config.image.size).context("the model's images are too large")?;
-    Ok(normalise(
-        &eval_view(&image, side),
-        model.config.mean,
-        model.config.std,
-    ))
 }
 
 impl Features {
@@ -184,7 +165,7 @@ impl Features {
 }
 
 fn tensors(args: &Args, features: &Features) -> Vec<Tensor> {
-    let (images, dim) = (args.images.len(), features.dim);
+    let (images, dim) = (features.images.len(), features.dim);
     let mut tensors = Vec::new();
     if images > 0 {
         tensors.push(Tensor::f32(
@@ -204,8 +185,14 @@ fn tensors(args: &Args, features: &Features) -> Vec<Tensor> {
     tensors
 }
 
-/// Images, then texts, a row each: `kind`, `source` (the path or the text), `global`, and `local` if asked for: half
-/// precision, little-endian, patches x dim in one binary value, null for a text.
+/// Which image each row is of.
+fn metadata(features: &Features) -> Option<HashMap<String, String>> {
+    let images = &features.images;
+    (!images.is_empty()).then(|| HashMap::from([("images".to_owned(), json!(images).to_string())]))
+}
+
+/// One row per image, then one per text: `kind`, `source` (the path or the text), `global`, and `local` if asked for: half
+/// precision, little-endian, `[patches, dim]` in one binary value, null for a text.
 fn write_table(args: &Args, texts: &[String], features: &Features) -> Result<()> {
     let dim = features.dim;
     let item = Arc::new(Field::new("element", DataType::Float32, false));
@@ -231,13 +218,8 @@ fn write_table(args: &Args, texts: &[String], features: &Features) -> Result<()>
     }
     let schema = Arc::new(Schema::new(fields));
 
-    let images = args.images.len();
-    let sources: Vec<String> = args
-        .images
-        .iter()
-        .map(|path| path.display().to_string())
-        .chain(texts.iter().cloned())
-        .collect();
+    let images = features.images.len();
+    let sources: Vec<String> = features.images.iter().chain(texts).cloned().collect();
     let values = [features.global.as_slice(), features.text.as_slice()].concat();
     let batch = |rows: Range<usize>| -> Result<RecordBatch> {
         let kinds: DictionaryArray<Int32Type> = rows
@@ -267,7 +249,7 @@ fn write_table(args: &Args, texts: &[String], features: &Features) -> Result<()>
     write_parquet(&args.out, &schema, batches)
 }
 
-/// Patches of the rows, `size` bytes each; rows behind the images are null.
+/// Patches of the rows, `size` bytes each; rows after the images are null.
 fn local_column(
     local: &[f32],
     images: usize,

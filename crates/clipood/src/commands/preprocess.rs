@@ -6,17 +6,19 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clipood_clip::config::{OPENAI_MEAN, OPENAI_STD};
-use clipood_data::{eval_view, normalise};
-use clipood_pipeline::PipelineError;
+use clipood_data::normalise;
+use clipood_pipeline::{PipelineError, Unreadable, read_eval_view};
 use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 
-use super::arrays::{Tensor, check_folder, read_image, write_safetensors};
+use super::arrays::{Tensor, check_folder, write_safetensors};
+use super::images::{exit_of, none_readable, report_unreadable};
 
 /// Options of `clipood preprocess`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Image files. Each makes one array, named as the file is, without its folder.
+    /// Image files. Each makes one array, named as the file is, without its folder. Those that cannot be read are listed on
+    /// standard error and have no array; the exit code is 1 then.
     #[arg(required = true, value_name = "IMG")]
     images: Vec<PathBuf>,
     /// Side of the square that is cut from the middle, in pixels.
@@ -30,20 +32,30 @@ pub struct Args {
     pixels: bool,
 }
 
-/// Reads all images, then writes the file: an image that cannot be read leaves none.
+/// Reads all images, then writes the file with those that could be read; without any there is no file.
 pub fn run(args: Args) -> Result<ExitCode> {
     check_folder(&args.out)?;
     let images = named(&args.images)?;
-    let tensors = images
+    let read: Vec<_> = images
         .par_iter()
         .map(|(name, path)| tensor(name, path, args.size, args.pixels))
-        .collect::<Result<Vec<_>>>()?;
-    write_safetensors(&args.out, &tensors)?;
-    Ok(ExitCode::SUCCESS)
+        .collect();
+    let mut tensors = Vec::with_capacity(images.len());
+    for ((_, path), tensor) in images.iter().zip(read) {
+        match tensor {
+            Ok(tensor) => tensors.push(tensor),
+            Err(reason) => report_unreadable(path, &reason),
+        }
+    }
+    if tensors.is_empty() {
+        return Err(none_readable(images.len()));
+    }
+    write_safetensors(&args.out, &tensors, None)?;
+    Ok(exit_of(images.len() - tensors.len()))
 }
 
-fn tensor(name: &str, path: &Path, size: u32, pixels: bool) -> Result<Tensor> {
-    let view = eval_view(&read_image(path)?, size);
+fn tensor(name: &str, path: &Path, size: u32, pixels: bool) -> Result<Tensor, Unreadable> {
+    let view = read_eval_view(path, size)?;
     let side = size as usize;
     if pixels {
         return Ok(Tensor {

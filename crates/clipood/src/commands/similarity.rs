@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clipood_pipeline::PipelineError;
-use rayon::prelude::*;
+use clipood_pipeline::{Engine, PipelineError, encode_files};
 use serde_json::{Value, json};
 
 use super::args::DevicesArg;
-use super::encode::{IMAGE_BATCH, input, read_texts};
+use super::encode::read_texts;
+use super::images::{exit_of, none_readable, report_unreadable};
 use super::models::ModelArgs;
 use super::print;
 
@@ -19,16 +19,16 @@ use super::print;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Image files.
+    /// Image files. Those that cannot be read are listed on standard error and left out; the exit code is 1 then.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// A text; may be given several times.
     #[arg(long = "text", value_name = "TEXT")]
     text: Vec<String>,
-    /// File with one text a line, after those of --text.
+    /// File with one text per line, after those of --text.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// A JSON array with an object an image instead of a table.
+    /// A JSON array with one object per image instead of a table.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -48,7 +48,7 @@ struct Nearness {
 
 /// Prints every image with every text.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let device = args.devices.open("f32")?.first();
+    let devices = args.devices.open("f32")?;
     let mut texts = args.text.clone();
     if let Some(path) = &args.texts {
         texts.extend(read_texts(path)?);
@@ -66,31 +66,36 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let model = args.model.open()?;
     let dim = model.config.embed_dim;
     let text_features = model
-        .text_encoder(device)?
+        .text_encoder(devices.first())?
         .encode(&texts)
         .context("cannot encode the texts")?;
-    let encoder = model.image_encoder(device)?;
+    let engine = Engine::for_files(&model, &devices).spread(args.images.len());
+    let mut images: Vec<&PathBuf> = Vec::with_capacity(args.images.len());
     let mut rows: Vec<Vec<Nearness>> = Vec::with_capacity(args.images.len());
-    for batch in args.images.chunks(IMAGE_BATCH) {
-        let pixels = batch
-            .par_iter()
-            .map(|path| input(&model, path))
-            .collect::<Result<Vec<_>>>()?;
-        let encoded = encoder.encode(pixels.concat(), false)?;
-        for image in encoded.global.chunks_exact(dim) {
-            let cosines = text_features
-                .chunks_exact(dim)
-                .map(|text| cosine(image, text));
-            rows.push(nearness(cosines.collect(), model.logit_scale()));
+    encode_files(&engine, &args.images, |image, outcome| {
+        let path = &args.images[image];
+        match outcome {
+            Ok(encoded) => {
+                let cosines = text_features
+                    .chunks_exact(dim)
+                    .map(|text| cosine(&encoded.global, text));
+                rows.push(nearness(cosines.collect(), model.logit_scale()));
+                images.push(path);
+            }
+            Err(reason) => report_unreadable(path, &reason),
         }
+        Ok(())
+    })?;
+    if images.is_empty() {
+        return Err(none_readable(args.images.len()));
     }
     let output = if args.json {
-        format!("{}\n", as_json(&args.images, &texts, &rows))
+        format!("{}\n", as_json(&images, &texts, &rows))
     } else {
-        as_text(&args.images, &texts, &rows)
+        as_text(&images, &texts, &rows)
     };
     print(&output)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_of(args.images.len() - images.len()))
 }
 
 fn usage(problem: &str) -> Result<ExitCode> {
@@ -121,7 +126,7 @@ fn nearness(cosines: Vec<f64>, scale: f64) -> Vec<Nearness> {
         .collect()
 }
 
-fn as_json(images: &[PathBuf], texts: &[String], rows: &[Vec<Nearness>]) -> Value {
+fn as_json(images: &[&PathBuf], texts: &[String], rows: &[Vec<Nearness>]) -> Value {
     let objects = images.iter().zip(rows).map(|(image, row)| {
         let beside = texts.iter().zip(row).map(|(text, near)| {
             json!({
@@ -139,8 +144,8 @@ fn as_json(images: &[PathBuf], texts: &[String], rows: &[Vec<Nearness>]) -> Valu
     Value::Array(objects.collect())
 }
 
-/// A block an image, its texts in the order given.
-fn as_text(images: &[PathBuf], texts: &[String], rows: &[Vec<Nearness>]) -> String {
+/// One block per image, its texts in the order given.
+fn as_text(images: &[&PathBuf], texts: &[String], rows: &[Vec<Nearness>]) -> String {
     let mut out = String::new();
     for (image, row) in images.iter().zip(rows) {
         // Writing to a string cannot fail.

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clipood_data::Split;
 use clipood_ood::metrics::threshold_at_tpr;
-use clipood_pipeline::{PipelineError, classify_files};
+use clipood_pipeline::{Engine, PipelineError, classify_files};
 use serde::{Deserialize, Serialize};
 
 use super::arrays::check_folder;
 use super::columns::read_scores;
+use super::images::{none_readable, report_unreadable};
 use super::print;
 use super::zero_shot::inputs::Inputs;
 use super::zero_shot::task::Task;
@@ -26,7 +27,7 @@ pub struct Args {
     /// Share of in-distribution images that the threshold lets pass.
     #[arg(long, default_value_t = 0.95)]
     tpr: f64,
-    /// Scores of OOD images by the same detector, to say how many of them pass, too: a Parquet or CSV table or a JSON
+    /// Scores of OOD images by the same detector, to report how many of them pass, too: a Parquet or CSV table or a JSON
     /// array.
     #[arg(long, value_name = "FILE")]
     ood_scores: Option<PathBuf>,
@@ -85,26 +86,21 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let inputs = Inputs::gather(&args.task, Split::Val, None)?;
     let opened = args.task.open(&inputs.classes, 1, None)?;
     let mut scores = Vec::with_capacity(inputs.files.len());
+    let engine = Engine::for_files(&opened.model, &opened.devices);
     classify_files(
-        &opened.model,
-        &opened.devices,
+        &engine,
         &inputs.files,
         &opened.classifier,
         |file, outcome| {
             match outcome {
                 Ok(image) => scores.push(image.score),
-                Err(reason) => eprintln!(
-                    "cannot read {} ({}): {}",
-                    inputs.files[file].display(),
-                    reason.kind,
-                    reason.message
-                ),
+                Err(reason) => report_unreadable(&inputs.files[file], &reason),
             }
             Ok(())
         },
     )?;
     if scores.is_empty() {
-        bail!("none of {} images could be read", inputs.files.len());
+        return Err(none_readable(inputs.files.len()));
     }
     let threshold = threshold_at_tpr(&scores, args.tpr)?;
     let share = |passing: usize, all: usize| passing as f64 / all as f64;

@@ -9,15 +9,16 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clipood_data::Split;
 use clipood_ood::DetectorSpec;
 use clipood_pipeline::tables::QuarantineRow;
-use clipood_pipeline::{PipelineError, Tally, Unreadable, ZeroShotPage, classify_files};
+use clipood_pipeline::{Engine, PipelineError, Tally, Unreadable, ZeroShotPage, classify_files};
 
 use self::inputs::Inputs;
 use self::tables::Predictions;
 use self::task::{Opened, Task};
+use super::images::{none_readable, report_unreadable};
 use super::{print, written};
 
 /// Options of `clipood zero-shot`.
@@ -59,52 +60,53 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut tally = Tally::new(inputs.classes.len());
     let mut quarantine = Vec::new();
     let mut predictions = match &args.out {
-        Some(folder) => Some(Predictions::create(folder, shown, &detector.name())?),
+        Some(folder) => Some(Predictions::create(
+            folder,
+            shown,
+            &detector.name(),
+            &inputs.classes,
+        )?),
         None => None,
     };
     let mut lines = Lines::new();
     // The pipeline knows no error of a table or of the console; what went wrong waits here.
     let mut failure = None;
-    let done = classify_files(
-        &model,
-        &devices,
-        &inputs.files,
-        &classifier,
-        |file, outcome| {
-            let mut row = || -> Result<()> {
-                let path = inputs.files[file].display().to_string();
-                match &outcome {
-                    Ok(image) => {
-                        let label = inputs.labels[file];
-                        tally.add(&image.top, label);
-                        let top = &image.top[..shown];
-                        lines.image(&path, top, image.score, &inputs.classes, &detector)?;
-                        if let Some(table) = &mut predictions {
-                            let known = inputs.known[file].as_deref();
-                            table.add(path, label, known, top, image.score, &inputs.classes)?;
-                        }
-                    }
-                    Err(reason) => {
-                        tally.unreadable += 1;
-                        eprintln!("cannot read {path} ({}): {}", reason.kind, reason.message);
-                        quarantine.push(quarantine_row(path, reason));
+    let engine = Engine::for_files(&model, &devices);
+    let done = classify_files(&engine, &inputs.files, &classifier, |file, outcome| {
+        let mut row = || -> Result<()> {
+            let file_path = &inputs.files[file];
+            let path = file_path.display().to_string();
+            match &outcome {
+                Ok(image) => {
+                    let label = inputs.labels[file];
+                    tally.add(&image.top, label);
+                    let top = &image.top[..shown];
+                    lines.image(&path, top, image.score, &inputs.classes, &detector)?;
+                    if let Some(table) = &mut predictions {
+                        let known = inputs.known[file].as_deref();
+                        table.add(path, label, known, top, image.score)?;
                     }
                 }
-                Ok(())
-            };
-            row().map_err(|error| {
-                failure = Some(error);
-                PipelineError::Interrupted
-            })
-        },
-    );
+                Err(reason) => {
+                    tally.unreadable += 1;
+                    report_unreadable(file_path, reason);
+                    quarantine.push(quarantine_row(path, reason));
+                }
+            }
+            Ok(())
+        };
+        row().map_err(|error| {
+            failure = Some(error);
+            PipelineError::Interrupted
+        })
+    });
     lines.end()?;
     if let Some(error) = failure {
         return Err(error);
     }
     done?;
     if tally.classified == 0 {
-        bail!("none of {} images could be read", inputs.files.len());
+        return Err(none_readable(inputs.files.len()));
     }
     print(&summary(&tally))?;
     if let (Some(folder), Some(table)) = (&args.out, predictions) {
@@ -159,10 +161,10 @@ fn summary(tally: &Tally) -> String {
     text
 }
 
-/// A line an image on standard output.
+/// One line per image on standard output.
 struct Lines {
     out: io::BufWriter<io::StdoutLock<'static>>,
-    /// Whether somebody still reads.
+    /// Whether standard output still has a reader.
     read: bool,
 }
 

@@ -153,19 +153,31 @@ fn preprocess_gives_the_reference_pixels() {
 }
 
 #[test]
-fn preprocess_names_what_it_cannot_read_and_writes_nothing() {
+fn preprocess_writes_what_it_can_read_and_lists_the_rest() {
     let dir = TempDir::new().unwrap();
     let out = dir.path().join("out.safetensors");
     let good = format!("{PICTURES}/rgb_32x32.png");
     for bad in ["truncated.jpg", "empty.png", "text.png", "absent.png"] {
         let path = format!("{PICTURES}/{bad}");
+        // None of the images: an error and no file.
         fail(
-            &["preprocess", &good, &path, "--out", text(&out)],
+            &["preprocess", &path, "--out", text(&out)],
             b"",
             1,
-            &[bad],
+            &[&format!("cannot read {path} ("), "none of 1 images"],
         );
         assert!(!out.exists());
+        // Some of them: a file, a list, and the same exit code.
+        fail(
+            &["preprocess", &path, &good, "--out", text(&out)],
+            b"",
+            1,
+            &[&format!("cannot read {path} (")],
+        );
+        let bytes = std::fs::read(&out).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(file.names(), ["rgb_32x32.png"]);
+        std::fs::remove_file(&out).unwrap();
     }
     let twin = dir.path().join("rgb_32x32.png");
     std::fs::copy(&good, &twin).unwrap();
@@ -299,6 +311,66 @@ fn encode_gives_the_models_features_in_both_formats() {
 }
 
 #[test]
+fn encode_writes_what_it_can_read_and_lists_the_rest() {
+    let dir = TempDir::new().unwrap();
+    let images = pictures(&dir);
+    let broken = dir.path().join("broken.png");
+    std::fs::write(&broken, b"\x89PNG\r\n no picture").unwrap();
+    let safe = dir.path().join("features.safetensors");
+    let parquet = dir.path().join("features.parquet");
+    let (first, second) = (text(&images[0]), text(&images[1]));
+    for out in [&safe, &parquet] {
+        let arguments = [
+            "encode",
+            "--model",
+            "demo",
+            "--images",
+            text(&broken),
+            first,
+            "gone.png",
+            second,
+            "--devices",
+            "cpu:2",
+            "--out",
+            text(out),
+        ];
+        let lists = [
+            &format!("cannot read {} (", text(&broken)),
+            "cannot read gone.png (unreadable): ",
+        ];
+        fail(&arguments, b"", 1, &lists);
+    }
+    let bytes = std::fs::read(&safe).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let dim = open_model("demo").unwrap().config.embed_dim;
+    assert_eq!(file.tensor("image_global").unwrap().shape(), [2, dim]);
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let metadata = header.metadata().as_ref().unwrap();
+    let rows: Vec<String> = serde_json::from_str(&metadata["images"]).unwrap();
+    assert_eq!(rows, [first, second]);
+    let table = table(&parquet);
+    assert_eq!(words(&table, "source"), [first, second]);
+
+    // The rows are those of the images alone.
+    let alone = dir.path().join("alone.safetensors");
+    let arguments = [
+        "encode",
+        "--model",
+        "demo",
+        "--images",
+        second,
+        "--out",
+        text(&alone),
+    ];
+    succeed(&arguments, b"");
+    let alone = std::fs::read(&alone).unwrap();
+    let alone = SafeTensors::deserialize(&alone).unwrap();
+    let alone = floats(&alone.tensor("image_global").unwrap());
+    let both = floats(&file.tensor("image_global").unwrap());
+    assert!(difference(&both[dim..], &alone) < 1e-4);
+}
+
+#[test]
 fn encode_names_what_is_wrong() {
     let dir = TempDir::new().unwrap();
     let image = &pictures(&dir)[0];
@@ -326,22 +398,21 @@ fn encode_names_what_is_wrong() {
     );
     encode(
         &[
-            "--model", "demo", "--images", image, "gone.png", "--out", to,
+            "--model", "demo", "--images", "gone.png", "lost.png", "--out", to,
         ],
         1,
-        &["gone.png"],
+        &[
+            "cannot read gone.png (unreadable)",
+            "lost.png",
+            "none of 2 images",
+        ],
     );
-    let device = [
-        "--model",
-        "demo",
-        "--images",
-        image,
-        "--devices",
-        "cuda:0",
-        "--out",
-        to,
-    ];
-    encode(&device, 2, &["cuda:0"]);
+    for name in ["--devices", "--device"] {
+        let device = [
+            "--model", "demo", "--images", image, name, "cuda:0", "--out", to,
+        ];
+        encode(&device, 2, &["cuda:0"]);
+    }
     std::fs::write(&texts, format!("fine\n{}\n", "word ".repeat(100))).unwrap();
     encode(
         &["--model", "demo", "--texts", text(&texts), "--out", to],

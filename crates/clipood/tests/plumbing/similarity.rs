@@ -6,7 +6,7 @@ use clipood_demo::{draw_planned, planned_pictures};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::helpers::{fail, succeed, text};
+use crate::helpers::{clipood, fail, succeed, text};
 
 /// A drawn star and a drawn fish as PPM files.
 fn pictures(dir: &TempDir) -> Vec<PathBuf> {
@@ -134,11 +134,45 @@ fn similarity_names_what_is_wrong() {
     };
     similarity(&[image], 2, &["--text", "--texts"]);
     similarity(&[image, "--text", " "], 2, &["text 1 of 1"]);
-    similarity(&["gone.png", "--text", "a star"], 1, &["gone.png"]);
+    let lost = ["gone.png", "--text", "a star"];
+    similarity(
+        &lost,
+        1,
+        &["cannot read gone.png (unreadable)", "none of 1 images"],
+    );
     let long = "word ".repeat(100);
     similarity(&[image, "--text", &long], 2, &["102"]);
     let cuda = [image, "--text", "a star", "--devices", "cuda:0"];
     similarity(&cuda, 2, &["cuda:0"]);
     let absent = dir.path().join("absent.txt");
     similarity(&[image, "--texts", text(&absent)], 1, &[text(&absent)]);
+}
+
+#[test]
+fn similarity_lists_what_it_cannot_read_and_prints_the_rest() {
+    let dir = TempDir::new().unwrap();
+    let images = pictures(&dir);
+    let output = clipood(
+        &[
+            "similarity",
+            "--model",
+            "demo",
+            "gone.png",
+            text(&images[1]),
+            "--text",
+            "a fish",
+            "--json",
+        ],
+        b"",
+    );
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("cannot read gone.png (unreadable): "),
+        "{errors}"
+    );
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = found.as_array().unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0]["image"], text(&images[1]));
 }

@@ -1,32 +1,31 @@
 //! `clipood bench extract`.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use clipood_clip::model::{Device, Devices, ImageEncoder, Model};
+use clipood_clip::model::{Device, Devices, Model};
 use clipood_core::SplitMix64;
-use clipood_data::eval_view;
-use rayon::prelude::*;
+use clipood_pipeline::{
+    BatchSink, Clock, EVAL_VIEW, EncodeEvent, Engine, PipelineError, Unreadable, decode_files,
+};
 use serde_json::{Value, json};
 
-use super::super::arrays::read_image;
 use super::models::{image_operations, model};
 use super::{Common, agrees, exit, median, relative_difference, report, smallest_cosine};
 
 /// Images whose features are compared with the CPU's.
 const COMPARED: usize = 4;
+/// Passes of each worker before those that count, and at least as many that count.
+const FIRST_PASSES: usize = 2;
 
 /// Options of `clipood bench extract`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     common: Common,
-    /// Images a pass, several apart by commas.
+    /// Images per pass, several separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "32")]
     batches: Vec<usize>,
     /// Seconds of each measurement.
@@ -137,11 +136,56 @@ fn export(folder: &Path, model: &Model, pixels: &[u8], features: &[f32]) -> Resu
     write("features.f32", &values)
 }
 
-/// Passes of one worker.
-#[derive(Debug, Default)]
+/// What was measured.
 struct Passes {
+    /// Passes of each worker before those that count.
+    first: usize,
+    workers: usize,
+    /// When the first passes were done.
+    start: Option<Instant>,
+    /// When the last pass that counts was done.
+    end: Option<Instant>,
+    /// Duration of each pass that counts.
     seconds: Vec<f64>,
     images: usize,
+}
+
+impl Passes {
+    fn new(workers: usize) -> Self {
+        Self {
+            first: FIRST_PASSES * workers,
+            workers,
+            start: None,
+            end: None,
+            seconds: Vec::new(),
+            images: 0,
+        }
+    }
+
+    /// Counts a pass; whether `least` has passed and every worker had its passes.
+    fn add(&mut self, images: usize, busy: Duration, least: Duration) -> bool {
+        let now = Instant::now();
+        if self.first > 0 {
+            self.first -= 1;
+            self.start = (self.first == 0).then_some(now);
+            return false;
+        }
+        self.seconds.push(busy.as_secs_f64());
+        self.images += images;
+        self.end = Some(now);
+        let passes = self.seconds.len();
+        // Workers of one speed are done at the same time: a count in between would leave some of them out.
+        passes.is_multiple_of(self.workers)
+            && passes >= FIRST_PASSES * self.workers
+            && self.elapsed() >= least
+    }
+
+    fn elapsed(&self) -> Duration {
+        match (self.start, self.end) {
+            (Some(start), Some(end)) => end - start,
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 fn measure(
@@ -152,154 +196,83 @@ fn measure(
     files: &[PathBuf],
 ) -> Result<Value> {
     let side = model.config.image.size;
-    let pixels = random_bytes(batch * 3 * side * side);
-    let workers = devices.workers.len();
-    let shared = match devices.first() {
-        Device::Cpu => Some(model.image_encoder_as(Device::Cpu, devices.dtype)?),
-        Device::Cuda(_) => None,
+    let image = random_bytes(3 * side * side);
+    compile(model, devices, &image.repeat(batch), args.local)?;
+    let engine = Engine {
+        local: args.local,
+        full: batch,
+        ..Engine::for_files(model, devices)
     };
-    let ready = Barrier::new(workers + 1);
-    let (send, decoded) = sync_channel::<Vec<u8>>(2 * workers);
-    let decoded = Mutex::new(decoded);
-    let stop = Mutex::new(None::<Instant>);
-    let (passes, elapsed) = std::thread::scope(|scope| {
-        let threads: Vec<_> = devices
-            .workers
-            .iter()
-            .map(|device| {
-                let (shared, pixels) = (shared.clone(), &pixels);
-                let (ready, decoded, stop) = (&ready, &decoded, &stop);
-                scope.spawn(move || -> Result<Passes> {
-                    // A worker that never came to the meeting would keep the others waiting.
-                    let prepared = catch_unwind(AssertUnwindSafe(|| {
-                        prepare(model, devices, *device, shared, pixels, args.local)
-                    }));
-                    ready.wait();
-                    // The time is set between the two meetings.
-                    ready.wait();
-                    let (encoder, pool) =
-                        prepared.unwrap_or_else(|_| Err(anyhow!("{device} panicked")))?;
-                    let until = locked(stop).context("no time was set")?;
-                    let mut passes = Passes::default();
-                    while Instant::now() < until || passes.seconds.len() < 2 {
-                        let input = match files.is_empty() {
-                            true => pixels.clone(),
-                            false => match next(decoded) {
-                                Some(input) => input,
-                                None => break,
-                            },
-                        };
-                        passes.images += input.len() / (3 * side * side);
-                        let start = Instant::now();
-                        let pass = || encoder.encode_bytes(input, args.local);
-                        match &pool {
-                            Some(pool) => pool.install(pass)?,
-                            None => pass()?,
-                        };
-                        passes.seconds.push(start.elapsed().as_secs_f64());
-                    }
-                    Ok(passes)
-                })
-            })
-            .collect();
-        ready.wait();
-        let start = Instant::now();
-        let until = start + Duration::from_secs_f64(args.seconds.clamp(0.01, 600.0));
-        if let Ok(mut stop) = stop.lock() {
-            *stop = Some(until);
-        }
-        ready.wait();
-        let failure = match files.is_empty() {
-            true => None,
-            false => decode_until(files, side, batch, until, &send).err(),
-        };
-        drop(send);
-        let passes: Vec<Result<Passes>> = threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| Err(anyhow!("a worker panicked")))
-            })
-            .collect();
-        let elapsed = start.elapsed().as_secs_f64();
-        let passes = passes.into_iter().collect::<Result<Vec<_>>>();
-        match failure {
-            Some(failure) => (Err(failure), elapsed),
-            None => (passes, elapsed),
-        }
-    });
-    let passes = passes?;
-    let images: usize = passes.iter().map(|p| p.images).sum();
-    let seconds: Vec<f64> = passes.iter().flat_map(|p| p.seconds.clone()).collect();
-    let rate = images as f64 / elapsed;
+    let least = Duration::from_secs_f64(args.seconds.clamp(0.01, 600.0));
+    let mut passes = Passes::new(devices.workers.len().max(1));
+    let mut unreadable = None;
+    let mut done = false;
+    let side = u32::try_from(side).context("the model's images are too large")?;
+    let ran = engine.run(
+        &Clock::default(),
+        |sink| match files.is_empty() {
+            true => send_for_ever(sink, &image),
+            false => decode_files(sink, files.iter().cycle(), side, || true),
+        },
+        |event| {
+            match event {
+                EncodeEvent::Encoded { rows, busy, .. } => {
+                    done |= passes.add(rows.len(), busy, least);
+                }
+                EncodeEvent::End { end, .. } => unreadable = end.into_iter().next(),
+            }
+            match done || unreadable.is_some() {
+                // The sources are endless.
+                true => Err(PipelineError::Interrupted),
+                false => Ok(()),
+            }
+        },
+    );
+    if let Some((file, reason)) = unreadable {
+        let path = files[file % files.len()].display();
+        bail!("cannot read {path} ({}): {}", reason.kind, reason.message);
+    }
+    match ran {
+        Err(PipelineError::Interrupted) if done => {}
+        other => other?,
+    }
+    let rate = passes.images as f64 / passes.elapsed().as_secs_f64();
     let operations = image_operations(&model.config);
     Ok(json!({
         "batch": batch,
         "source": if files.is_empty() { "memory" } else { "files" },
         "local": args.local,
         "images_per_s": rate,
-        "median_ms": 1e3 * median(&seconds),
-        "passes": seconds.len(),
+        "median_ms": 1e3 * median(&passes.seconds),
+        "passes": passes.seconds.len(),
         "tflops": operations.map(|n| n * rate * 1e-12),
         "memory_in_use_mb": devices.first().memory_in_use()?.map(|bytes| bytes / 1_000_000),
     }))
 }
 
-/// The image tower of one worker, after passes that compile and tune its kernels.
-fn prepare(
-    model: &Model,
-    devices: &Devices,
-    device: Device,
-    shared: Option<ImageEncoder>,
-    pixels: &[u8],
-    local: bool,
-) -> Result<(ImageEncoder, Option<rayon::ThreadPool>)> {
-    if let Some(encoder) = shared {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        return Ok((encoder, Some(pool)));
-    }
-    let encoder = model.image_encoder_as(device, devices.dtype)?;
-    for _ in 0..3 {
-        encoder.encode_bytes(pixels.to_vec(), local)?;
-    }
-    Ok((encoder, None))
-}
-
-/// Decodes files on all cores, over and over, until the time is up.
-fn decode_until(
-    files: &[PathBuf],
-    side: usize,
-    batch: usize,
-    until: Instant,
-    send: &SyncSender<Vec<u8>>,
-) -> Result<()> {
-    let side = u32::try_from(side).context("the model's images are too large")?;
-    let mut endless = files.iter().cycle();
-    while Instant::now() < until {
-        let chunk: Vec<&PathBuf> = endless.by_ref().take(batch).collect();
-        let views = chunk
-            .par_iter()
-            .map(|path| Ok(eval_view(&read_image(path)?, side)))
-            .collect::<Result<Vec<_>>>()?;
-        let mut pixels = views.concat();
-        // Not a plain `send`, which would wait for ever after workers that have failed.
-        while let Err(error) = send.try_send(pixels) {
-            match error {
-                TrySendError::Full(back) if Instant::now() < until => pixels = back,
-                _ => return Ok(()),
-            }
-            std::thread::sleep(Duration::from_millis(1));
+/// Passes that compile and tune the kernels of every GPU.
+fn compile(model: &Model, devices: &Devices, pixels: &[u8], local: bool) -> Result<()> {
+    for device in devices.distinct() {
+        if device == Device::Cpu {
+            continue;
+        }
+        let encoder = model.image_encoder_as(device, devices.dtype)?;
+        for _ in 0..3 {
+            encoder.encode_bytes(pixels.to_vec(), local)?;
         }
     }
     Ok(())
 }
 
-fn next(decoded: &Mutex<Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
-    let decoded = decoded.lock().unwrap_or_else(PoisonError::into_inner);
-    decoded.recv().ok()
-}
+/// What the source of files says of each batch: the files that could not be read, by number.
+type Unread = Vec<(usize, Unreadable)>;
 
-fn locked(stop: &Mutex<Option<Instant>>) -> Option<Instant> {
-    *stop.lock().unwrap_or_else(PoisonError::into_inner)
+/// The same image again and again, until nobody receives it any more.
+fn send_for_ever(sink: &BatchSink<'_, Unread>, image: &[u8]) -> Result<(), PipelineError> {
+    let mut unit = sink.begin(0);
+    let mut number = 0;
+    while unit.add((number, EVAL_VIEW), image) {
+        number += 1;
+    }
+    Ok(())
 }

@@ -82,7 +82,7 @@ struct Steps {
     gradient: Vec<f32>,
 }
 
-/// Trains on random features, a step an epoch.
+/// Trains on random features, one step per epoch.
 fn train(
     model: &Model,
     (device, dtype): (Device, Dtype),

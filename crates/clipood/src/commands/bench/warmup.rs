@@ -16,7 +16,7 @@ use super::{Common, exit, report};
 pub struct Args {
     #[command(flatten)]
     common: Common,
-    /// Images a pass, several apart by commas (default: what a run would take).
+    /// Images per pass, several separated by commas (default: what a run would take).
     #[arg(long, value_delimiter = ',')]
     batches: Option<Vec<usize>>,
     /// Patch features, too.

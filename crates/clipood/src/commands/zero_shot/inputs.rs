@@ -185,7 +185,7 @@ fn folder_names(images: &[Image]) -> Result<Vec<String>> {
     for (path, name) in images {
         let Some(name) = name else {
             return Err(PipelineError::Usage(format!(
-                "{} lies in no class folder; give the classes with --classes FILE, one name a line",
+                "{} lies in no class folder; give the classes with --classes FILE, one name per line",
                 path.display()
             ))
             .into());

@@ -26,10 +26,12 @@ fn word() -> DataType {
     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
 }
 
-/// `predictions.parquet` under way: `image`, the known `class_name` and its `label` (null where unknown), `pred`,
+/// `predictions.parquet` while it is written: `image`, the known `class_name` and its `label` (null where unknown), `pred`,
 /// `pred_name`, `prob`, the lists `top_names` and `top_probs`, and the detector's score. Written as images come; it gets
 /// its name when it is whole.
-pub struct Predictions {
+pub struct Predictions<'a> {
+    /// Names of the classes.
+    classes: &'a [String],
     path: PathBuf,
     partial: PathBuf,
     writer: ArrowWriter<File>,
@@ -51,12 +53,17 @@ struct Rows {
     scores: Vec<f32>,
 }
 
-impl Predictions {
-    /// Opens the file in `folder`, which is made if it is not there; `top` classes a row, scores of `detector`.
-    pub fn create(folder: &Path, top: usize, detector: &str) -> Result<Self> {
+impl<'a> Predictions<'a> {
+    /// Opens the file in `folder`, which is made if it is not there; `top` of the `classes` per row, scores of `detector`.
+    pub fn create(
+        folder: &Path,
+        top: usize,
+        detector: &str,
+        classes: &'a [String],
+    ) -> Result<Self> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        let size = i32::try_from(top).context("too many classes a row")?;
+        let size = i32::try_from(top).context("too many classes per row")?;
         let list = |item: &Arc<Field>| DataType::FixedSizeList(item.clone(), size);
         let (names, probs) = (name_item(), prob_item());
         let schema = Arc::new(Schema::new(vec![
@@ -80,6 +87,7 @@ impl Predictions {
         let writer =
             ArrowWriter::try_new(file, schema.clone(), Some(properties)).with_context(what)?;
         Ok(Self {
+            classes,
             path,
             partial,
             writer,
@@ -97,7 +105,6 @@ impl Predictions {
         known: Option<&str>,
         top: &[(u32, f32)],
         score: f32,
-        classes: &[String],
     ) -> Result<()> {
         let rows = &mut self.rows;
         rows.images.push(image);
@@ -105,7 +112,7 @@ impl Predictions {
         rows.labels.push(label.map(|label| label as i32));
         rows.scores.push(score);
         for (place, (class, probability)) in top.iter().enumerate() {
-            let name = &classes[*class as usize];
+            let name = &self.classes[*class as usize];
             if place == 0 {
                 rows.preds.push(*class as i32);
                 rows.pred_names.push(name.clone());
@@ -124,7 +131,7 @@ impl Predictions {
         if rows.images.is_empty() {
             return Ok(());
         }
-        let size = i32::try_from(self.top).context("too many classes a row")?;
+        let size = i32::try_from(self.top).context("too many classes per row")?;
         let class_names: DictionaryArray<Int32Type> =
             rows.class_names.iter().map(Option::as_deref).collect();
         let pred_names: DictionaryArray<Int32Type> =
@@ -166,7 +173,7 @@ fn prob_item() -> Arc<Field> {
     Arc::new(Field::new("element", DataType::Float32, false))
 }
 
-/// `classes.parquet`: a row a class: `class_name`, `predicted`, `labelled`, `correct`, in images.
+/// `classes.parquet`, one row per class: `class_name`, `predicted`, `labelled`, `correct`, in images.
 pub fn write_classes(folder: &Path, classes: &[String], tally: &Tally) -> Result<()> {
     let numbers = |of: fn(&clipood_pipeline::ClassCounts) -> u64| -> ArrayRef {
         Arc::new(UInt64Array::from_iter_values(tally.classes.iter().map(of)))
@@ -187,7 +194,7 @@ pub fn write_classes(folder: &Path, classes: &[String], tally: &Tally) -> Result
     write_parquet(&folder.join("classes.parquet"), &schema, [Ok(batch)])
 }
 
-/// `confusion.parquet`: a row for each pair that occurs: the known class `true`, `predicted`, `count`; no row without
+/// `confusion.parquet`, one row for each pair that occurs: the known class `true`, `predicted`, `count`; no row without
 /// known classes.
 pub fn write_confusion(folder: &Path, classes: &[String], tally: &Tally) -> Result<()> {
     let name = |class: u32| classes[class as usize].as_str();

@@ -29,13 +29,13 @@ pub struct Task {
     pub(super) split: Option<String>,
     #[command(flatten)]
     pub(super) data: DataArgs,
-    /// File with one class name a line (default: the names of the class folders).
+    /// File with one class name per line (default: the names of the class folders).
     #[arg(long, value_name = "FILE")]
     pub(super) classes: Option<PathBuf>,
-    /// Templates: simple, openai7, openai80, or a file with one a line, `{}` for the class name.
+    /// Templates: simple, openai7, openai80, or a file with one per line, `{}` for the class name.
     #[arg(long, default_value = "simple", value_name = "SET|FILE")]
     pub(super) templates: String,
-    /// Texts that describe each class, in place of templates: a .json or .toml file with a list of texts a class.
+    /// Texts that describe each class, in place of templates: a .json or .toml file with a list of texts per class.
     #[arg(long, value_name = "FILE", conflicts_with = "templates")]
     pub(super) descriptions: Option<PathBuf>,
     /// Score that says how much an image belongs to any class (higher: more), as `kind[:key=value]...`; one that needs
@@ -56,7 +56,7 @@ pub struct Opened {
     pub detector: DetectorSpec,
     /// The texts of each class.
     pub texts: Vec<Vec<String>>,
-    /// Both on the classes' features.
+    /// Both on the features of the classes.
     pub classifier: Classifier,
 }
 

@@ -1,4 +1,4 @@
-//! Two steps of work on many items at once whose results are taken one by one, in order.
+//! Two steps of work on many items at the same time, whose results are taken one by one, in the order of the items.
 
 use std::collections::VecDeque;
 
@@ -9,40 +9,43 @@ use crate::error::Result;
 /// Threads that fetch. They wait for disks and networks, not for a core.
 const FETCHERS: usize = 4;
 
-/// Calls `fetch` on every item on threads that may wait, `work` on what it brings on rayon's threads, and `take` on the
-/// results here, in the order of the items. At most `ahead` items (at least one) are fetched, in work or wait to be taken;
-/// while `take` runs, or waits for a slow item, the threads go on with the others. `false` if `take` said so, which ends it.
+/// Calls `fetch` on every item on threads that may wait, `work` on what it returns on rayon's threads, and `take` on the
+/// results on the calling thread, in the order of the items. At most `ahead` items (at least one) are fetched, in work or
+/// waiting to be taken. While `take` runs, or waits for a slow item, the threads go on with the others. `take` returns
+/// `false` to end early, which is then what this returns.
 ///
 /// # Errors
-/// Those of `take`, which end it, too.
+/// Those of `take`, which also end it.
 ///
 /// # Panics
 /// If `fetch` or `work` does.
-pub(super) fn in_order<T: Sync, F: Send, R: Send>(
-    items: &[T],
+pub(crate) fn in_order<T: Send, F: Send, R: Send>(
+    items: impl IntoIterator<Item = T>,
     ahead: usize,
     fetch: impl Fn(&T) -> F + Sync,
     work: impl Fn(&T, F) -> R + Sync,
     mut take: impl FnMut(R) -> Result<bool>,
 ) -> Result<bool> {
     let ahead = ahead.max(1);
+    let items = items.into_iter();
+    let fetchers = FETCHERS.min(items.size_hint().1.unwrap_or(FETCHERS));
     let mut take_next = |waiting: &mut VecDeque<Receiver<R>>| match waiting.pop_front() {
-        // A sender that is gone without a word panicked: the scopes panic with its message when they end.
+        // The sender of an item that panicked is dropped unused: the scopes panic with its message when they end.
         Some(next) => next.recv().map_or(Ok(false), &mut take),
         None => Ok(true),
     };
     let (fetch, work) = (&fetch, &work);
     rayon::in_place_scope_fifo(|workers| {
-        std::thread::scope(|fetchers| {
+        std::thread::scope(|scope| {
             // Never full: no more than `ahead` wait.
-            let (ask, asked) = bounded::<(&T, Sender<R>)>(ahead);
-            for _ in 0..FETCHERS.min(ahead).min(items.len()) {
+            let (ask, asked) = bounded::<(T, Sender<R>)>(ahead);
+            for _ in 0..fetchers.min(ahead) {
                 let asked = asked.clone();
-                fetchers.spawn(move || {
+                scope.spawn(move || {
                     for (item, send) in asked {
-                        let fetched = fetch(item);
+                        let fetched = fetch(&item);
                         // Nobody receives any more once it has ended early.
-                        workers.spawn_fifo(move |_| drop(send.send(work(item, fetched))));
+                        workers.spawn_fifo(move |_| drop(send.send(work(&item, fetched))));
                     }
                 });
             }
@@ -91,6 +94,7 @@ mod tests {
         ) {
             let (begun, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
             let items: Vec<(usize, u64)> = waits.into_iter().enumerate().collect();
+            let all: Vec<usize> = (0..items.len()).collect();
             let mut results = Vec::new();
             let most = AtomicUsize::new(0);
             let fetch = |(i, wait): &(usize, u64)| {
@@ -104,35 +108,33 @@ mod tests {
                 assert_eq!(*i, fetched);
                 fetched
             };
-            let done = in_order(&items, ahead, fetch, work, |i| {
+            let done = in_order(items, ahead, fetch, work, |i| {
                 results.push(i);
                 taken.fetch_add(1, Ordering::SeqCst);
                 Ok(true)
             });
             prop_assert!(done.unwrap());
-            prop_assert_eq!(results, (0..items.len()).collect::<Vec<_>>());
+            prop_assert_eq!(results, all);
             prop_assert!(most.into_inner() <= ahead.max(1));
         }
     }
 
     #[test]
     fn it_ends_when_told_so() {
-        let items: Vec<usize> = (0..1000).collect();
         let worked = AtomicUsize::new(0);
         let work = |i: &usize, (): ()| {
             worked.fetch_add(1, Ordering::SeqCst);
             *i
         };
-        assert!(!in_order(&items, 4, |_| (), work, |i| Ok(i < 10)).unwrap());
+        assert!(!in_order(0..1000, 4, |_| (), work, |i| Ok(i < 10)).unwrap());
         assert!(worked.load(Ordering::SeqCst) <= 10 + 4);
         let refuse = |_| Err(PipelineError::Usage("enough".to_string()));
-        let error = in_order(&items, 4, |_| (), work, refuse).unwrap_err();
+        let error = in_order(0.., 4, |_| (), work, refuse).unwrap_err();
         assert_eq!(error.to_string(), "enough");
     }
 
     #[test]
     fn a_panic_of_either_step_is_not_lost() {
-        let items: Vec<usize> = (0..100).collect();
         for in_fetch in [true, false] {
             let step = |fetching: bool, i: usize| {
                 assert!(fetching != in_fetch || i != 50, "item 50");
@@ -142,7 +144,7 @@ mod tests {
             let end = catch_unwind(AssertUnwindSafe(|| {
                 let fetch = |i: &usize| step(true, *i);
                 let work = |_: &usize, i: usize| step(false, i);
-                in_order(&items, 8, fetch, work, |_| {
+                in_order(0..100, 8, fetch, work, |_| {
                     taken += 1;
                     Ok(true)
                 })
@@ -160,8 +162,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
             inside.fetch_sub(1, Ordering::SeqCst);
         };
-        let items: Vec<usize> = (0..32).collect();
-        assert!(in_order(&items, 16, fetch, |_, ()| (), |()| Ok(true)).unwrap());
+        assert!(in_order(0..32, 16, fetch, |_, ()| (), |()| Ok(true)).unwrap());
         assert_eq!(most.into_inner(), FETCHERS);
     }
 }

@@ -1,0 +1,228 @@
+//! Image files through the engine, in their order.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clipood_clip::model::{Devices, EncodedImages, Model};
+use crossbeam_channel::bounded;
+
+use super::batch::{EVAL_VIEW, EncodeEvent};
+use super::decode::{Unreadable, eval_view_of, read_image_file};
+use super::engine::{BatchSink, Engine};
+use super::in_order::in_order;
+use super::queue::Clock;
+use crate::error::{PipelineError, Result};
+use crate::interrupt::Interrupt;
+use crate::heap::trim_heap;
+use crate::progress::Reporting;
+
+/// Image files that go through the image tower at once.
+pub const FILE_BATCH: usize = 32;
+/// Units between two times that freed memory is returned to the system.
+const TRIM_EVERY: usize = 64;
+
+/// Features of one image, before normalisation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncodedImage {
+    /// `[D]`.
+    pub global: Vec<f32>,
+    /// `[positions, D]`; empty unless the engine makes patch features.
+    pub local: Vec<f32>,
+}
+
+impl<'a> Engine<'a> {
+    /// An engine for image files, in batches of [`FILE_BATCH`], without patch features. A device that is lost is reported on
+    /// standard error.
+    pub fn for_files(model: &'a Model, devices: &'a Devices) -> Self {
+        Self {
+            model,
+            devices,
+            local: false,
+            full: FILE_BATCH,
+            reporting: Reporting::Human,
+            interrupt: Interrupt::default(),
+        }
+    }
+
+    /// The same engine with batches so small that `images` images occupy every device.
+    #[must_use]
+    pub fn spread(mut self, images: usize) -> Self {
+        let each = images.div_ceil(self.devices.workers.len().max(1));
+        self.full = self.full.min(each).max(1);
+        self
+    }
+}
+
+/// Encodes the evaluation view of every file and hands its features, or why it could not be read, to `each`, in the order of
+/// `files`. Memory does not grow with their number.
+///
+/// # Errors
+/// As [`Engine::run`].
+pub fn encode_files(
+    engine: &Engine<'_>,
+    files: &[PathBuf],
+    each: impl FnMut(usize, std::result::Result<EncodedImage, Unreadable>) -> Result<()>,
+) -> Result<()> {
+    let dim = engine.model.config.embed_dim;
+    let split = |features: EncodedImages| {
+        let rows = features.global.len() / dim.max(1);
+        let patches = features.local.len() / rows.max(1);
+        let row = |row: usize| EncodedImage {
+            global: features.global[row * dim..(row + 1) * dim].to_vec(),
+            local: features.local[row * patches..(row + 1) * patches].to_vec(),
+        };
+        Ok((0..rows).map(row).collect())
+    };
+    convert_files(engine, files, split, each)
+}
+
+/// [`encode_files`] with what `convert` makes of the features of a batch: one value per image.
+pub(crate) fn convert_files<T>(
+    engine: &Engine<'_>,
+    files: &[PathBuf],
+    mut convert: impl FnMut(EncodedImages) -> Result<Vec<T>>,
+    mut each: impl FnMut(usize, std::result::Result<T, Unreadable>) -> Result<()>,
+) -> Result<()> {
+    let side = side(engine)?;
+    // A device that is slow or lost lets the others go on with later files, whose features wait here: so many units at most.
+    let window = 6 * engine.devices.workers.len() + 6;
+    let (occupy, slots) = bounded::<()>(window);
+    let mut waiting: BTreeMap<usize, FileUnit<T>> = BTreeMap::new();
+    let mut next = 0;
+    engine.run(
+        &Clock::default(),
+        |sink| decode_files(sink, files, side, || occupy.send(()).is_ok()),
+        // Owns `slots`: a source that waits for one sees the end of the consumer.
+        move |event| {
+            match event {
+                EncodeEvent::Encoded {
+                    unit,
+                    rows,
+                    global,
+                    local,
+                    ..
+                } => {
+                    let values = convert(EncodedImages { global, local })?;
+                    if values.len() != rows.len() {
+                        return Err(PipelineError::Inconsistent(format!(
+                            "features of {} images were encoded, expected {}",
+                            values.len(),
+                            rows.len()
+                        )));
+                    }
+                    let images = rows.into_iter().map(|(file, _)| file).zip(values);
+                    waiting.entry(unit).or_default().images = Some(images.collect());
+                }
+                EncodeEvent::End { unit, batches, end } => {
+                    let waits = waiting.entry(unit).or_default();
+                    waits.unreadable = Some(end);
+                    if batches == 0 {
+                        waits.images = Some(Vec::new());
+                    }
+                }
+            }
+            while waiting.get(&next).is_some_and(FileUnit::is_whole) {
+                let unit = waiting.remove(&next).unwrap_or_default();
+                next += 1;
+                for (file, outcome) in unit.outcomes() {
+                    each(file, outcome)?;
+                }
+                if next.is_multiple_of(TRIM_EVERY) {
+                    trim_heap();
+                }
+                // The slot was occupied before the unit began.
+                let _ = slots.try_recv();
+            }
+            Ok(())
+        },
+    )
+}
+
+/// What has arrived of the files of one unit, by their number.
+struct FileUnit<T> {
+    images: Option<Vec<(usize, T)>>,
+    unreadable: Option<Vec<(usize, Unreadable)>>,
+}
+
+impl<T> Default for FileUnit<T> {
+    fn default() -> Self {
+        Self {
+            images: None,
+            unreadable: None,
+        }
+    }
+}
+
+impl<T> FileUnit<T> {
+    fn is_whole(&self) -> bool {
+        self.images.is_some() && self.unreadable.is_some()
+    }
+
+    /// In the order of the files.
+    fn outcomes(self) -> BTreeMap<usize, std::result::Result<T, Unreadable>> {
+        let images = self.images.into_iter().flatten();
+        let unreadable = self.unreadable.into_iter().flatten();
+        let images = images.map(|(file, value)| (file, Ok(value)));
+        images
+            .chain(unreadable.map(|(file, reason)| (file, Err(reason))))
+            .collect()
+    }
+}
+
+/// Side of the model's images in pixels.
+fn side(engine: &Engine<'_>) -> Result<u32> {
+    let size = engine.model.config.image.size;
+    u32::try_from(size).map_err(|_| {
+        let problem = format!("images of {size} x {size} pixels are too large to be decoded");
+        PipelineError::Usage(problem)
+    })
+}
+
+/// A source of the evaluation views, `side` pixels wide and high, of image files: each `sink.full()` files are a unit of one
+/// batch, or of none, that ends with the files that could not be read. Files are numbered from 0, in their order. Before each
+/// unit `admit` is called, which may wait; `false` ends the source.
+///
+/// # Errors
+/// None of its own: files that cannot be read are no errors.
+pub fn decode_files<P: AsRef<Path> + Send>(
+    sink: &BatchSink<'_, Vec<(usize, Unreadable)>>,
+    files: impl IntoIterator<Item = P>,
+    side: u32,
+    mut admit: impl FnMut() -> bool,
+) -> Result<()> {
+    let full = sink.full();
+    let mut file = 0;
+    let mut current = None;
+    let fetch = |path: &P| read_image_file(path.as_ref());
+    let decode = |_: &P, read| eval_view_of(read, side);
+    // What fills two batches: one that is being filled and one ahead of it.
+    let goes_on = in_order(files, 2 * full, fetch, decode, |decoded| {
+        if current.is_none() {
+            if !admit() {
+                return Ok(false);
+            }
+            current = Some((sink.begin(file / full), Vec::new()));
+        }
+        let Some((unit, unreadable)) = &mut current else {
+            return Ok(false);
+        };
+        match decoded {
+            Ok(pixels) if !unit.add((file, EVAL_VIEW), &pixels) => return Ok(false),
+            Ok(_) => {}
+            Err(reason) => unreadable.push((file, reason)),
+        }
+        file += 1;
+        if !file.is_multiple_of(full) {
+            return Ok(true);
+        }
+        Ok(current.take().is_none_or(|(unit, end)| unit.end(end)))
+    })?;
+    if goes_on && let Some((unit, unreadable)) = current {
+        // Nobody receives it only if the run has ended for another reason.
+        let _ = unit.end(unreadable);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,17 @@
+//! Stage `extract`: every image through the image tower once, its features into the store.
+//!
+//! [`source`] decodes the images of one unit after the other, the engine encodes the views in batches that never cross a
+//! unit, [`write`] commits whole units.
+
+mod attempts;
+mod decode;
+mod flow;
+#[cfg(test)]
+mod fuzz;
+mod source;
+mod units;
+mod write;
+
+pub use flow::extract;
+pub use units::{EVAL_VIEW, ExtractUnit, FeatureIndex, feature_index};
+pub use write::{GLOBAL, LOCAL, ledger_unit, part_path};

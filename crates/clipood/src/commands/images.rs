@@ -1,0 +1,25 @@
+//! What commands that read image files say of those that cannot be read.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clipood_pipeline::Unreadable;
+
+/// Lists a file that could not be read on standard error.
+pub fn report_unreadable(path: &Path, reason: &Unreadable) {
+    let Unreadable { kind, message } = reason;
+    eprintln!("cannot read {} ({kind}): {message}", path.display());
+}
+
+/// The error of a command that could read none of its images.
+pub fn none_readable(images: usize) -> anyhow::Error {
+    anyhow::anyhow!("none of {images} images could be read")
+}
+
+/// 0 if all images were read, 1 if the output leaves some out.
+pub fn exit_of(unreadable: usize) -> ExitCode {
+    match unreadable {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
