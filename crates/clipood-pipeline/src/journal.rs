@@ -1,7 +1,7 @@
-//! What each worker last said of itself, for `clipood status`: `_run/log/<worker>.json` in the run directory.
+//! The status that each worker reports of itself, for `clipood status`: `_run/log/<worker>.json` in the run directory.
 //!
-//! Nothing decides anything by it: who does what and what is done follow from claims and commits alone. A worker that is killed
-//! just says nothing more, and its last word gets old.
+//! Nothing is decided by it: which worker does what, and what is done, follows from claims and commits alone. The status of a
+//! worker that was killed is not updated any more.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +16,7 @@ const FOLDER: &str = "_run/log";
 /// Time between two entries of a stage.
 pub const EVERY: Duration = Duration::from_secs(5);
 
-/// What a worker was doing when it said so.
+/// What a worker was doing when it reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -30,24 +30,24 @@ pub enum State {
     Failed,
 }
 
-/// The last word of a worker.
+/// Status of a worker, as it reported last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LastWord {
+pub struct WorkerStatus {
     /// Its name.
     pub worker: String,
     /// What it was doing.
     pub state: State,
     /// The stage it was in, if it had work in one.
-    pub stage: Option<StageWord>,
+    pub stage: Option<StageReport>,
     /// Why it failed.
     pub error: Option<String>,
-    /// When it said so, in seconds since 1970 by its own clock: for people, who can judge clocks.
+    /// When it reported, in seconds since 1970 by its own clock; only people read it, who can judge clocks.
     pub at: u64,
 }
 
 /// How far a worker is in a stage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct StageWord {
+pub struct StageReport {
     /// Name of the stage.
     pub name: String,
     /// What `done` and `total` count.
@@ -62,7 +62,7 @@ pub struct StageWord {
     pub left: f64,
 }
 
-/// One worker's own.
+/// The journal of one worker.
 #[derive(Debug, Clone)]
 pub struct Journal {
     store: Store,
@@ -80,12 +80,12 @@ impl Journal {
         Self { store, worker }
     }
 
-    /// Says how far a stage is.
-    pub fn stage(&self, word: StageWord) {
+    /// Reports how far a stage is.
+    pub fn stage(&self, word: StageReport) {
         self.write(State::Working, Some(word), None);
     }
 
-    /// Says how the run has ended.
+    /// Reports how the run has ended.
     pub fn end<T>(&self, result: &Result<T, PipelineError>) {
         match result {
             Ok(_) => self.write(State::Finished, None, None),
@@ -102,9 +102,9 @@ impl Journal {
         }
     }
 
-    fn write(&self, state: State, stage: Option<StageWord>, error: Option<String>) {
+    fn write(&self, state: State, stage: Option<StageReport>, error: Option<String>) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let word = LastWord {
+        let word = WorkerStatus {
             worker: self.worker.clone(),
             state,
             stage,
@@ -114,17 +114,17 @@ impl Journal {
         let Ok(json) = serde_json::to_vec_pretty(&word) else {
             return;
         };
-        // A store in trouble stops the work itself; the journal is not worth a second complaint.
+        // A store that fails stops the work itself; the journal adds no second error.
         let path = format!("{FOLDER}/{}.json", self.worker);
         let _ = self.store.put(&path, Bytes::from(json));
     }
 }
 
-/// The last words of all workers of a run, by name. Files that are no journals are passed over.
+/// The statuses of all workers of a run, by name. Files that are no journals are passed over.
 ///
 /// # Errors
 /// A run directory that cannot be read.
-pub fn last_words(run: &Store) -> Result<Vec<LastWord>, PipelineError> {
+pub fn worker_statuses(run: &Store) -> Result<Vec<WorkerStatus>, PipelineError> {
     let paths: Vec<String> = run.list(FOLDER)?.into_iter().map(|o| o.path).collect();
     let found = run.get_many(&paths)?;
     let words = found.iter().flatten();
@@ -138,25 +138,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_word_of_each_worker_is_read_back() {
+    fn the_status_of_each_worker_is_read_back() {
         let run = Store::memory();
-        assert_eq!(last_words(&run).unwrap(), []);
+        assert_eq!(worker_statuses(&run).unwrap(), []);
         let (a, b) = (
             Journal::new(&run, "worker-0"),
             Journal::new(&run, "worker-1"),
         );
-        let word = StageWord {
+        let word = StageReport {
             name: "extract".into(),
             done: 3,
-            ..StageWord::default()
+            ..StageReport::default()
         };
-        a.stage(StageWord::default());
+        a.stage(StageReport::default());
         a.stage(word.clone());
         let failure = PipelineError::Usage("no such thing".into());
         b.end::<()>(&Err(failure));
         run.put("_run/log/else.txt", "something else".into())
             .unwrap();
-        let words = last_words(&run).unwrap();
+        let words = worker_statuses(&run).unwrap();
         assert_eq!(words.len(), 2);
         assert_eq!(
             (words[0].state, &words[0].stage),
@@ -165,8 +165,8 @@ mod tests {
         assert_eq!(words[1].state, State::Failed);
         assert_eq!(words[1].error.as_deref(), Some("no such thing"));
         a.end(&Ok(()));
-        assert_eq!(last_words(&run).unwrap()[0].state, State::Finished);
+        assert_eq!(worker_statuses(&run).unwrap()[0].state, State::Finished);
         a.end::<()>(&Err(PipelineError::Interrupted));
-        assert_eq!(last_words(&run).unwrap()[0].state, State::Interrupted);
+        assert_eq!(worker_statuses(&run).unwrap()[0].state, State::Interrupted);
     }
 }

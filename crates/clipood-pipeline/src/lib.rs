@@ -75,7 +75,7 @@ pub use error::{PipelineError, Result, exit_code};
 pub use experiment::Experiment;
 pub use interrupt::Interrupt;
 pub use job::{Job, JobOptions, RunOptions};
-pub use journal::{LastWord, State};
+pub use journal::{WorkerStatus, State};
 pub use manifests::open_manifest;
 pub use metrics::{Metrics, read_metrics};
 pub use models::{open_model, open_named};

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use crate::journal::{self, Journal, StageWord};
+use crate::journal::{self, Journal, StageReport};
 
 /// How a run reports its progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reporting {
     /// Bars on a terminal, lines otherwise, on standard error.
     Human,
-    /// One JSON object a line on standard error: `message`, or `stage` with `note` or with `done`, `total`, `unit`, `seconds`,
-    /// `rate` (a second), `left` (seconds) and `remark`.
+    /// One JSON object per line on standard error: `message`, or `stage` with `note` or with `done`, `total`, `unit`, `seconds`,
+    /// `rate` (per second), `left` (seconds) and `remark`.
     Json,
     /// Nothing (tests, library use).
     Silent,
@@ -68,7 +68,7 @@ impl Reporting {
         }
     }
 
-    /// A line of news outside a stage.
+    /// A line outside a stage.
     pub fn say(self, line: &str) {
         match self {
             Self::Human => eprintln!("{line}"),
@@ -82,7 +82,7 @@ impl StageProgress {
     /// Also tells the stage to whoever reads `journal`, now and every few seconds.
     #[must_use]
     pub(crate) fn with_journal(mut self, journal: &Journal) -> Self {
-        journal.stage(self.word());
+        journal.stage(self.report());
         self.journal = Some((journal.clone(), Instant::now()));
         self
     }
@@ -97,7 +97,7 @@ impl StageProgress {
         if let Some((journal, last)) = &self.journal
             && last.elapsed() >= journal::EVERY
         {
-            journal.stage(self.word());
+            journal.stage(self.report());
             self.journal = Some((journal.clone(), Instant::now()));
         }
     }
@@ -132,11 +132,11 @@ impl StageProgress {
         }
     }
 
-    fn word(&self) -> StageWord {
+    fn report(&self) -> StageReport {
         let done = self.bar.position();
         let seconds = self.started.elapsed().as_secs_f64();
         let rate = done as f64 / seconds.max(1e-9);
-        StageWord {
+        StageReport {
             name: self.stage.to_owned(),
             unit: self.unit.to_owned(),
             done,
@@ -148,9 +148,9 @@ impl StageProgress {
 
     fn line(&self) {
         let seconds = self.started.elapsed().as_secs_f64();
-        let StageWord {
+        let StageReport {
             done, rate, left, ..
-        } = self.word();
+        } = self.report();
         if self.json {
             let line = json!({
                 "stage": self.stage,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::job::Job;
-use crate::journal::{LastWord, last_words};
+use crate::journal::{WorkerStatus, worker_statuses};
 use crate::places::Shelf;
 use crate::plan::{Purpose, plan_units};
 use crate::planned::Planned;
@@ -26,7 +26,7 @@ pub struct Status {
     /// Whether every unit of every stage is done.
     pub finished: bool,
     /// What each worker last said of itself.
-    pub workers: Vec<LastWord>,
+    pub workers: Vec<WorkerStatus>,
     /// The stages in their order; only the plan before there is one.
     pub stages: Vec<StageStatus>,
     /// The datasets with the images that could not be read.
@@ -125,7 +125,7 @@ pub fn status(job: &Job) -> Result<Status> {
         recipe: job.experiment.recipe.name.clone(),
         fingerprint: job.experiment.fingerprint.to_string(),
         finished: planned.is_some() && stages.iter().all(|s| s.done == s.units),
-        workers: last_words(job.places.run.store())?,
+        workers: worker_statuses(job.places.run.store())?,
         stages,
         datasets,
         quarantine: reasons,

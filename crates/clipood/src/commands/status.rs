@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use clipood_pipeline::{Audit, LastWord, State, Status, audit, status};
+use clipood_pipeline::{Audit, WorkerStatus, State, Status, audit, status};
 use indicatif::HumanDuration;
 
 use super::args::{RunArg, StoreArg};
@@ -127,7 +127,7 @@ fn now() -> u64 {
 }
 
 /// One line about a worker. How long ago it reported compares the clocks of two machines.
-fn worker_line(worker: &LastWord, now: u64) -> String {
+fn worker_line(worker: &WorkerStatus, now: u64) -> String {
     let ago = HumanDuration(Duration::from_secs(now.saturating_sub(worker.at)));
     let what = match (&worker.state, &worker.stage, &worker.error) {
         (State::Working, Some(stage), _) => format!(
