@@ -1,17 +1,17 @@
-//! Dataset manifests: where a dataset lies and how to read it.
+//! Dataset manifests: where a dataset is and how to read it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::CoreError;
 use crate::document::{Problem, parse};
+use crate::error::CoreError;
 use crate::nearest::{hint, hint_with_list};
 
 /// The splits that a manifest may name.
 const SPLITS: [&str; 3] = ["train", "val", "test"];
-/// The programs of this workspace that can make a dataset.
+/// The programs of this workspace that can create a dataset.
 const GENERATORS: [&str; 1] = ["demo"];
 
 /// A dataset manifest, `manifests/datasets/*.toml`.
@@ -43,32 +43,32 @@ pub struct DatasetManifest {
     /// Folder below `root` of each split (`train`, `val`, `test`). Empty: `root` itself is the test split.
     #[serde(default)]
     pub splits: BTreeMap<String, PathBuf>,
-    /// Share of each class, above 0 and below 1, that becomes the training split, for datasets that have none: which
-    /// images is decided by a hash of their keys.
+    /// Fraction of each class, above 0 and below 1, that becomes the training split, for datasets that have none. The images
+    /// are selected by a hash of their keys.
     #[serde(default)]
     pub train_fraction: Option<f64>,
-    /// The class folders to take; empty takes all.
+    /// The class folders to use; empty: all of them.
     #[serde(default)]
     pub include: Vec<String>,
-    /// Readable name of a class folder. A folder without one is read as its own name, `_` and `-` as spaces.
+    /// Class name of a class folder. The class name of other folders is the folder name with `_` and `-` replaced by spaces.
     #[serde(default)]
     pub class_names: BTreeMap<String, String>,
-    /// Also take the images in folders below a class folder, as images of that class.
+    /// Whether images in subfolders of a class folder belong to that class too.
     #[serde(default)]
     pub nested: bool,
-    /// How many images all splits hold together; another number is an error of the dataset's reader.
+    /// Total number of images in all splits; any other number is an error when the dataset is read.
     #[serde(default)]
     pub expected_images: Option<usize>,
-    /// The program that makes the dataset on first use; only `demo` is known.
+    /// The program that creates the dataset on first use; only `demo` is known.
     #[serde(default)]
     pub generator: Option<String>,
 }
 
-/// A dataset's side in a benchmark.
+/// The role of a dataset in a benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// In-distribution: its classes are the prompts.
+    /// In-distribution: prompts are made for its classes.
     Id,
     /// Out-of-distribution.
     Ood,
@@ -92,7 +92,7 @@ impl DatasetManifest {
         parse(toml, origin, DatasetManifest::check)
     }
 
-    /// The readable name of a class folder: as `class_names` has it, else the folder with `_` and `-` as spaces.
+    /// The class name of a class folder: the one in `class_names`, or else the folder name with `_` and `-` replaced by spaces.
     pub fn class_name(&self, folder: &str) -> String {
         match self.class_names.get(folder) {
             Some(name) => name.clone(),
@@ -140,7 +140,7 @@ impl DatasetManifest {
                 );
                 return Err(Problem::new(key, text));
             }
-            // By components, so that `a/` and `a` are the same folder.
+            // Compared by components, so that `a/` and `a` are the same folder.
             let components: Vec<_> = Path::new(folder).components().collect();
             if let Some(other) = folders.insert(components, split) {
                 let text = format!("found the folder of split `{other}`, allowed: one of its own");
@@ -209,7 +209,7 @@ fn check_folder(key: &str, folder: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Names of recipes and datasets become file names and components of image keys on every system.
+/// Checks the name of a recipe or dataset, which becomes a file name and a component of image keys on every system.
 pub(crate) fn check_name(key: &str, name: &str) -> Result<(), Problem> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(allowed) {
