@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Options of [`resolve`](crate::resolve).
+/// Options of [`resolve`](crate::resolve()).
 #[derive(Debug, Clone)]
 pub struct HubOptions {
     /// Folder of the cache, which contains the folders `models--organisation--name`.
