@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use clipood_clip::model::{Device, PromptTrainer};
+use clipood_clip::model::{Device, PromptTask, PromptTrainer};
 use clipood_clip::prompt::{
     EpochLog, PatchLoss, PromptLoss, PromptOptions, PromptState, TrainOptions,
 };
@@ -415,13 +415,13 @@ fn train(
     let mut saved = Instant::now();
     let mut saved_step = resume.as_ref().map_or(0, |state| state.step);
     let mut failure = None;
-    let trained = trainer.train(
-        &plan.classes,
-        &prompt,
-        &data,
-        &options,
-        resume,
-        |epoch, state| {
+    let task = PromptTask {
+        names: &plan.classes,
+        prompt: &prompt,
+        data: &data,
+        train: &options,
+    };
+    let trained = trainer.train(&task, resume, |epoch, state| {
             if let Some(epoch) = epoch {
                 log.push(log_row(epoch));
                 locked(progress).add(1);
@@ -436,8 +436,7 @@ fn train(
                 }
             }
             !stop
-        },
-    )?;
+        })?;
     if let Some(error) = failure {
         return Err(error);
     }
