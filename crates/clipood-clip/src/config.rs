@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ClipError, Result};
 
-/// Mean of OpenAI's preprocessing, one value a colour channel, for pixels in 0..=1.
+/// Mean of OpenAI's preprocessing, one value per colour channel, for pixels in 0..=1.
 pub const OPENAI_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
 /// Standard deviation of OpenAI's preprocessing.
 pub const OPENAI_STD: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
@@ -65,7 +65,24 @@ pub struct ImageConfig {
     pub family: ImageFamily,
 }
 
-/// The two families of image towers.
+/// The families of image towers.
+///
+/// A new family is a new variant here, and the compiler then names every `match` that needs an arm. By file:
+///
+/// - `config.rs`: sizes that must divide (`ClipConfig::check`), positions of the feature grid (`ImageConfig::positions`), width
+///   of its attention (`ImageFamily::attention_width`), and names and shapes of its tensors
+///   ([`ClipConfig::parameters`]).
+/// - A file for the tower itself beside `vit.rs` and `resnet.rs`: `load`, `save` and `forward`, which returns the features
+///   of the whole image and of its positions.
+/// - `encoder.rs`: a variant of `ImageTower` with an arm in `load`, `cast`, `forward` and `save`.
+/// - `init.rs`: the deviations of freshly drawn parameters.
+/// - `device.rs`: its memory per image, for the batch size on GPUs (`Device::batch_for`).
+/// - `model.rs`: the number formats it runs in (`Model::check_dtype`).
+/// - `checkpoint/infer.rs`: a tensor that only this family has, and its sizes from shapes (`FAMILIES`; a forgotten line means
+///   that a file without a configuration is refused).
+/// - `checkpoint/open_clip.rs`: its keys in `open_clip_config.json`, both ways; `checkpoint/hugging_face.rs` and
+///   `checkpoint/names.rs` only if Hugging Face has such a model.
+/// - `tests/common/mod.rs` and `tests/data/models`: a configuration and reference features.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageFamily {
@@ -98,6 +115,17 @@ pub struct TextConfig {
     pub layers: usize,
 }
 
+impl ImageFamily {
+    /// Width of the tokens that attention sees, of a tower of base width `width`: the same, or 32 times that at the end of a
+    /// ModifiedResNet.
+    pub(crate) fn attention_width(&self, width: usize) -> usize {
+        match self {
+            Self::Vit { .. } => width,
+            Self::Resnet { .. } => width.saturating_mul(32),
+        }
+    }
+}
+
 impl ImageConfig {
     /// Positions of the feature grid: patches of a ViT, cells of the last ResNet stage (1/32 of the input).
     pub fn positions(&self) -> usize {
@@ -118,7 +146,7 @@ impl ClipConfig {
                 reason,
             })
         };
-        let pooled = match &self.image.family {
+        match &self.image.family {
             ImageFamily::Vit { layers, patch } => {
                 if *layers == 0 || *patch == 0 || !self.image.size.is_multiple_of((*patch).max(1)) {
                     return fail(format!(
@@ -126,7 +154,6 @@ impl ClipConfig {
                         self.image.size
                     ));
                 }
-                self.image.width
             }
             ImageFamily::Resnet { layers } => {
                 if !self.image.size.is_multiple_of(32) || layers.contains(&0) {
@@ -135,9 +162,9 @@ impl ClipConfig {
                         self.image.size
                     ));
                 }
-                self.image.width * 32
             }
-        };
+        }
+        let pooled = self.image.family.attention_width(self.image.width);
         for (name, width, heads) in [
             ("vision", pooled, self.image.heads),
             ("text", self.text.width, self.text.heads),

@@ -9,7 +9,7 @@ use crate::config::{ClipConfig, ImageFamily};
 use crate::error::{ClipError, Result};
 
 #[cfg(feature = "cuda")]
-pub mod cuda;
+pub(crate) mod cuda;
 #[cfg(any(feature = "cuda", test))]
 mod toolkit;
 
@@ -36,19 +36,19 @@ pub enum Dtype {
     Bf16,
 }
 
-/// The workers a user asks for: one for each entry.
+/// The workers that a user requests, one per entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Devices {
     /// One worker each, of one backend. A GPU that is named twice gets two workers, whose uploads and products overlap.
     pub workers: Vec<Device>,
     /// Number format.
     pub dtype: Dtype,
-    /// Images that go through the image tower at once, when the user says so.
+    /// Images per forward pass of the image tower, if the user sets it.
     pub batch: Option<usize>,
-    /// Images a second of every worker that only pretends to compute: for tests and benches of what surrounds the model.
-    /// What comes out is no result, and has a backend of its own in fingerprints and tables.
+    /// Images per second of every worker if the workers only simulate computing, for tests and benchmarks of the code around
+    /// the model. Their features are meaningless, so they have their own backend name in fingerprints and tables.
     pub simulated: Option<u32>,
-    /// What there is to say about the choice: why `auto` took the CPU although there is a GPU, or that nothing is computed.
+    /// A remark about the choice: why `auto` took the CPU although there is a GPU, or that nothing is computed.
     pub note: Option<String>,
 }
 
@@ -61,10 +61,10 @@ impl Device {
         }
     }
 
-    /// Name of the hardware, for people.
+    /// Name of the hardware, for display.
     ///
     /// # Errors
-    /// A device that this build or machine does not have.
+    /// A device that this build or machine lacks.
     pub fn hardware(self) -> Result<String> {
         match self {
             Self::Cpu => Ok(format!("CPU, {} threads", cores())),
@@ -76,7 +76,7 @@ impl Device {
     /// generous estimate, a power of two from 8 to 256.
     ///
     /// # Errors
-    /// A device that this build or machine does not have.
+    /// A device that this build or machine lacks.
     pub fn batch_for(self, config: &ClipConfig) -> Result<usize> {
         let Self::Cuda(index) = self else {
             return Ok(32);
@@ -99,7 +99,7 @@ impl Device {
     /// Bytes in use on a GPU, by every program together; none on the CPU.
     ///
     /// # Errors
-    /// A device that this build or machine does not have.
+    /// A device that this build or machine lacks.
     pub fn memory_in_use(self) -> Result<Option<u64>> {
         match self {
             Self::Cpu => Ok(None),
@@ -121,8 +121,8 @@ impl Dtype {
         }
     }
 
-    /// Burn's name of it.
-    pub fn float(self) -> FloatDType {
+    /// The same format as Burn names it.
+    pub(crate) fn float(self) -> FloatDType {
         match self {
             Self::F32 => FloatDType::F32,
             Self::F16 => FloatDType::F16,
@@ -130,8 +130,8 @@ impl Dtype {
         }
     }
 
-    /// Whether `device` computes in this format. On the CPU bf16 is that of a vision transformer's products; what a model
-    /// runs in is [`Model::check_dtype`](crate::model::Model::check_dtype)'s to say.
+    /// Whether `device` computes in this format. On the CPU bf16 means the matrix products of a vision transformer; see
+    /// [`Model::check_dtype`](crate::model::Model::check_dtype) for the formats of a model.
     ///
     /// # Errors
     /// f16 on the CPU, or bf16 on a CPU without instructions for it.
@@ -147,7 +147,7 @@ impl Dtype {
     }
 }
 
-/// What a CPU without the instructions says to bf16.
+/// The error of a CPU without bf16 instructions.
 pub(crate) fn no_bf16() -> ClipError {
     ClipError::Device("bf16 on the CPU needs AVX-512 BF16; this CPU lacks it: use f32".into())
 }
@@ -180,13 +180,13 @@ impl Devices {
         self
     }
 
-    /// The device of the first worker, which does what only one can do.
+    /// The device of the first worker, for work that is not distributed.
     pub fn first(&self) -> Device {
         self.workers.first().copied().unwrap_or(Device::Cpu)
     }
 
-    /// What a run was made with, by the names that [`Devices::backend`] and [`Dtype::name`] gave: to look at the run on a
-    /// machine that need not have such a device. Nothing is opened.
+    /// The devices of a recorded run, by the names of [`Devices::backend`] and [`Dtype::name`], for inspecting the run on a
+    /// machine that may lack such a device. Nothing is opened.
     ///
     /// # Errors
     /// A backend or format that this version does not know.
@@ -263,7 +263,7 @@ impl FromStr for Devices {
     type Err = ClipError;
 
     /// `auto`, `cpu`, `cpu:4` (threads), `cuda:all`, or GPUs by number: `cuda:0,cuda:1`. `sim:100,sim:100` are two simulated
-    /// workers of 100 images a second.
+    /// workers of 100 images per second.
     fn from_str(text: &str) -> Result<Self> {
         let unknown = |part: &str| {
             ClipError::Device(format!(
@@ -319,7 +319,7 @@ fn simulated(text: &str) -> Result<Devices> {
 impl FromStr for Device {
     type Err = ClipError;
 
-    /// One device: as [`Devices`], of which the first is taken; a simulated one is none.
+    /// Parses as [`Devices`] and takes the first one; simulated devices are refused.
     fn from_str(text: &str) -> Result<Self> {
         let devices: Devices = text.parse()?;
         match devices.simulated {
@@ -346,7 +346,7 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// Folder where compiled kernels are kept; none in a build without GPUs.
+/// Folder of compiled kernels; none in a build without GPUs.
 pub fn kernel_cache() -> Option<std::path::PathBuf> {
     #[cfg(feature = "cuda")]
     let folder = Some(cuda::cache_folder());
@@ -355,7 +355,7 @@ pub fn kernel_cache() -> Option<std::path::PathBuf> {
     folder
 }
 
-/// Threads the machine runs at once.
+/// Number of hardware threads.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
@@ -382,7 +382,7 @@ fn all_gpus() -> Result<Vec<Device>> {
     Err(no_cuda(0))
 }
 
-/// What a build without the feature says to a GPU.
+/// The error of a build without the feature when a GPU is requested.
 #[cfg(not(feature = "cuda"))]
 pub(crate) fn no_cuda(index: usize) -> ClipError {
     ClipError::Device(format!(

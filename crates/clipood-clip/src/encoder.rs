@@ -6,24 +6,16 @@ use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
 use crate::config::{ClipConfig, ImageFamily};
 use crate::error::Result;
+use crate::image_features::ImageFeatures;
 use crate::kernels::ClipBackend;
 use crate::resnet::ModifiedResNet;
 use crate::text::TextTransformer;
 use crate::vit::VisionTransformer;
 use crate::weights::Weights;
 
-/// Features of a batch of images, before normalisation.
-#[derive(Debug, Clone)]
-pub struct ImageFeatures<B: Backend> {
-    /// `[batch, D]`.
-    pub global: Tensor<B, 2>,
-    /// `[batch, positions, D]`, when asked for.
-    pub local: Option<Tensor<B, 3>>,
-}
-
-/// One of the two image towers.
+/// An image tower of any family.
 #[derive(Module, Debug)]
-// Two or three of these exist in a process; a box would only hide the fields from Burn's derive.
+// A process holds two or three of these, and a box would only hide the fields from Burn's derive.
 #[allow(clippy::large_enum_variant)]
 pub enum ImageTower<B: Backend> {
     /// Vision transformer.
@@ -46,8 +38,8 @@ impl<B: ClipBackend> ImageTower<B> {
         })
     }
 
-    /// The tower in another number format, which the pixels must have, too. A ModifiedResNet stays as it is: its
-    /// convolutions take the format of the pixels.
+    /// The tower in another number format, which the pixels must have as well. A ModifiedResNet is left unchanged: its
+    /// convolutions run in the format of the pixels.
     #[must_use]
     pub fn cast(self, dtype: FloatDType) -> Self {
         match self {
@@ -56,7 +48,7 @@ impl<B: ClipBackend> ImageTower<B> {
         }
     }
 
-    /// Normalised pixels `[batch, 3, size, size]` -> features; `local` asks for the local ones too.
+    /// Normalised pixels `[batch, 3, size, size]` -> features, with the local ones if `local` is set.
     pub fn forward(&self, pixels: Tensor<B, 4>, local: bool) -> ImageFeatures<B> {
         match self {
             Self::Vit(tower) => tower.forward(pixels, local),
@@ -107,8 +99,8 @@ impl<B: ClipBackend> Clip<B> {
     }
 }
 
-/// Pixels as an image decodes, `[batch, size, size, 3]`, a byte a channel -> the tower's input `[batch, 3, size, size]` in
-/// float32, `(pixel / 255 - mean) / std` of each channel. Only the bytes travel to the device.
+/// Decoded pixels `[batch, size, size, 3]`, one byte per channel -> the tower's input `[batch, 3, size, size]` in float32,
+/// `(pixel / 255 - mean) / std` of each channel. Only the bytes are copied to the device.
 pub fn upload<B: Backend>(
     pixels: Vec<u8>,
     size: usize,

@@ -19,7 +19,7 @@ pub enum ClipError {
         /// Why.
         source: std::io::Error,
     },
-    /// A model folder or file has no weights that we know how to read.
+    /// A model folder or file has no weights in a known format.
     #[error("{path}: no CLIP weights found (looked for {looked_for})")]
     NoWeights {
         /// The folder or file.

@@ -1,4 +1,4 @@
-//! Fresh parameters for training a CLIP from nothing, with the variances of `clip/model.py` of openai/CLIP.
+//! Initial parameters for training a CLIP from scratch, with the variances of `clip/model.py` of openai/CLIP.
 
 use clipood_core::SplitMix64;
 

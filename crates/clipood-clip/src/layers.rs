@@ -1,4 +1,4 @@
-//! Layers both towers are made of. Each has `load` (from OpenAI's names) and `save` (back to them).
+//! Layers of both towers. Each has `load` (from OpenAI's names) and `save` (back to them).
 
 use burn::module::{Module, Param, RunningState};
 use burn::nn::{BatchNorm, LayerNorm};
@@ -14,11 +14,11 @@ use crate::weights::Weights;
 
 /// Affine map; the weight is kept as `[input, output]`, transposed from the file's `[output, input]`.
 #[derive(Module, Debug)]
-pub struct Linear<B: Backend> {
+pub(crate) struct Linear<B: Backend> {
     /// `[input, output]`.
-    pub weight: Param<Tensor<B, 2>>,
+    pub(crate) weight: Param<Tensor<B, 2>>,
     /// `[output]`.
-    pub bias: Param<Tensor<B, 1>>,
+    pub(crate) bias: Param<Tensor<B, 1>>,
 }
 
 impl<B: Backend> Linear<B> {
@@ -26,7 +26,7 @@ impl<B: Backend> Linear<B> {
     ///
     /// # Errors
     /// A tensor is missing or of another shape.
-    pub fn load(
+    pub(crate) fn load(
         weights: &Weights,
         weight_name: &str,
         bias_name: &str,
@@ -41,14 +41,14 @@ impl<B: Backend> Linear<B> {
     }
 
     /// Writes both tensors back under the given names.
-    pub fn save(&self, weights: &mut Weights, weight_name: &str, bias_name: &str) {
+    pub(crate) fn save(&self, weights: &mut Weights, weight_name: &str, bias_name: &str) {
         weights.store(weight_name, self.weight.val().transpose());
         weights.store(bias_name, self.bias.val());
     }
 
     /// The same map in another number format.
     #[must_use]
-    pub fn cast(self, dtype: FloatDType) -> Self {
+    pub(crate) fn cast(self, dtype: FloatDType) -> Self {
         Self {
             weight: cast(self.weight, dtype),
             bias: cast(self.bias, dtype),
@@ -56,7 +56,7 @@ impl<B: Backend> Linear<B> {
     }
 
     /// `[..., input]` -> `[..., output]`.
-    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
         linear(x, self.weight.val(), Some(self.bias.val()))
     }
 }
@@ -75,7 +75,7 @@ pub(crate) fn cast<B: Backend, const D: usize>(
     parameter.map(|tensor| tensor.cast(dtype))
 }
 
-/// `norm` of `x` in float32 whatever the number format of `x`, in which the result comes back.
+/// `norm` of `x`, computed in float32 and returned in the number format of `x`.
 pub(crate) fn layer_norm<B: Backend, const D: usize>(
     norm: &LayerNorm<B>,
     x: Tensor<B, D>,
@@ -90,7 +90,7 @@ pub(crate) fn layer_norm<B: Backend, const D: usize>(
 ///
 /// # Errors
 /// A tensor is missing or of another shape.
-pub fn load_layer_norm<B: Backend>(
+pub(crate) fn load_layer_norm<B: Backend>(
     weights: &Weights,
     prefix: &str,
     width: usize,
@@ -105,7 +105,11 @@ pub fn load_layer_norm<B: Backend>(
 }
 
 /// Writes a layer norm back.
-pub fn save_layer_norm<B: Backend>(norm: &LayerNorm<B>, weights: &mut Weights, prefix: &str) {
+pub(crate) fn save_layer_norm<B: Backend>(
+    norm: &LayerNorm<B>,
+    weights: &mut Weights,
+    prefix: &str,
+) {
     weights.store(&format!("{prefix}.weight"), norm.gamma.val());
     if let Some(beta) = &norm.beta {
         weights.store(&format!("{prefix}.bias"), beta.val());
@@ -116,7 +120,7 @@ pub fn save_layer_norm<B: Backend>(norm: &LayerNorm<B>, weights: &mut Weights, p
 ///
 /// # Errors
 /// A tensor is missing or of another shape.
-pub fn load_batch_norm<B: Backend>(
+pub(crate) fn load_batch_norm<B: Backend>(
     weights: &Weights,
     prefix: &str,
     width: usize,
@@ -141,7 +145,11 @@ pub fn load_batch_norm<B: Backend>(
 }
 
 /// Writes a batch norm back.
-pub fn save_batch_norm<B: Backend>(norm: &BatchNorm<B>, weights: &mut Weights, prefix: &str) {
+pub(crate) fn save_batch_norm<B: Backend>(
+    norm: &BatchNorm<B>,
+    weights: &mut Weights,
+    prefix: &str,
+) {
     weights.store(&format!("{prefix}.weight"), norm.gamma.val());
     weights.store(&format!("{prefix}.bias"), norm.beta.val());
     weights.store(
@@ -155,14 +163,14 @@ pub fn save_batch_norm<B: Backend>(norm: &BatchNorm<B>, weights: &mut Weights, p
 }
 
 /// `[batch, tokens, width]` -> `[batch, heads, tokens, width / heads]`.
-pub fn split_heads<B: Backend>(x: Tensor<B, 3>, heads: usize) -> Tensor<B, 4> {
+pub(crate) fn split_heads<B: Backend>(x: Tensor<B, 3>, heads: usize) -> Tensor<B, 4> {
     let [batch, tokens, width] = x.dims();
     x.reshape([batch, tokens, heads, width / heads])
         .swap_dims(1, 2)
 }
 
 /// `[batch, heads, tokens, head]` -> `[batch, tokens, heads * head]`.
-pub fn join_heads<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 3> {
+pub(crate) fn join_heads<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 3> {
     let [batch, heads, tokens, head] = x.dims();
     x.swap_dims(1, 2).reshape([batch, tokens, heads * head])
 }
@@ -180,13 +188,13 @@ pub struct ResidualBlock<B: Backend> {
     quick_gelu: bool,
 }
 
-/// Keys and values that a run of leading tokens leaves in one block, each `[batch, heads, tokens, head]`.
+/// Keys and values of the leading tokens in one block, each `[batch, heads, tokens, head]`.
 #[derive(Debug, Clone)]
-pub struct KeysValues<B: Backend> {
+pub(crate) struct KeysValues<B: Backend> {
     /// Keys.
-    pub keys: Tensor<B, 4>,
+    pub(crate) keys: Tensor<B, 4>,
     /// Values.
-    pub values: Tensor<B, 4>,
+    pub(crate) values: Tensor<B, 4>,
 }
 
 impl<B: ClipBackend> ResidualBlock<B> {
@@ -251,7 +259,7 @@ impl<B: ClipBackend> ResidualBlock<B> {
         }
     }
 
-    /// `[batch, tokens, width]` -> the same; `causal` lets a token see itself and what stands before it.
+    /// `[batch, tokens, width]` -> the same; with `causal` a token attends only to itself and to earlier tokens.
     pub fn forward(&self, x: Tensor<B, 3>, causal: bool) -> Tensor<B, 3> {
         let x = match self.by_kernel(x, causal, BlockPass::All) {
             Ok(y) => return y,
@@ -271,15 +279,15 @@ impl<B: ClipBackend> ResidualBlock<B> {
     }
 
     /// As [`ResidualBlock::forward`] with `causal`, and also the keys and values for tokens that follow.
-    pub fn forward_prefix(&self, x: Tensor<B, 3>) -> (Tensor<B, 3>, KeysValues<B>) {
+    pub(crate) fn forward_prefix(&self, x: Tensor<B, 3>) -> (Tensor<B, 3>, KeysValues<B>) {
         let (q, kv) = self.project(x.clone());
         let attended = attend(q, kv.keys.clone(), kv.values.clone(), None, true);
         (self.finish(x, attended), kv)
     }
 
-    /// Tokens `x` `[batch, tokens, width]` that follow a shared prefix: `prefix` was left by a batch of one,
+    /// Tokens `x` `[batch, tokens, width]` that follow a shared prefix: `prefix` comes from a batch of one,
     /// `mask` `[batch, heads, tokens, prefix + tokens]` is true where attention is forbidden.
-    pub fn forward_suffix(
+    pub(crate) fn forward_suffix(
         &self,
         x: Tensor<B, 3>,
         prefix: &KeysValues<B>,
@@ -308,12 +316,12 @@ impl<B: ClipBackend> ResidualBlock<B> {
     }
 
     /// Attention heads.
-    pub fn heads(&self) -> usize {
+    pub(crate) fn heads(&self) -> usize {
         self.heads
     }
 
-    /// Keys and values of tokens whose own output nobody needs (the last block of a shared prefix).
-    pub fn keys_values(&self, x: Tensor<B, 3>) -> KeysValues<B> {
+    /// Keys and values of tokens whose own output is not needed (in the last block of a shared prefix).
+    pub(crate) fn keys_values(&self, x: Tensor<B, 3>) -> KeysValues<B> {
         self.project(x).1
     }
 
@@ -335,7 +343,7 @@ impl<B: ClipBackend> ResidualBlock<B> {
         self.mlp(x + self.out_proj.forward(v))
     }
 
-    /// The backend's own kernel, which gives `x` back where it has none.
+    /// The block by the backend's own kernel. The error is `x` itself, where the backend has no such kernel.
     fn by_kernel<const D: usize>(
         &self,
         x: Tensor<B, 3>,
@@ -355,7 +363,7 @@ impl<B: ClipBackend> ResidualBlock<B> {
         }
     }
 
-    /// For the backend's own kernels; `None` for a norm without an offset, which CLIP does not have.
+    /// For the backend's own kernels; `None` for a norm without an offset, which does not occur in CLIP.
     pub(crate) fn parameters(&self) -> Option<BlockParameters<B>> {
         let norm = |norm: &LayerNorm<B>| {
             let beta = norm.beta.as_ref()?;
@@ -452,7 +460,7 @@ pub(crate) fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Flo
 }
 
 /// Token `at[i]` of row `i` of `[batch, tokens, width]`: `[batch, width]`.
-pub fn tokens_at<B: Backend>(x: Tensor<B, 3>, at: &[usize]) -> Tensor<B, 2> {
+pub(crate) fn tokens_at<B: Backend>(x: Tensor<B, 3>, at: &[usize]) -> Tensor<B, 2> {
     let [batch, tokens, width] = x.dims();
     let device = x.device();
     let index: Vec<i32> = (at.iter().enumerate())

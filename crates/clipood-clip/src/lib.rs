@@ -1,7 +1,7 @@
 //! CLIP in Burn: tokenizer, checkpoints, image and text encoders, prompt learner.
 //!
 //! # How to
-//! Open a [`model::Model`], make the encoder you need, hand it plain slices:
+//! Open a [`model::Model`], create the encoder you need from it, and pass plain slices:
 //!
 //! ```no_run
 //! use clipood_clip::checkpoint::OpenOptions;
@@ -18,23 +18,25 @@
 //! # Ok::<(), clipood_clip::ClipError>(())
 //! ```
 //!
-//! Everything specific to Burn's version stays inside this crate.
+//! Code that depends on Burn's version is confined to this crate and to the training program of the demo model.
 
 pub mod checkpoint;
 pub mod config;
 pub mod device;
 pub mod encoder;
-pub mod error;
+mod error;
+mod image_features;
 pub mod init;
 pub mod kernels;
 pub mod layers;
 pub mod model;
 mod packed_vit;
 pub mod prompt;
-pub mod resnet;
+mod resnet;
+pub mod safetensors_file;
 pub mod text;
 pub mod tokenizer;
-pub mod vit;
+mod vit;
 pub mod weights;
 
 pub use error::{ClipError, Result};

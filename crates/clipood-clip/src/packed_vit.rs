@@ -1,19 +1,19 @@
-//! The vision transformer with blocks that multiply in bf16, on CPUs that can.
+//! The vision transformer with blocks that multiply in bf16, on CPUs with instructions for it.
 
 use std::sync::Arc;
 
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 
-use crate::encoder::ImageFeatures;
+use crate::image_features::ImageFeatures;
 use crate::kernels::{BlockPass, PackedBlock};
 use crate::vit::{TowerBlock, VisionTransformer};
 
-/// A [`VisionTransformer`] whose blocks keep their weights in bf16, packed once and shared by clones. Everything outside of
-/// the blocks' maps is float32: patch embedding, norms, attention, residuals, projection.
+/// A [`VisionTransformer`] whose blocks keep their weights in bf16, packed once and shared by clones. Everything except the
+/// blocks' affine maps is float32: patch embedding, norms, attention, residuals, projection.
 #[derive(Debug, Clone)]
 pub(crate) struct PackedVit {
-    /// Without blocks.
+    /// The tower without its blocks.
     tower: VisionTransformer<Flex>,
     blocks: Arc<[PackedBlock]>,
 }
@@ -36,7 +36,7 @@ impl TowerBlock<Flex> for PackedBlock {
 impl PackedVit {
     /// `None` on a CPU that does not multiply bf16.
     pub fn new(mut tower: VisionTransformer<Flex>) -> Option<Self> {
-        // One after the other, so that only one block is held in both formats.
+        // One at a time, so that only one block is in memory in both formats.
         let blocks: Option<Vec<PackedBlock>> = (tower.take_blocks().into_iter())
             .map(|block| PackedBlock::new(&block.parameters()?))
             .collect();

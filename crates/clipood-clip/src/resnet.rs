@@ -6,12 +6,14 @@ use burn::nn::BatchNorm;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::{attention, avg_pool2d, conv2d};
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
-use burn::tensor::{FloatDType, Tensor, TensorPrimitive, activation};
+use burn::tensor::{FloatDType, Tensor, activation};
 
 use crate::config::{ClipConfig, ImageFamily};
-use crate::encoder::ImageFeatures;
 use crate::error::Result;
-use crate::kernels::{ClipBackend, ConvNormArgs};
+use crate::image_features::ImageFeatures;
+use crate::kernels::ClipBackend;
+#[cfg(feature = "train-image-tower")]
+use crate::layers::primitive;
 use crate::layers::{Linear, join_heads, load_batch_norm, save_batch_norm, split_heads};
 use crate::weights::Weights;
 
@@ -23,7 +25,7 @@ struct ConvNorm<B: Backend> {
     stride: usize,
 }
 
-/// Where a [`ConvNorm`] lies in the state dict, and its sizes.
+/// Names of a [`ConvNorm`] in the state dict, and its sizes.
 struct ConvSpec<'a> {
     conv: &'a str,
     norm: &'a str,
@@ -68,23 +70,30 @@ impl<B: ClipBackend> ConvNorm<B> {
         if relu { activation::relu(y) } else { y }
     }
 
-    /// Batch statistics, which also move the running ones.
+    /// With batch statistics, which also update the running ones.
     fn forward_train(&self, x: Tensor<B, 4>, relu: bool, options: ConvOptions<2>) -> Tensor<B, 4> {
-        let fused = B::conv_norm_train(ConvNormArgs {
-            x: x.clone().into_primitive().tensor(),
-            weight: self.weight.val().into_primitive().tensor(),
-            gamma: self.norm.gamma.val().into_primitive().tensor(),
-            beta: self.norm.beta.val().into_primitive().tensor(),
+        #[cfg(feature = "train-image-tower")]
+        if let Some(y) = self.forward_train_fused(x.clone(), relu) {
+            return y;
+        }
+        let y = self
+            .norm
+            .forward(conv2d(x, self.weight.val(), None, options));
+        if relu { activation::relu(y) } else { y }
+    }
+
+    /// [`ConvNorm::forward_train`] by the backend's own kernel, if it has one.
+    #[cfg(feature = "train-image-tower")]
+    fn forward_train_fused(&self, x: Tensor<B, 4>, relu: bool) -> Option<Tensor<B, 4>> {
+        let device = x.device();
+        let output = B::conv_norm_train(crate::kernels::ConvNormArgs {
+            x: primitive(x),
+            weight: primitive(self.weight.val()),
+            gamma: primitive(self.norm.gamma.val()),
+            beta: primitive(self.norm.beta.val()),
             stride: self.stride,
             relu,
-        });
-        let Some(output) = fused else {
-            let y = self
-                .norm
-                .forward(conv2d(x, self.weight.val(), None, options));
-            return if relu { activation::relu(y) } else { y };
-        };
-        let device = x.device();
+        })?;
         for (running, batch) in [
             (&self.norm.running_mean, output.mean),
             (&self.norm.running_var, output.variance),
@@ -94,7 +103,8 @@ impl<B: ClipBackend> ConvNorm<B> {
             let moved = running.value_sync() * (1.0 - momentum) + batch * momentum;
             running.update(moved.detach());
         }
-        Tensor::from_primitive(TensorPrimitive::Float(output.y))
+        let y = burn::tensor::TensorPrimitive::Float(output.y);
+        Some(Tensor::from_primitive(y))
     }
 }
 
@@ -125,7 +135,7 @@ impl<B: ClipBackend> Bottleneck<B> {
     }
 }
 
-/// Attention pooling: the mean position asks, all positions answer.
+/// Attention pooling: the mean of all positions is the query, all positions are keys and values.
 #[derive(Module, Debug)]
 struct AttentionPool<B: Backend> {
     positional_embedding: Param<Tensor<B, 2>>,

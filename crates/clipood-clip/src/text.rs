@@ -1,9 +1,9 @@
 //! The text tower: a causal transformer read out at the end-of-text token (`clip/model.py` of openai/CLIP).
 //!
-//! Attention is causal, so nothing after the longest end-of-text matters: every function takes as many tokens as the
-//! caller needs, and [`cut`] finds how many that are. Where many texts share their first tokens (a learned context),
-//! [`TextTransformer::forward_shared`] runs those once and lets each text's few own tokens attend to their keys and
-//! values; the features are those of [`TextTransformer::forward`].
+//! Attention is causal, so tokens after the longest end-of-text have no effect: every function takes as many tokens as
+//! the caller passes, and [`cut`] shortens rows to the longest end-of-text. Where many texts share their first tokens (a learned context),
+//! `forward_shared` runs those once and lets each text's few own tokens attend to their keys and values; the features are
+//! those of [`TextTransformer::forward`].
 
 use burn::module::{Module, Param};
 use burn::nn::LayerNorm;
@@ -33,7 +33,7 @@ pub struct TextTransformer<B: Backend> {
 pub struct TokenBatch {
     /// Texts.
     pub rows: usize,
-    /// Tokens a row, at most the model's context.
+    /// Tokens per row, at most the model's context.
     pub length: usize,
     /// Row-major `[rows, length]`.
     pub ids: Vec<u32>,
@@ -144,6 +144,11 @@ impl<B: ClipBackend> TextTransformer<B> {
         self.token_embedding.val().dtype().into()
     }
 
+    /// The device that holds the parameters.
+    pub(crate) fn device(&self) -> B::Device {
+        self.token_embedding.device()
+    }
+
     /// Width of the token embedding.
     pub fn width(&self) -> usize {
         self.token_embedding.dims()[1]
@@ -216,7 +221,7 @@ impl<B: ClipBackend> TextTransformer<B> {
     ///
     /// # Errors
     /// Prefix and suffix together are longer than the context, or an end lies outside the suffix.
-    pub fn forward_shared(
+    pub(crate) fn forward_shared(
         &self,
         prefix: Tensor<B, 3>,
         suffix: Tensor<B, 3>,
@@ -254,7 +259,7 @@ impl<B: ClipBackend> TextTransformer<B> {
     ///
     /// # Errors
     /// A text is empty or longer than the context, or the rows are not as many.
-    pub fn forward_packed(
+    pub(crate) fn forward_packed(
         &self,
         rows: Tensor<B, 2>,
         shared: usize,
@@ -286,7 +291,7 @@ impl<B: ClipBackend> TextTransformer<B> {
                 return Ok(self.read_out(Tensor::from_primitive(TensorPrimitive::Float(ends))));
             }
         }
-        // Padded with rows that nobody sees.
+        // Padded with rows that no token attends to.
         let mut padded = Vec::with_capacity(lengths.len() * longest);
         let mut first = shared;
         for length in lengths {
@@ -322,7 +327,7 @@ impl<B: ClipBackend> TextTransformer<B> {
 fn check_ends(ends: &[usize], rows: usize, length: usize) -> Result<()> {
     if ends.len() != rows {
         return Err(ClipError::Input {
-            what: "end-of-text positions, one a row",
+            what: "end-of-text positions, one per row",
             expected: rows,
             found: ends.len(),
         });

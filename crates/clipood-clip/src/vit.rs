@@ -8,8 +8,8 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{FloatDType, Tensor};
 
 use crate::config::{ClipConfig, ImageFamily};
-use crate::encoder::ImageFeatures;
 use crate::error::{ClipError, Result};
+use crate::image_features::ImageFeatures;
 use crate::kernels::ClipBackend;
 use crate::layers::{ResidualBlock, cast, layer_norm, load_layer_norm, save_layer_norm, tokens_at};
 use crate::weights::Weights;
@@ -108,7 +108,7 @@ impl<B: ClipBackend> VisionTransformer<B> {
         weights.store("visual.proj", self.proj.val());
     }
 
-    /// The tower in another number format, which the pixels must have, too; its norms stay float32.
+    /// The tower in another number format, which the pixels must have as well; its norms stay float32.
     #[must_use]
     pub fn cast(self, dtype: FloatDType) -> Self {
         Self {
@@ -127,7 +127,7 @@ impl<B: ClipBackend> VisionTransformer<B> {
         self.forward_through(&self.blocks, pixels, local)
     }
 
-    /// The tower's blocks, for others to take their place.
+    /// Takes the blocks out of the tower, to be replaced by others.
     pub(crate) fn take_blocks(&mut self) -> Vec<ResidualBlock<B>> {
         std::mem::take(&mut self.blocks)
     }
@@ -162,7 +162,7 @@ impl<B: ClipBackend> VisionTransformer<B> {
         for block in blocks {
             x = block.all(x);
         }
-        // Only the last block's value path is kept: the features of the block's output are not used by any reference.
+        // Local features come from the last block's value path alone, as in the references.
         let local = local.then(|| {
             let tokens = x.dims()[1];
             let values = last.values(x.clone()).narrow(1, 1, tokens - 1);

@@ -1,16 +1,15 @@
 //! A checkpoint in memory: named float32 tensors under OpenAI's state-dict names.
 //!
-//! Every file format is brought into this one form first, so that the modules know a single naming scheme.
+//! Every file format is converted into this form first, so that the modules need only one naming scheme.
 
 use std::collections::BTreeMap;
 
 use burn::module::Param;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
-use half::f16;
-use safetensors::tensor::{Dtype, TensorView};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 
 use crate::error::{ClipError, Result};
+use crate::safetensors_file::{NO_METADATA, NamedArray, to_bytes};
 
 /// One tensor: row-major values and their shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,50 +46,23 @@ impl Weights {
         }
     }
 
-    /// Reads a safetensors file of floats; integer tensors (position ids, batch counters) are left out.
-    ///
-    /// # Errors
-    /// The bytes are not safetensors, or a tensor has a type that no CLIP is stored in.
-    pub fn from_safetensors(bytes: &[u8], origin: &str) -> Result<Self> {
-        crate::checkpoint::safetensors_weights(bytes, origin)
-    }
-
     /// The tensors as a safetensors file.
     ///
     /// # Errors
-    /// The serializer refused (it does not for valid tensors).
+    /// The shape of a tensor does not fit its values.
     pub fn to_safetensors(&self, dtype: WeightDtype) -> Result<Vec<u8>> {
-        let raw: Vec<(&String, &Vec<usize>, Vec<u8>)> = self
+        let arrays: Vec<NamedArray> = self
             .tensors
             .iter()
-            .map(|(name, tensor)| {
-                let bytes = match dtype {
-                    WeightDtype::F32 => tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                    WeightDtype::F16 => tensor
-                        .data
-                        .iter()
-                        .flat_map(|v| f16::from_f32(*v).to_le_bytes())
-                        .collect(),
-                };
-                (name, &tensor.shape, bytes)
+            .map(|(name, tensor)| match dtype {
+                WeightDtype::F16 => NamedArray::f16(name, tensor.shape.clone(), &tensor.data),
+                WeightDtype::F32 => NamedArray::f32(name, tensor.shape.clone(), &tensor.data),
             })
             .collect();
-        let kind = match dtype {
-            WeightDtype::F16 => Dtype::F16,
-            WeightDtype::F32 => Dtype::F32,
-        };
-        let format = |e: safetensors::SafeTensorError| ClipError::Format {
+        to_bytes(&arrays, NO_METADATA).map_err(|error| ClipError::Format {
             origin: self.origin.clone(),
-            reason: e.to_string(),
-        };
-        let views = raw
-            .iter()
-            .map(|(name, shape, bytes)| {
-                TensorView::new(kind, (*shape).clone(), bytes).map(|view| (name.as_str(), view))
-            })
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(format)?;
-        safetensors::serialize(views, None).map_err(format)
+            reason: error.to_string(),
+        })
     }
 
     /// Adds or replaces a tensor.
@@ -162,7 +134,7 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::tensor`].
-    pub fn param<B: Backend, const D: usize>(
+    pub(crate) fn param<B: Backend, const D: usize>(
         &self,
         name: &str,
         expected: [usize; D],
@@ -177,7 +149,7 @@ impl Weights {
         self.insert(name, shape, tensor_to_vec(tensor));
     }
 
-    /// blake3 over names, shapes and values: two files with the same numbers hash the same whatever their format.
+    /// blake3 over names, shapes and values, so that files with the same numbers have the same hash in any format.
     pub fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for (name, tensor) in &self.tensors {
@@ -200,4 +172,17 @@ pub fn tensor_to_vec<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f3
     let data = tensor.into_data().convert::<f32>();
     data.into_vec::<f32>()
         .expect("a tensor converted to f32 is read as f32")
+}
+
+/// As [`tensor_to_vec`], but a device failure is an error. Half precision is widened on the device, which is faster.
+pub(crate) fn try_tensor_to_vec<B: Backend, const D: usize>(
+    tensor: Tensor<B, D>,
+) -> Result<Vec<f32>> {
+    let data = tensor
+        .cast(FloatDType::F32)
+        .try_into_data()
+        .map_err(|error| ClipError::Device(format!("the device failed: {error}")))?;
+    data.convert::<f32>()
+        .into_vec::<f32>()
+        .map_err(|error| ClipError::Device(format!("features are not numbers: {error:?}")))
 }

@@ -13,7 +13,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use clipood_clip::encoder::{Clip, normalise};
 use clipood_clip::prompt::{
-    PatchLoss, PromptData, PromptLearner, PromptLoss, PromptOptions, PromptState, TrainOptions,
+    PatchLoss, PromptData, PromptLearner, PromptLoss, PromptOptions, TrainOptions, Training,
     batch_step,
 };
 use clipood_clip::tokenizer::{EOT, SOT, Tokenizer};
@@ -111,7 +111,8 @@ fn dense(
     let labels = Tensor::from_data(TensorData::new(labels.to_vec(), [BATCH]), &device);
     let step = train
         .loss
-        .step(features, global, local, labels, train.logit_scale);
+        .step(features, global, local, labels, train.logit_scale)
+        .unwrap();
     let loss = tensor_to_vec(step.loss.clone())[0];
     let grads = step.loss.backward();
     (loss, tensor_to_vec(leaf.grad(&grads).unwrap()))
@@ -146,7 +147,6 @@ proptest! {
             class_token: [ClassToken::End, ClassToken::Middle, ClassToken::Front][position],
             class_specific,
         };
-        let device = Default::default();
         let learner = PromptLearner::new(&clip().text, &Tokenizer::new(), &names, &options).unwrap();
         let rows = learner.context_rows();
         let context: Vec<f32> = hash_uniform("dense", &format!("ctx/{seed}"), rows * WIDTH)
@@ -176,9 +176,9 @@ proptest! {
             fresh_views: false,
             seed: 0,
         };
-        let state = PromptState { context: context.clone(), ..PromptState::default() };
         let picked: Vec<usize> = (0..BATCH).collect();
-        let found = batch_step(&clip().text, &learner, &data, &train, &state, &picked, &labels, &device).unwrap();
+        let training = Training { text: &clip().text, learner: &learner, data: &data, options: &train };
+        let found = batch_step(&training, &context, &picked, &labels).unwrap();
         let (loss, gradient) = dense(&names, &options, &context, &data, &train, &labels);
         prop_assert!((found.loss - loss).abs() <= 1e-4 * loss.abs().max(1.0), "loss {} and {loss}", found.loss);
         let off = relative_difference(&found.gradient, &gradient);

@@ -11,7 +11,7 @@ use burn::tensor::{FloatDType, Tensor, TensorData};
 use clipood_clip::encoder::{Clip, ImageTower, upload};
 use clipood_clip::model::{Device, Dtype, Model};
 use clipood_clip::prompt::{
-    PromptData, PromptLearner, PromptLoss, PromptOptions, PromptState, TrainOptions, batch_step,
+    PromptData, PromptLearner, PromptLoss, PromptOptions, TrainOptions, Training, batch_step,
 };
 use clipood_clip::text::TextTransformer;
 use clipood_clip::tokenizer::Tokenizer;
@@ -143,17 +143,18 @@ fn prompt_steps_in_bf16_go_the_same_way() {
         let step = |text: &TextTransformer<B>| {
             let learner = PromptLearner::new(text, &tokenizer, &names, &prompt).unwrap();
             let context = learner.initial_context(text, &tokenizer, &prompt, 0);
-            let state = PromptState {
-                context: context.unwrap(),
-                ..PromptState::default()
-            };
-            let context = TensorData::new(state.context.clone(), [4, text.width()]);
-            let features = learner.text_features(text, Tensor::from_data(context, &device));
+            let context = context.unwrap();
+            let rows = TensorData::new(context.clone(), [4, text.width()]);
+            let features = learner.text_features(text, Tensor::from_data(rows, &device));
             let picked: Vec<usize> = (0..6).collect();
             let labels = [0, 1, 2, 0, 1, 2];
-            let step = batch_step(
-                text, &learner, &data, &options, &state, &picked, &labels, &device,
-            );
+            let training = Training {
+                text,
+                learner: &learner,
+                data: &data,
+                options: &options,
+            };
+            let step = batch_step(&training, &context, &picked, &labels);
             (tensor_to_vec(features.unwrap()), step.unwrap())
         };
         let (expected_text, expected) = step(&text);

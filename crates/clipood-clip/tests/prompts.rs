@@ -11,7 +11,7 @@ use burn::tensor::{Tensor, TensorData};
 use clipood_clip::encoder::Clip;
 use clipood_clip::prompt::{
     PatchLoss, PromptData, PromptLearner, PromptLoss, PromptOptions, PromptState, TrainOptions,
-    batch_step, learning_rate, sgd,
+    Training, batch_step, learning_rate, sgd,
 };
 use clipood_clip::tokenizer::Tokenizer;
 use clipood_clip::weights::tensor_to_vec;
@@ -130,17 +130,13 @@ fn five_steps_of_every_method_and_position() {
         };
         let picked: Vec<usize> = (0..8).collect();
         for (step, expected_loss) in values["losses"].as_array().unwrap().iter().enumerate() {
-            let found = batch_step(
-                &clip.text,
-                &learner,
-                &prompt_data,
-                &train,
-                &state,
-                &picked,
-                &labels,
-                &device,
-            )
-            .unwrap();
+            let training = Training {
+                text: &clip.text,
+                learner: &learner,
+                data: &prompt_data,
+                options: &train,
+            };
+            let found = batch_step(&training, &state.context, &picked, &labels).unwrap();
             if step == 0 {
                 near("grad", &found.gradient, 1e-3);
             }

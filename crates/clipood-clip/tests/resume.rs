@@ -5,7 +5,7 @@
 
 mod common;
 
-use clipood_clip::model::{Device, Model, PromptTrainer};
+use clipood_clip::model::{Device, Dtype, Model, PromptTask, PromptTrainer};
 use clipood_clip::prompt::{
     EpochLog, PatchLoss, PromptData, PromptLoss, PromptOptions, PromptState, TrainOptions,
 };
@@ -63,7 +63,13 @@ fn train(
     };
     let names = ["fish", "striped cat", "sign"].map(String::from);
     let mut logs = Vec::new();
-    let trained = trainer.train(&names, &prompt, &data, &options, from, |log, state| {
+    let task = PromptTask {
+        names: &names,
+        prompt: &prompt,
+        data: &data,
+        train: &options,
+    };
+    let trained = trainer.train(&task, from, |log, state| {
         logs.extend(log.cloned());
         !stop(state)
     });
@@ -74,7 +80,7 @@ fn train(
 fn a_stop_after_any_step_changes_no_bit() {
     let config = config("tiny-vit");
     let model = Model::new(config.clone(), hash_weights("dev", "tiny-vit", &config)).unwrap();
-    let trainer = model.prompt_trainer(Device::Cpu).unwrap();
+    let trainer = model.prompt_trainer_as(Device::Cpu, Dtype::F32).unwrap();
     let (whole, logs) = train(&trainer, None, |_| false);
     assert_eq!((whole.epoch, whole.step), (EPOCHS, EPOCHS * STEPS));
     assert_eq!(logs.len(), EPOCHS);

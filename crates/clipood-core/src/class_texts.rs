@@ -1,4 +1,4 @@
-//! Files that name classes: a list of names, and the texts that describe each class.
+//! Files about classes: the list of their names, and texts that describe each class.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,8 +7,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::document::line_at;
+use crate::error::{CoreError, Place};
 use crate::nearest::nearest;
-use crate::{CoreError, Place};
 
 fn at_line(origin: &str, line: Option<usize>, message: String) -> CoreError {
     CoreError::Syntax {
@@ -20,10 +20,10 @@ fn at_line(origin: &str, line: Option<usize>, message: String) -> CoreError {
     }
 }
 
-/// The names of a class list, one a line: class `i` stands on line `i + 1`. `origin` (the file's path) names it in errors.
+/// Reads a list of class names, one per line: class `i` is on line `i + 1`. `origin` (the path of the file) names it in errors.
 ///
 /// # Errors
-/// [`CoreError::Syntax`] with the line: a blank line, a name that stands twice, no name at all.
+/// [`CoreError::Syntax`] with the line: a blank line, a repeated name, no name at all.
 pub fn class_list(text: &str, origin: &str) -> Result<Vec<String>, CoreError> {
     let mut lines = BTreeMap::new();
     let mut names = Vec::new();
@@ -33,32 +33,32 @@ pub fn class_list(text: &str, origin: &str) -> Result<Vec<String>, CoreError> {
             return Err(at_line(origin, Some(line), message.to_string()));
         }
         if let Some(first) = lines.insert(name, line) {
-            let message = format!("found class `{name}` again, it stands on line {first} already");
+            let message = format!("found class `{name}` again, it is already on line {first}");
             return Err(at_line(origin, Some(line), message));
         }
         names.push(name.to_string());
     }
     if names.is_empty() {
-        let message = "found no class, allowed: one name a line";
+        let message = "found no class, allowed: one name per line";
         return Err(at_line(origin, None, message.to_string()));
     }
     Ok(names)
 }
 
-/// How a file of descriptions is written.
+/// The format of a file of class descriptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DescriptionFormat {
     /// `{"class": ["text", ...], ...}`.
     Json,
-    /// `class = ["text", ...]`, a line a class.
+    /// `class = ["text", ...]`, one line per class.
     Toml,
 }
 
-/// The texts of each of `classes`, in their order, from a file that lists them by name.
+/// Reads the texts of each of `classes`, in their order, from a file that lists them by name.
 ///
 /// # Errors
-/// [`CoreError::Syntax`], with the line where one is known: text that does not parse, a class that stands twice, has no
-/// text or an empty one, is not among `classes`, or is missing.
+/// [`CoreError::Syntax`], with the line if it is known: text that does not parse; a class that is repeated, missing, not
+/// among `classes`, or has no text or an empty one.
 pub fn class_descriptions(
     text: &str,
     origin: &str,
@@ -78,7 +78,7 @@ pub fn class_descriptions(
     for (class, texts) in entries.0 {
         let wrong = |message: String| Err(at_line(origin, None, message));
         if !known.contains(&class.as_str()) {
-            // Of a thousand classes, a list would help nobody.
+            // A list of a thousand classes would not help.
             let hint = match nearest(&class, known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "it is not among the classes".to_string(),
@@ -106,7 +106,7 @@ pub fn class_descriptions(
     classes.iter().map(texts_of).collect()
 }
 
-/// A map as it is written, repetitions included: a `BTreeMap` would keep the last silently.
+/// A map in the order of the file, including repeated keys, of which a `BTreeMap` would silently keep only the last.
 struct Entries(Vec<(String, Vec<String>)>);
 
 impl<'de> Deserialize<'de> for Entries {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_hold_one_name_a_line() {
+    fn lists_have_one_name_per_line() {
         let names = class_list("star\r\n great white shark \nfish", "c.txt").unwrap();
         assert_eq!(names, ["star", "great white shark", "fish"]);
         let error = |text: &str| class_list(text, "c.txt").unwrap_err().to_string();

@@ -1,7 +1,7 @@
-//! TOML text to typed values, with mistakes placed: the line, the full key, the nearest valid word.
+//! TOML text to typed values; mistakes are reported with their line, full key and the nearest valid word.
 //!
-//! serde knows the valid keys of every section, but says so in its own words. This module translates them, so the list
-//! of keys stands only once, in the types.
+//! The valid keys of every section are written only once, in the types. This module obtains them by translating the error
+//! messages of serde.
 
 use std::ops::Range;
 
@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use crate::error::{CoreError, Place};
 use crate::nearest::{hint, hint_with_list};
-use crate::{CoreError, Place};
 
-/// A value that is not allowed: which key, and what was found and is allowed.
+/// A value that is not allowed.
 pub(crate) struct Problem {
     /// Full key, `section.key`.
     pub key: String,
@@ -28,7 +28,7 @@ impl Problem {
         }
     }
 
-    /// The error of a value that stands in no file.
+    /// The error for a value that is in no file.
     pub fn outside_a_file(self, origin: &str) -> CoreError {
         CoreError::Value {
             place: Place {
@@ -65,14 +65,14 @@ pub(crate) fn parse<T: DeserializeOwned>(
     Ok(value)
 }
 
-/// serde's message in our words.
+/// Translates a message of serde.
 fn translate(
     message: &str,
     span: Option<Range<usize>>,
     document: &DeTable<'_>,
     place: impl Fn(Option<usize>) -> Place,
 ) -> CoreError {
-    // The document itself has an empty span: what it lacks stands on no line.
+    // The document itself has an empty span, so a missing top-level key has no line.
     let offset = span.filter(|span| !span.is_empty()).map(|span| span.start);
     let path = offset.map_or_else(String::new, |offset| path_at(document, offset));
     let place = place(offset);
@@ -102,7 +102,7 @@ fn translate(
     }
 }
 
-/// Rust's names of number types mean nothing to who writes a recipe.
+/// Replaces the names of number types in Rust, which authors of recipes need not know.
 fn friendly_types(message: &str) -> String {
     match message.rsplit_once("expected ") {
         Some((found, "usize" | "u64" | "u32")) => {
@@ -113,12 +113,12 @@ fn friendly_types(message: &str) -> String {
     }
 }
 
-/// The words between backticks.
+/// The words in backticks.
 fn quoted_words(message: &str) -> Vec<&str> {
     message.split('`').skip(1).step_by(2).collect()
 }
 
-/// The line of a byte, counted from 1.
+/// The line of a byte offset, counted from 1.
 pub(crate) fn line_at(text: &str, offset: usize) -> usize {
     let before = &text.as_bytes()[..offset.min(text.len())];
     1 + before.iter().filter(|&&byte| byte == b'\n').count()
@@ -136,7 +136,7 @@ fn path_at(table: &DeTable<'_>, offset: usize) -> String {
     .map_or_else(String::new, |(path, _)| path)
 }
 
-/// Where the key `path` (`section.key`) stands, or the nearest section above it that stands anywhere.
+/// The offset of the key `path` (`section.key`), or of the nearest enclosing section that is in the document.
 fn offset_of(table: &DeTable<'_>, path: &str) -> Option<usize> {
     let mut wanted = path;
     while !wanted.is_empty() {
@@ -151,7 +151,7 @@ fn offset_of(table: &DeTable<'_>, path: &str) -> Option<usize> {
 
 type Matches<'m> = dyn Fn(&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>, &str) -> bool + 'm;
 
-/// The deepest entry, in any order, that `matches(key, value, full key)`: its full key and its key's span.
+/// The deepest entry for which `matches(key, value, full key)` is true: its full key and the span of its key.
 fn find(
     table: &DeTable<'_>,
     prefix: &mut Vec<String>,
@@ -159,7 +159,7 @@ fn find(
 ) -> Option<(String, Range<usize>)> {
     for (key, value) in table {
         prefix.push(key.get_ref().to_string());
-        // A header's table spans its header only, so its entries are searched whether or not it covers the place.
+        // The span of a table covers its header only, so entries are searched even if it does not match.
         let inner = match value.get_ref() {
             DeValue::Table(inner) => find(inner, prefix, matches),
             _ => None,

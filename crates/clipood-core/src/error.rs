@@ -1,13 +1,13 @@
-//! What can be wrong with an identifier, a recipe or a manifest.
+//! Errors in identifiers, recipes and manifests.
 
 use std::fmt;
 
-/// Where a mistake stands: a file, and a line of it where one can be named.
+/// The location of a mistake: a file and, if known, a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The file, or another name of the text, as the caller gave it.
+    /// The file, or another name of the text, as passed by the caller.
     pub origin: String,
-    /// Line, counted from 1; absent for values that no file holds (defaults, overrides).
+    /// Line, counted from 1; absent for values that are in no file (defaults, overrides).
     pub line: Option<usize>,
 }
 
@@ -23,15 +23,15 @@ impl fmt::Display for Place {
 /// A mistake in an identifier, a recipe or a manifest.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CoreError {
-    /// The text is not TOML (or JSON, for a stored recipe).
+    /// Text that does not parse.
     #[error("{place}: {message}")]
     Syntax {
         /// File and line.
         place: Place,
-        /// The parser's explanation.
+        /// The message of the parser.
         message: String,
     },
-    /// A key that its section does not have.
+    /// A key that does not exist in its section.
     #[error("{place}: unknown key `{key}`{}; {hint}", in_section(.section))]
     UnknownKey {
         /// File and line.
@@ -43,7 +43,7 @@ pub enum CoreError {
         /// The nearest valid key, or the list of valid ones.
         hint: String,
     },
-    /// A key that must be there is not.
+    /// A required key that is missing.
     #[error("{place}: missing key `{key}`{}", in_section(.section))]
     MissingKey {
         /// File and line of the section.
@@ -63,36 +63,36 @@ pub enum CoreError {
         /// What was found and what is allowed.
         problem: String,
     },
-    /// A word that is none of a fixed set.
+    /// A word that is not in a fixed set.
     #[error("unknown {what} `{found}`; {hint}")]
     UnknownName {
         /// What the word should be, such as `method`.
         what: &'static str,
         /// The word as written.
         found: String,
-        /// The nearest valid word and the valid ones.
+        /// The nearest valid word, and all valid words.
         hint: String,
     },
-    /// Not a valid image key.
+    /// An invalid image key.
     #[error("image key `{key}`: {problem}")]
     ImageKey {
-        /// The key, or what would have become one.
+        /// The invalid key.
         key: String,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// Not 64 hexadecimal digits.
+    /// A fingerprint that is not 64 hexadecimal digits.
     #[error("fingerprint `{text}`: expected 64 hexadecimal digits")]
     Fingerprint {
         /// The text found.
         text: String,
     },
-    /// A value that has no JSON form entered a fingerprint or a stored recipe.
+    /// A value in a fingerprint that has no JSON form.
     #[error("`{name}` has no JSON form: {message}")]
     NotJson {
         /// Name of the field.
         name: String,
-        /// The serialiser's explanation.
+        /// The message of the serialiser.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Fingerprints: blake3 of everything that can change a unit's result.
+//! Fingerprints: BLAKE3 of everything that can change the result of a unit.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,15 +8,15 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::CoreError;
+use crate::error::CoreError;
 
-/// A blake3 hash of 32 bytes; 64 lower-case hexadecimal digits as text and in serde.
+/// A BLAKE3 hash of 32 bytes; as text and in serde, 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// The first 12 hexadecimal digits, for names that people read.
+    /// The first 12 hexadecimal digits, for human-readable names.
     pub fn short(&self) -> String {
         let mut hex = self.to_string();
         hex.truncate(12);
@@ -63,13 +63,13 @@ impl From<Fingerprint> for String {
     }
 }
 
-/// Longest value that [`FingerprintBuilder::inputs`] keeps as it is, in bytes.
+/// Longest value that [`FingerprintBuilder::inputs`] keeps unabridged, in bytes.
 const SHOWN: usize = 200;
 
 /// Collects named values into a [`Fingerprint`].
 ///
-/// Every name and value is hashed behind its length and a tag for its kind, so no two sequences of calls share a
-/// byte stream; the order of the calls counts.
+/// Every name and value is hashed after its length and a tag for its kind, so different sequences of calls never produce the
+/// same byte stream. The order of the calls matters.
 ///
 /// ```
 /// use clipood_core::FingerprintBuilder;
@@ -81,7 +81,7 @@ const SHOWN: usize = 200;
 pub struct FingerprintBuilder {
     hasher: blake3::Hasher,
     inputs: BTreeMap<String, String>,
-    /// The first value without a JSON form; reported by `finish`, so that calls chain.
+    /// The error of the first value without a JSON form; reported by `finish`, so that calls can be chained.
     error: Option<CoreError>,
 }
 
@@ -113,7 +113,8 @@ impl FingerprintBuilder {
         self
     }
 
-    /// Adds a value by its [`canonical_json`]. A float that is not finite is JSON's `null`.
+    /// Adds a value in its canonical JSON form: no spaces, keys sorted bytewise, floats in the shortest form that reads back
+    /// equal. A float that is not finite becomes `null`.
     pub fn field(mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Self {
         match canonical_json(value) {
             Ok(json) => {
@@ -124,14 +125,11 @@ impl FingerprintBuilder {
                 };
                 self.inputs.insert(name.to_string(), kept);
             }
-            Err(CoreError::NotJson { message, .. }) => {
+            Err(error) => {
                 self.error.get_or_insert(CoreError::NotJson {
                     name: name.to_string(),
-                    message,
+                    message: error.to_string(),
                 });
-            }
-            Err(other) => {
-                self.error.get_or_insert(other);
             }
         }
         self
@@ -144,13 +142,13 @@ impl FingerprintBuilder {
         self
     }
 
-    /// What was added so far, by name, for people who ask why two fingerprints differ: a short value as JSON, a long one as
-    /// its size and the first digits of its blake3.
+    /// The values added so far by name, to explain why two fingerprints differ: a short value as JSON, a long one as its size
+    /// and the first digits of its BLAKE3.
     pub fn inputs(&self) -> &BTreeMap<String, String> {
         &self.inputs
     }
 
-    /// The fingerprint of all that was added.
+    /// The fingerprint of all values added.
     ///
     /// # Errors
     /// [`CoreError::NotJson`] for the first field without a JSON form, such as a map whose keys are not strings.
@@ -220,16 +218,10 @@ fn digest(bytes: &[u8]) -> String {
     format!("{} bytes, blake3 {}", bytes.len(), &hex[..12])
 }
 
-/// JSON without spaces, keys sorted bytewise, floats in the shortest form that reads back equal (an `f32` as the `f64`
-/// it widens to). Equal values have equal text, whichever features of the JSON library other crates switch on.
-///
-/// # Errors
-/// [`CoreError::NotJson`] for a value that JSON cannot hold.
-pub fn canonical_json(value: &(impl Serialize + ?Sized)) -> Result<String, CoreError> {
-    let value = serde_json::to_value(value).map_err(|error| CoreError::NotJson {
-        name: "value".to_string(),
-        message: error.to_string(),
-    })?;
+/// JSON without spaces, keys sorted bytewise, floats in the shortest form that reads back equal (an `f32` is widened to
+/// `f64`). Equal values have equal text, whichever features of the JSON library other crates enable.
+fn canonical_json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
+    let value = serde_json::to_value(value)?;
     let mut text = String::new();
     write_canonical(&value, &mut text);
     Ok(text)

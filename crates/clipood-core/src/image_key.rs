@@ -1,38 +1,36 @@
-//! Image keys: `dataset/split/relative/path`, unique and the same on every machine.
+//! Image keys: `dataset/split/relative/path`, unique and equal on every machine.
 
-use crate::CoreError;
+use crate::error::CoreError;
 
 /// The parts of an image key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageKeyParts<'a> {
+struct ImageKeyParts<'a> {
     /// Name of the dataset.
-    pub dataset: &'a str,
+    dataset: &'a str,
     /// Name of the split, such as `test`.
-    pub split: &'a str,
+    split: &'a str,
     /// Path of the file below the split's folder, with forward slashes.
-    pub relative: &'a str,
+    relative: &'a str,
 }
 
-/// Builds the key `dataset/split/relative`.
+/// Builds the key `dataset/split/relative` of an image; `relative` is the path of the file below the folder of the split, with
+/// forward slashes.
 ///
 /// # Errors
-/// [`CoreError::ImageKey`] if [`parse_image_key`] would not give back the same three parts: a slash in the dataset or
-/// the split, an absolute path, a backslash, a control character, or an empty, `.` or `..` component.
+/// [`CoreError::ImageKey`] if the three parts could not be recovered from the key: a slash in the dataset or the split, an
+/// absolute path, a backslash, a control character, or an empty, `.` or `..` component.
 pub fn image_key(dataset: &str, split: &str, relative: &str) -> Result<String, CoreError> {
     let key = format!("{dataset}/{split}/{relative}");
     let parts = parse_image_key(&key)?;
-    if parts.dataset != dataset || parts.split != split {
-        let problem = "the names of dataset and split cannot hold a slash";
+    if (parts.dataset, parts.split, parts.relative) != (dataset, split, relative) {
+        let problem = "the names of dataset and split cannot contain a slash";
         return Err(CoreError::ImageKey { key, problem });
     }
     Ok(key)
 }
 
-/// Checks a key and takes it apart.
-///
-/// # Errors
-/// [`CoreError::ImageKey`] with what is wrong.
-pub fn parse_image_key(key: &str) -> Result<ImageKeyParts<'_>, CoreError> {
+/// Checks a key and splits it into its parts.
+fn parse_image_key(key: &str) -> Result<ImageKeyParts<'_>, CoreError> {
     let fail = |problem| {
         Err(CoreError::ImageKey {
             key: key.to_string(),

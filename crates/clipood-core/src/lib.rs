@@ -1,7 +1,7 @@
 //! Identifiers, fingerprints, recipes, manifests and errors of clipood; no I/O.
 //!
-//! A recipe says what to compute, a dataset manifest where images lie. Both are TOML that the caller has read; every
-//! mistake comes back as a [`CoreError`] that names file, line, key and the nearest valid word:
+//! A recipe describes what to compute, a dataset manifest where the images of a dataset are. Both are TOML text read by the
+//! caller; every mistake is reported as a [`CoreError`] with file, line, key and the nearest valid word:
 //!
 //! ```
 //! use clipood_core::{FingerprintBuilder, Method, Overrides, Recipe};
@@ -49,8 +49,8 @@ mod rng;
 
 pub use class_texts::{DescriptionFormat, class_descriptions, class_list};
 pub use error::{CoreError, Place};
-pub use fingerprint::{Fingerprint, FingerprintBuilder, canonical_json};
-pub use image_key::{ImageKeyParts, image_key, parse_image_key};
+pub use fingerprint::{Fingerprint, FingerprintBuilder};
+pub use image_key::image_key;
 pub use manifest::{DatasetManifest, Layout, Role};
 pub use method::Method;
 pub use nearest::nearest;

@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::CoreError;
 use crate::document::{Problem, parse};
+use crate::error::CoreError;
 use crate::nearest::{hint, hint_with_list};
 
 /// The splits that a manifest may name.
@@ -68,7 +68,7 @@ pub struct DatasetManifest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// In-distribution: its classes are the prompts.
+    /// In-distribution: prompts are made for its classes.
     Id,
     /// Out-of-distribution.
     Ood,
@@ -141,7 +141,7 @@ impl DatasetManifest {
                 );
                 return Err(Problem::new(key, text));
             }
-            // By components, so that `a/` and `a` are the same folder.
+            // Compared by components, so that `a/` and `a` are the same folder.
             let components: Vec<_> = Path::new(folder).components().collect();
             if let Some(other) = folders.insert(components, split) {
                 let text = format!("found the folder of split `{other}`, allowed: one of its own");
@@ -210,7 +210,7 @@ fn check_folder(key: &str, folder: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Names of recipes and datasets become file names and components of image keys on every system.
+/// Checks the name of a recipe or dataset, which becomes a file name and a component of image keys on every system.
 pub(crate) fn check_name(key: &str, name: &str) -> Result<(), Problem> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(allowed) {

@@ -1,14 +1,29 @@
-//! The methods that make a prompt set: class texts, or a linear classifier in their place.
+//! The methods that produce a prompt set: class texts, or a linear classifier in their place.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::CoreError;
+use crate::error::CoreError;
 use crate::nearest::hint_with_list;
 
-/// How the text side is made, or what stands in its place.
+/// How the text features of the classes are obtained, or what replaces them.
+///
+/// # Adding a method
+/// Add a variant, its place in [`Method::ALL`] and the paper it comes from. The functions below match every variant, so the
+/// compiler lists the properties to decide:
+///
+/// - [`name`](Method::name): the word in recipes, tables and fingerprints, equal to the kebab-case form of the variant that serde
+///   writes. It cannot change later: stored runs and prompt sets contain it.
+/// - [`trainer`](Method::trainer): the method whose training it shares. A method that only scores differently returns the
+///   existing method here and then needs no training of its own.
+/// - [`uses_shots`](Method::uses_shots), [`trains_prompt`](Method::trains_prompt), [`uses_patches`](Method::uses_patches): what
+///   its training needs, from which the stages derive shots, seeds, crops and patch features.
+/// - the default number of epochs of its paper.
+///
+/// The training itself, with the parameters that enter the fingerprint of its prompt sets, is in the pipeline, where a match
+/// over the trainers is exhaustive as well. The tests of this file hold for all methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
@@ -16,17 +31,17 @@ pub enum Method {
     ZeroShot,
     /// Context vectors trained with cross entropy (CoOp, Zhou et al. 2022).
     Coop,
-    /// CoOp with an entropy term on patches that do not look like the label (LoCoOp, Miyai et al. 2023).
+    /// CoOp with an entropy term on patches that do not resemble the label (LoCoOp, Miyai et al. 2023).
     Locoop,
     /// LoCoOp with both terms weighted by the label's probability (SCT, Yu et al. 2024).
     Sct,
-    /// No texts: logistic regression on the image features of the shots (CLIP, Radford et al. 2021).
+    /// No texts; logistic regression on the image features of the shots (CLIP, Radford et al. 2021).
     LinearProbe,
-    /// CoOp's prompt, its MCM score fused with the divergence from the class patterns of the shots.
+    /// CoOp's prompt; its MCM score is fused with the divergence from the class patterns of the shots.
     Dpcoop,
-    /// LoCoOp's prompt, its GL-MCM score fused in the same way.
+    /// LoCoOp's prompt; its GL-MCM score is fused in the same way.
     Dplocoop,
-    /// SCT's prompt, its GL-MCM score fused in the same way.
+    /// SCT's prompt; its GL-MCM score is fused in the same way.
     Dpsct,
 }
 
@@ -57,14 +72,18 @@ impl Method {
         }
     }
 
-    /// The method that makes the prompt: a dual-pattern run trains as the method it is named after, so the two share
-    /// their prompt sets when everything else is equal.
+    /// The method that trains the prompt: a dual-pattern method trains like the method it is named after, so the two share
+    /// their prompt sets if everything else is equal.
     pub fn trainer(self) -> Method {
         match self {
             Method::Dpcoop => Method::Coop,
             Method::Dplocoop => Method::Locoop,
             Method::Dpsct => Method::Sct,
-            other => other,
+            Method::ZeroShot
+            | Method::Coop
+            | Method::Locoop
+            | Method::Sct
+            | Method::LinearProbe => self,
         }
     }
 
@@ -73,23 +92,44 @@ impl Method {
         self.trainer() != self
     }
 
-    /// Whether training looks at patches.
+    /// Whether the training uses patch features.
     pub fn uses_patches(self) -> bool {
-        matches!(self.trainer(), Method::Locoop | Method::Sct)
+        match self {
+            Method::Locoop | Method::Sct | Method::Dplocoop | Method::Dpsct => true,
+            Method::ZeroShot | Method::Coop | Method::LinearProbe | Method::Dpcoop => false,
+        }
     }
 
     /// Whether the method learns from labelled images, so that shots and seeds matter.
     pub fn uses_shots(self) -> bool {
-        self != Method::ZeroShot
+        match self {
+            Method::ZeroShot => false,
+            Method::Coop
+            | Method::Locoop
+            | Method::Sct
+            | Method::LinearProbe
+            | Method::Dpcoop
+            | Method::Dplocoop
+            | Method::Dpsct => true,
+        }
     }
 
-    /// Whether the method trains a context, on random crops of the shots.
+    /// Whether the method trains context vectors, on random crops of the shots.
     pub fn trains_prompt(self) -> bool {
-        !matches!(self, Method::ZeroShot | Method::LinearProbe)
+        match self {
+            Method::ZeroShot | Method::LinearProbe => false,
+            Method::Coop
+            | Method::Locoop
+            | Method::Sct
+            | Method::Dpcoop
+            | Method::Dplocoop
+            | Method::Dpsct => true,
+        }
     }
 
-    /// The epochs of the method's paper, or of the dual-pattern repository's recipes; 0 for a method that trains no prompt.
-    pub fn default_epochs(self) -> usize {
+    /// The number of epochs in the paper of the method, or in the recipes of the dual-pattern repository; 0 for a method that
+    /// trains no prompt.
+    pub(crate) fn default_epochs(self) -> usize {
         match self {
             Method::ZeroShot | Method::LinearProbe => 0,
             Method::Coop | Method::Locoop => 50,
@@ -144,10 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn a_dual_pattern_run_trains_as_its_namesake() {
+    fn a_dual_pattern_method_trains_like_its_namesake() {
         for method in Method::ALL {
             let trainer = method.trainer();
             assert!(!trainer.is_dual_pattern());
+            assert_eq!(method.uses_patches(), trainer.uses_patches());
+            assert_eq!(method.uses_shots(), trainer.uses_shots());
+            assert_eq!(method.trains_prompt(), trainer.trains_prompt());
             let prefix = if method.is_dual_pattern() { "dp" } else { "" };
             assert_eq!(method.name(), format!("{prefix}{trainer}"));
         }

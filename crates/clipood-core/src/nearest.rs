@@ -1,8 +1,8 @@
-//! "Did you mean": the nearest valid word to a misspelt one.
+//! "Did you mean": the valid word nearest to a misspelt one.
 
-/// The candidate with the smallest edit distance to `word` (case ignored, a swap of neighbours counts once), or `None`
-/// where nothing is near: at most a third of the letters, but always two, may differ, and never all of them. The
-/// first of equals wins.
+/// The candidate with the smallest edit distance to `word` (ignoring case; a swap of neighbouring letters counts as one edit),
+/// or `None` if no candidate is near. The limit is a third of the letters of `word`, at least two edits but fewer than its
+/// letters. Among equally near candidates the first is returned.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let letters = word.chars().count();
@@ -29,7 +29,7 @@ pub(crate) fn hint_with_list(word: &str, candidates: &[&str]) -> String {
     }
 }
 
-/// "did you mean `x`?" for a key, with the list only where nothing is near.
+/// "did you mean `x`?" for a key, or the list of candidates if none is near.
 pub(crate) fn hint(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),

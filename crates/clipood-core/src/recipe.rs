@@ -1,4 +1,4 @@
-//! Recipes: what to compute. No paths to data, no cluster names.
+//! Recipes: what to compute. They contain no paths to data and nothing about machines.
 
 mod check;
 mod sections;
@@ -7,7 +7,8 @@ mod templates;
 use serde::{Deserialize, Serialize};
 
 use crate::document::parse;
-use crate::{CoreError, Method, Place, canonical_json};
+use crate::error::CoreError;
+use crate::method::Method;
 
 pub use sections::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
@@ -18,7 +19,7 @@ pub use templates::TemplateSet;
 
 /// A recipe, `pipelines/*.toml`, with every default filled in.
 ///
-/// As JSON ([`Recipe::to_json`]) it is what `run.json` stores and what enters fingerprints.
+/// Its serialised form is stored in `run.json` and enters fingerprints, so a new key needs a default that is not serialised.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -34,7 +35,7 @@ pub struct Recipe {
     /// Seeds of the few-shot split and of the training, each once; may be empty if no method trains.
     #[serde(default)]
     pub seeds: Vec<u64>,
-    /// Detectors, each as `[alias=]kind[:key=value]...`; the detectors' crate reads them.
+    /// Detectors, each as `[alias=]kind[:key=value]...`; parsed by `clipood-ood`.
     pub detectors: Vec<String>,
     /// Which datasets.
     pub data: DataSection,
@@ -47,27 +48,28 @@ pub struct Recipe {
     /// LoCoOp's and SCT's patch term.
     #[serde(default)]
     pub locoop: LocoopSection,
-    /// The linear probe; absent: its defaults. Recipes without the section keep the fingerprints they always had.
+    /// The linear probe; absent: its defaults. Not serialised if absent, so that the fingerprints of older recipes do not
+    /// change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub linear_probe: Option<LinearProbeSection>,
     /// The fused score of the dual-pattern methods.
     #[serde(default)]
     pub dual_pattern: DualPatternSection,
-    /// Parameters of detectors that are chosen among values.
+    /// Detector parameters that are selected from a list of values.
     #[serde(default)]
     pub select: Vec<SelectSection>,
-    /// Texts of no class.
+    /// Negative labels: texts that describe none of the classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_labels: Option<NegativeLabelsSection>,
-    /// How the work is cut and what it tolerates.
+    /// The size of units of work, and the tolerated fraction of unreadable images.
     #[serde(default)]
     pub engine: EngineSection,
-    /// Metrics and their intervals.
+    /// Metrics and their confidence intervals.
     #[serde(default)]
     pub metrics: MetricsSection,
 }
 
-/// Values that replace a recipe's, from the command line.
+/// Values from the command line that replace those of a recipe.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
     /// Replaces [`Recipe::model`].
@@ -80,22 +82,22 @@ pub struct Overrides {
     pub seeds: Option<Vec<u64>>,
     /// Replaces [`Recipe::detectors`].
     pub detectors: Option<Vec<String>>,
-    /// Sets [`TrainSection::allow_fewer`]; false leaves it as it is.
+    /// Sets [`TrainSection::allow_fewer`] if true.
     pub allow_fewer: bool,
 }
 
 impl Recipe {
-    /// Reads and checks a recipe; `origin` (the file's path) names it in errors.
+    /// Reads and checks a recipe; `origin` (the path of the file) names it in errors.
     ///
     /// # Errors
     /// The first mistake, with its line: TOML that does not parse, an unknown or a missing key, a value of the wrong
-    /// type, or one that [`Recipe::validate`] refuses.
+    /// type, or one that [`Recipe::validate`] rejects.
     pub fn parse(toml: &str, origin: &str) -> Result<Recipe, CoreError> {
         parse(toml, origin, Recipe::check)
     }
 
-    /// Crops of each training image whose features are needed: [`TrainSection::views`], or for 0 the epochs of the method
-    /// that has most; none if no method trains a prompt.
+    /// Number of crops per training image whose features are needed: [`TrainSection::views`] or, if that is 0, the largest
+    /// number of epochs of any method; 0 if no method trains a prompt.
     pub fn training_views(&self) -> usize {
         if !self.methods.iter().any(|method| method.trains_prompt()) {
             return 0;
@@ -112,7 +114,7 @@ impl Recipe {
         }
     }
 
-    /// Replaces what `overrides` names. Call [`Recipe::validate`] afterwards.
+    /// Replaces the values that are present in `overrides`. Call [`Recipe::validate`] afterwards.
     pub fn apply_overrides(&mut self, overrides: &Overrides) {
         fn replace<T: Clone>(target: &mut T, value: &Option<T>) {
             if let Some(value) = value {
@@ -127,38 +129,12 @@ impl Recipe {
         self.train.allow_fewer |= overrides.allow_fewer;
     }
 
-    /// Checks ranges, duplicates and what depends on each other, for a recipe that was built or overridden in memory.
+    /// Checks ranges, duplicates and dependencies between values, for a recipe that was read from JSON or changed in memory.
     ///
     /// # Errors
     /// [`CoreError::Value`] for the first mistake, naming the key, what was found and what is allowed.
     pub fn validate(&self) -> Result<(), CoreError> {
         self.check()
             .map_err(|problem| problem.outside_a_file(&format!("recipe `{}`", self.name)))
-    }
-
-    /// The recipe as [`canonical_json`].
-    ///
-    /// # Errors
-    /// None for a recipe that [`Recipe::validate`] accepts, whose numbers are all finite.
-    pub fn to_json(&self) -> Result<String, CoreError> {
-        canonical_json(self)
-    }
-
-    /// Reads and checks a recipe that [`Recipe::to_json`] wrote; `origin` names it in errors.
-    ///
-    /// # Errors
-    /// As [`Recipe::parse`]; an unknown, missing or mistyped key is a [`CoreError::Syntax`] with the line.
-    pub fn from_json(json: &str, origin: &str) -> Result<Recipe, CoreError> {
-        let recipe: Recipe = serde_json::from_str(json).map_err(|error| CoreError::Syntax {
-            place: Place {
-                origin: origin.to_string(),
-                line: Some(error.line()),
-            },
-            message: error.to_string(),
-        })?;
-        recipe
-            .check()
-            .map_err(|problem| problem.outside_a_file(origin))?;
-        Ok(recipe)
     }
 }

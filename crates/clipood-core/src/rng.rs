@@ -1,10 +1,10 @@
 //! The random numbers that results depend on: context initialisation, shuffles, crops, few-shot splits.
 //!
-//! This stream is part of the file formats: a change here changes every seeded result. It is SplitMix64 (Steele, Lea
-//! and Flood 2014) whose start is a hash of what the numbers are for, so that a view or a shuffle is a pure function
-//! of (seed, label, index), whatever ran before it and on which thread.
+//! This generator is part of the file formats: a change here changes every seeded result. It is SplitMix64 (Steele, Lea and
+//! Flood 2014), whose initial state is a hash of (seed, label, index). So a crop or a shuffle is a pure function of these
+//! three, independent of what ran before and on which thread.
 
-/// SplitMix64, keyed by what its numbers are for.
+/// SplitMix64, keyed by seed, label and index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitMix64 {
     state: u64,
@@ -47,13 +47,13 @@ impl SplitMix64 {
         radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 
-    /// Uniform in `0..n` without bias (Lemire 2019: the high half of a 128-bit product, redrawn in the uneven rest);
-    /// 0 for `n = 0`, without a draw.
+    /// Uniform in `0..n` without bias (Lemire 2019: the high half of a 128-bit product, with rejection); 0 for `n = 0`, without
+    /// a draw.
     pub fn below(&mut self, n: u64) -> u64 {
         if n == 0 {
             return 0;
         }
-        // 2^64 mod n: how many low halves would favour small results.
+        // 2^64 mod n: the number of low halves to reject.
         let uneven = n.wrapping_neg() % n;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(n);
@@ -63,7 +63,7 @@ impl SplitMix64 {
         }
     }
 
-    /// Shuffles by Fisher and Yates, from the last place down.
+    /// Shuffles by Fisher and Yates, from the last position down.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.below(last as u64 + 1) as usize;

@@ -1,4 +1,4 @@
-//! Every recipe and manifest of the repository parses, and every dataset that a recipe names exists in its role.
+//! Every recipe and manifest of the repository parses, and every dataset of a recipe exists with the right role.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 

@@ -1,4 +1,4 @@
-//! Dataset manifests: what is read, and the mistakes people make.
+//! Dataset manifests: all keys, and common mistakes.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 

@@ -1,5 +1,5 @@
-//! Outlines of the nameable objects, drawn in a square from -1 to 1 with y pointing down. Each file below holds the names
-//! of one set and their outlines.
+//! Outlines of the nameable objects, drawn in a square from -1 to 1 with y pointing down. Each submodule except
+//! `sketch` contains the names of one set and their outlines.
 
 mod in_distribution;
 mod near;

@@ -52,7 +52,7 @@ pub(crate) fn draw_one(
             break candidate;
         }
     };
-    // Backgrounds keep their name but are toned down, so that the object stands out.
+    // The background colour is shaded but keeps its name, so that the object stands out.
     let base: Rgb = shade(base, between(rng, 0.0, 0.35));
     let mut canvas = background(rng, width, height, base, difficulty)?;
     let (w, h) = canvas.size();

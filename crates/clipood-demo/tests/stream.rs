@@ -1,4 +1,4 @@
-//! The training stream: reproducible, well captioned, and in the shares that its documentation gives.
+//! The training stream: reproducible, with correct captions, and with four fifths of objects.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 

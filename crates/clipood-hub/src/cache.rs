@@ -1,11 +1,11 @@
-//! The cache on disk, as `huggingface_hub` lays it out:
+//! The cache on disk, in the layout of `huggingface_hub`:
 //!
 //! ```text
-//! models--organisation--name/refs/main                     the commit that `main` was last
+//! models--organisation--name/refs/main                     the last known commit of `main`
 //! models--organisation--name/blobs/<etag>                  content
-//! models--organisation--name/blobs/<etag>.incomplete       content on its way
+//! models--organisation--name/blobs/<etag>.incomplete       content being downloaded
 //! models--organisation--name/snapshots/<commit>/<file>     link to ../../blobs/<etag>
-//! .locks/models--organisation--name/<etag>.lock            held while a blob is fetched
+//! .locks/models--organisation--name/<etag>.lock            held while a blob is downloaded
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::error::{Result, io};
 use crate::name::Name;
 
-/// Tells apart what threads of this process write.
+/// Makes the temporary file names of this process unique.
 static STAGED: AtomicUsize = AtomicUsize::new(0);
 
 /// One repository in the cache.
@@ -33,12 +33,12 @@ impl Cache {
         }
     }
 
-    /// Folder of a commit's files.
+    /// Folder of the files of a commit.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// The commit that a branch or tag was when it was last asked for.
+    /// The commit of a branch or tag when it was last looked up.
     pub fn commit_of(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -47,7 +47,7 @@ impl Cache {
         Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
-    /// Remembers the commit of a branch or tag.
+    /// Stores the commit of a branch or tag.
     pub fn remember(&self, revision: &str, commit: &str) -> Result<()> {
         if revision == commit {
             return Ok(());
@@ -63,7 +63,7 @@ impl Cache {
         fs::rename(&staged, &path).map_err(io("write", &path))
     }
 
-    /// Names of the files that a snapshot holds (whose links lead somewhere), sorted.
+    /// Names of the files in a snapshot, sorted, without dangling links.
     pub fn files(&self, commit: &str) -> Vec<String> {
         let folder = self.snapshot(commit);
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
@@ -83,7 +83,7 @@ impl Cache {
         self.folder.join("blobs").join(format!("{etag}.incomplete"))
     }
 
-    /// Waits until nobody else fetches the blob; the lock goes with the file, also when the process dies.
+    /// Waits until no other process downloads the blob. The lock is released when the file is closed, also if the process dies.
     pub fn lock(&self, etag: &str) -> Result<File> {
         let path = self.locks.join(format!("{etag}.lock"));
         make_parent(&path)?;
@@ -94,14 +94,14 @@ impl Cache {
         Ok(file)
     }
 
-    /// Makes a snapshot's file out of a blob.
+    /// Adds a file to a snapshot as a link to its blob, or as a copy where links are not supported.
     pub fn link(&self, commit: &str, file: &str, etag: &str) -> Result<()> {
         let path = self.snapshot(commit).join(file);
         make_parent(&path)?;
         if path.exists() {
             return Ok(());
         }
-        // A link that leads nowhere is in the way.
+        // A dangling link would be in the way.
         if path.is_symlink() {
             fs::remove_file(&path).map_err(io("replace", &path))?;
         }
@@ -109,9 +109,9 @@ impl Cache {
         let target = PathBuf::from(format!("{up}blobs/{etag}"));
         match symlink(&target, &path) {
             Ok(()) => Ok(()),
-            // Another process was first.
+            // Another process has created it.
             Err(_) if path.exists() => Ok(()),
-            // A file system without links.
+            // The file system does not support links.
             Err(_) => {
                 let blob = self.blob(etag);
                 fs::copy(&blob, &path)

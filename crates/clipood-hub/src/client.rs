@@ -1,4 +1,5 @@
-//! Requests: redirects followed by hand, so that the token goes to the hub alone, and attempts repeated where that may help.
+//! HTTP requests. Redirects are followed here, not by the HTTP library, so that the token is sent to the hub only; transient
+//! failures are retried.
 
 use std::io::Read;
 use std::time::Duration;
@@ -9,29 +10,30 @@ use ureq::{Agent, Body};
 use crate::error::{HubError, Result};
 use crate::options::HubOptions;
 
-/// Redirects in a row.
+/// Longest chain of redirects.
 const REDIRECTS: usize = 8;
-/// Answers of the hub's API that are longer are cut, and then are no JSON.
+/// Longest answer of the API of the hub in bytes; a longer one is cut and then fails to parse.
 const API_BYTES: u64 = 32 << 20;
 
-/// Talks to one hub.
+/// A connection to one hub.
 pub(crate) struct Client<'a> {
     agent: Agent,
     options: &'a HubOptions,
 }
 
-/// Why an attempt brought nothing.
+/// The failure of an attempt.
 enum Failure {
-    /// Worth another attempt, after the pause that the server asks for.
-    Passing(String, Option<Duration>),
+    /// Worth another attempt, after the pause requested by the server, if any.
+    Transient(String, Option<Duration>),
     Final(HubError),
 }
 
-/// What the hub says about a file.
+/// What the hub states about a file.
 #[derive(Debug)]
 pub(crate) struct FileInfo {
-    /// Hash of the content: sha256 of a large file, git's of a small one.
+    /// Hash of the content: SHA-256 of a large file, the git blob hash of a small one.
     pub etag: String,
+    /// Size in bytes, if stated.
     pub size: Option<u64>,
 }
 
@@ -52,19 +54,19 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// The body of an answer of the API.
+    /// The body of an API response.
     pub fn text(&self, url: &str) -> Result<String> {
         self.attempts(url, || {
             let answer = self.get(url, None)?;
             let mut text = String::new();
             let mut body = answer.into_body().into_reader().take(API_BYTES);
             body.read_to_string(&mut text)
-                .map_err(|e| Failure::Passing(e.to_string(), None))?;
+                .map_err(|e| Failure::Transient(e.to_string(), None))?;
             Ok(text)
         })
     }
 
-    /// Hash and size of a file. The hub says them on its own host, before any redirect to where the content lies.
+    /// Hash and size of a file. The hub states them on its own host, before any redirect to the content.
     pub fn file_info(&self, url: &str) -> Result<FileInfo> {
         self.attempts(url, || {
             let mut at = url.to_owned();
@@ -99,8 +101,8 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// A file's content from byte `from` on, and where it really starts: at 0 if the server knows no ranges. `None` if the
-    /// server has no such range.
+    /// The content of a file from byte `from`, and the byte at which it actually starts: 0 if the server does not support
+    /// ranges. `None` if the range does not exist.
     pub fn content(&self, url: &str, from: u64) -> Result<Option<(u64, Response<Body>)>> {
         self.attempts(url, || {
             let answer = self.get(url, (from > 0).then_some(from))?;
@@ -112,7 +114,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Repeats `attempt` as long as its failure may pass.
+    /// Repeats `attempt` while it fails with a transient failure, up to the number of attempts in the options.
     fn attempts<T>(
         &self,
         url: &str,
@@ -124,7 +126,7 @@ impl<'a> Client<'a> {
             match attempt() {
                 Ok(value) => return Ok(value),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(problem, wait)) => {
+                Err(Failure::Transient(problem, wait)) => {
                     if made >= self.options.attempts.max(1) {
                         return Err(http(url, format!("{problem} ({made} attempts)")));
                     }
@@ -134,13 +136,13 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Waits after the `made`-th attempt in vain.
+    /// Waits after failed attempt number `made`: as long as the server `asked`, or with exponential backoff, at most a minute.
     pub fn pause(&self, made: u32, asked: Option<Duration>) {
         let own = self.options.pause * 2u32.saturating_pow(made.min(10) - 1);
         std::thread::sleep(asked.unwrap_or(own).min(Duration::from_secs(60)));
     }
 
-    /// The answer at the end of all redirects, a success or 416.
+    /// The response after all redirects, a success or 416.
     fn get(&self, url: &str, from: Option<u64>) -> std::result::Result<Response<Body>, Failure> {
         let mut at = url.to_owned();
         for _ in 0..REDIRECTS {
@@ -172,11 +174,12 @@ impl<'a> Client<'a> {
         } else {
             self.agent.get(url)
         };
-        // Compressed content would neither match its hash nor its ranges.
+        // Compressed content would match neither its hash nor its ranges.
         let mut request = request.header("Accept-Encoding", "identity");
+        let hub = origin(&self.options.endpoint);
         if let Some(token) = &self.options.token
-            && host(url)
-                .is_some_and(|host| Some(host) == crate::client::host(&self.options.endpoint))
+            && hub.is_some()
+            && origin(url) == hub
         {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
@@ -187,7 +190,7 @@ impl<'a> Client<'a> {
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl => {
                 Failure::Final(http(url, error.to_string()))
             }
-            error => Failure::Passing(error.to_string(), None),
+            error => Failure::Transient(error.to_string(), None),
         })
     }
 
@@ -211,7 +214,7 @@ impl<'a> Client<'a> {
             status @ (408 | 429 | 500..=599) => {
                 let wait = header(answer.headers(), "retry-after");
                 let wait = wait.and_then(|text| text.trim().parse().ok());
-                Failure::Passing(
+                Failure::Transient(
                     format!("the server answers {status}"),
                     wait.map(Duration::from_secs),
                 )
@@ -232,13 +235,13 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
-/// Scheme, host and port: what a token is meant for.
-pub(crate) fn host(url: &str) -> Option<(String, String)> {
+/// Scheme, and host with port, of a URL: the token is sent only to the origin of the hub.
+fn origin(url: &str) -> Option<(String, String)> {
     let uri: Uri = url.parse().ok()?;
     Some((uri.scheme()?.to_string(), uri.authority()?.to_string()))
 }
 
-/// Where an answer sends the caller, absolute.
+/// The absolute target of a redirect.
 fn redirect(from: &str, answer: &Response<Body>) -> Option<String> {
     if !answer.status().is_redirection() {
         return None;
@@ -247,7 +250,7 @@ fn redirect(from: &str, answer: &Response<Body>) -> Option<String> {
     if to.contains("://") {
         return Some(to);
     }
-    let (scheme, authority) = host(from)?;
+    let (scheme, authority) = origin(from)?;
     let slash = if to.starts_with('/') { "" } else { "/" };
     Some(format!("{scheme}://{authority}{slash}{to}"))
 }

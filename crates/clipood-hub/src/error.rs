@@ -1,4 +1,4 @@
-//! What can go wrong between a name and its files.
+//! Errors of the resolution of a name.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,18 +6,18 @@ use std::path::PathBuf;
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, HubError>;
 
-/// Why a name gave no files.
+/// The reason why a name could not be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// The name cannot be one of the hub's.
+    /// The name is not valid on the hub.
     #[error("model name `{name}`: {problem}")]
     Name {
-        /// As given.
+        /// The name.
         name: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// Nothing may be fetched, and the cache does not have it.
+    /// The checkpoint is not in the cache and cannot be downloaded.
     #[error(
         "model `{name}` is not in the cache and {why}; fetch it where there is a network and place its files ({files}) in \
          {place}, or in any folder, and give that folder as the model"
@@ -27,18 +27,18 @@ pub enum HubError {
         name: String,
         /// `HF_HUB_OFFLINE` is set, or the hub cannot be reached.
         why: String,
-        /// Which files.
+        /// The missing files.
         files: String,
-        /// The folder of the cache.
+        /// The folder of the cache for them.
         place: PathBuf,
     },
-    /// The hub wants to know who asks.
+    /// The hub requires authentication.
     #[error(
         "{url} answers {status}: the repository is private, gated or does not exist; set HF_TOKEN to a token that may read it \
          (gated ones also want their terms accepted on the hub's page)"
     )]
     Unauthorized {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
         /// 401 or 403.
         status: u16,
@@ -46,39 +46,40 @@ pub enum HubError {
     /// No such repository, revision or file.
     #[error("{url} answers 404: no such {what}")]
     NotFound {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
         /// `repository`, `revision` or `file`.
         what: &'static str,
     },
-    /// Another answer than expected, also after several attempts.
+    /// An unexpected response, or a failure that remained after several attempts.
     #[error("{url}: {problem}")]
     Http {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// What came.
+        /// What went wrong.
         problem: String,
     },
-    /// The repository holds no checkpoint in a format that is read.
-    #[error("`{name}` holds no CLIP checkpoint: {problem}")]
+    /// The repository contains no checkpoint in a supported format.
+    #[error("`{name}` contains no CLIP checkpoint: {problem}")]
     NoCheckpoint {
         /// Repository and revision.
         name: String,
         /// What is missing.
         problem: String,
     },
-    /// A file came whole, and is not the one that the hub describes.
+    /// A downloaded file does not have the hash that the hub states.
     #[error(
-        "{url}: the {hash} of what was fetched is {found}, the hub says {expected}; it was thrown away, try again"
+        "{url}: the {hash} of the downloaded file is {found}, expected {expected} as stated by the hub; the file was deleted, \
+         try again"
     )]
     Corrupt {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
         /// `sha256` or `git blob sha1`.
         hash: &'static str,
-        /// Stated.
+        /// The hash stated by the hub.
         expected: String,
-        /// Computed.
+        /// The hash of the downloaded file.
         found: String,
     },
     /// The cache cannot be read or written.
@@ -86,14 +87,14 @@ pub enum HubError {
     Io {
         /// `read`, `write`, ...
         action: &'static str,
-        /// Where.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// For `map_err`.
+/// Converts an I/O error, for `map_err`.
 pub(crate) fn io(
     action: &'static str,
     path: &std::path::Path,

@@ -1,16 +1,16 @@
-//! Which files of a repository make a checkpoint.
+//! The files of a repository that form a checkpoint.
 
 use crate::error::{HubError, Result};
 use crate::name::Name;
 
-/// Indexes of weights in several files.
+/// Index files of weights that are split into several files.
 const INDEXES: [&str; 2] = [
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
 ];
 
-/// Configuration and weights among `all`, safetensors before pickles, an open_clip checkpoint before a transformers one
-/// where a repository holds both. Of weights in several files this names the index only; see [`shards`].
+/// Configuration and weights among `all` files of the repository. Safetensors are preferred to pickles, and an open_clip
+/// checkpoint to a transformers one. Of weights in several files only the index is returned; see [`shards`].
 pub(crate) fn choose(name: &Name, all: &[String]) -> Result<Vec<String>> {
     let has = |file: &str| all.iter().any(|other| other == file);
     let first = |files: &[&'static str]| files.iter().copied().find(|file| has(file));
@@ -52,12 +52,12 @@ pub(crate) fn choose(name: &Name, all: &[String]) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Whether a chosen file names the weight files.
+/// Whether a file is the index of split weights.
 pub(crate) fn is_index(file: &str) -> bool {
     INDEXES.contains(&file)
 }
 
-/// The weight files that an index names, each once.
+/// The weight files listed in an index, each once.
 pub(crate) fn shards(index: &str) -> std::result::Result<Vec<String>, String> {
     #[derive(serde::Deserialize)]
     struct Index {
@@ -73,8 +73,8 @@ pub(crate) fn shards(index: &str) -> std::result::Result<Vec<String>, String> {
     }
 }
 
-/// Whether a file name of the hub stays below the folder that it is placed in.
-pub(crate) fn is_plain(file: &str) -> bool {
+/// Whether a file name from the hub stays below the folder in which it is placed.
+fn is_plain(file: &str) -> bool {
     !file.is_empty()
         && !file.contains('\\')
         && file

@@ -1,8 +1,8 @@
-//! Checkpoints by their name on the Hugging Face hub, through the cache that Hugging Face's own tools share.
+//! Checkpoints by name from the Hugging Face hub, through the cache that is shared with the tools of Hugging Face.
 //!
 //! [`resolve`] turns a name (`openai/clip-vit-base-patch16`, `hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K@main`) into a folder
-//! that holds the configuration and the weights, and the commit that they are of. What the cache has is not fetched again;
-//! what is missing is fetched, going on where an earlier attempt stopped, and checked against the hash that the hub states.
+//! with the configuration and the weights, and the commit they belong to. Files in the cache are not downloaded again; missing
+//! ones are downloaded, resuming where an earlier attempt stopped, and checked against the hash stated by the hub.
 //!
 //! ```no_run
 //! use clipood_hub::{HubOptions, Name, resolve};

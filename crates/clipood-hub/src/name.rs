@@ -11,7 +11,7 @@ pub struct Name {
     pub revision: String,
 }
 
-/// OpenAI's own names of its models, and repositories that hold them.
+/// OpenAI's names of its models, and repositories that contain them.
 const SHORT: [(&str, &str); 9] = [
     ("ViT-B/32", "openai/clip-vit-base-patch32"),
     ("ViT-B/16", "openai/clip-vit-base-patch16"),
@@ -25,11 +25,11 @@ const SHORT: [(&str, &str); 9] = [
 ];
 
 impl Name {
-    /// Reads `organisation/name`, `organisation/name@revision`, either after `hf-hub:`, or OpenAI's own name of a model, such
-    /// as `ViT-B/16`. `None` for a text that looks like none of them, such as a path.
+    /// Reads `organisation/name` or `organisation/name@revision`, both optionally prefixed with `hf-hub:`, or OpenAI's name of
+    /// a model, such as `ViT-B/16`. `None` for any other text, such as a path.
     ///
     /// # Errors
-    /// [`HubError::Name`] for a text after `hf-hub:` that is no name.
+    /// [`HubError::Name`] for invalid text after `hf-hub:`.
     pub fn parse(text: &str) -> Result<Option<Self>> {
         if let Some((_, repository)) = SHORT.iter().find(|(short, _)| *short == text) {
             return Ok(Some(Self::of(repository, "main")));
@@ -76,7 +76,7 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// Letters, digits, `-`, `_` and `.`, at most 96, no dot or dash at either end, as the hub has it.
+/// The rule of the hub: 1 to 96 letters, digits, `-`, `_` and `.`, no `..` or `--`, no dot or dash at either end.
 fn is_part(part: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (1..=96).contains(&part.len())
@@ -87,7 +87,7 @@ fn is_part(part: &str) -> bool {
         && !part.contains("--")
 }
 
-/// Branches may have slashes (`refs/pr/1`).
+/// Whether the text can be a revision; branches may contain slashes (`refs/pr/1`).
 fn is_revision(revision: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     !revision.is_empty()

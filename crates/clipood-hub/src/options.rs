@@ -1,32 +1,32 @@
-//! Where the cache lies, whom to ask and as whom.
+//! Options: cache folder, hub, token and retries.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How names are resolved.
+/// Options of [`resolve`](crate::resolve()).
 #[derive(Debug, Clone)]
 pub struct HubOptions {
-    /// Folder of the cache, the one that holds `models--organisation--name`.
+    /// Folder of the cache, which contains the folders `models--organisation--name`.
     pub cache: PathBuf,
-    /// The hub, without a slash at its end.
+    /// URL of the hub, without a trailing slash.
     pub endpoint: String,
-    /// Sent to the hub, and to nobody it redirects to.
+    /// Access token; sent to the hub, but not to hosts that it redirects to.
     pub token: Option<String>,
-    /// Ask nobody; take what the cache has.
+    /// Use only the cache, without any request.
     pub offline: bool,
-    /// Attempts in a row that bring nothing before giving up.
+    /// Consecutive attempts without progress before giving up; 0 counts as 1.
     pub attempts: u32,
-    /// Pause after the first of them; doubled after each, at most a minute.
+    /// Pause after the first failed attempt; doubled after each further one, at most a minute.
     pub pause: Duration,
 }
 
 impl HubOptions {
-    /// As the environment says.
+    /// The options from the environment variables of `huggingface_hub`.
     pub fn from_env() -> Self {
         Self::from_lookup(|key| std::env::var(key).ok().filter(|value| !value.is_empty()))
     }
 
-    /// As `lookup` says, which stands for the environment.
+    /// The options from `lookup`, which replaces the environment.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
         let home = || PathBuf::from(lookup("HOME").unwrap_or_else(|| ".".to_owned()));
         let hf_home = match (lookup("HF_HOME"), lookup("XDG_CACHE_HOME")) {

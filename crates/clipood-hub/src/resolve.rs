@@ -1,4 +1,4 @@
-//! From a name to a folder with its files.
+//! Resolution of a name to a folder with its files.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self as stdio, Read, Write};
@@ -15,36 +15,39 @@ use crate::files;
 use crate::name::Name;
 use crate::options::HubOptions;
 
-/// Bytes read at once.
+/// Size of the read buffer in bytes.
 const CHUNK: usize = 1 << 18;
 
 /// A checkpoint in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Holds configuration and weights.
+    /// Folder of configuration and weights.
     pub folder: PathBuf,
-    /// The commit of the repository that they are of, 40 hexadecimal digits.
+    /// Their commit in the repository, 40 hexadecimal digits.
     pub commit: String,
-    /// Names of the files in `folder` that make the checkpoint.
+    /// Names of the files in `folder` that form the checkpoint.
     pub files: Vec<String>,
 }
 
-/// What is being fetched.
+/// The progress of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress<'a> {
-    /// File of the repository.
+    /// Name of the file in the repository.
     pub file: &'a str,
-    /// Bytes that are there, those of an earlier attempt included.
+    /// Bytes downloaded, including those of earlier attempts.
     pub done: u64,
-    /// Bytes of the whole file, where the hub says so.
+    /// Size of the file in bytes, if the hub states it.
     pub total: Option<u64>,
 }
 
-/// The files of a name, from the cache or fetched into it; `progress` is called for every piece that arrives.
+/// Returns the files of a name from the cache, after downloading those that are missing; `progress` is called for every
+/// received piece.
 ///
 /// # Errors
-/// Offline without a copy in the cache (the error says which file goes where), a repository that is missing, private or no
-/// CLIP checkpoint, a server that fails several times, content that does not match its hash, a cache that cannot be written.
+/// [`HubError::NotCached`] without a copy in the cache while offline (the message contains the files and their place);
+/// [`HubError::NotFound`], [`HubError::Unauthorized`] or [`HubError::NoCheckpoint`] for a repository that is missing, private
+/// or not a CLIP checkpoint; [`HubError::Http`] for a server that fails repeatedly; [`HubError::Corrupt`] for content that does
+/// not match its hash; [`HubError::Io`] for a cache that cannot be written.
 pub fn resolve(
     name: &Name,
     options: &HubOptions,
@@ -63,7 +66,7 @@ pub fn resolve(
     );
     let text = match client.text(&url) {
         Ok(text) => text,
-        // Nobody answers: what the cache has is all there is.
+        // The hub cannot be reached: use the copy in the cache, if there is one.
         Err(HubError::Http { problem, .. }) => {
             let why = format!("{} cannot be reached: {problem}", options.endpoint);
             return cached(name, &cache, &why);
@@ -72,7 +75,7 @@ pub fn resolve(
     };
     let listing: Listing = serde_json::from_str(&text).map_err(|e| HubError::Http {
         url: url.clone(),
-        problem: format!("is no description of a repository: {e}"),
+        problem: format!("is not a description of a repository: {e}"),
     })?;
     let commit = listing.sha;
     if !is_commit(&commit) {
@@ -82,9 +85,16 @@ pub fn resolve(
     cache.remember(&name.revision, &commit)?;
     let all: Vec<String> = listing.siblings.into_iter().map(|s| s.rfilename).collect();
     let mut files = files::choose(name, &all)?;
+    let fetcher = Fetcher {
+        client,
+        cache: &cache,
+        options,
+        name,
+        commit: &commit,
+    };
     let mut next = 0;
     while let Some(file) = files.get(next).cloned() {
-        fetch(&client, &cache, options, name, &commit, &file, progress)?;
+        fetcher.fetch(&file, progress)?;
         if files::is_index(&file) {
             files.extend(read_shards(&cache.snapshot(&commit).join(&file))?);
         }
@@ -97,7 +107,7 @@ pub fn resolve(
     })
 }
 
-/// `api/models/{repository}/revision/{revision}`.
+/// Response of `api/models/{repository}/revision/{revision}`.
 #[derive(Deserialize)]
 struct Listing {
     sha: String,
@@ -109,7 +119,7 @@ struct Sibling {
     rfilename: String,
 }
 
-/// The checkpoint as the cache has it.
+/// The checkpoint in the cache.
 fn cached(name: &Name, cache: &Cache, why: &str) -> Result<Snapshot> {
     let not_cached = |commit: &str, files: &str| HubError::NotCached {
         name: name.to_string(),
@@ -147,132 +157,148 @@ fn read_shards(path: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// Puts one file of a commit into the cache.
-fn fetch(
-    client: &Client<'_>,
-    cache: &Cache,
-    options: &HubOptions,
-    name: &Name,
-    commit: &str,
-    file: &str,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<()> {
-    if cache.snapshot(commit).join(file).exists() {
-        return Ok(());
-    }
-    let url = format!(
-        "{}/{}/resolve/{commit}/{file}",
-        options.endpoint, name.repository
-    );
-    let info = client.file_info(&url)?;
-    if info.etag.is_empty() || !is_hex(&info.etag) {
-        return Err(HubError::Http {
-            url,
-            problem: format!("has the ETag {:?}, which is no hash", info.etag),
-        });
-    }
-    let _held = cache.lock(&info.etag)?;
-    let blob = cache.blob(&info.etag);
-    if !blob.exists() {
-        let incomplete = cache.incomplete(&info.etag);
-        download(client, options, &url, file, &info, &incomplete, progress)?;
-        if let Err(error) = check(&url, &info.etag, &incomplete) {
-            fs::remove_file(&incomplete).map_err(io("remove", &incomplete))?;
-            return Err(error);
-        }
-        fs::rename(&incomplete, &blob).map_err(io("write", &blob))?;
-    }
-    cache.link(commit, file, &info.etag)
+/// Downloads the files of one commit into the cache.
+struct Fetcher<'a> {
+    client: Client<'a>,
+    cache: &'a Cache,
+    options: &'a HubOptions,
+    name: &'a Name,
+    commit: &'a str,
 }
 
-/// Brings `path` to the file's whole content, from what it holds on.
-fn download(
-    client: &Client<'_>,
-    options: &HubOptions,
-    url: &str,
-    file: &str,
-    info: &FileInfo,
-    path: &Path,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<()> {
-    make_parent(path)?;
-    let mut in_vain = 0;
-    loop {
-        let mut out = OpenOptions::new();
-        let mut out = out
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(io("open", path))?;
-        let held = out.metadata().map_err(io("read", path))?.len();
-        if info.size.is_some_and(|size| held == size) {
+/// A file of the repository.
+struct RemoteFile<'a> {
+    name: &'a str,
+    url: String,
+    info: FileInfo,
+}
+
+impl Fetcher<'_> {
+    /// Adds one file to the snapshot of the commit unless it is there.
+    fn fetch(&self, file: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<()> {
+        let (cache, commit) = (self.cache, self.commit);
+        if cache.snapshot(commit).join(file).exists() {
             return Ok(());
         }
-        let usable = info.size.is_none_or(|size| held < size);
-        let answer = if usable {
-            client.content(url, held)?
-        } else {
-            None
-        };
-        let Some((from, answer)) = answer else {
-            // More than there is: another file.
-            out.set_len(0).map_err(io("write", path))?;
-            in_vain += 1;
-            if in_vain >= options.attempts.max(1) {
-                let problem = "the server refuses every range".to_owned();
-                return Err(HubError::Http {
-                    url: url.to_owned(),
-                    problem,
-                });
-            }
-            continue;
-        };
-        if from == 0 {
-            out.set_len(0).map_err(io("write", path))?;
-        }
-        let mut done = from;
-        let mut body = answer.into_body().into_reader();
-        let mut chunk = vec![0; CHUNK];
-        let broken = loop {
-            match body.read(&mut chunk) {
-                Ok(0) => break None,
-                Ok(n) => {
-                    out.write_all(&chunk[..n]).map_err(io("write", path))?;
-                    done += n as u64;
-                    progress(Progress {
-                        file,
-                        done,
-                        total: info.size,
-                    });
-                }
-                Err(error) => break Some(error.to_string()),
-            }
-        };
-        out.sync_all().map_err(io("write", path))?;
-        let complete = match info.size {
-            Some(size) => done == size,
-            None => broken.is_none(),
-        };
-        if complete {
-            return Ok(());
-        }
-        in_vain = if done > held { 0 } else { in_vain + 1 };
-        if in_vain >= options.attempts.max(1) {
-            let expected = info
-                .size
-                .map_or("the whole file".to_owned(), |s| format!("{s} bytes"));
-            let why = broken.unwrap_or_else(|| "the answer ended early".to_owned());
+        let url = format!(
+            "{}/{}/resolve/{commit}/{file}",
+            self.options.endpoint, self.name.repository
+        );
+        let info = self.client.file_info(&url)?;
+        if info.etag.is_empty() || !is_hex(&info.etag) {
             return Err(HubError::Http {
-                url: url.to_owned(),
-                problem: format!("expected {expected}, found {done}: {why}"),
+                url,
+                problem: format!("has the ETag {:?}, expected a hash", info.etag),
             });
         }
-        client.pause(in_vain.max(1), None);
+        let remote = RemoteFile {
+            name: file,
+            url,
+            info,
+        };
+        let etag = &remote.info.etag;
+        let _held = cache.lock(etag)?;
+        let blob = cache.blob(etag);
+        if !blob.exists() {
+            let incomplete = cache.incomplete(etag);
+            self.download(&remote, &incomplete, progress)?;
+            if let Err(error) = check(&remote.url, etag, &incomplete) {
+                fs::remove_file(&incomplete).map_err(io("remove", &incomplete))?;
+                return Err(error);
+            }
+            fs::rename(&incomplete, &blob).map_err(io("write", &blob))?;
+        }
+        cache.link(commit, file, etag)
+    }
+
+    /// Completes the file at `path`, starting from the bytes it already has.
+    fn download(
+        &self,
+        remote: &RemoteFile<'_>,
+        path: &Path,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<()> {
+        make_parent(path)?;
+        let RemoteFile { url, info, .. } = remote;
+        let attempts = self.options.attempts.max(1);
+        let mut failed = 0;
+        loop {
+            let mut out = OpenOptions::new();
+            let mut out = out
+                .create(true)
+                .append(true)
+                .open(path)
+                .map_err(io("open", path))?;
+            let held = out.metadata().map_err(io("read", path))?.len();
+            if info.size.is_some_and(|size| held == size) {
+                return Ok(());
+            }
+            let usable = info.size.is_none_or(|size| held < size);
+            let answer = if usable {
+                self.client.content(url, held)?
+            } else {
+                None
+            };
+            let Some((from, answer)) = answer else {
+                // More bytes than the file has: they belong to another file.
+                out.set_len(0).map_err(io("write", path))?;
+                failed += 1;
+                if failed >= attempts {
+                    let problem = "the server rejects every range".to_owned();
+                    return Err(HubError::Http {
+                        url: url.clone(),
+                        problem,
+                    });
+                }
+                continue;
+            };
+            if from == 0 {
+                out.set_len(0).map_err(io("write", path))?;
+            }
+            let mut done = from;
+            let mut body = answer.into_body().into_reader();
+            let mut chunk = vec![0; CHUNK];
+            let broken = loop {
+                match body.read(&mut chunk) {
+                    Ok(0) => break None,
+                    Ok(n) => {
+                        out.write_all(&chunk[..n]).map_err(io("write", path))?;
+                        done += n as u64;
+                        progress(Progress {
+                            file: remote.name,
+                            done,
+                            total: info.size,
+                        });
+                    }
+                    Err(error) => break Some(error.to_string()),
+                }
+            };
+            out.sync_all().map_err(io("write", path))?;
+            let complete = match info.size {
+                Some(size) => done == size,
+                None => broken.is_none(),
+            };
+            if complete {
+                return Ok(());
+            }
+            failed = if done > held { 0 } else { failed + 1 };
+            if failed >= attempts {
+                let expected = info
+                    .size
+                    .map_or("the whole file".to_owned(), |s| format!("{s} bytes"));
+                let why = broken.unwrap_or_else(|| "the answer ended early".to_owned());
+                return Err(HubError::Http {
+                    url: url.clone(),
+                    problem: format!("expected {expected}, found {done}: {why}"),
+                });
+            }
+            self.client.pause(failed.max(1), None);
+        }
     }
 }
 
-/// Compares a file with the hash that is its ETag: sha256 for large files, git's sha1 of the blob for small ones. Other
-/// ETags say nothing about the content.
+/// Compares a file with the hash in its ETag: SHA-256 for large files, the SHA-1 of the git blob for small ones. ETags of
+/// another length are not checked.
 fn check(url: &str, etag: &str, path: &Path) -> Result<()> {
     let (hash, found) = match etag.len() {
         64 => ("sha256", hash_of::<Sha256>(path, b"")?),
@@ -294,7 +320,7 @@ fn check(url: &str, etag: &str, path: &Path) -> Result<()> {
     })
 }
 
-/// In hexadecimal digits, `head` before the file's content.
+/// The hash of `head` followed by the content of the file, in hexadecimal digits.
 fn hash_of<D: Digest>(path: &Path, head: &[u8]) -> Result<String> {
     let mut file = fs::File::open(path).map_err(io("read", path))?;
     let mut hash = D::new();

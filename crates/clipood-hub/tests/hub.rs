@@ -1,4 +1,4 @@
-//! Names resolved against servers on this machine that speak the hub's paths, also when they fail.
+//! Names resolved against local servers that imitate the hub, including its failures.
 
 // Helpers of tests are tests too.
 #![allow(clippy::unwrap_used)]
@@ -66,7 +66,7 @@ fn message(found: Result<Snapshot, HubError>) -> String {
 }
 
 #[test]
-fn files_land_where_hugging_face_puts_them_and_are_not_asked_for_again() {
+fn files_are_placed_like_those_of_hugging_face_and_not_requested_again() {
     let hub = hub();
     let mut world = world(&hub);
     world.options.token = Some("secret".into());
@@ -101,7 +101,7 @@ fn files_land_where_hugging_face_puts_them_and_are_not_asked_for_again() {
     let main = std::fs::read_to_string(world.repository().join("refs/main")).unwrap();
     assert_eq!(main, COMMIT);
 
-    // The large file lies on another host, which must not learn the token.
+    // The large file is on another host, which must not receive the token.
     let (own, other) = (hub.requests(), hub.other_requests());
     assert!(
         own.iter()
@@ -121,7 +121,7 @@ fn files_land_where_hugging_face_puts_them_and_are_not_asked_for_again() {
 }
 
 #[test]
-fn a_broken_download_goes_on_where_it_stopped() {
+fn a_broken_download_resumes_where_it_stopped() {
     let hub = hub();
     let world = world(&hub);
     // Every answer ends after 300,000 bytes.
@@ -169,7 +169,7 @@ fn what_an_earlier_process_left_is_kept_or_replaced() {
 }
 
 #[test]
-fn content_that_is_not_what_the_hub_says_is_thrown_away() {
+fn content_with_another_hash_is_deleted() {
     let hub = hub();
     let world = world(&hub);
     hub.corrupt_content();
@@ -182,7 +182,7 @@ fn content_that_is_not_what_the_hub_says_is_thrown_away() {
 }
 
 #[test]
-fn answers_that_will_not_change_are_told_at_once() {
+fn permanent_failures_are_reported_at_once() {
     let hub = hub();
     let world = world(&hub);
     for (status, code, words) in [
@@ -203,7 +203,7 @@ fn answers_that_will_not_change_are_told_at_once() {
 }
 
 #[test]
-fn answers_that_may_change_are_asked_for_again() {
+fn transient_failures_are_retried() {
     let hub = hub();
     let world = world(&hub);
     hub.answer_next(Reply::status(503));
@@ -225,7 +225,7 @@ fn answers_that_may_change_are_asked_for_again() {
 }
 
 #[test]
-fn offline_says_which_file_goes_where() {
+fn offline_errors_name_the_files_and_their_place() {
     let hub = hub();
     let mut world = world(&hub);
     world.options.offline = true;
@@ -239,7 +239,7 @@ fn offline_says_which_file_goes_where() {
         assert!(text.contains(word), "{text}");
     }
     assert!(hub.requests().is_empty());
-    // Nobody listens.
+    // No server listens.
     world.options.offline = false;
     world.options.attempts = 1;
     drop(hub);
@@ -251,7 +251,7 @@ fn offline_says_which_file_goes_where() {
 }
 
 #[test]
-fn weights_in_several_files_come_whole() {
+fn split_weights_are_complete() {
     let index = br#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
     let hub = Hub::new(
         COMMIT,
@@ -275,7 +275,7 @@ fn weights_in_several_files_come_whole() {
 }
 
 #[test]
-fn two_at_once_fetch_it_once() {
+fn two_threads_download_a_file_once() {
     let hub = hub();
     let world = world(&hub);
     std::thread::scope(|scope| {
@@ -288,7 +288,7 @@ fn two_at_once_fetch_it_once() {
 }
 
 #[test]
-fn a_repository_without_a_checkpoint_is_told() {
+fn a_repository_without_a_checkpoint_is_reported() {
     let hub = Hub::new(COMMIT, &[("README.md", b"hello".to_vec())]);
     let text = message(world(&hub).resolve("org/tiny"));
     assert!(

@@ -14,7 +14,7 @@ pub enum Activation {
 
 impl Activation {
     /// `rows` `[n, bias.len()]` becomes `activation(rows + bias)`. The error is below 4e-7 of max(1, |x|).
-    pub fn apply_with_bias(self, rows: &mut [f32], bias: &[f32]) {
+    pub(crate) fn apply_with_bias(self, rows: &mut [f32], bias: &[f32]) {
         match self {
             Self::Gelu => vectorized(|| with_bias(rows, bias, gelu)),
             Self::QuickGelu => vectorized(|| with_bias(rows, bias, quick_gelu)),
@@ -22,7 +22,7 @@ impl Activation {
     }
 
     /// `out = activation(x)`, both of one length.
-    pub fn map(self, x: &[f32], out: &mut [f32]) {
+    pub(crate) fn map(self, x: &[f32], out: &mut [f32]) {
         match self {
             Self::Gelu => vectorized(|| each(x, out, gelu)),
             Self::QuickGelu => vectorized(|| each(x, out, quick_gelu)),
@@ -30,7 +30,7 @@ impl Activation {
     }
 
     /// `dy` becomes the gradient of the input `x`, given that of the output.
-    pub fn backward(self, x: &[f32], dy: &mut [f32]) {
+    pub(crate) fn backward(self, x: &[f32], dy: &mut [f32]) {
         match self {
             Self::Gelu => vectorized(|| scale_by(x, dy, gelu_slope)),
             Self::QuickGelu => vectorized(|| scale_by(x, dy, quick_gelu_slope)),

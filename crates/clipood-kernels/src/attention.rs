@@ -4,7 +4,7 @@ use crate::exp::exp;
 use crate::matrix::{Matrix, MatrixMut, product};
 use crate::vectorized;
 
-/// Where queries, keys and values lie and how they attend.
+/// Layout of queries, keys and values, and masking.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention {
     /// Heads; they share the columns of a row evenly.
@@ -18,7 +18,7 @@ pub struct Attention {
 impl Attention {
     /// Attention inside one sequence: the rows of `qkv` `[tokens, 3 width]` hold queries, keys and values side by side.
     /// Writes `[tokens, width]`; `scores` is scratch.
-    pub fn within(&self, qkv: &[f32], scores: &mut Vec<f32>, out: &mut [f32]) {
+    pub(crate) fn within(&self, qkv: &[f32], scores: &mut Vec<f32>, out: &mut [f32]) {
         let (width, stride) = (self.width, 3 * self.width);
         let tokens = qkv.len() / stride.max(1);
         let head = width / self.heads.max(1);
@@ -43,7 +43,7 @@ impl Attention {
 
     /// One `query` `[width]` over the first `seen` rows of `kv` `[tokens, 2 width]`, keys and values side by side.
     /// Writes `[width]`; `scores` is scratch.
-    pub fn of_one(
+    pub(crate) fn of_one(
         &self,
         query: &[f32],
         kv: &[f32],

@@ -25,8 +25,8 @@ const COLUMNS: usize = LANES * VECTORS;
 const LANES: usize = 16;
 /// Vectors side by side.
 const VECTORS: usize = 4;
-/// Pairs of inputs that are gone through before the next columns: a panel of the weight, `DEPTH * COLUMNS` pairs, is 192 kB
-/// and stays in the second cache while all rows pass by.
+/// Pairs of inputs per panel of the weight: a panel, `DEPTH * COLUMNS` pairs, is 192 kB and stays in the level 2 cache while
+/// all rows are multiplied with it.
 const DEPTH: usize = 768;
 
 /// A pair of inputs of [`LANES`] columns, the first input in the low half: what one instruction multiplies.
@@ -34,7 +34,7 @@ const DEPTH: usize = 768;
 #[repr(C, align(64))]
 struct Lanes([u32; LANES]);
 
-/// An affine map whose weight is kept in bf16. There is one only on a CPU that multiplies bf16.
+/// An affine map whose weight is kept in bf16. It can only be created on a CPU that multiplies bf16.
 #[derive(Debug, Clone)]
 pub struct PackedAffine {
     weight: Panels,
@@ -43,12 +43,26 @@ pub struct PackedAffine {
 }
 
 /// A weight `[input, output]` in bf16. In blocks of [`DEPTH`] pairs of inputs (the last may be lower), a block in panels of
-/// [`COLUMNS`] outputs, a panel pair by pair; what lies beyond the weight is 0.
+/// [`COLUMNS`] outputs, a panel pair by pair; padding is 0.
 #[derive(Debug, Clone)]
 struct Panels {
     lanes: Vec<Lanes>,
     input: usize,
     output: usize,
+}
+
+/// One product: some columns of a map, for some rows.
+#[derive(Debug, Clone)]
+struct Operands<'a> {
+    weight: &'a Panels,
+    /// Rows `[n, input]`.
+    x: &'a [f32],
+    /// Columns of the weight that are wanted.
+    columns: Range<usize>,
+    /// Bias of all columns of the weight, if it is to be added.
+    bias: Option<&'a [f32]>,
+    /// Whether the result is added to what the output holds.
+    add: bool,
 }
 
 /// Whether this CPU multiplies bf16.
@@ -67,14 +81,8 @@ impl PackedAffine {
         })
     }
 
-    fn product(
-        &self,
-        x: &[f32],
-        columns: Range<usize>,
-        bias: Option<&[f32]>,
-        out: &mut [f32],
-        add: bool,
-    ) {
+    fn product(&self, operands: &Operands<'_>, out: &mut [f32]) {
+        let Operands { x, columns, .. } = operands;
         if columns.is_empty() {
             return;
         }
@@ -88,7 +96,7 @@ impl PackedAffine {
             self.weight.output,
             x.len()
         );
-        instructions::product(self.found, &self.weight, x, columns, bias, out, add);
+        instructions::product(self.found, operands, out);
     }
 }
 
@@ -98,11 +106,25 @@ impl Map for PackedAffine {
     }
 
     fn apply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
-        self.product(x, from..from + output, Some(&self.bias), out, add);
+        let operands = Operands {
+            weight: &self.weight,
+            x,
+            columns: from..from + output,
+            bias: Some(&self.bias),
+            add,
+        };
+        self.product(&operands, out);
     }
 
     fn multiply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
-        self.product(x, from..from + output, None, out, add);
+        let operands = Operands {
+            weight: &self.weight,
+            x,
+            columns: from..from + output,
+            bias: None,
+            add,
+        };
+        self.product(&operands, out);
     }
 }
 
@@ -146,7 +168,7 @@ impl Panels {
     }
 }
 
-/// Pairs that a row of inputs is gone through in; at least one, of zeros, so that a map without inputs has no special case.
+/// Pairs of inputs in a row; at least one, of zeros, so that a map without inputs is no special case.
 fn pairs(input: usize) -> usize {
     input.div_ceil(2).max(1)
 }

@@ -2,7 +2,7 @@
 //! openai/CLIP's `clip/model.py`).
 //!
 //! A batch is cut into groups of whole sequences that the threads of the current rayon pool share. A group is small
-//! enough that what lies between two products stays in the last cache and is never handed back to the system.
+//! enough that intermediate values stay in the last-level cache and their memory is reused.
 
 use rayon::prelude::*;
 
@@ -11,7 +11,7 @@ use crate::attention::Attention;
 use crate::matrix::{Affine, Map};
 use crate::norm::Norm;
 
-/// Rows a group has at most, unless a single sequence is longer.
+/// Most rows of a group, unless a single sequence is longer.
 const GROUP_ROWS: usize = 800;
 
 /// Parameters of a block, whose maps are [`Affine`] or keep their weights in another format.
@@ -35,7 +35,7 @@ pub struct Block<'a, M = Affine<'a>> {
     pub attention: Attention,
 }
 
-/// What lies between the steps of a block, kept from group to group.
+/// Intermediate values of a block, reused from group to group.
 #[derive(Default)]
 struct Scratch {
     normed: Vec<f32>,
@@ -49,7 +49,7 @@ impl<M: Map> Block<'_, M> {
         self.attention.width
     }
 
-    /// Values of the sequences one thread takes at a time, of `rows` rows in sequences of `tokens`.
+    /// Number of values in the sequences that one thread takes at a time, of `rows` rows in sequences of `tokens`.
     fn group(&self, rows: usize, tokens: usize) -> usize {
         let sequences = rows.div_ceil(tokens.max(1));
         let share = sequences.div_ceil(rayon::current_num_threads());
@@ -163,7 +163,7 @@ impl<M: Map> Block<'_, M> {
     }
 }
 
-/// The first `length` values of a scratch vector, whatever they hold.
+/// The first `length` values of a scratch vector, with arbitrary contents.
 pub(crate) fn sized(scratch: &mut Vec<f32>, length: usize) -> &mut [f32] {
     if scratch.len() < length {
         scratch.resize(length, 0.0);

@@ -1,21 +1,45 @@
 //! Matrices inside slices, their product, and affine maps.
 
+use gemm::Parallelism;
+
+/// Types of values that are multiplied: float32 and float64.
+pub trait Element: sealed::Sealed + Copy + 'static {
+    /// 1.
+    const ONE: Self;
+}
+
+impl Element for f32 {
+    const ONE: Self = 1.0;
+}
+
+impl Element for f64 {
+    const ONE: Self = 1.0;
+}
+
+mod sealed {
+    /// `gemm` knows the types of its values at run time and panics for others.
+    pub trait Sealed {}
+
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
 /// A matrix that lies in a slice, its entries `row_stride` and `column_stride` apart.
 #[derive(Debug, Clone, Copy)]
-pub struct Matrix<'a> {
-    data: &'a [f32],
+pub struct Matrix<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     columns: usize,
     row_stride: usize,
     column_stride: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, T> Matrix<'a, T> {
     /// Row-major `[rows, columns]` with `row_stride` entries from one row's start to the next.
     ///
     /// # Panics
     /// The slice ends before the matrix does.
-    pub fn new(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+    pub fn new(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
         check(data.len(), rows, columns, row_stride);
         Self {
             data,
@@ -40,19 +64,19 @@ impl<'a> Matrix<'a> {
 
 /// A row-major matrix to write to.
 #[derive(Debug)]
-pub struct MatrixMut<'a> {
-    data: &'a mut [f32],
+pub struct MatrixMut<'a, T = f32> {
+    data: &'a mut [T],
     rows: usize,
     columns: usize,
     row_stride: usize,
 }
 
-impl<'a> MatrixMut<'a> {
+impl<'a, T> MatrixMut<'a, T> {
     /// As [`Matrix::new`].
     ///
     /// # Panics
     /// The slice ends before the matrix does.
-    pub fn new(data: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+    pub fn new(data: &'a mut [T], rows: usize, columns: usize, row_stride: usize) -> Self {
         check(data.len(), rows, columns, row_stride);
         Self {
             data,
@@ -65,11 +89,14 @@ impl<'a> MatrixMut<'a> {
 
 fn check(length: usize, rows: usize, columns: usize, row_stride: usize) {
     let end = match rows {
-        0 => 0,
-        rows => (rows - 1) * row_stride + columns,
+        0 => Some(0),
+        rows => (rows - 1)
+            .checked_mul(row_stride)
+            .and_then(|start| start.checked_add(columns)),
     };
     assert!(
-        end <= length && columns <= row_stride.max(columns * usize::from(rows <= 1)),
+        end.is_some_and(|end| end <= length)
+            && columns <= row_stride.max(columns * usize::from(rows <= 1)),
         "a matrix [{rows}, {columns}] with rows {row_stride} apart does not fit {length} values"
     );
 }
@@ -78,7 +105,31 @@ fn check(length: usize, rows: usize, columns: usize, row_stride: usize) {
 ///
 /// # Panics
 /// The shapes do not fit.
-pub fn product(a: Matrix<'_>, b: Matrix<'_>, out: MatrixMut<'_>, add: bool) {
+pub fn product<T: Element>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: MatrixMut<'_, T>, add: bool) {
+    multiply(a, b, out, add, Parallelism::None);
+}
+
+/// As [`product`], on all threads of the current rayon pool.
+///
+/// # Panics
+/// The shapes do not fit.
+pub fn parallel_product<T: Element>(
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    out: MatrixMut<'_, T>,
+    add: bool,
+) {
+    multiply(a, b, out, add, Parallelism::Rayon(0));
+}
+
+/// The only call of `gemm`.
+fn multiply<T: Element>(
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    out: MatrixMut<'_, T>,
+    add: bool,
+    parallelism: Parallelism,
+) {
     assert!(
         a.columns == b.rows && a.rows == out.rows && b.columns == out.columns,
         "a product [{}, {}] x [{}, {}] does not give [{}, {}]",
@@ -90,7 +141,7 @@ pub fn product(a: Matrix<'_>, b: Matrix<'_>, out: MatrixMut<'_>, add: bool) {
         out.columns
     );
     // SAFETY: every matrix lies inside its slice (checked where it was made), `out` is borrowed mutably, so that it
-    // overlaps nothing, and the shapes fit (asserted above).
+    // overlaps nothing, the shapes fit (asserted above), and `gemm` knows both types of values.
     unsafe {
         gemm::gemm(
             a.rows,
@@ -106,12 +157,12 @@ pub fn product(a: Matrix<'_>, b: Matrix<'_>, out: MatrixMut<'_>, add: bool) {
             b.data.as_ptr(),
             b.column_stride as isize,
             b.row_stride as isize,
-            1.0,
-            1.0,
+            T::ONE,
+            T::ONE,
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            parallelism,
         );
     }
 }
@@ -184,7 +235,7 @@ impl Map for Affine<'_> {
 }
 
 impl Affine<'_> {
-    /// Values a row of the input.
+    /// Values per row of the input.
     pub fn input(&self) -> usize {
         self.weight.len() / self.bias.len().max(1)
     }
@@ -262,6 +313,38 @@ mod tests {
                 assert!((some[row * 5 + column] - expected).abs() < 1e-5);
             }
         }
+    }
+
+    #[test]
+    fn all_threads_and_float64_give_the_same_product() {
+        let (m, n, k) = (70, 90, 300);
+        let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
+        let (a, b) = (wide(values(m * k, 7)), wide(values(k * n, 8)));
+        let mut one = vec![0.5; m * n];
+        let mut all = one.clone();
+        let left = Matrix::new(&a, m, k, k);
+        let right = Matrix::new(&b, k, n, n);
+        product(left, right, MatrixMut::new(&mut one, m, n, n), true);
+        parallel_product(left, right, MatrixMut::new(&mut all, m, n, n), true);
+        for i in 0..m {
+            for j in 0..n {
+                let expected: f64 = (0..k).map(|l| a[i * k + l] * b[l * n + j]).sum::<f64>() + 0.5;
+                for found in [one[i * n + j], all[i * n + j]] {
+                    assert!((found - expected).abs() < 1e-10);
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "does not give")]
+    fn shapes_that_do_not_meet_are_refused() {
+        let mut out = [0.0; 4];
+        let (a, b) = (
+            Matrix::new(&[0.0; 6], 2, 3, 3),
+            Matrix::new(&[0.0; 4], 2, 2, 2),
+        );
+        product(a, b, MatrixMut::new(&mut out, 2, 2, 2), false);
     }
 
     #[test]

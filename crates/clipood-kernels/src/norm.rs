@@ -16,7 +16,7 @@ pub struct Norm<'a> {
 
 impl Norm<'_> {
     /// Rows `x` `[n, width]` normalised into `out` of the same size.
-    pub fn apply(&self, x: &[f32], out: &mut [f32]) {
+    pub(crate) fn apply(&self, x: &[f32], out: &mut [f32]) {
         let width = self.gamma.len().max(1);
         vectorized(|| {
             for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
@@ -31,7 +31,7 @@ impl Norm<'_> {
     }
 
     /// Adds to `dx` the gradient of the input `x`, both `[n, width]`, given that of the output, `dy`.
-    pub fn backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    pub(crate) fn backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let width = self.gamma.len().max(1);
         let n = width as f32;
         vectorized(|| {

@@ -1,6 +1,6 @@
 //! Causal attention of sequences of different lengths that share their first tokens, forwards and backwards.
 //!
-//! The keys and values of the shared tokens meet all queries in one product a head; what a sequence adds are a few tokens
+//! The keys and values of the shared tokens meet all queries in one product per head; what a sequence adds are a few tokens
 //! of its own, which plain loops handle.
 
 use crate::attention::softmax;
@@ -38,13 +38,41 @@ impl Queries {
     }
 }
 
-/// One sequence: its first row among the queries and among all tokens, queries and tokens.
+/// What a forward pass read and left, for the backward pass.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kept<'a> {
+    /// Queries `[rows, width]`.
+    pub q: &'a [f32],
+    /// Keys and values of the sequences' own tokens, `[tokens, 2 width]`.
+    pub kv: &'a [f32],
+    /// What [`Ragged::forward`] left.
+    pub probabilities: &'a [f32],
+}
+
+/// Gradients of the operands of [`Ragged::forward`], of the same shapes.
+#[derive(Debug)]
+pub(crate) struct Gradients<'a> {
+    /// Of the queries; overwritten.
+    pub q: &'a mut [f32],
+    /// Of the sequences' own keys and values; overwritten.
+    pub kv: &'a mut [f32],
+    /// Of the shared keys and values; added to.
+    pub shared: &'a mut [f32],
+}
+
+/// One sequence in one head.
 #[derive(Clone, Copy)]
 struct Span {
+    /// First row among the queries.
     query: usize,
+    /// First row among all tokens.
     token: usize,
+    /// Number of queries.
     queries: usize,
+    /// Number of tokens.
     tokens: usize,
+    /// First column of the head.
+    column: usize,
 }
 
 impl Ragged<'_> {
@@ -62,7 +90,8 @@ impl Ragged<'_> {
         self.shared_rows() + self.lengths.iter().max().copied().unwrap_or(0)
     }
 
-    fn spans(&self) -> impl Iterator<Item = Span> + '_ {
+    /// The sequences in the head whose first column is `column`.
+    fn spans(&self, column: usize) -> impl Iterator<Item = Span> + '_ {
         let mut next = (0, 0);
         self.lengths.iter().map(move |tokens| {
             let queries = self.queries.of(*tokens);
@@ -73,6 +102,7 @@ impl Ragged<'_> {
                 token,
                 queries,
                 tokens: *tokens,
+                column,
             }
         })
     }
@@ -99,8 +129,8 @@ impl Ragged<'_> {
                     false,
                 );
             }
-            for span in self.spans() {
-                vectorized(|| self.scores(span, column, q, kv, p));
+            for span in self.spans(column) {
+                vectorized(|| self.scores(span, q, kv, p));
                 for i in 0..span.queries {
                     let seen = shared + span.tokens - span.queries + i + 1;
                     softmax(&mut p[(span.query + i) * stride..][..stride], seen, head);
@@ -114,15 +144,16 @@ impl Ragged<'_> {
                     false,
                 );
             }
-            for span in self.spans() {
-                vectorized(|| self.mix(span, column, kv, p, out));
+            for span in self.spans(column) {
+                vectorized(|| self.mix(span, kv, p, out));
             }
         }
     }
 
     /// Dot products of a sequence's queries with its own keys.
     #[inline(always)]
-    fn scores(&self, span: Span, column: usize, q: &[f32], kv: &[f32], p: &mut [f32]) {
+    fn scores(&self, span: Span, q: &[f32], kv: &[f32], p: &mut [f32]) {
+        let column = span.column;
         let (width, head) = (self.width, self.width / self.heads);
         let (shared, stride) = (self.shared_rows(), self.stride());
         for i in 0..span.queries {
@@ -139,7 +170,8 @@ impl Ragged<'_> {
 
     /// Adds a sequence's own values, weighted.
     #[inline(always)]
-    fn mix(&self, span: Span, column: usize, kv: &[f32], p: &[f32], out: &mut [f32]) {
+    fn mix(&self, span: Span, kv: &[f32], p: &[f32], out: &mut [f32]) {
+        let column = span.column;
         let (width, head) = (self.width, self.width / self.heads);
         let (shared, stride) = (self.shared_rows(), self.stride());
         for i in 0..span.queries {
@@ -152,20 +184,25 @@ impl Ragged<'_> {
         }
     }
 
-    /// From the gradient `dout` `[rows, width]` of the output to those of `q` (written to `dq`), of `kv` (written to
-    /// `dkv`) and of the shared keys and values (added to `dshared`); `scratch` holds no values that matter.
-    #[allow(clippy::too_many_arguments)]
+    /// From the gradient `dout` `[rows, width]` of the output to those of the operands; the contents of `scratch` do not
+    /// matter.
     pub fn backward(
         &self,
-        q: &[f32],
-        kv: &[f32],
-        probabilities: &[f32],
+        kept: Kept<'_>,
         dout: &[f32],
         scratch: &mut Vec<f32>,
-        dq: &mut [f32],
-        dkv: &mut [f32],
-        dshared: &mut [f32],
+        gradients: Gradients<'_>,
     ) {
+        let Kept {
+            q,
+            kv,
+            probabilities,
+        } = kept;
+        let Gradients {
+            q: dq,
+            kv: dkv,
+            shared: dshared,
+        } = gradients;
         let (rows, shared, stride) = (self.rows(), self.shared_rows(), self.stride());
         let (width, head) = (self.width, self.width / self.heads.max(1));
         dq.fill(0.0);
@@ -196,14 +233,14 @@ impl Ragged<'_> {
                     true,
                 );
             }
-            for span in self.spans() {
-                vectorized(|| self.values_back(span, column, kv, p, dout, ds, dkv));
+            for span in self.spans(column) {
+                vectorized(|| self.values_back(span, kv, p, dout, ds, dkv));
                 for i in 0..span.queries {
                     let at = (span.query + i) * stride;
                     let seen = shared + span.tokens - span.queries + i + 1;
                     vectorized(|| softmax_back(&p[at..at + seen], &mut ds[at..at + seen], scale));
                 }
-                vectorized(|| self.keys_back(span, column, q, kv, ds, dq, dkv));
+                vectorized(|| self.keys_back(span, q, kv, ds, dq, dkv));
             }
             if shared > 0 {
                 product(
@@ -224,17 +261,16 @@ impl Ragged<'_> {
 
     /// Gradients of a sequence's own values, and of the probabilities that weight them.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     fn values_back(
         &self,
         span: Span,
-        column: usize,
         kv: &[f32],
         p: &[f32],
         dout: &[f32],
         dp: &mut [f32],
         dkv: &mut [f32],
     ) {
+        let column = span.column;
         let (width, head) = (self.width, self.width / self.heads);
         let (shared, stride) = (self.shared_rows(), self.stride());
         for i in 0..span.queries {
@@ -250,17 +286,16 @@ impl Ragged<'_> {
 
     /// Gradients of a sequence's queries and own keys.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     fn keys_back(
         &self,
         span: Span,
-        column: usize,
         q: &[f32],
         kv: &[f32],
         ds: &[f32],
         dq: &mut [f32],
         dkv: &mut [f32],
     ) {
+        let column = span.column;
         let (width, head) = (self.width, self.width / self.heads);
         let (shared, stride) = (self.shared_rows(), self.stride());
         for i in 0..span.queries {

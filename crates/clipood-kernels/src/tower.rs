@@ -2,17 +2,17 @@
 //! of its input: what a prompt's training step runs.
 //!
 //! The shared tokens (start and learned context) go through the blocks once. Every text adds the few tokens up to its own
-//! end, packed without padding, and attends to the keys and values that the shared ones left (DESIGN of CoOp's prompts:
-//! `[start] [context] [name] . [end]`; the rest of the 77 tokens is never seen, because attention is causal). In the last
-//! block only the last token of each text asks. No weight gets a gradient, so a backward pass costs as much as a forward one.
+//! end, packed without padding, and attends to the keys and values of the shared ones (CoOp's prompts are
+//! `[start] [context] [name] . [end]`; the rest of the 77 tokens has no effect, because attention is causal). In the last
+//! block only the last token of each text is a query. No weight gets a gradient, so a backward pass costs as much as a forward one.
 
 use rayon::prelude::*;
 
 use crate::block::{Block, sized};
 use crate::matrix::Map;
-use crate::ragged::{Queries, Ragged};
+use crate::ragged::{Gradients, Kept, Queries, Ragged};
 
-/// Rows a group of texts has at most, unless a single text is longer.
+/// Most rows of a group of texts, unless a single text is longer.
 const GROUP_ROWS: usize = 800;
 
 /// The blocks, all of one width.
@@ -22,7 +22,7 @@ pub struct Tower<'a> {
     pub blocks: Vec<Block<'a>>,
 }
 
-/// What a forward pass leaves for the backward pass. Keep it from step to step: its memory is used again.
+/// What a forward pass leaves for the backward pass. Keep it from step to step: its memory is reused.
 #[derive(Debug, Clone, Default)]
 pub struct Tape {
     shared: Group,
@@ -151,7 +151,7 @@ impl Tower<'_> {
         dx
     }
 
-    /// Which tokens of a text ask in block `layer`: all, in the last block those of `last`.
+    /// Which tokens of a text are queries in block `layer`: all, in the last block those of `last`.
     fn queries(&self, layer: usize, last: Queries) -> Queries {
         if layer + 1 == self.blocks.len() {
             last
@@ -200,8 +200,8 @@ impl Tower<'_> {
         }
     }
 
-    /// From the gradient of the last block's output to that of the group's input; adds to `dshared`, a block's shared keys
-    /// and values. `more` are gradients of the group's own keys and values that others found, a block.
+    /// From the gradient of the last block's output to that of the group's input. Gradients of the shared keys and values of
+    /// each block are added to `dshared`; `more` holds further gradients of the group's own keys and values in each block.
     fn run_back(
         &self,
         group: &mut Group,
@@ -228,16 +228,17 @@ impl Tower<'_> {
             block.out_proj.backward(&dout, 0, width, dattended, false);
             let dq = sized(&mut scratch.b, rows * width);
             let dkv = sized(&mut scratch.d, layer.kv.len());
-            ragged.backward(
-                &layer.q,
-                &layer.kv,
-                &layer.probabilities,
-                dattended,
-                &mut scratch.scores,
-                dq,
-                dkv,
-                &mut dshared[i],
-            );
+            let kept = Kept {
+                q: &layer.q,
+                kv: &layer.kv,
+                probabilities: &layer.probabilities,
+            };
+            let gradients = Gradients {
+                q: &mut *dq,
+                kv: &mut *dkv,
+                shared: &mut dshared[i],
+            };
+            ragged.backward(kept, dattended, &mut scratch.scores, gradients);
             if let Some(more) = more.get(i) {
                 for (d, more) in dkv.iter_mut().zip(more) {
                     *d += more;
@@ -320,7 +321,7 @@ fn scatter_add(some: &[f32], ragged: &Ragged<'_>, width: usize, all: &mut [f32])
     }
 }
 
-/// `kept` with room for `length` values, whatever they are.
+/// `kept` resized to `length` values, with arbitrary contents.
 fn fresh(kept: &mut Vec<f32>, length: usize) -> &mut [f32] {
     kept.resize(length, 0.0);
     kept

@@ -1,76 +1,47 @@
-//! Matrix products, covariance and symmetric eigenvectors: thin safe faces over `gemm` and `faer`.
+//! Matrix products, covariance and symmetric eigenvectors, on slices.
+
+use clipood_kernels::matrix::{self, Matrix, MatrixMut};
 
 use crate::error::OodError;
-use gemm::Parallelism;
 
 /// `out[i, j] = sum_d a[i, d] * b[j, d]`, all row-major: `a` `[m, dim]`, `b` `[n, dim]`, `out` `[m, n]`. One thread.
+///
+/// # Panics
+/// The lengths do not fit the shapes.
 pub(crate) fn product(a: &[f32], b: &[f32], dim: usize, out: &mut [f32]) {
-    let (m, n) = (a.len() / dim, b.len() / dim);
-    assert!(
-        a.len() == m * dim && b.len() == n * dim && out.len() == m * n,
-        "the lengths fit the shapes"
-    );
-    // SAFETY: the assertion bounds every index `i * stride + j` below against the slices' lengths, and `out` is
-    // borrowed uniquely, so it overlaps neither input.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            dim,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            false,
-            a.as_ptr(),
-            1,
-            dim as isize,
-            b.as_ptr(),
-            dim as isize,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
+    let (a, b, out) = rows_by_rows(a, b, dim, out);
+    matrix::product(a, b, out, false);
 }
 
 /// [`product`] in f64 on all threads.
 pub(crate) fn product_wide(a: &[f64], b: &[f64], dim: usize, out: &mut [f64]) {
+    let (a, b, out) = rows_by_rows(a, b, dim, out);
+    matrix::parallel_product(a, b, out, false);
+}
+
+/// The operands of `a b^T`, whose lengths must be whole rows.
+fn rows_by_rows<'a, T>(
+    a: &'a [T],
+    b: &'a [T],
+    dim: usize,
+    out: &'a mut [T],
+) -> (Matrix<'a, T>, Matrix<'a, T>, MatrixMut<'a, T>) {
     let (m, n) = (a.len() / dim, b.len() / dim);
     assert!(
         a.len() == m * dim && b.len() == n * dim && out.len() == m * n,
         "the lengths fit the shapes"
     );
-    // SAFETY: as in `product`.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            dim,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            false,
-            a.as_ptr(),
-            1,
-            dim as isize,
-            b.as_ptr(),
-            dim as isize,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::Rayon(0),
-        );
-    }
+    (
+        Matrix::new(a, m, dim, dim),
+        Matrix::new(b, n, dim, dim).transposed(),
+        MatrixMut::new(out, m, n, n),
+    )
 }
 
 /// `out[i, j] += sum_r a[r, i] * b[r, j]` in f64: `a` `[rows, m]`, `b` `[rows, n]`, `out` `[m, n]`. All threads.
+///
+/// # Panics
+/// The lengths do not fit the shapes.
 pub(crate) fn accumulate_transposed(a: &[f64], b: &[f64], rows: usize, out: &mut [f64]) {
     if rows == 0 {
         return;
@@ -80,30 +51,12 @@ pub(crate) fn accumulate_transposed(a: &[f64], b: &[f64], rows: usize, out: &mut
         a.len() == rows * m && b.len() == rows * n && out.len() == m * n,
         "the lengths fit the shapes"
     );
-    // SAFETY: as in `product`.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            rows,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            true,
-            a.as_ptr(),
-            m as isize,
-            1,
-            b.as_ptr(),
-            1,
-            n as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::Rayon(0),
-        );
-    }
+    matrix::parallel_product(
+        Matrix::new(a, rows, m, m).transposed(),
+        Matrix::new(b, rows, n, n),
+        MatrixMut::new(out, m, n, n),
+        true,
+    );
 }
 
 /// Rows turned to f64 together: bounds the memory of a covariance whatever the number of shots.

@@ -38,6 +38,7 @@ pub static STAGES: [&Stage; 8] = [
 ];
 
 /// One stage: its units, where they are committed, and how they are done.
+#[derive(Debug)]
 pub struct Stage {
     /// Its name in commands and messages.
     pub name: &'static str,

@@ -19,6 +19,7 @@ mod error;
 mod features;
 mod file;
 mod footer;
+mod guard;
 mod images;
 mod metrics;
 mod quarantine;
@@ -30,13 +31,15 @@ pub use error::TableError;
 pub use features::{
     GlobalFeatures, GlobalType, LocalFeatures, read_global, read_local, write_global, write_local,
 };
-pub use footer::{FileMeta, Footer, SCHEMA_VERSION, read_footer, store_footer};
+pub use footer::{
+    FileMeta, Footer, QuarantineRow, SCHEMA_VERSION, read_footer, store_footer,
+};
 pub use images::{ImageRow, read_images, write_images};
 pub use metrics::{
     AccuracyRow, OodRow, PairedRow, SummaryRow, read_accuracy, read_ood, read_paired, read_summary,
     write_accuracy, write_ood, write_paired, write_summary,
 };
-pub use quarantine::{QuarantineRow, read_quarantine, write_quarantine};
+pub use quarantine::{read_quarantine, write_quarantine};
 pub use scores::{
     DetectorScores, ScoreRow, ScoreValues, Scores, read_score_values, read_scores, write_scores,
 };

@@ -42,7 +42,7 @@
 //! A part of another fingerprint, or a file that is not a part, under the name of the part is an error and is not touched: the
 //! directory contains the results of something else.
 //!
-//! # Why there is no clock and no heartbeat
+//! # Why there are no leases and no heartbeats
 //! A lease requires knowledge that its holder is dead. That is impossible over a network: a stopped process, a suspended node
 //! and a slow disk look dead and recover, and the clocks of nodes differ. So nothing here depends on claims being up to date.
 //! A claim only orders the work ("do this last"). If its writer has died, other workers do the unit when nothing else is

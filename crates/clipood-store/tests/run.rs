@@ -253,7 +253,7 @@ fn the_three_passes_come_in_order() {
 }
 
 #[test]
-fn a_finished_stage_gives_nothing() {
+fn a_finished_stage_yields_no_units() {
     let (ledger, units) = (ledger(), units(5));
     work(&ledger, &units, alone(), &AtomicUsize::new(0)).unwrap();
     assert_finished(&ledger, &units);
@@ -298,7 +298,7 @@ fn eight_workers_at_once_finish_every_unit() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Workers take turns in any order and any of them may die holding a claim; nobody computes a unit that is done.
+    /// Workers take turns in any order and any of them may die with a claim; no unit is computed twice.
     #[test]
     fn claims_waste_nothing_and_lose_nothing(
         steps in prop::collection::vec((0usize..4, prop::bool::weighted(0.15)), 0..80),

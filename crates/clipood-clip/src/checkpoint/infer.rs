@@ -1,4 +1,4 @@
-//! Sizes of a model from the shapes of its tensors, for weight files that come alone.
+//! Sizes of a model from the shapes of its tensors, for weight files without a configuration.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::config::{
 };
 use crate::error::{ClipError, Result};
 
-/// Width of an attention head of every CLIP of OpenAI; shapes do not tell.
+/// Width of an attention head in every CLIP of OpenAI; it cannot be seen from shapes.
 const HEAD_WIDTH: usize = 64;
 
 /// Shapes of a weight file, under OpenAI's names.
@@ -18,7 +18,7 @@ pub(super) struct Shapes<'a> {
     pub(super) tensors: BTreeMap<&'a str, &'a [usize]>,
 }
 
-/// The configuration that tensors of these shapes belong to.
+/// The configuration of the model whose tensors have these shapes.
 ///
 /// # Errors
 /// The tensors are those of another architecture.
@@ -26,11 +26,7 @@ pub(super) fn infer(shapes: &Shapes<'_>, activation: Activation) -> Result<ClipC
     let [vocab, text_width] = sizes(shapes, "token_embedding.weight")?;
     let [context, _] = sizes(shapes, "positional_embedding")?;
     let [_, embed_dim] = sizes(shapes, "text_projection")?;
-    let image = if shapes.tensors.contains_key("visual.proj") {
-        vit(shapes)?
-    } else {
-        resnet(shapes)?
-    };
+    let image = image_config(shapes)?;
     let config = ClipConfig {
         embed_dim,
         image,
@@ -47,6 +43,29 @@ pub(super) fn infer(shapes: &Shapes<'_>, activation: Activation) -> Result<ClipC
     };
     config.check(shapes.origin)?;
     Ok(config)
+}
+
+/// Reads the sizes of an image tower of one family.
+type Reader = fn(&Shapes<'_>) -> Result<ImageConfig>;
+
+/// A tensor that only the image towers of one family have, and what reads their sizes; the first one found decides.
+const FAMILIES: [(&str, Reader); 2] = [
+    ("visual.proj", vit),
+    ("visual.attnpool.positional_embedding", resnet),
+];
+
+fn image_config(shapes: &Shapes<'_>) -> Result<ImageConfig> {
+    let found = FAMILIES
+        .into_iter()
+        .find(|(marker, _)| shapes.tensors.contains_key(marker));
+    match found {
+        Some((_, read)) => read(shapes),
+        None => {
+            let markers = FAMILIES.map(|(marker, _)| format!("`{marker}`"));
+            let problem = format!("no image tower is known without {}", markers.join(" or "));
+            Err(unknown(shapes, problem))
+        }
+    }
 }
 
 fn vit(shapes: &Shapes<'_>) -> Result<ImageConfig> {
@@ -216,6 +235,17 @@ mod tests {
                 .map(|(_, shape)| shape.iter().product::<usize>())
                 .sum();
             assert_eq!(count, parameters, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_image_tower_of_no_known_family_is_refused() {
+        let mut parameters = published()[0].1.parameters();
+        parameters.retain(|(name, _)| !name.starts_with("visual."));
+        parameters.push(("visual.trunk.norm.weight".to_owned(), vec![1]));
+        let message = infer_from(&parameters).unwrap_err().to_string();
+        for word in ["`visual.proj`", "`visual.attnpool.positional_embedding`"] {
+            assert!(message.contains(word), "{message}");
         }
     }
 

@@ -12,7 +12,7 @@ use crate::config::{Activation, ClipConfig};
 use crate::error::{ClipError, Result};
 use crate::weights::Weights;
 
-/// Extra tensors that a message names.
+/// Most extra tensors that a message lists.
 const NAMED_EXTRAS: usize = 3;
 
 const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
@@ -25,14 +25,14 @@ const HUGGING_FACE_WEIGHTS: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 
-/// What a user knows better than a checkpoint.
+/// Settings of the user that override a checkpoint's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// The MLP activation, whatever the configuration says; a weight file alone does not say it.
+    /// The MLP activation. It overrides the configuration's; a weight file alone does not contain it.
     pub activation: Option<Activation>,
 }
 
-/// An opened checkpoint. It holds no tensor that the configuration has no place for; one may be missing.
+/// An opened checkpoint. Every tensor in it belongs to the configuration; some may be missing.
 pub(crate) struct Checkpoint {
     pub(crate) config: ClipConfig,
     pub(crate) weights: Weights,
@@ -42,8 +42,8 @@ pub(crate) struct Checkpoint {
 /// Opens the folder or file at `path`.
 ///
 /// # Errors
-/// Files that are missing, damaged or of another architecture, and configurations that ask for what is not computed
-/// here.
+/// Files that are missing, damaged or of another architecture, and configurations with settings that this crate does not
+/// implement.
 pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let mut checkpoint = if path.is_dir() {
         open_folder(path)?
@@ -167,7 +167,7 @@ fn read_all(folder: &Path, name: &str) -> Result<Weights> {
     let files: BTreeSet<&String> = index.weight_map.values().collect();
     let mut all = Weights::new(origin.clone());
     for file in files {
-        // The parts lie beside the index, and nowhere else.
+        // The parts must be in the folder of the index.
         if file.contains(['/', '\\']) || file.starts_with('.') {
             return Err(fail(format!("`{file}` is no name of a file beside it")));
         }
@@ -178,7 +178,7 @@ fn read_all(folder: &Path, name: &str) -> Result<Weights> {
     names::to_openai(all)
 }
 
-/// Refuses tensors that the configuration has no place for.
+/// Refuses tensors that do not belong to the configuration.
 fn refuse_extras(checkpoint: &Checkpoint) -> Result<()> {
     let known: BTreeSet<String> = checkpoint
         .config

@@ -11,7 +11,7 @@ use crate::config::{
 };
 use crate::error::{ClipError, Result};
 
-/// Keys that do not change features, whatever they say: training, and settings of parts that are switched off.
+/// Keys that do not change features, whatever their values: training, and settings of parts that are switched off.
 const WITHOUT_EFFECT: &[&str] = &[
     "attn_pooler_heads",
     "attn_pooler_queries",
@@ -137,10 +137,11 @@ impl ClipConfig {
 
     /// The same configuration as `open_clip_config.json`.
     pub fn to_open_clip(&self) -> String {
-        let (layers, patch, pooled) = match &self.image.family {
-            ImageFamily::Vit { layers, patch } => (json!(layers), json!(patch), self.image.width),
-            ImageFamily::Resnet { layers } => (json!(layers), Value::Null, self.image.width * 32),
+        let (layers, patch) = match &self.image.family {
+            ImageFamily::Vit { layers, patch } => (json!(layers), json!(patch)),
+            ImageFamily::Resnet { layers } => (json!(layers), Value::Null),
         };
+        let pooled = self.image.family.attention_width(self.image.width);
         let value = json!({
             "model_cfg": {
                 "embed_dim": self.embed_dim,
@@ -240,10 +241,7 @@ fn read(text: &str) -> std::result::Result<ClipConfig, String> {
             patch: vision.patch_size.unwrap_or(16),
         },
     };
-    let pooled = match family {
-        ImageFamily::Vit { .. } => vision.width,
-        ImageFamily::Resnet { .. } => vision.width.saturating_mul(32),
-    };
+    let pooled = family.attention_width(vision.width);
     Ok(ClipConfig {
         embed_dim: model.embed_dim,
         image: ImageConfig {

@@ -1,7 +1,7 @@
 //! Files of `torch.save`: zip archives (torch 1.6 and later), the stream of pickles before that, and TorchScript.
 //!
 //! The structure is read first, without the numbers; each tensor is then read straight from its place in the file, so
-//! that a checkpoint never lies in memory twice.
+//! that a checkpoint is never in memory twice.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +14,7 @@ use super::value::{Tensor, TensorRef, Value, Values};
 use super::zip::{self, Span};
 use crate::error::{ClipError, Result};
 
-pub use super::torch_write::{state_dict_bytes, write_state_dict};
+pub use super::torch_write::write_state_dict;
 
 /// First pickle of a file of torch before 1.6: 0x1950a86a20f9469cfc6c.
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -23,13 +23,13 @@ const LEGACY_PROTOCOL: i64 = 1001;
 
 /// Whether a file that starts with these eight bytes is one of `torch.save`. No other weight file starts so: as the
 /// length of a safetensors header, both are above its limit.
-pub fn is_torch_file(head: &[u8]) -> bool {
+pub(super) fn is_torch_file(head: &[u8]) -> bool {
     head.starts_with(b"PK\x03\x04") || head.starts_with(b"\x80\x02\x8a\x0a")
 }
 
-/// A file of `torch.save` whose structure is known and whose tensors are read one at a time.
+/// A file of `torch.save` whose structure has been read and whose tensors are read one at a time.
 #[derive(Debug)]
-pub struct TorchFile<R> {
+pub(super) struct TorchFile<R> {
     origin: String,
     reader: R,
     /// Bytes of the file.
@@ -46,7 +46,7 @@ impl TorchFile<BufReader<File>> {
     ///
     /// # Errors
     /// As [`TorchFile::new`], and a file that cannot be read.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let origin = path.display().to_string();
         match File::open(path) {
             Ok(file) => Self::new(BufReader::new(file), &origin),
@@ -63,7 +63,7 @@ impl<R: Read + Seek> TorchFile<R> {
     ///
     /// # Errors
     /// The bytes are cut off, damaged, of another format, or ask for more than data.
-    pub fn new(mut reader: R, origin: &str) -> Result<Self> {
+    pub(super) fn new(mut reader: R, origin: &str) -> Result<Self> {
         let mut open = || -> Outcome<(u64, Layout)> {
             let length = reader.seek(SeekFrom::End(0))?;
             let head = zip::read_span(
@@ -96,12 +96,12 @@ impl<R: Read + Seek> TorchFile<R> {
     }
 
     /// What the file holds.
-    pub fn root(&self) -> &Value<TensorRef> {
+    pub(super) fn root(&self) -> &Value<TensorRef> {
         &self.root
     }
 
     /// Whether this is an archive of TorchScript, whose root is a module.
-    pub fn is_torchscript(&self) -> bool {
+    pub(super) fn is_torchscript(&self) -> bool {
         self.torchscript
     }
 
@@ -109,7 +109,7 @@ impl<R: Read + Seek> TorchFile<R> {
     ///
     /// # Errors
     /// The tensor reaches beyond its storage, or the tensors read so far repeat the file more than four times.
-    pub fn tensor(&mut self, name: &str, tensor: &TensorRef) -> Result<Tensor> {
+    pub(super) fn tensor(&mut self, name: &str, tensor: &TensorRef) -> Result<Tensor> {
         self.read(tensor).map_err(|problem| {
             let part = format!("tensor `{name}`");
             problem.within(&part).of(&self.origin)
@@ -127,7 +127,7 @@ impl<R: Read + Seek> TorchFile<R> {
         if count == 0 {
             return Ok(Tensor {
                 shape: tensor.shape.clone(),
-                values: tensor.dtype.room(0),
+                values: tensor.dtype.read(&mut self.reader, 0)?,
             });
         }
         let end = (tensor.offset as u64).checked_add(reach);
@@ -163,7 +163,7 @@ impl<R: Read + Seek> TorchFile<R> {
     ///
     /// # Errors
     /// As [`TorchFile::tensor`].
-    pub fn load(mut self) -> Result<Value<Tensor>> {
+    pub(super) fn load(mut self) -> Result<Value<Tensor>> {
         let root = std::mem::replace(&mut self.root, Value::None);
         self.load_value("", root)
     }
@@ -208,7 +208,8 @@ impl<R: Read + Seek> TorchFile<R> {
 /// Reads a file of `torch.save` with all its tensors. Nothing of it is run.
 ///
 /// # Errors
-/// As [`TorchFile::open`] and [`TorchFile::tensor`].
+/// The file cannot be read, is cut off, damaged or of another format, asks for more than data, or holds tensors that reach
+/// beyond their storage or repeat the file more than four times.
 pub fn read_state_dict(path: &Path) -> Result<Value<Tensor>> {
     TorchFile::open(path)?.load()
 }
@@ -279,7 +280,7 @@ fn read_legacy<R: Read + Seek>(reader: &mut R, length: u64) -> Outcome<Layout> {
     let mut position = reader.stream_position()?;
     for key in keys {
         let key = key.as_text().ok_or("the key of a storage is no text")?;
-        // A storage of something that is not looked into: 32-bit floats are what torch stores by default.
+        // No tensor that is read views this storage: float32 is torch's default type.
         let width = widths.get(key).copied().unwrap_or(4);
         let count = Span {
             start: position,
@@ -312,7 +313,7 @@ fn read_legacy<R: Read + Seek>(reader: &mut R, length: u64) -> Outcome<Layout> {
     })
 }
 
-/// Bytes of an element of every storage that a tensor in `value` views.
+/// Bytes per element of every storage that a tensor in `value` views.
 fn storage_widths(value: &Value<TensorRef>, widths: &mut BTreeMap<String, u64>) {
     match value {
         Value::Tensor(tensor) => {
@@ -328,7 +329,12 @@ fn storage_widths(value: &Value<TensorRef>, widths: &mut BTreeMap<String, u64>) 
             }
         }
         Value::Record(_, state) => storage_widths(state, widths),
-        _ => {}
+        Value::None
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Opaque(_) => {}
     }
 }
 
@@ -383,6 +389,7 @@ fn gathered<T: Copy>(values: &[T], shape: &[usize], strides: &[usize]) -> Vec<T>
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::torch_write::state_dict_bytes;
     use super::*;
 
     fn load(bytes: &[u8]) -> Result<Value<Tensor>> {

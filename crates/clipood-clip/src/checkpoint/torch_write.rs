@@ -13,7 +13,8 @@ const FOLDER: &str = "archive";
 /// Writes `value` to the file at `path`, as `torch.save` does.
 ///
 /// # Errors
-/// As [`state_dict_bytes`], and a file that cannot be written.
+/// The value holds a [`Value::Record`] or [`Value::Opaque`], a tensor whose shape does not fit its values, or more than 4 GiB;
+/// or the file cannot be written.
 pub fn write_state_dict(path: &Path, value: &Value<Tensor>) -> Result<()> {
     std::fs::write(path, state_dict_bytes(value)?).map_err(|source| ClipError::Write {
         path: path.display().to_string(),
@@ -24,9 +25,8 @@ pub fn write_state_dict(path: &Path, value: &Value<Tensor>) -> Result<()> {
 /// The file of `torch.save` for `value`: floats as float32, integers as int64. Equal values make equal bytes.
 ///
 /// # Errors
-/// The value holds a [`Value::Record`] or [`Value::Opaque`], a tensor whose shape does not fit its values, or more
-/// than 4 GiB.
-pub fn state_dict_bytes(value: &Value<Tensor>) -> Result<Vec<u8>> {
+/// As [`write_state_dict`], but for the file.
+pub(super) fn state_dict_bytes(value: &Value<Tensor>) -> Result<Vec<u8>> {
     bytes(value).map_err(|problem| problem.of("a state dict to write"))
 }
 

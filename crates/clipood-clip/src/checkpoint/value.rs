@@ -7,10 +7,10 @@ use half::{bf16, f16};
 
 use super::problem::Result;
 
-/// Bytes that are read and converted at once; a multiple of every element's width.
+/// Bytes that are read and converted at once; a multiple of the width of every type.
 const CHUNK: usize = 1 << 20;
 
-/// A Python value, with tensors as `T`: [`TensorRef`] when it is read, [`Tensor`] once the numbers are loaded.
+/// A Python value with tensors as `T`, which is [`Tensor`] once the numbers are loaded.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value<T> {
     /// `None`.
@@ -33,7 +33,7 @@ pub enum Value<T> {
     Tensor(T),
     /// An object of a TorchScript class, and its attributes.
     Record(Arc<str>, Box<Value<T>>),
-    /// Something that is not looked into, by the name of its class.
+    /// An object of another class, whose contents are not read; by the name of its class.
     Opaque(Arc<str>),
 }
 
@@ -91,7 +91,7 @@ impl<T> FromIterator<(String, Value<T>)> for Value<T> {
 
 /// A tensor whose numbers are still in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorRef {
+pub(super) struct TensorRef {
     /// Name of the storage in the file.
     pub(super) storage: Arc<str>,
     /// Type of its elements.
@@ -100,22 +100,17 @@ pub struct TensorRef {
     pub(super) offset: usize,
     /// Sizes, outermost first; empty for a scalar.
     pub(super) shape: Vec<usize>,
-    /// Elements from one index to the next, a dimension each.
+    /// Elements from one index to the next, one stride per dimension.
     pub(super) strides: Vec<usize>,
 }
 
 impl TensorRef {
-    /// Sizes, outermost first; empty for a scalar.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
     /// Whether it holds floating-point numbers.
-    pub fn is_float(&self) -> bool {
-        matches!(
-            self.dtype,
-            Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64
-        )
+    pub(super) fn is_float(&self) -> bool {
+        match self.dtype {
+            Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64 => true,
+            Dtype::I8 | Dtype::U8 | Dtype::I16 | Dtype::I32 | Dtype::I64 | Dtype::Bool => false,
+        }
     }
 }
 
@@ -198,51 +193,40 @@ impl Dtype {
         }
     }
 
-    /// An empty vector of this type's kind with room for `count` values.
-    pub(super) fn room(self, count: usize) -> Values {
-        match self {
-            Self::F16 | Self::Bf16 | Self::F32 | Self::F64 => {
-                Values::Float(Vec::with_capacity(count))
-            }
-            _ => Values::Int(Vec::with_capacity(count)),
-        }
-    }
-
-    /// The next `count` elements, which are known to be in the file, a piece at a time: they never lie in memory twice.
+    /// Reads the next `count` elements, which are known to be in the file. They are converted in chunks, so that they are never
+    /// in memory twice.
     pub(super) fn read<R: Read>(self, reader: &mut R, count: usize) -> Result<Values> {
-        let mut values = self.room(count);
-        let mut left = count * self.width() as usize;
-        let mut buffer = vec![0; left.min(CHUNK)];
-        while left > 0 {
-            let chunk = left.min(CHUNK);
-            reader.read_exact(&mut buffer[..chunk])?;
-            self.decode(&buffer[..chunk], &mut values);
-            left -= chunk;
-        }
-        Ok(values)
-    }
-
-    /// Appends the elements in `raw` (little-endian, whole elements) to `out`, which [`Dtype::room`] made.
-    fn decode(self, raw: &[u8], out: &mut Values) {
-        match out {
-            Values::Float(out) => match self {
-                Self::F16 => extend(out, raw, |b| f16::from_le_bytes(b).to_f32()),
-                Self::Bf16 => extend(out, raw, |b| bf16::from_le_bytes(b).to_f32()),
-                Self::F64 => extend(out, raw, |b| f64::from_le_bytes(b) as f32),
-                _ => extend(out, raw, f32::from_le_bytes),
-            },
-            Values::Int(out) => match self {
-                Self::I8 => extend(out, raw, |b| i64::from(i8::from_le_bytes(b))),
-                Self::I16 => extend(out, raw, |b| i64::from(i16::from_le_bytes(b))),
-                Self::I32 => extend(out, raw, |b| i64::from(i32::from_le_bytes(b))),
-                Self::I64 => extend(out, raw, i64::from_le_bytes),
-                _ => extend(out, raw, |b| i64::from(u8::from_le_bytes(b))),
-            },
-        }
+        Ok(match self {
+            Self::F16 => Values::Float(read(reader, count, |b| f16::from_le_bytes(b).to_f32())?),
+            Self::Bf16 => Values::Float(read(reader, count, |b| bf16::from_le_bytes(b).to_f32())?),
+            Self::F32 => Values::Float(read(reader, count, f32::from_le_bytes)?),
+            Self::F64 => Values::Float(read(reader, count, |b| f64::from_le_bytes(b) as f32)?),
+            Self::I8 => Values::Int(read(reader, count, |b| i64::from(i8::from_le_bytes(b)))?),
+            Self::I16 => Values::Int(read(reader, count, |b| i64::from(i16::from_le_bytes(b)))?),
+            Self::I32 => Values::Int(read(reader, count, |b| i64::from(i32::from_le_bytes(b)))?),
+            Self::I64 => Values::Int(read(reader, count, i64::from_le_bytes)?),
+            Self::U8 | Self::Bool => {
+                Values::Int(read(reader, count, |b| i64::from(u8::from_le_bytes(b)))?)
+            }
+        })
     }
 }
 
-/// Appends what `read` makes of each `N` bytes.
-fn extend<T, const N: usize>(out: &mut Vec<T>, raw: &[u8], read: impl Fn([u8; N]) -> T) {
-    out.extend(raw.as_chunks::<N>().0.iter().map(|bytes| read(*bytes)));
+/// The next `count` elements of `N` bytes each, converted.
+fn read<T, const N: usize>(
+    reader: &mut impl Read,
+    count: usize,
+    convert: impl Fn([u8; N]) -> T,
+) -> Result<Vec<T>> {
+    let mut values = Vec::with_capacity(count);
+    let mut left = count * N;
+    let mut buffer = vec![0; left.min(CHUNK)];
+    while left > 0 {
+        let chunk = left.min(CHUNK);
+        reader.read_exact(&mut buffer[..chunk])?;
+        let elements = buffer[..chunk].as_chunks::<N>().0;
+        values.extend(elements.iter().map(|bytes| convert(*bytes)));
+        left -= chunk;
+    }
+    Ok(values)
 }

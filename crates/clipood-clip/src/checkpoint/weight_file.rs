@@ -15,7 +15,7 @@ use crate::weights::Weights;
 /// Keys under which training programs keep the parameters beside other things.
 const STATES: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
-/// Reads the file at `path`, whatever its name: safetensors, or a file of `torch.save`. Integers are left out.
+/// Reads the file at `path`, safetensors or a file of `torch.save` by its first bytes. Integers are left out.
 ///
 /// # Errors
 /// The file cannot be read, is damaged, or is of another format.
@@ -44,14 +44,16 @@ pub(super) fn read_weights(path: &Path) -> Result<Weights> {
     from_safetensors(&mut file, &head, length, &origin).map_err(|problem| problem.of(&origin))
 }
 
-/// The tensors of a safetensors file in memory. Integers are left out.
-///
-/// # Errors
-/// The bytes are not safetensors, or a tensor has a type that is not read.
-pub(crate) fn safetensors_weights(bytes: &[u8], origin: &str) -> Result<Weights> {
-    let (head, mut rest) = bytes.split_at(bytes.len().min(8));
-    let length = bytes.len() as u64;
-    from_safetensors(&mut rest, head, length, origin).map_err(|problem| problem.of(origin))
+impl Weights {
+    /// Reads a safetensors file of floats from memory; integer tensors (position ids, batch counters) are left out.
+    ///
+    /// # Errors
+    /// The bytes are not safetensors, or a tensor has a type that no CLIP is stored in.
+    pub fn from_safetensors(bytes: &[u8], origin: &str) -> Result<Self> {
+        let (head, mut rest) = bytes.split_at(bytes.len().min(8));
+        let length = bytes.len() as u64;
+        from_safetensors(&mut rest, head, length, origin).map_err(|problem| problem.of(origin))
+    }
 }
 
 /// A safetensors file whose first eight bytes were read.
@@ -92,7 +94,7 @@ fn from_safetensors(
             ))
         })?;
         let count: usize = info.shape.iter().product();
-        // What is left out is read, too: the next tensor lies behind it.
+        // Integers are read as well, to reach the next tensor, and dropped.
         if let Values::Float(data) = dtype.read(file, count)? {
             weights.insert(name, info.shape.clone(), data);
         }

@@ -1,4 +1,4 @@
-//! Zip archives of entries that are not compressed, the container of `torch.save` and TorchScript.
+//! Zip archives of uncompressed entries, the container of `torch.save` and TorchScript.
 //!
 //! Only the central directory is read, so that a tensor is reached without touching the rest of the archive. Zip64
 //! records are understood. Layout: PKWARE's APPNOTE, sections 4.3.7 to 4.3.16.
@@ -15,7 +15,7 @@ const TAIL_LENGTH: u64 = 20 + END_LENGTH as u64 + 0xFFFF;
 /// A 32-bit field whose value is in the zip64 field.
 const IN_ZIP64: u64 = 0xFFFF_FFFF;
 
-/// Where the bytes of an entry lie in the file.
+/// Position of an entry's bytes in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
     /// First byte.
@@ -24,7 +24,7 @@ pub(super) struct Span {
     pub(super) length: u64,
 }
 
-/// Names and bytes of every entry, but for TorchScript's sources, of the archive in `reader`, which is `length` bytes long.
+/// Names and spans of all entries except TorchScript's sources, of the archive in `reader`, which is `length` bytes long.
 pub(super) fn entries<R: Read + Seek>(
     reader: &mut R,
     length: u64,
@@ -73,7 +73,7 @@ pub(super) fn entries<R: Read + Seek>(
     for _ in 0..count {
         let (entry, next) = directory_entry(&directory, at)?;
         at = next;
-        // TorchScript's own sources, which it compresses, and which are never run here.
+        // TorchScript's sources, which are compressed, and which nothing reads.
         if entry.name.split('/').nth(1) == Some("code") {
             continue;
         }
@@ -132,7 +132,7 @@ fn directory_entry(directory: &[u8], at: usize) -> Result<(DirectoryEntry, usize
     Ok((entry, next))
 }
 
-/// Where the bytes of `entry` lie, behind its local header.
+/// Position of the bytes of `entry`, after its local header.
 fn stored_bytes<R: Read + Seek>(
     reader: &mut R,
     entry: &DirectoryEntry,
@@ -159,7 +159,7 @@ fn stored_bytes<R: Read + Seek>(
     }
 }
 
-/// The bytes of `span` of a file of `length` bytes; nothing is allocated for bytes that are not there.
+/// The bytes of `span` in a file of `length` bytes. A span beyond the end is refused before memory is allocated for it.
 pub(super) fn read_span<R: Read + Seek>(
     reader: &mut R,
     span: Span,

@@ -31,7 +31,7 @@ pub struct BlockParameters<B: Backend> {
     pub quick_gelu: bool,
 }
 
-/// How much of a block is wanted.
+/// Which part of a block's output is wanted.
 #[derive(Debug, Clone, Copy)]
 pub enum BlockPass<'a> {
     /// Every token: `[batch, tokens, width]`.
@@ -51,7 +51,7 @@ pub(super) struct Contiguous {
 }
 
 impl Contiguous {
-    /// Nothing is copied where the memory does so already.
+    /// Copies only parameters whose memory does not.
     pub fn of(parameters: &BlockParameters<Flex>) -> Self {
         let pair = |(a, b): &(FlexTensor, FlexTensor)| (a.to_contiguous(), b.to_contiguous());
         Self {
@@ -92,7 +92,7 @@ impl Contiguous {
     }
 }
 
-/// In place where nothing else holds `x`.
+/// As much of the block as `pass` says; in place if `x` is not shared.
 pub(super) fn on_flex(
     x: FlexTensor,
     parameters: &BlockParameters<Flex>,
@@ -104,12 +104,12 @@ pub(super) fn on_flex(
     run(&parameters.block(width, causal), x, pass)
 }
 
-/// In place where nothing else holds `x`.
+/// As [`on_flex`], with a block of any kind of maps.
 pub(super) fn run<M: Map>(block: &Block<'_, M>, x: FlexTensor, pass: BlockPass<'_>) -> FlexTensor {
     let [batch, tokens, width] = x.shape().dims();
     let shared = x;
     let mut x = shared.to_contiguous();
-    // Otherwise the values would count as held by two, and be copied before the first write.
+    // A second reference would force a copy before the first write.
     drop(shared);
     match pass {
         BlockPass::All => block.forward(x.storage_mut(), tokens),

@@ -48,7 +48,7 @@ impl PackedBlock {
         })
     }
 
-    /// `x` `[batch, tokens, width]`, of which as much is computed as `pass` says, in a tensor of its shape.
+    /// The part of the output for `x` `[batch, tokens, width]` that `pass` selects, in a tensor of that part's shape.
     pub fn run<const D: usize>(&self, x: Tensor<Flex, 3>, pass: BlockPass<'_>) -> Tensor<Flex, D> {
         let block = Block {
             ln_1: self.ln_1.norm(),

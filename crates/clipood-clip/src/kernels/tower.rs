@@ -14,9 +14,9 @@ use clipood_kernels::tower::{Tape, Tower};
 
 use super::block::{BlockParameters, Contiguous};
 
-/// Tapes that nobody uses, for the next step: their memory is large, and costly to get from the system anew.
+/// Unused tapes, kept for the next step: their memory is large, and allocating it again is expensive.
 static SPARE: Mutex<Vec<Tape>> = Mutex::new(Vec::new());
-/// More than this are given back to the system.
+/// Most tapes that are kept; more are freed.
 const SPARE_TAPES: usize = 4;
 
 fn take_spare() -> Tape {
@@ -24,7 +24,7 @@ fn take_spare() -> Tape {
     spare.pop().unwrap_or_default()
 }
 
-fn give_spare(tape: Tape) {
+fn keep_spare(tape: Tape) {
     let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
     if spare.len() < SPARE_TAPES {
         spare.push(tape);
@@ -41,11 +41,11 @@ pub(super) fn on_flex(
     let frozen: Vec<Contiguous> = blocks.iter().map(Contiguous::of).collect();
     let mut tape = take_spare();
     let y = forward(x, &frozen, shared, lengths, &mut tape);
-    give_spare(tape);
+    keep_spare(tape);
     y
 }
 
-/// As [`on_flex`], tracked; `None` where a parameter wants a gradient, too.
+/// As [`on_flex`], tracked by autodiff; `None` where a parameter requires a gradient.
 pub(super) fn on_autodiff<C: CheckpointStrategy>(
     x: &FloatTensor<Autodiff<Flex, C>>,
     blocks: &[BlockParameters<Autodiff<Flex, C>>],
@@ -72,7 +72,7 @@ pub(super) fn on_autodiff<C: CheckpointStrategy>(
                 y,
             ),
             OpsKind::UnTracked(step) => {
-                give_spare(tape);
+                keep_spare(tape);
                 step.finish(y)
             }
         },
@@ -157,6 +157,6 @@ impl Backward<Flex, 1> for Step {
             let rows = dx.len() / width;
             grads.register::<Flex>(x.id, matrix(dx, rows, width));
         }
-        give_spare(std::mem::take(&mut tape));
+        keep_spare(std::mem::take(&mut tape));
     }
 }

@@ -1,8 +1,9 @@
-//! The learnable context and how it is woven into the class prompts.
+//! The learnable context and its place in the class prompts.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use clipood_core::{ClassToken, SplitMix64};
+use serde::{Deserialize, Serialize};
 
 use crate::encoder::normalise;
 use crate::error::{ClipError, Result};
@@ -10,20 +11,22 @@ use crate::kernels::ClipBackend;
 use crate::text::TextTransformer;
 use crate::tokenizer::{EOT, SOT, Tokenizer};
 
-/// Shape of the learnable context.
-#[derive(Debug, Clone, PartialEq)]
+/// Shape and initial values of the learnable context. The serialised form can be part of a fingerprint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PromptOptions {
-    /// Context vectors, when they are not given by words.
+    /// Number of context vectors, unless `ctx_init` gives it.
     pub n_ctx: usize,
-    /// Words whose embeddings the context starts from.
+    /// Words whose token embeddings are the initial context, one vector per token; otherwise it is drawn from N(0, 0.02).
     pub ctx_init: Option<String>,
-    /// Where the name stands.
+    /// Position of the class name relative to the context.
     pub class_token: ClassToken,
-    /// One context for each class instead of one for all.
+    /// One context per class instead of one for all.
     pub class_specific: bool,
 }
 
-/// Static part of the prompts of a class list; the context itself is handed in, so that an optimizer owns it.
+/// Static part of the prompts of a class list. The context itself is a parameter of the methods, so that an optimizer can own
+/// it.
 #[derive(Debug, Clone)]
 pub struct PromptLearner<B: Backend> {
     classes: usize,

@@ -3,35 +3,43 @@
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ClipError, Result};
 
 /// The term on patches that do not show the image's class.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PatchLoss {
-    /// Weight of the term.
+    /// Weight of the term relative to the cross entropy.
     pub lambda: f64,
-    /// A patch is left out when its image's label is among its K most likely classes.
+    /// A patch is left out of the term when its image's label is among its K most likely classes.
     pub top_k: usize,
 }
 
-/// Which loss a method trains with.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The loss a method trains with. Serialised as `"coop"`, `{"locoop": {...}}` or `{"sct": {...}}`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PromptLoss {
-    /// Cross entropy.
+    /// Cross entropy (CoOp, Zhou et al. 2022).
     Coop,
-    /// Cross entropy and the entropy of irrelevant patches.
+    /// Cross entropy and the negative entropy of irrelevant patches (LoCoOp, Miyai et al. 2023).
     Locoop(PatchLoss),
-    /// LoCoOp with both terms weighted by how sure the model is of the label.
+    /// LoCoOp with both terms weighted by the predicted probability of the label (SCT, Yu et al. 2024).
     Sct(PatchLoss),
 }
 
 impl PromptLoss {
     /// Whether patch features are needed.
     pub fn uses_patches(&self) -> bool {
-        !matches!(self, Self::Coop)
+        match self {
+            Self::Coop => false,
+            Self::Locoop(_) | Self::Sct(_) => true,
+        }
     }
 }
 
-/// Loss of one batch and what a log wants to know of it.
+/// Loss of one batch, and the logits for the training accuracy.
 #[derive(Debug, Clone)]
 pub struct StepLoss<B: Backend> {
     /// `[1]`.
@@ -46,7 +54,10 @@ impl PromptLoss {
     ///
     /// LoCoOp adds `lambda * mean over selected patches of sum p log(p + 1e-5)` (its `entropy_select_topk`); SCT weights
     /// the cross entropy by `1.0000001 - p_y` and each patch by `1e-7 + p_y`, p_y the image's own probability of its
-    /// label. No patch selected: the term is 0.
+    /// label. If no patch is selected, the term is 0. `local` is ignored by a loss without a patch term.
+    ///
+    /// # Errors
+    /// `local` is missing, and the loss has a patch term.
     pub fn step<B: Backend>(
         &self,
         text: Tensor<B, 2>,
@@ -54,24 +65,31 @@ impl PromptLoss {
         local: Option<Tensor<B, 3>>,
         labels: Tensor<B, 1, Int>,
         scale: f64,
-    ) -> StepLoss<B> {
+    ) -> Result<StepLoss<B>> {
         let batch = global.dims()[0];
         let logits = global.matmul(text.clone().transpose()) * scale;
         let index = labels.clone().reshape([batch, 1]);
         let log_p = log_softmax(logits.clone(), 1).gather(1, index);
-        let loss = match (self, local) {
-            (Self::Locoop(patch), Some(local)) => {
+        let patches = || {
+            local.ok_or_else(|| {
+                ClipError::Training(
+                    "the loss has a patch term, and patch features are missing".into(),
+                )
+            })
+        };
+        let loss = match self {
+            Self::Coop => -log_p.mean(),
+            Self::Locoop(patch) => {
                 let ones = log_p.ones_like();
-                -log_p.mean() + patch_term(patch, text * scale, local, labels, ones)
+                -log_p.mean() + patch_term(patch, text * scale, patches()?, labels, ones)
             }
-            (Self::Sct(patch), Some(local)) => {
+            Self::Sct(patch) => {
                 let p = log_p.clone().exp();
                 let id = -(log_p * (-p.clone() + 1.000_000_1)).mean();
-                id + patch_term(patch, text * scale, local, labels, p + 1e-7)
+                id + patch_term(patch, text * scale, patches()?, labels, p + 1e-7)
             }
-            _ => -log_p.mean(),
         };
-        StepLoss { loss, logits }
+        Ok(StepLoss { loss, logits })
     }
 }
 
@@ -109,4 +127,57 @@ fn patch_term<B: Backend>(
     let entropy = entropy.reshape([batch, patches]) * weight;
     let count = selected.clone().sum().clamp_min(1.0);
     (entropy * selected).sum() / count * options.lambda
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::TensorData;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_term_without_patches_is_an_error() {
+        let device = Default::default();
+        let features = |rows: usize| {
+            let values: Vec<f32> = (0..rows * 2).map(|i| i as f32 / 8.0).collect();
+            Tensor::<Flex, 2>::from_data(TensorData::new(values, [rows, 2]), &device)
+        };
+        let step = |loss: PromptLoss| {
+            let labels =
+                Tensor::<Flex, 1, Int>::from_data(TensorData::new(vec![0, 1], [2]), &device);
+            loss.step(features(3), features(2), None, labels, 10.0)
+        };
+        let patch = PatchLoss {
+            lambda: 0.25,
+            top_k: 1,
+        };
+        assert!(step(PromptLoss::Coop).is_ok());
+        for loss in [PromptLoss::Locoop(patch), PromptLoss::Sct(patch)] {
+            let error = step(loss).err().map(|error| error.to_string());
+            assert!(error.is_some_and(|text| text.contains("patch features are missing")));
+        }
+    }
+
+    #[test]
+    fn losses_are_serialised_by_name() {
+        let patch = PatchLoss {
+            lambda: 0.25,
+            top_k: 20,
+        };
+        for (loss, json) in [
+            (PromptLoss::Coop, r#""coop""#),
+            (
+                PromptLoss::Locoop(patch),
+                r#"{"locoop":{"lambda":0.25,"top_k":20}}"#,
+            ),
+            (
+                PromptLoss::Sct(patch),
+                r#"{"sct":{"lambda":0.25,"top_k":20}}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&loss).unwrap(), json);
+            assert_eq!(serde_json::from_str::<PromptLoss>(json).unwrap(), loss);
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! The training loop over cached features: SGD with momentum and weight decay, resumable after every step.
 
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
 use clipood_core::SplitMix64;
+use serde::{Deserialize, Serialize};
 
 use super::learner::PromptLearner;
 use super::loss::PromptLoss;
@@ -12,49 +13,52 @@ use crate::kernels::ClipBackend;
 use crate::text::TextTransformer;
 use crate::weights::tensor_to_vec;
 
-/// Cached features of the few-shot images: every image in `views` pre-drawn crops, all rows normalised.
+/// Cached features of the few-shot images: `views` crops per image, all rows normalised.
 #[derive(Debug, Clone, Default)]
 pub struct PromptData {
-    /// `[images * views, dim]`, the views of an image side by side.
+    /// `[images * views, dim]`, the views of one image in consecutive rows.
     pub global: Vec<f32>,
     /// `[images * views, patches, dim]`, empty when the loss needs none.
     pub local: Vec<f32>,
-    /// One label an image, below the number of classes.
+    /// One label per image, below the number of classes.
     pub labels: Vec<u32>,
-    /// Views an image.
+    /// Views per image.
     pub views: usize,
-    /// Patches a view.
+    /// Patches per view.
     pub patches: usize,
     /// Width of a feature.
     pub dim: usize,
 }
 
-/// Optimizer and schedule.
-#[derive(Debug, Clone, PartialEq)]
+/// Loss, optimizer and schedule: all that decides a training beside the prompt's shape and the data. The serialised form can
+/// be part of a fingerprint, as nothing else enters the numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TrainOptions {
     /// Loss, and with it the method.
     pub loss: PromptLoss,
-    /// Factor on cosines: the checkpoint's own, 100 for every released CLIP.
+    /// Factor on cosines before the softmax: the checkpoint's own, 100 for every released CLIP.
     pub logit_scale: f64,
     /// Passes over the images.
     pub epochs: usize,
-    /// Learning rate after the warm-up epoch.
+    /// Learning rate at the start of the cosine schedule, which follows the warm-up epoch (see
+    /// [`learning_rate`]).
     pub lr: f64,
-    /// Learning rate of the first epoch.
+    /// Constant learning rate of the first epoch.
     pub warmup_lr: f64,
-    /// Momentum of the gradient.
+    /// Momentum of SGD, in 0..1.
     pub momentum: f64,
-    /// L2 penalty, added to the gradient.
+    /// L2 penalty: this factor times the context is added to the gradient.
     pub weight_decay: f64,
-    /// Images a step; a last short batch is dropped unless it is the only one.
+    /// Images per step; a last short batch is dropped unless it is the only one.
     pub batch_size: usize,
-    /// Epoch `e` takes view `e` of every image (views beyond the last begin anew) instead of a random one.
+    /// Epoch `e` takes view `e` of every image, modulo the number of views, instead of a random view.
     pub fresh_views: bool,
-    /// Seed of the initial context, the order and the choice of views.
+    /// Seed of the initial context, the order of the images and the choice of views.
     pub seed: u64,
 }
 
-/// Where a training stands after a step; all that is needed to go on to the same numbers. The order of the images and the
+/// State of a training after a step: all that is needed to resume it with the same results. The order of the images and the
 /// choice of views follow from the seed and the epoch.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PromptState {
@@ -62,35 +66,35 @@ pub struct PromptState {
     pub context: Vec<f32>,
     /// Momentum buffer of the same shape; empty before the first step.
     pub momentum: Vec<f32>,
-    /// Epochs done.
+    /// Completed epochs.
     pub epoch: usize,
-    /// Steps done.
+    /// Completed steps.
     pub step: usize,
-    /// Of the epoch that is under way.
+    /// Progress within the current epoch.
     pub partial: PartialEpoch,
 }
 
-/// The part of an epoch that is done.
+/// The completed part of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct PartialEpoch {
-    /// Steps.
+    /// Completed steps of the epoch.
     pub steps: usize,
     /// Sum of their losses.
     pub loss: f64,
-    /// Views that were classified right.
+    /// Views that the global features classified correctly.
     pub right: usize,
 }
 
-/// One epoch as the log shows it.
+/// One epoch's entry in the training log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EpochLog {
     /// Epoch, from 0.
     pub epoch: usize,
-    /// Steps done after it.
+    /// Steps completed by its end.
     pub step: usize,
     /// Mean loss of its steps.
     pub loss: f64,
-    /// Share of training views that the global features classify right.
+    /// Share of its training views that the global features classified correctly, in 0..=1.
     pub accuracy: f64,
     /// Its learning rate.
     pub lr: f64,
@@ -127,7 +131,7 @@ impl PromptData {
     }
 }
 
-/// One SGD step on the context, as PyTorch's SGD without Nesterov does it.
+/// One SGD step on the context, in the form of PyTorch's `SGD` without Nesterov momentum.
 pub fn sgd(state: &mut PromptState, gradient: &[f32], lr: f64, momentum: f64, decay: f64) {
     let first = state.momentum.is_empty();
     if first {
@@ -149,23 +153,36 @@ pub fn sgd(state: &mut PromptState, gradient: &[f32], lr: f64, momentum: f64, de
     }
 }
 
-/// Trains the context from `state` to the last epoch; `after` sees the state after every step, at the end of an epoch with
-/// its log, and may stop the training by returning false (the state it saw is where a later call goes on).
-///
-/// `text` must be frozen (`no_grad`), or gradients of the whole tower are computed in vain.
+/// What stays the same over all steps of one training.
+#[derive(Debug, Clone, Copy)]
+pub struct Training<'a, B: Backend> {
+    /// The text tower. It must be frozen (`no_grad`), or gradients of the whole tower are computed in vain.
+    pub text: &'a TextTransformer<B>,
+    /// The prompts of the class list.
+    pub learner: &'a PromptLearner<B>,
+    /// Image features of the shots.
+    pub data: &'a PromptData,
+    /// Loss, optimizer and schedule.
+    pub options: &'a TrainOptions,
+}
+
+/// Trains the context from `state` to the last epoch. `after` is called after every step with the state, and at the end of an
+/// epoch with its log; it stops the training by returning false, and a later call can resume from the state it was given.
 ///
 /// # Errors
 /// Data of the wrong size, a label beyond the classes, or a loss that is not finite (the step is named; the last state
-/// that `after` saw is good).
-pub fn train_prompt<B: AutodiffBackend + ClipBackend>(
-    text: &TextTransformer<B>,
-    learner: &PromptLearner<B>,
-    data: &PromptData,
-    options: &TrainOptions,
+/// that `after` was given is valid).
+pub(crate) fn train_prompt<B: AutodiffBackend + ClipBackend>(
+    training: &Training<'_, B>,
     mut state: PromptState,
-    device: &B::Device,
     mut after: impl FnMut(Option<&EpochLog>, &PromptState) -> bool,
 ) -> Result<PromptState> {
+    let Training {
+        text,
+        learner,
+        data,
+        options,
+    } = *training;
     data.check(options.loss.uses_patches())?;
     let rows = learner.context_rows();
     if state.context.len() != rows * text.width() {
@@ -195,14 +212,12 @@ pub fn train_prompt<B: AutodiffBackend + ClipBackend>(
                     image * data.views + view
                 })
                 .collect();
-            // Done before an interruption; the draws above have to be made all the same.
+            // Done before an interruption; the random draws above must be repeated to keep the sequence.
             if number < state.partial.steps {
                 continue;
             }
             let labels: Vec<i32> = chosen.iter().map(|i| data.labels[*i] as i32).collect();
-            let step = batch_step(
-                text, learner, data, options, &state, &picked, &labels, device,
-            )?;
+            let step = batch_step(training, &state.context, &picked, &labels)?;
             if !step.loss.is_finite() {
                 return Err(ClipError::Training(format!(
                     "the loss of step {} (epoch {epoch}) is {}",
@@ -246,36 +261,39 @@ pub fn train_prompt<B: AutodiffBackend + ClipBackend>(
     Ok(state)
 }
 
-/// Loss, gradient of the context and hits of one batch.
+/// Loss, gradient of the context and correct classifications of one batch.
 #[derive(Debug, Clone)]
 pub struct BatchStep {
     /// Loss before the step.
     pub loss: f32,
     /// Gradient of the context, `[rows, width]`.
     pub gradient: Vec<f32>,
-    /// Rows whose global feature is nearest to its own class.
+    /// Rows whose global feature is closest to the text of its label.
     pub right: usize,
 }
 
-/// Forward and backward pass over the rows `picked` of `data`, whose labels are `labels`.
+/// Forward and backward pass with `context`, row-major `[rows, width]`, over the rows `picked` of the data, whose labels are
+/// `labels`.
 ///
 /// # Errors
 /// A label beyond the classes, or a context of the wrong size.
-#[allow(clippy::too_many_arguments)]
 pub fn batch_step<B: AutodiffBackend + ClipBackend>(
-    text: &TextTransformer<B>,
-    learner: &PromptLearner<B>,
-    data: &PromptData,
-    options: &TrainOptions,
-    state: &PromptState,
+    training: &Training<'_, B>,
+    context: &[f32],
     picked: &[usize],
     labels: &[i32],
-    device: &B::Device,
 ) -> Result<BatchStep> {
+    let Training {
+        text,
+        learner,
+        data,
+        options,
+    } = *training;
+    let device = &text.device();
     let n = picked.len();
     let rows = learner.context_rows();
     let context = Tensor::<B, 2>::from_data(
-        TensorData::new(state.context.clone(), [rows, text.width()]),
+        TensorData::new(context.to_vec(), [rows, text.width()]),
         device,
     )
     .require_grad();
@@ -304,7 +322,7 @@ pub fn batch_step<B: AutodiffBackend + ClipBackend>(
         Tensor::<B, 1, Int>::from_data(TensorData::new(labels.to_vec(), [n]), device);
     let step = options
         .loss
-        .step(features, global, local, label_tensor, options.logit_scale);
+        .step(features, global, local, label_tensor, options.logit_scale)?;
     let loss = tensor_to_vec(step.loss.clone())[0];
     let logits = tensor_to_vec(step.logits);
     let right = logits

@@ -1,14 +1,14 @@
-//! What a well-typed recipe can still have wrong.
+//! Checks of the values of a recipe.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use super::Recipe;
+use super::{Recipe, SelectSection};
 use crate::document::Problem;
 use crate::manifest::check_name;
 
 impl Recipe {
-    /// The first mistake, keys in the order of the file.
+    /// Returns the first mistake, in the order of the keys in the documentation.
     pub(super) fn check(&self) -> Result<(), Problem> {
         check_name("name", &self.name)?;
         not_blank("model", &self.model)?;
@@ -88,7 +88,7 @@ impl Recipe {
         for name in &data.validation_ood {
             check_name("data.validation_ood", name)?;
             if *name == data.id || data.ood.contains(name) {
-                let text = format!("found `{name}`, which is tested: choose on other images");
+                let text = format!("found `{name}`, which is a test set: select on other images");
                 return Err(Problem::new("data.validation_ood", text));
             }
         }
@@ -113,7 +113,7 @@ impl Recipe {
         for (i, select) in self.select.iter().enumerate() {
             if !self.detectors.contains(&select.detector) {
                 let text = format!(
-                    "found `{}`, which is not among `detectors`: add it, its rows there are the fixed ones",
+                    "found `{}`, which is not among `detectors`: add it there, for the rows without selection",
                     select.detector
                 );
                 return Err(Problem::new("select.detector", text));
@@ -126,7 +126,7 @@ impl Recipe {
             }
             let texts: Vec<String> = select.values.iter().map(f64::to_string).collect();
             distinct("select.values", &texts)?;
-            let same = |other: &&super::SelectSection| {
+            let same = |other: &&SelectSection| {
                 other.detector == select.detector && other.parameter == select.parameter
             };
             if self.select[..i].iter().find(same).is_some() {

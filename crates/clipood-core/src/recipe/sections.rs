@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::TemplateSet;
+use super::templates::TemplateSet;
 use crate::document::Problem;
-use crate::{CoreError, Method};
+use crate::error::CoreError;
+use crate::method::Method;
 
-/// `[data]`: which datasets, by the names of their manifests.
+/// `[data]`: the datasets, by the names of their manifests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
@@ -16,17 +17,17 @@ pub struct DataSection {
     pub id: String,
     /// The out-of-distribution datasets, at least one.
     pub ood: Vec<String>,
-    /// Which of the in-distribution classes take part.
+    /// The subset of the in-distribution classes to use.
     #[serde(default)]
     pub subsample_classes: SubsampleClasses,
-    /// Out-of-distribution datasets that hyperparameters may be chosen on; they share no image with `ood`.
+    /// Out-of-distribution datasets on which hyperparameters are selected; disjoint from `ood`.
     #[serde(default)]
     pub validation_ood: Vec<String>,
-    /// In-distribution images a class that hyperparameters may be chosen on, set apart from the training images before
-    /// any shot is drawn; only used with `validation_ood`.
+    /// In-distribution images per class on which hyperparameters are selected, held out from the training images before the
+    /// shots are drawn; only used with `validation_ood`.
     #[serde(default = "default_validation_per_class")]
     pub validation_per_class: usize,
-    /// Groups of OOD datasets, such as `near` and `far`, that get an average of their own.
+    /// Groups of OOD datasets, such as `near` and `far`, over which averages are reported.
     #[serde(default)]
     pub groups: BTreeMap<String, Vec<String>>,
 }
@@ -35,7 +36,7 @@ fn default_validation_per_class() -> usize {
     8
 }
 
-/// Which in-distribution classes take part (CoOp's base-to-new protocol).
+/// A subset of the in-distribution classes (CoOp's base-to-new protocol).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SubsampleClasses {
@@ -44,7 +45,7 @@ pub enum SubsampleClasses {
     All,
     /// The first half of the classes in sorted order, rounded up.
     Base,
-    /// The classes that are not base.
+    /// The other half.
     New,
 }
 
@@ -52,16 +53,16 @@ pub enum SubsampleClasses {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptSection {
-    /// Hand-written templates, of the zero-shot method: a named set, or a list of texts with one `{}` each.
+    /// Templates of the zero-shot method: a named set, or a list of texts with one `{}` each.
     pub templates: TemplateSet,
-    /// Context vectors of a trained prompt, 1 to 73: 77 tokens less start, end, full stop and one for the name.
+    /// Number of context vectors of a trained prompt, 1 to 73: 77 tokens minus start, end, full stop and one for the name.
     pub n_ctx: usize,
-    /// Words whose token embeddings start the context; the number of their tokens then replaces `n_ctx`. Absent: random,
-    /// N(0, 0.02).
+    /// Words whose token embeddings initialise the context; the number of their tokens then replaces `n_ctx`. Absent: random
+    /// initialisation from a normal distribution with standard deviation 0.02.
     pub ctx_init: Option<String>,
-    /// Where the class name stands.
+    /// Position of the class name.
     pub class_token: ClassToken,
-    /// One context for each class (CoOp's CSC) instead of one for all.
+    /// One context per class (CoOp's CSC) instead of one for all classes.
     pub class_specific: bool,
 }
 
@@ -77,7 +78,7 @@ impl Default for PromptSection {
     }
 }
 
-/// Where the class name stands among the context vectors (CoOp, section 3.2).
+/// Position of the class name among the context vectors (CoOp, Zhou et al. 2022, section 3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClassToken {
@@ -89,7 +90,7 @@ pub enum ClassToken {
     Front,
 }
 
-/// `[train]`: SGD over the shots, as CoOp has it.
+/// `[train]`: SGD over the shots, with the defaults of CoOp.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSection {
@@ -97,25 +98,26 @@ pub struct TrainSection {
     pub epochs: Option<usize>,
     /// Learning rate at the start of the cosine schedule, above 0.
     pub lr: f64,
-    /// Momentum without Nesterov's correction, from 0 to below 1.
+    /// Momentum (not Nesterov), at least 0 and below 1.
     pub momentum: f64,
-    /// L2 term added to the gradient, at least 0.
+    /// Coefficient of the L2 penalty added to the gradient, at least 0.
     pub weight_decay: f64,
     /// Learning rate of the first epoch, at least 0.
     pub warmup_lr: f64,
-    /// Images in a step, at least 1.
+    /// Images per step, at least 1.
     pub batch_size: usize,
-    /// Pre-drawn random crops of each training image, of which every step draws one. 0: as many as there are epochs, so
-    /// that every epoch sees a crop that no other has seen, as the reference codes do; features are kept for all of them.
+    /// Random crops per training image whose features are computed in advance, 0 to 10000; every step draws one of them. 0: one
+    /// per epoch, each used once, like the reference implementations; the features of all of them are kept.
     pub views: usize,
-    /// Smallest and largest share of an image's area that a crop shows, above 0 to 1 (Dassl's `INPUT.RRCROP_SCALE`).
+    /// Smallest and largest fraction of the image area that a crop covers, above 0 and at most 1 (Dassl's
+    /// `INPUT.RRCROP_SCALE`).
     pub crop_scale: [f64; 2],
-    /// Train a class on fewer images than shots if it has no more, instead of refusing.
+    /// Train on all images of a class that has fewer than the number of shots, instead of failing.
     pub allow_fewer: bool,
 }
 
 impl TrainSection {
-    /// The epochs that `method` trains: its own default unless the recipe says otherwise; 0 if it trains no prompt.
+    /// The number of epochs of `method`: that of the recipe, or else the default of the method; 0 if it trains no prompt.
     pub fn epochs_for(&self, method: Method) -> usize {
         match self.epochs {
             Some(epochs) if method.trains_prompt() => epochs,
@@ -144,15 +146,15 @@ impl Default for TrainSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LocoopSection {
-    /// Weight of the term, at least 0.
+    /// Weight of the patch term in the loss, at least 0.
     pub lambda: f64,
-    /// A patch belongs to the term if the image's label is not among its so many likeliest classes. Absent: a fifth of
-    /// the classes, which is the paper's 200 for 1,000.
+    /// A patch counts as background if the label of the image is not among its `top_k` most likely classes. Absent: a fifth of
+    /// the number of classes, which gives the 200 of the paper for 1,000 classes.
     pub top_k: Option<usize>,
 }
 
 impl LocoopSection {
-    /// `top_k` for so many classes: the recipe's, or a fifth of them (rounded down, at least 1).
+    /// `top_k` for this number of classes: that of the recipe, or else a fifth of the classes (rounded down, at least 1).
     ///
     /// # Errors
     /// [`CoreError::Value`] if it is not below the number of classes: then no patch would ever be selected.
@@ -175,11 +177,11 @@ impl Default for LocoopSection {
     }
 }
 
-/// `[linear_probe]`: logistic regression on the shots' image features, as the CLIP paper evaluates them.
+/// `[linear_probe]`: logistic regression on the image features of the shots, as in the CLIP paper.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinearProbeSection {
-    /// Inverse of the strength of the L2 term, above 0, as scikit-learn's `C`. The default is that of the example in
+    /// Inverse of the strength of the L2 penalty, above 0, as `C` in scikit-learn. The default is that of the example in
     /// OpenAI's repository.
     pub c: f64,
     /// Largest number of L-BFGS steps, at least 1.
@@ -199,8 +201,8 @@ impl Default for LinearProbeSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DualPatternSection {
-    /// Weight of the scaled divergence in the `fixed` rows, -1 to 0. The default, -0.5, is the middle of the range that
-    /// the dual-pattern repository sweeps: chosen before any figure was seen.
+    /// Weight of the scaled divergence in the `fixed` rows, -1 to 0. The default, -0.5, is the middle of the range that the
+    /// dual-pattern repository sweeps; it was not tuned on any result.
     pub beta: f64,
 }
 
@@ -210,33 +212,33 @@ impl Default for DualPatternSection {
     }
 }
 
-/// `[[select]]`: a detector's parameter that is chosen among values, on validation data and, beside it and marked, on the
-/// test sets.
+/// `[[select]]`: a detector parameter that is selected from a list of values on validation data and, for comparison and
+/// marked as such, on the test sets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelectSection {
-    /// The detector, as it stands in `detectors`: its rows there are the `fixed` ones.
+    /// The detector, written as in `detectors`; its rows without selection are the `fixed` ones.
     pub detector: String,
     /// Name of the parameter, such as `t` of `mcm`.
     pub parameter: String,
-    /// Values to choose among, each once.
+    /// Values to select from, each once.
     pub values: Vec<f64>,
 }
 
-/// `[negative_labels]`: texts of no class, for the detectors `neglabel` and `unknown_prompt`.
+/// `[negative_labels]`: texts that describe none of the classes, for the detectors `neglabel` and `unknown_prompt`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NegativeLabelsSection {
-    /// Word lists, each mined apart, as NegLabel does with nouns and adjectives.
+    /// Word lists, each mined separately, as NegLabel (Jiang et al. 2024) does with nouns and adjectives.
     pub lists: Vec<WordListSection>,
-    /// A word is as near to the classes as this quantile of its cosines to them.
+    /// The similarity of a word to the classes is this quantile of its cosines to them, 0 to 1.
     pub quantile: f64,
-    /// Share of each list, the farthest words, that is kept.
+    /// Fraction of each list to keep, 0 to 1: the words least similar to the classes.
     pub keep: f64,
-    /// Words with a larger cosine to a class are left out beforehand (CSP has 0.95). Absent: none are.
+    /// Words with a larger cosine to any class are removed beforehand, -1 to 1 (CSP uses 0.95). Absent: none are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exclude_above: Option<f64>,
-    /// Prompts for the unknown, of which `unknown_prompt` takes the first `count`.
+    /// Prompts for unknown objects, of which `unknown_prompt` uses the first `count`.
     pub unknown: Vec<String>,
 }
 
@@ -252,14 +254,14 @@ impl Default for NegativeLabelsSection {
     }
 }
 
-/// A list of words and the text that each is put into.
+/// A list of words and the template for them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WordListSection {
-    /// Name of the list: `NAME.txt` in the folder `words` beside that of the dataset manifests, or a file of WordNet there
-    /// by its own name, such as `data.noun`.
+    /// Name of the list: `NAME.txt` in the folder `words` beside that of the dataset manifests, or the name of a WordNet file
+    /// there, such as `data.noun`.
     pub words: String,
-    /// `{}` stands for the word; the class names are compared in the same template.
+    /// Text with one `{}` for the word; the class names are put into the same template for comparison.
     #[serde(default = "default_word_template")]
     pub template: String,
 }
@@ -268,16 +270,16 @@ fn default_word_template() -> String {
     "a photo of a {}".to_string()
 }
 
-/// `[engine]`: how the work is cut and what it tolerates.
+/// `[engine]`: the size of units of work, and the tolerated fraction of unreadable images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineSection {
-    /// Size that the parts of a shard aim at, in bytes.
+    /// Target size of a part in bytes, at least 1.
     pub shard_bytes: u64,
-    /// Share of a dataset's images, 0 to 1, that may be unreadable before the run fails.
+    /// Fraction of the images of a dataset, 0 to 1, that may be unreadable before the run fails.
     pub max_quarantine_fraction: f64,
-    /// A training leaves a checkpoint after so many steps, at least 1, and at the end of an epoch if the last one is a
-    /// second old.
+    /// Steps between checkpoints of a training, at least 1. A checkpoint is also written at the end of an epoch if the last one
+    /// is at least a second old.
     pub checkpoint_steps: usize,
 }
 
@@ -291,11 +293,11 @@ impl Default for EngineSection {
     }
 }
 
-/// `[metrics]`: metrics and their intervals.
+/// `[metrics]`: metrics and their confidence intervals.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsSection {
-    /// Resamples of the 95% bootstrap intervals; 0 computes none.
+    /// Number of resamples for the 95% bootstrap intervals; 0 computes no intervals.
     pub bootstrap: usize,
     /// Seed of the resamples.
     pub bootstrap_seed: u64,

@@ -1,4 +1,4 @@
-//! Hand-written templates: texts in which `{}` stands for the name of a class.
+//! Prompt templates: texts in which `{}` stands for the name of a class.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,8 +7,8 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::error::{CoreError, Place};
 use crate::nearest::hint_with_list;
-use crate::{CoreError, Place};
 
 /// The sets that have a name.
 const NAMES: [&str; 3] = ["simple", "openai7", "openai80"];
@@ -111,16 +111,16 @@ const OPENAI_80: [&str; 80] = [
     "a tattoo of the {}.",
 ];
 
-/// A set of hand-written templates. In a recipe: the name of a set, or a list of texts.
+/// A set of prompt templates. In a recipe: the name of a set, or a list of texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TemplateSet {
-    /// `a photo of a {}`, as MCM has it: no full stop.
+    /// `a photo of a {}`, as in MCM, without a full stop.
     Simple,
-    /// Seven of the 80, which do a little better on ImageNet than all of them.
+    /// Seven of the 80, which do slightly better on ImageNet than all of them.
     Openai7,
     /// The 80 templates of the CLIP paper's ImageNet ensemble.
     Openai80,
-    /// One's own.
+    /// A list of texts given by the user.
     Own(Vec<String>),
 }
 
@@ -147,10 +147,10 @@ impl TemplateSet {
         })
     }
 
-    /// A file with one template a line; `origin` (its path) names it in errors.
+    /// Reads a file with one template per line; `origin` (its path) names it in errors.
     ///
     /// # Errors
-    /// [`CoreError::Syntax`] with the line: one without exactly one `{}`, a blank one, one that stands twice, none at all.
+    /// [`CoreError::Syntax`] with the line: a template without exactly one `{}`, a blank or repeated one, no template at all.
     pub fn from_lines(text: &str, origin: &str) -> Result<TemplateSet, CoreError> {
         let templates: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
         match problem(&templates) {
@@ -165,11 +165,11 @@ impl TemplateSet {
         }
     }
 
-    /// What is wrong with one's own templates, in words for a recipe; `None` for the known sets.
+    /// What is wrong with the templates of the user; `None` if nothing is, and for the named sets.
     pub(super) fn problem(&self) -> Option<String> {
         match self {
             TemplateSet::Own(texts) => problem(texts).map(|(_, message)| message),
-            _ => None,
+            TemplateSet::Simple | TemplateSet::Openai7 | TemplateSet::Openai80 => None,
         }
     }
 }
@@ -183,7 +183,7 @@ fn known(name: &str) -> Option<TemplateSet> {
     }
 }
 
-/// The first template that cannot be used, by its place, and why; no place if there is no template.
+/// The index of the first unusable template and what is wrong with it; no index if there is no template.
 fn problem(templates: &[String]) -> Option<(Option<usize>, String)> {
     if templates.is_empty() {
         let text = "found no template, allowed: one or more, such as `a photo of a {}`";
@@ -227,7 +227,7 @@ impl<'de> Deserialize<'de> for TemplateSet {
     }
 }
 
-/// Reads a name or a list.
+/// Reads the name of a set or a list of texts.
 struct SetVisitor;
 
 impl<'de> Visitor<'de> for SetVisitor {
@@ -250,7 +250,7 @@ impl<'de> Visitor<'de> for SetVisitor {
 mod tests {
     use super::*;
 
-    /// A sum that changes with every letter and every exchange of two.
+    /// A checksum that depends on every letter and on their order.
     fn checksum(templates: &[&str]) -> u64 {
         let text = templates.join("\n");
         (1u64..)
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_published_sets_are_whole() {
+    fn the_published_sets_are_complete() {
         // Sums of the lists in OpenAI's notebook, which open_clip's `zero_shot_metadata.py` repeats.
         assert_eq!(checksum(&OPENAI_80), 132_100_239);
         assert_eq!(checksum(&OPENAI_7), 813_162);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn files_hold_one_template_a_line() {
+    fn files_have_one_template_per_line() {
         let set = TemplateSet::from_lines("a {}\r\n  the {}, drawn.\n", "t.txt").unwrap();
         assert_eq!(set.templates(), ["a {}", "the {}, drawn."]);
         let error = |text: &str| {

@@ -2,13 +2,14 @@
 
 use clipood_core::SplitMix64;
 
-/// One to eight edits: a bit, a byte, a number that headers fear, a cut, a repetition, a piece of another file.
+/// Applies one to eight edits: flip a bit, replace a byte, overwrite with an extreme number, truncate, repeat a piece, insert a
+/// piece of another file.
 pub fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut SplitMix64) {
     for _ in 0..=rng.below(8) {
         if bytes.is_empty() {
             return;
         }
-        // Half of the edits hit the header, where they do most.
+        // Half of the edits are in the header, where they have the most effect.
         let reach = match rng.below(2) {
             0 => bytes.len().min(128),
             _ => bytes.len(),

@@ -33,7 +33,7 @@ pub(super) struct Progress {
     pub curve: Vec<CurvePoint>,
 }
 
-/// The folder that holds the last checkpoint of a run.
+/// The folder with the last checkpoint of a run.
 #[derive(Debug, Clone)]
 pub(super) struct CheckpointFolder {
     folder: PathBuf,

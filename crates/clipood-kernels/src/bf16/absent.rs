@@ -1,8 +1,6 @@
 //! Instruction sets without products of bf16.
 
-use std::ops::Range;
-
-use super::Panels;
+use super::Operands;
 
 /// Nothing is ever found.
 #[derive(Debug, Clone, Copy)]
@@ -16,14 +14,6 @@ impl Found {
 }
 
 /// Never called, as nothing is found.
-pub fn product(
-    found: Found,
-    _: &Panels,
-    _: &[f32],
-    _: Range<usize>,
-    _: Option<&[f32]>,
-    _: &mut [f32],
-    _: bool,
-) {
+pub fn product(found: Found, _: &Operands<'_>, _: &mut [f32]) {
     match found {}
 }

@@ -1,14 +1,13 @@
 //! The products in AVX-512 BF16.
 //!
-//! A panel of the weight is gone through for six rows at a time: 24 sums, a pair of inputs of 64 columns and one broadcast
+//! A panel of the weight is multiplied with six rows at a time: 24 sums, a pair of inputs of 64 columns and one broadcast
 //! pair of a row fill the registers.
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::mem::transmute;
-use std::ops::Range;
 
-use super::{COLUMNS, LANES, Lanes, Panels, VECTORS, pairs, round};
+use super::{COLUMNS, LANES, Lanes, Operands, VECTORS, pairs, round};
 
 /// Rows that share one load of the weight.
 const ROWS: usize = 6;
@@ -17,11 +16,11 @@ const ROWS: usize = 6;
 type Tile = [[f32; COLUMNS]; ROWS];
 
 thread_local! {
-    /// Rounded rows; kept from product to product, because memory of that size is costly to get from the system anew.
+    /// Rounded rows; kept from product to product, because allocating memory of that size again is expensive.
     static ROUNDED: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Made only where the CPU has the instructions.
+/// Proof that the CPU has the instructions.
 #[derive(Debug, Clone, Copy)]
 pub struct Found(());
 
@@ -35,36 +34,27 @@ impl Found {
     }
 }
 
-/// The `columns` of `x weight`, plus those of `bias`, into `out`, or added to it: rows `x` `[n, input]`, `out`
-/// `[n, columns.len()]`.
-pub fn product(
-    _: Found,
-    weight: &Panels,
-    x: &[f32],
-    columns: Range<usize>,
-    bias: Option<&[f32]>,
-    out: &mut [f32],
-    add: bool,
-) {
-    if columns.is_empty() || out.is_empty() {
+/// The `columns` of `x weight`, plus those of `bias`, into `out` `[n, columns.len()]`, or added to it.
+pub fn product(_: Found, operands: &Operands<'_>, out: &mut [f32]) {
+    if operands.columns.is_empty() || out.is_empty() {
         return;
     }
     ROUNDED.with_borrow_mut(|rounded| {
         // SAFETY: the first argument was made where the CPU has these instructions.
-        unsafe { by_panels(weight, x, rounded, columns, bias, out, add) }
+        unsafe { by_panels(operands, rounded, out) }
     });
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn by_panels(
-    weight: &Panels,
-    x: &[f32],
-    rounded: &mut Vec<u16>,
-    columns: Range<usize>,
-    bias: Option<&[f32]>,
-    out: &mut [f32],
-    add: bool,
-) {
+fn by_panels(operands: &Operands<'_>, rounded: &mut Vec<u16>, out: &mut [f32]) {
+    let Operands {
+        weight,
+        x,
+        columns,
+        bias,
+        add,
+    } = operands;
+    let (bias, add) = (*bias, *add);
     let stride = 2 * pairs(weight.input);
     let rows = out.len() / columns.len();
     let x = round_rows(x, weight.input, rows, rounded);
@@ -108,7 +98,7 @@ fn by_panels(
     }
 }
 
-/// Rows `x` `[rows, input]` in bf16, `[rows, 2 pairs]`; behind an odd row a 0.
+/// Rows `x` `[rows, input]` in bf16, `[rows, 2 pairs]`; a row of odd length is padded with 0.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn round_rows<'a>(x: &[f32], input: usize, rows: usize, rounded: &'a mut Vec<u16>) -> &'a [u16] {
     let stride = 2 * pairs(input);

@@ -93,7 +93,7 @@ fn what_earlier_versions_stored_is_read_and_written_alike() {
         let detector: FittedDetector = serde_json::from_str(stored).unwrap();
         assert_eq!(serde_json::to_string(&detector).unwrap(), stored);
         let text = inputs().text;
-        let scores = score_all(&[detector.clone()], &text, &images()).unwrap();
+        let scores = score_all(std::slice::from_ref(&detector), &text, &images()).unwrap();
         assert!(
             close(&scores.columns[0], &expected),
             "{}: {:?}, expected {expected:?}",

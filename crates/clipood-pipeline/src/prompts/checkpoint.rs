@@ -1,12 +1,9 @@
 //! The file of a training under way: a safetensors file, so that every number comes back with its own bits.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use clipood_clip::prompt::{PartialEpoch, PromptState};
+use clipood_clip::safetensors_file::{ArrayFile, ArrayFileError, NamedArray, to_bytes};
 use clipood_store::{Store, Unit};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{PipelineError, Result};
 use crate::tables::TrainLogRow;
@@ -38,10 +35,9 @@ impl Checkpoint {
             ("partial_steps", state.partial.steps),
             ("partial_right", state.partial.right),
         ];
-        let metadata: HashMap<String, String> = counts
+        let metadata = counts
             .iter()
-            .map(|(name, count)| (format!("clipood.{name}"), count.to_string()))
-            .collect();
+            .map(|(name, count)| (format!("clipood.{name}"), count.to_string()));
         let mut log = Vec::with_capacity(self.log.len() * COLUMNS);
         for row in &self.log {
             log.extend([
@@ -52,44 +48,14 @@ impl Checkpoint {
                 row.lr,
             ]);
         }
-        let single =
-            |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
-        let double =
-            |values: &[f64]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
-        let raw = [
-            (
-                "context",
-                Dtype::F32,
-                vec![state.context.len()],
-                single(&state.context),
-            ),
-            (
-                "momentum",
-                Dtype::F32,
-                vec![state.momentum.len()],
-                single(&state.momentum),
-            ),
-            (
-                "log",
-                Dtype::F64,
-                vec![self.log.len(), COLUMNS],
-                double(&log),
-            ),
-            (
-                "partial_loss",
-                Dtype::F64,
-                vec![1],
-                double(&[state.partial.loss]),
-            ),
+        let rows = vec![self.log.len(), COLUMNS];
+        let arrays = [
+            NamedArray::f32("context", vec![state.context.len()], &state.context),
+            NamedArray::f32("momentum", vec![state.momentum.len()], &state.momentum),
+            NamedArray::f64("log", rows, &log),
+            NamedArray::f64("partial_loss", vec![1], &[state.partial.loss]),
         ];
-        let views = raw
-            .iter()
-            .map(|(name, dtype, shape, bytes)| {
-                TensorView::new(*dtype, shape.clone(), bytes).map(|view| (*name, view))
-            })
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(|e| fail(e.to_string()))?;
-        safetensors::serialize(views, Some(metadata)).map_err(|e| fail(e.to_string()))
+        to_bytes(&arrays, metadata).map_err(|e| fail(e.to_string()))
     }
 
     /// Reads what [`Checkpoint::to_bytes`] wrote; `path` names it in errors.
@@ -98,35 +64,11 @@ impl Checkpoint {
     /// The file is damaged or of another kind.
     pub fn from_bytes(bytes: &[u8], path: &str) -> Result<Self> {
         let fail = |e: String| PipelineError::Inconsistent(format!("{path}: {e}"));
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| fail(e.to_string()))?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        let count = |name: &str| -> Result<usize> {
-            let key = format!("clipood.{name}");
-            let text = metadata.get(&key).map(String::as_str).unwrap_or_default();
-            text.parse()
-                .map_err(|_| fail(format!("`{key}` is `{text}`, expected a number")))
-        };
-        let file = SafeTensors::deserialize(bytes).map_err(|e| fail(e.to_string()))?;
-        let data = |name: &str, dtype: Dtype| -> Result<Vec<u8>> {
-            let view = file.tensor(name).map_err(|e| fail(e.to_string()))?;
-            if view.dtype() != dtype {
-                let found = view.dtype();
-                return Err(fail(format!(
-                    "tensor `{name}` is {found:?}, expected {dtype:?}"
-                )));
-            }
-            Ok(view.data().to_vec())
-        };
-        let single = |name: &str| -> Result<Vec<f32>> {
-            let bytes = data(name, Dtype::F32)?;
-            let words = bytes.as_chunks::<4>().0.iter();
-            Ok(words.map(|word| f32::from_le_bytes(*word)).collect())
-        };
-        let double = |name: &str| -> Result<Vec<f64>> {
-            let bytes = data(name, Dtype::F64)?;
-            let words = bytes.as_chunks::<8>().0.iter();
-            Ok(words.map(|word| f64::from_le_bytes(*word)).collect())
-        };
+        let broken = |e: ArrayFileError| fail(e.to_string());
+        let file = ArrayFile::read(bytes).map_err(broken)?;
+        let count = |name: &str| file.count(&format!("clipood.{name}")).map_err(broken);
+        let single = |name: &str| file.f32(name).map_err(broken);
+        let double = |name: &str| file.f64(name).map_err(broken);
         let (context, momentum) = (single("context")?, single("momentum")?);
         if momentum.len() != context.len() {
             return Err(fail(format!(

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use clipood_clip::prompt::PromptState;
+use clipood_clip::safetensors_file::{ArrayFile, ArrayFileError, NamedArray, to_bytes};
 use clipood_ood::LinearProbe;
 use clipood_store::{PartFooter, Store, Unit};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{PipelineError, Result};
 
@@ -32,10 +31,6 @@ const EPOCH: &str = "clipood.epoch";
 const STEP: &str = "clipood.step";
 const PROBE_STEPS: &str = "clipood.probe_steps";
 const PROBE_CONVERGED: &str = "clipood.probe_converged";
-
-fn bytes_of(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
 
 impl PromptSet {
     /// What has one row per class, `[classes, D]`: text features, or the weights of the probe.
@@ -66,27 +61,21 @@ impl PromptSet {
             Some(_) => "weights",
             None => "text",
         };
-        let mut raw = vec![(name, shape, bytes_of(self.class_rows()))];
+        let mut arrays = vec![NamedArray::f32(name, shape, self.class_rows())];
         if let Some(probe) = &self.probe {
             metadata.insert(PROBE_STEPS.to_string(), probe.steps.to_string());
             metadata.insert(PROBE_CONVERGED.to_string(), probe.converged.to_string());
-            raw.push(("biases", vec![probe.biases.len()], bytes_of(&probe.biases)));
+            let shape = vec![probe.biases.len()];
+            arrays.push(NamedArray::f32("biases", shape, &probe.biases));
         }
         if let Some(state) = &self.state {
             metadata.insert(EPOCH.to_string(), state.epoch.to_string());
             metadata.insert(STEP.to_string(), state.step.to_string());
             for (name, values) in [("context", &state.context), ("momentum", &state.momentum)] {
-                raw.push((name, vec![values.len()], bytes_of(values)));
+                arrays.push(NamedArray::f32(name, vec![values.len()], values));
             }
         }
-        let views = raw
-            .iter()
-            .map(|(name, shape, bytes)| {
-                TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (*name, view))
-            })
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(|e| fail(e.to_string()))?;
-        safetensors::serialize(views, Some(metadata)).map_err(|e| fail(e.to_string()))
+        to_bytes(&arrays, metadata).map_err(|e| fail(e.to_string()))
     }
 
     /// Reads what [`PromptSet::to_bytes`] wrote; `path` names it in errors.
@@ -95,34 +84,14 @@ impl PromptSet {
     /// The file is damaged or of another kind.
     pub fn from_bytes(bytes: &[u8], path: &str) -> Result<Self> {
         let fail = |e: String| PipelineError::Inconsistent(format!("{path}: {e}"));
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| fail(e.to_string()))?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        let entry = |key: &str| {
-            metadata
-                .get(key)
-                .cloned()
-                .ok_or_else(|| fail(format!("no `{key}` in its metadata")))
-        };
-        let file = SafeTensors::deserialize(bytes).map_err(|e| fail(e.to_string()))?;
-        let floats = |name: &str| -> Result<Vec<f32>> {
-            let view = file.tensor(name).map_err(|e| fail(e.to_string()))?;
-            if view.dtype() != Dtype::F32 {
-                return Err(fail(format!("tensor `{name}` is not f32")));
-            }
-            Ok(view
-                .data()
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect())
-        };
-        let number = |key: &str| -> Result<usize> {
-            let text = entry(key)?;
-            text.parse()
-                .map_err(|_| fail(format!("`{key}` is `{text}`, expected a number")))
-        };
-        let classes: Vec<String> = serde_json::from_str(&entry(CLASSES)?)
+        let broken = |e: ArrayFileError| fail(e.to_string());
+        let file = ArrayFile::read(bytes).map_err(broken)?;
+        let entry = |key: &str| file.entry(key).map_err(broken);
+        let floats = |name: &str| file.f32(name).map_err(broken);
+        let number = |key: &str| file.count(key).map_err(broken);
+        let classes: Vec<String> = serde_json::from_str(entry(CLASSES)?)
             .map_err(|e| fail(format!("`{CLASSES}`: {e}")))?;
-        let state = match metadata.contains_key(EPOCH) {
+        let state = match file.has_entry(EPOCH) {
             false => None,
             true => Some(PromptState {
                 context: floats("context")?,
@@ -132,7 +101,7 @@ impl PromptSet {
                 ..PromptState::default()
             }),
         };
-        let probe = match metadata.contains_key(PROBE_STEPS) {
+        let probe = match file.has_entry(PROBE_STEPS) {
             false => None,
             true => Some(LinearProbe {
                 weights: floats("weights")?,
@@ -151,7 +120,7 @@ impl PromptSet {
             )));
         }
         Ok(Self {
-            fingerprint: entry(FINGERPRINT)?,
+            fingerprint: entry(FINGERPRINT)?.to_string(),
             text: match &probe {
                 Some(_) => Vec::new(),
                 None => floats("text")?,

@@ -12,8 +12,9 @@ use arrow::datatypes::{
 use bytes::Bytes;
 
 use super::error::{Result, TableError};
-use super::file::{NewFile, OpenFile, guard};
+use super::file::{NewFile, OpenFile};
 use super::footer::FileMeta;
+use super::guard::guard;
 
 /// A field type of a row. `Option` is a column that may hold nulls.
 pub(super) trait Cell: Sized {

@@ -16,7 +16,8 @@ use half::f16;
 
 use super::column::read_cells;
 use super::error::{Result, TableError};
-use super::file::{NewFile, OpenFile, RawColumn, guard};
+use super::file::{NewFile, OpenFile, RawColumn};
+use super::guard::guard;
 use super::footer::{FileMeta, extra_number};
 
 const GLOBAL_TABLE: &str = "global feature table";

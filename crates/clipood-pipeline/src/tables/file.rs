@@ -1,8 +1,6 @@
 //! One Parquet file in memory: record batches and metadata in, bytes out, and back.
 
-use std::any::Any;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -198,18 +196,4 @@ impl<'a> OpenFile<'a> {
         }
         Ok(())
     }
-}
-
-/// Runs a reader; the decoder panics on some corrupt files, which shall be an error like any other.
-pub(super) fn guard<T>(file: &str, read: impl FnOnce() -> Result<T>) -> Result<T> {
-    // What a panic leaves half-made lives inside `read` and is dropped with it.
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic: Box<dyn Any + Send>| {
-        let text = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "no message".to_owned());
-        let text = format!("the decoder panicked: {text}");
-        Err(TableError::unreadable(file, ParquetError::General(text)))
-    })
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use clipood_store::PartFooter;
 use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaDataReader};
+use serde::{Deserialize, Serialize};
 
 use super::error::{Result, TableError};
-use super::file::guard;
-use super::quarantine::QuarantineRow;
+use super::guard::guard;
 
 /// Version of the tables that this build writes, and the newest it reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -22,6 +22,24 @@ const QUARANTINE: &str = "clipood.quarantine";
 const OWN: [&str; 6] = [VERSION, FINGERPRINT, RECIPE, ROWS, QUARANTINED, QUARANTINE];
 /// Written by the Arrow writer: the exact Arrow types.
 const ARROW_SCHEMA: &str = "ARROW:schema";
+
+/// One image that a unit left out. It also stands in the footer of the unit's part, so that a run that reuses the part
+/// reports it again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct QuarantineRow {
+    /// `dataset/split/relative/path`.
+    pub image_key: String,
+    /// The file, or the archive that holds it.
+    pub uri: String,
+    /// Stage that could not use it.
+    pub stage: String,
+    /// Kind of error, one word of few.
+    pub error_kind: String,
+    /// The error.
+    pub message: String,
+    /// blake3 of the image's bytes, hexadecimal; empty if they could not be read.
+    pub content_hash: String,
+}
 
 /// What the writer of a file says about it.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use super::column::{Column, batch_rows, columns, read_cells};
 use super::error::{Result, TableError};
-use super::file::{NewFile, OpenFile, guard};
+use super::file::{NewFile, OpenFile};
+use super::guard::guard;
 use super::footer::FileMeta;
 
 const TABLE: &str = "scores table";

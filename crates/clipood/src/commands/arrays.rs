@@ -1,42 +1,14 @@
 //! Files of arrays, as several commands write them.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use clipood_clip::safetensors_file::{NamedArray, to_bytes};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
-use safetensors::tensor::{Dtype, TensorView};
-
-/// An array with its name, as a safetensors file holds it.
-pub struct Tensor {
-    /// Its key.
-    pub name: String,
-    /// Type of the values.
-    pub dtype: Dtype,
-    /// Sizes, the slowest-varying dimension first.
-    pub shape: Vec<usize>,
-    /// The values, little-endian, row-major.
-    pub bytes: Vec<u8>,
-}
-
-impl Tensor {
-    /// An array of float32.
-    pub fn f32(name: &str, shape: Vec<usize>, values: &[f32]) -> Self {
-        Self {
-            name: name.to_owned(),
-            dtype: Dtype::F32,
-            shape,
-            bytes: values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
-        }
-    }
-}
 
 /// The ending of a file's name in lower case, without the dot; empty if there is none.
 pub fn extension(path: &Path) -> String {
@@ -58,22 +30,14 @@ pub fn check_folder(out: &Path) -> Result<()> {
     }
 }
 
-/// Writes a safetensors file with this metadata, if any.
+/// Writes a safetensors file with this metadata.
 pub fn write_safetensors(
     path: &Path,
-    tensors: &[Tensor],
-    metadata: Option<HashMap<String, String>>,
+    arrays: &[NamedArray],
+    metadata: impl IntoIterator<Item = (&'static str, String)>,
 ) -> Result<()> {
     let what = || format!("cannot write {}", path.display());
-    let views = tensors
-        .iter()
-        .map(|tensor| {
-            TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes)
-                .map(|view| (tensor.name.as_str(), view))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .with_context(what)?;
-    let bytes = safetensors::serialize(views, metadata).with_context(what)?;
+    let bytes = to_bytes(arrays, metadata).with_context(what)?;
     std::fs::write(path, bytes).with_context(what)
 }
 

@@ -1,6 +1,5 @@
 //! `clipood encode`: features of images and texts.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,12 +13,14 @@ use arrow::array::{
 use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use clipood_clip::model::{Devices, Model};
+use clipood_clip::safetensors_file::NamedArray;
+use clipood_pipeline::tables::dictionary;
 use clipood_pipeline::{Engine, PipelineError, encode_files};
 use half::f16;
 use serde_json::json;
 
 use super::args::DeviceArgs;
-use super::arrays::{Tensor, check_folder, extension, write_parquet, write_safetensors};
+use super::arrays::{check_folder, extension, write_parquet, write_safetensors};
 use super::images::{exit_of, none_readable, report_unreadable};
 use super::check_dtype;
 use super::models::ModelArgs;
@@ -164,11 +165,11 @@ impl Features {
     }
 }
 
-fn tensors(args: &Args, features: &Features) -> Vec<Tensor> {
+fn tensors(args: &Args, features: &Features) -> Vec<NamedArray> {
     let (images, dim) = (features.images.len(), features.dim);
     let mut tensors = Vec::new();
     if images > 0 {
-        tensors.push(Tensor::f32(
+        tensors.push(NamedArray::f32(
             "image_global",
             vec![images, dim],
             &features.global,
@@ -176,19 +177,19 @@ fn tensors(args: &Args, features: &Features) -> Vec<Tensor> {
     }
     if let Some(local) = &features.local {
         let shape = vec![images, features.patches(), dim];
-        tensors.push(Tensor::f32("image_local", shape, local));
+        tensors.push(NamedArray::f32("image_local", shape, local));
     }
     if args.texts.is_some() {
         let texts = features.text.len() / dim.max(1);
-        tensors.push(Tensor::f32("text", vec![texts, dim], &features.text));
+        tensors.push(NamedArray::f32("text", vec![texts, dim], &features.text));
     }
     tensors
 }
 
 /// Which image each row is of.
-fn metadata(features: &Features) -> Option<HashMap<String, String>> {
+fn metadata(features: &Features) -> Option<(&'static str, String)> {
     let images = &features.images;
-    (!images.is_empty()).then(|| HashMap::from([("images".to_owned(), json!(images).to_string())]))
+    (!images.is_empty()).then(|| ("images", json!(images).to_string()))
 }
 
 /// One row per image, then one per text: `kind`, `source` (the path or the text), `global`, and `local` if asked for: half
@@ -197,9 +198,8 @@ fn write_table(args: &Args, texts: &[String], features: &Features) -> Result<()>
     let dim = features.dim;
     let item = Arc::new(Field::new("element", DataType::Float32, false));
     let list_size = i32::try_from(dim).context("features are too wide for Parquet")?;
-    let word = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
     let mut fields = vec![
-        Field::new("kind", word, false),
+        Field::new("kind", dictionary(), false),
         Field::new("source", DataType::Utf8, false),
         Field::new(
             "global",

@@ -18,7 +18,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::arrays::extension;
-use super::npy;
+use super::npy::{self, Numbers};
 
 /// A feature array, row-major.
 #[derive(Debug)]
@@ -84,14 +84,6 @@ impl FromStr for Source {
 
 fn known(path: &str) -> bool {
     ["npy", "safetensors", "parquet"].contains(&extension(path.as_ref()).as_str())
-}
-
-/// Numbers of either kind, as the file stores them.
-pub enum Numbers {
-    /// Any kind of float.
-    Floats(Vec<f32>),
-    /// Any kind of integer.
-    Integers(Vec<i64>),
 }
 
 impl Source {

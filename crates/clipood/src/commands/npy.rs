@@ -3,7 +3,14 @@
 use anyhow::{Context, Result, bail};
 use half::f16;
 
-use super::features::Numbers;
+
+/// Numbers of either kind, as the file stores them.
+pub enum Numbers {
+    /// Any kind of float.
+    Floats(Vec<f32>),
+    /// Any kind of integer.
+    Integers(Vec<i64>),
+}
 
 /// Shape and values of an array in C order, little-endian.
 ///

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clipood_clip::config::{OPENAI_MEAN, OPENAI_STD};
+use clipood_clip::safetensors_file::{Dtype, NO_METADATA, NamedArray};
 use clipood_data::normalise;
 use clipood_pipeline::{PipelineError, Unreadable, read_eval_view};
 use rayon::prelude::*;
-use safetensors::tensor::Dtype;
 
-use super::arrays::{Tensor, check_folder, write_safetensors};
+use super::arrays::{check_folder, write_safetensors};
 use super::images::{exit_of, none_readable, report_unreadable};
 
 /// Options of `clipood preprocess`.
@@ -50,15 +50,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if tensors.is_empty() {
         return Err(none_readable(images.len()));
     }
-    write_safetensors(&args.out, &tensors, None)?;
+    write_safetensors(&args.out, &tensors, NO_METADATA)?;
     Ok(exit_of(images.len() - tensors.len()))
 }
 
-fn tensor(name: &str, path: &Path, size: u32, pixels: bool) -> Result<Tensor, Unreadable> {
+fn tensor(name: &str, path: &Path, size: u32, pixels: bool) -> Result<NamedArray, Unreadable> {
     let view = read_eval_view(path, size)?;
     let side = size as usize;
     if pixels {
-        return Ok(Tensor {
+        return Ok(NamedArray {
             name: name.to_owned(),
             dtype: Dtype::U8,
             shape: vec![side, side, 3],
@@ -66,7 +66,7 @@ fn tensor(name: &str, path: &Path, size: u32, pixels: bool) -> Result<Tensor, Un
         });
     }
     let values = normalise(&view, OPENAI_MEAN, OPENAI_STD);
-    Ok(Tensor::f32(name, vec![3, side, side], &values))
+    Ok(NamedArray::f32(name, vec![3, side, side], &values))
 }
 
 /// The files by their names without folders, which must differ.

@@ -9,11 +9,13 @@ use arrow::array::{ArrayRef, DictionaryArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use clipood_ood::{DetectorSpec, FitInputs, FittedDetector, ScoreInputs, fit, score_all};
 use clipood_pipeline::PipelineError;
+use clipood_pipeline::tables::dictionary;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
 use super::arrays::{check_folder, write_parquet};
-use super::features::{Array, Numbers, Source, class_numbers, numbers};
+use super::features::{Array, Source, class_numbers, numbers};
+use super::npy::Numbers;
 
 /// Heading of the arrays' options, which says what ARRAY is.
 const ARRAYS: &str = "Arrays (FILE.npy, FILE.safetensors:TENSOR or FILE.parquet:COLUMN)";
@@ -173,8 +175,7 @@ fn write_table(out: &Path, names: &[String], id: &[Vec<f32>], ood: &[Vec<f32>]) 
     let roles: DictionaryArray<Int32Type> = std::iter::repeat_n("id", rows(id))
         .chain(std::iter::repeat_n("ood", rows(ood)))
         .collect();
-    let word = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-    let mut fields = vec![Field::new("role", word, false)];
+    let mut fields = vec![Field::new("role", dictionary(), false)];
     let mut columns: Vec<ArrayRef> = vec![Arc::new(roles)];
     for ((name, id), ood) in names.iter().zip(id).zip(ood) {
         fields.push(Field::new(name, DataType::Float32, false));

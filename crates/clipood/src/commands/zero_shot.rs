@@ -117,7 +117,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let page = ZeroShotPage {
             images: &inputs.source,
             model: task.model.name_or("demo"),
-            texts: &texts::origin(task),
+            texts: &task.texts.origin(),
             classes: &inputs.classes,
             tally: &tally,
         };

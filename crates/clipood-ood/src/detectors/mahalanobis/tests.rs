@@ -70,8 +70,9 @@ fn distance(matrix: &[Vec<f64>], x: &[f64]) -> f64 {
         rows.swap(i, pivot);
         for r in i + 1..DIM {
             let factor = rows[r][i] / rows[i][i];
-            for c in i..=DIM {
-                rows[r][c] -= factor * rows[i][c];
+            let upper = rows[i].clone();
+            for (x, above) in rows[r].iter_mut().zip(upper) {
+                *x -= factor * above;
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use clipood_clip::model::PromptTrainer;
+use clipood_clip::model::{PromptTask, PromptTrainer};
 use clipood_clip::prompt::{
     EpochLog, PatchLoss, PromptData, PromptLoss, PromptOptions, TrainOptions,
 };
@@ -167,11 +167,14 @@ impl ContextTraining {
         let mut saved = Instant::now();
         let mut saved_step = resume.as_ref().map_or(0, |state| state.step);
         let mut failure = None;
-        let trained = trainer.train(
-            work.classes,
-            &self.prompt_options(),
+        let task = PromptTask {
+            names: work.classes,
+            prompt: &self.prompt_options(),
             data,
-            &options,
+            train: &options,
+        };
+        let trained = trainer.train(
+            &task,
             resume,
             |epoch, state| {
                 if let Some(epoch) = epoch {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use clipood_clip::model::{Device, Devices, Dtype, Model};
+use clipood_clip::model::{Device, Devices, Dtype, Model, PromptTask};
 use clipood_clip::prompt::{
     EpochLog, PatchLoss, PromptData, PromptLoss, PromptOptions, PromptState, TrainOptions,
 };
@@ -145,7 +145,13 @@ fn train(
         }
         true
     };
-    trainer.train(&names, &prompt, &data, &options, None, after_step)?;
+    let task = PromptTask {
+        names: &names,
+        prompt: &prompt,
+        data: &data,
+        train: &options,
+    };
+    trainer.train(&task, None, after_step)?;
     Ok(found)
 }
 

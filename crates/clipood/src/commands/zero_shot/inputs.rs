@@ -56,7 +56,7 @@ impl Inputs {
                 EXTENSIONS.join(", ")
             );
         }
-        let classes = match (classes, &task.classes) {
+        let classes = match (classes, &task.texts.classes) {
             (Some(classes), _) => classes,
             (None, Some(path)) => {
                 let text = std::fs::read_to_string(path)

@@ -11,7 +11,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use clipood_pipeline::Tally;
-use clipood_pipeline::tables::{FileMeta, QuarantineRow, write_quarantine};
+use clipood_pipeline::tables::{FileMeta, QuarantineRow, write_quarantine, dictionary};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
@@ -20,11 +20,6 @@ use super::super::arrays::write_parquet;
 
 /// Rows that are held before they are written.
 const BATCH_ROWS: usize = 1024;
-
-/// The stored type of strings that repeat.
-fn word() -> DataType {
-    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
-}
 
 /// `predictions.parquet` while it is written: `image`, the known `class_name` and its `label` (null where unknown), `pred`,
 /// `pred_name`, `prob`, the lists `top_names` and `top_probs`, and the detector's score. Written as images come; it gets
@@ -68,10 +63,10 @@ impl<'a> Predictions<'a> {
         let (names, probs) = (name_item(), prob_item());
         let schema = Arc::new(Schema::new(vec![
             Field::new("image", DataType::Utf8, false),
-            Field::new("class_name", word(), true),
+            Field::new("class_name", dictionary(), true),
             Field::new("label", DataType::Int32, true),
             Field::new("pred", DataType::Int32, false),
-            Field::new("pred_name", word(), false),
+            Field::new("pred_name", dictionary(), false),
             Field::new("prob", DataType::Float32, false),
             Field::new("top_names", list(&names), false),
             Field::new("top_probs", list(&probs), false),
@@ -203,8 +198,8 @@ pub fn write_confusion(folder: &Path, classes: &[String], tally: &Tally) -> Resu
     let predicted: DictionaryArray<Int32Type> = pairs().map(|(_, class)| name(*class)).collect();
     let counts = UInt64Array::from_iter_values(tally.confusion.values().copied());
     let schema = Arc::new(Schema::new(vec![
-        Field::new("true", word(), false),
-        Field::new("predicted", word(), false),
+        Field::new("true", dictionary(), false),
+        Field::new("predicted", dictionary(), false),
         Field::new("count", DataType::UInt64, false),
     ]));
     let columns: Vec<ArrayRef> = vec![Arc::new(known), Arc::new(predicted), Arc::new(counts)];

@@ -10,7 +10,7 @@ use clipood_pipeline::{Classifier, PipelineError, PromptSet};
 use super::super::args::{DataArgs, DeviceArgs};
 use super::super::check_dtype;
 use super::super::models::ModelArgs;
-use super::texts;
+use super::texts::TextArgs;
 
 /// Options that both commands take.
 #[derive(clap::Args)]
@@ -29,15 +29,8 @@ pub struct Task {
     pub(super) split: Option<String>,
     #[command(flatten)]
     pub(super) data: DataArgs,
-    /// File with one class name per line (default: the names of the class folders).
-    #[arg(long, value_name = "FILE")]
-    pub(super) classes: Option<PathBuf>,
-    /// Templates: simple, openai7, openai80, or a file with one per line, `{}` for the class name.
-    #[arg(long, default_value = "simple", value_name = "SET|FILE")]
-    pub(super) templates: String,
-    /// Texts that describe each class, in place of templates: a .json or .toml file with a list of texts per class.
-    #[arg(long, value_name = "FILE", conflicts_with = "templates")]
-    pub(super) descriptions: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) texts: TextArgs,
     /// Score that says how much an image belongs to any class (higher: more), as `kind[:key=value]...`; one that needs
     /// texts only.
     #[arg(long, default_value = "mcm")]
@@ -72,11 +65,11 @@ impl Task {
         let devices = self.device.open()?;
         let usage = |e: OodError| PipelineError::Usage(format!("--detector: {e}"));
         let detector: DetectorSpec = self.detector.parse().map_err(usage)?;
-        let texts = texts::class_texts(self, classes)?;
+        let texts = self.texts.class_texts(classes)?;
         let model = self.model.open_or("demo")?;
         check_dtype(&model, &devices)?;
         let features = match prompt {
-            None => texts::encode(&model, devices.first(), self, classes, &texts)?,
+            None => self.texts.encode(&model, devices.first(), classes, &texts)?,
             Some(set) if set.probe.is_some() => {
                 let problem = "--prompt: a linear probe, which has no text features";
                 return Err(PipelineError::Usage(problem.to_string()).into());

@@ -1,4 +1,4 @@
-//! Weight files of every maker, brought into one form: a [`ClipConfig`](crate::config::ClipConfig) and
+//! Weight files of all formats, converted into one form: a [`ClipConfig`](crate::config::ClipConfig) and
 //! [`Weights`](crate::weights::Weights) under OpenAI's names.
 //!
 //! | what | read from |
@@ -7,7 +7,7 @@
 //! | Hugging Face folder | `config.json`, `preprocessor_config.json`; `model.safetensors` or `pytorch_model.bin`, whole or in parts with an index |
 //! | a file alone | safetensors, a state dict of `torch.save`, OpenAI's TorchScript archive; names of any of the three |
 //!
-//! [`torch_file`] reads and writes what `torch.save` writes, without running anything of it.
+//! [`torch_file`] reads and writes the files of `torch.save`, without running any code in them.
 
 #[cfg(test)]
 mod fuzz;
@@ -26,4 +26,3 @@ mod zip;
 
 pub use open::OpenOptions;
 pub(crate) use open::open;
-pub(crate) use weight_file::safetensors_weights;

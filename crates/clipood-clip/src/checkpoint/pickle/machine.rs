@@ -1,0 +1,455 @@
+//! The stack machine that a pickle is a program for, without the instructions that would run anything.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use super::node::{Global, Id, Node, Storage, integer, known};
+use crate::checkpoint::problem::{Problem, Result};
+use crate::checkpoint::value::TensorRef;
+
+/// Most dimensions of a tensor.
+const MAX_DIMENSIONS: usize = 16;
+/// Longest name of a function or class.
+const MAX_NAME: usize = 512;
+
+/// The stack machine.
+pub(super) struct Machine<'a, R> {
+    reader: &'a mut R,
+    /// Bytes that may still be read.
+    remaining: u64,
+    nodes: Vec<Node>,
+    stack: Vec<Id>,
+    /// Heights of the stack at the open marks.
+    marks: Vec<usize>,
+    memo: BTreeMap<u32, Id>,
+}
+
+impl<'a, R: Read> Machine<'a, R> {
+    /// A machine that reads at most `limit` bytes.
+    pub(super) fn new(reader: &'a mut R, limit: u64) -> Self {
+        Self {
+            reader,
+            remaining: limit,
+            nodes: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: BTreeMap::new(),
+        }
+    }
+
+    /// Runs one pickle to its end: all objects, and the position of the one it stands for.
+    pub(super) fn run(mut self) -> Result<(Vec<Node>, Id)> {
+        loop {
+            let [instruction] = self.array()?;
+            if instruction == b'.' {
+                let root = self.pop()?;
+                return Ok((self.nodes, root));
+            }
+            self.step(instruction)?;
+        }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        self.take(N as u64)?;
+        let mut bytes = [0; N];
+        self.reader.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn bytes(&mut self, length: u64) -> Result<Vec<u8>> {
+        self.take(length)?;
+        let mut bytes = vec![0; length as usize];
+        self.reader.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Counts `length` bytes, before anything is allocated for them.
+    fn take(&mut self, length: u64) -> Result<()> {
+        self.remaining = self
+            .remaining
+            .checked_sub(length)
+            .ok_or("the pickle is cut off")?;
+        Ok(())
+    }
+
+    /// A text of `length` bytes.
+    fn text(&mut self, length: u64) -> Result<()> {
+        let bytes = self.bytes(length)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| "a text that is not UTF-8")?;
+        self.push(Node::Text(text.into()));
+        Ok(())
+    }
+
+    /// The rest of a line.
+    fn line(&mut self) -> Result<String> {
+        let mut line = Vec::new();
+        loop {
+            match self.array()? {
+                [b'\n'] => break,
+                [byte] if line.len() < MAX_NAME => line.push(byte),
+                _ => return Err("a name of more than 512 bytes".into()),
+            }
+        }
+        String::from_utf8(line).map_err(|_| "a name that is not UTF-8".into())
+    }
+
+    fn add(&mut self, node: Node) -> Id {
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    fn push(&mut self, node: Node) {
+        let id = self.add(node);
+        self.stack.push(id);
+    }
+
+    /// The top object; those below a mark are out of reach until the mark is gone.
+    fn pop(&mut self) -> Result<Id> {
+        if self.stack.len() <= self.marks.last().copied().unwrap_or(0) {
+            return Err("an instruction without its operands".into());
+        }
+        self.stack
+            .pop()
+            .ok_or_else(|| Problem::from("an instruction without its operands"))
+    }
+
+    fn top(&mut self) -> Result<Id> {
+        let id = self.pop()?;
+        self.stack.push(id);
+        Ok(id)
+    }
+
+    /// The objects above the last mark.
+    fn pop_to_mark(&mut self) -> Result<Vec<Id>> {
+        let mark = self.marks.pop().ok_or("an instruction without its mark")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn tuple(&mut self, length: usize) -> Result<()> {
+        let mut items = Vec::with_capacity(length);
+        for _ in 0..length {
+            items.push(self.pop()?);
+        }
+        items.reverse();
+        self.push(Node::Tuple(items));
+        Ok(())
+    }
+
+    /// One instruction.
+    fn step(&mut self, instruction: u8) -> Result<()> {
+        match instruction {
+            // PROTO, FRAME: sizes that a reader of streams needs no help with.
+            0x80 => {
+                let [version] = self.array()?;
+                if version > 5 {
+                    return Err(format!("pickle protocol {version}, expected 2 to 5").into());
+                }
+            }
+            0x95 => {
+                self.array::<8>()?;
+            }
+            b'(' => self.marks.push(self.stack.len()),
+            b'0' => {
+                self.pop()?;
+            }
+            b'1' => {
+                self.pop_to_mark()?;
+            }
+            b'2' => {
+                let top = self.top()?;
+                self.stack.push(top);
+            }
+            b'N' => self.push(Node::None),
+            0x88 => self.push(Node::Bool(true)),
+            0x89 => self.push(Node::Bool(false)),
+            b'J' => {
+                let value = i32::from_le_bytes(self.array()?);
+                self.push(Node::Int(i64::from(value)));
+            }
+            b'K' => {
+                let [value] = self.array()?;
+                self.push(Node::Int(i64::from(value)));
+            }
+            b'M' => {
+                let value = u16::from_le_bytes(self.array()?);
+                self.push(Node::Int(i64::from(value)));
+            }
+            0x8a => {
+                let [length] = self.array()?;
+                let bytes = self.bytes(u64::from(length))?;
+                self.push(integer(bytes));
+            }
+            b'G' => {
+                let value = f64::from_be_bytes(self.array()?);
+                self.push(Node::Float(value));
+            }
+            b'X' | b'T' => {
+                let length = u32::from_le_bytes(self.array()?);
+                self.text(u64::from(length))?;
+            }
+            0x8c | b'U' => {
+                let [length] = self.array()?;
+                self.text(u64::from(length))?;
+            }
+            b'B' => {
+                let length = u32::from_le_bytes(self.array()?);
+                self.bytes(u64::from(length))?;
+                self.push(Node::Bytes);
+            }
+            b'C' => {
+                let [length] = self.array()?;
+                self.bytes(u64::from(length))?;
+                self.push(Node::Bytes);
+            }
+            b']' => self.push(Node::List(Vec::new())),
+            b')' => self.push(Node::Tuple(Vec::new())),
+            b'}' => self.push(Node::Dict(Vec::new())),
+            b'l' => {
+                let items = self.pop_to_mark()?;
+                self.push(Node::List(items));
+            }
+            b't' => {
+                let items = self.pop_to_mark()?;
+                self.push(Node::Tuple(items));
+            }
+            0x85..=0x87 => self.tuple(usize::from(instruction - 0x84))?,
+            b'd' => {
+                let items = self.pop_to_mark()?;
+                self.push(Node::Dict(Vec::new()));
+                self.set_items(&items)?;
+            }
+            b'a' => {
+                let item = self.pop()?;
+                self.append(&[item])?;
+            }
+            b'e' => {
+                let items = self.pop_to_mark()?;
+                self.append(&items)?;
+            }
+            b's' => {
+                let value = self.pop()?;
+                let key = self.pop()?;
+                self.set_items(&[key, value])?;
+            }
+            b'u' => {
+                let items = self.pop_to_mark()?;
+                self.set_items(&items)?;
+            }
+            b'q' => {
+                let [key] = self.array()?;
+                self.remember(u32::from(key))?;
+            }
+            b'r' => {
+                let key = u32::from_le_bytes(self.array()?);
+                self.remember(key)?;
+            }
+            0x94 => self.remember(self.memo.len() as u32)?,
+            b'h' => {
+                let [key] = self.array()?;
+                self.recall(u32::from(key))?;
+            }
+            b'j' => {
+                let key = u32::from_le_bytes(self.array()?);
+                self.recall(key)?;
+            }
+            b'c' => {
+                let module = self.line()?;
+                let name = self.line()?;
+                self.global(&module, &name)?;
+            }
+            0x93 => {
+                let name = self.pop_text()?;
+                let module = self.pop_text()?;
+                self.global(&module, &name)?;
+            }
+            b'Q' => self.persistent()?,
+            b'R' | 0x81 => {
+                let arguments = self.pop()?;
+                let function = self.pop()?;
+                let result = self.call(function, arguments)?;
+                self.stack.push(result);
+            }
+            b'b' => {
+                let state = self.pop()?;
+                let object = self.top()?;
+                match &mut self.nodes[object] {
+                    Node::Record(_, attributes) => *attributes = Some(state),
+                    // Python hangs `_metadata` on the dictionary of a state dict.
+                    Node::Dict(_) | Node::Opaque(_) => {}
+                    _ => return Err("attributes of something that has none".into()),
+                }
+            }
+            other => {
+                return Err(format!(
+                    "the pickle holds the instruction 0x{other:02x}, which torch.save does not write"
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, items: &[Id]) -> Result<()> {
+        let list = self.top()?;
+        match &mut self.nodes[list] {
+            Node::List(list) => list.extend(items),
+            _ => return Err("an item for something that is no list".into()),
+        }
+        Ok(())
+    }
+
+    /// Alternating keys and values for the dictionary on top.
+    fn set_items(&mut self, items: &[Id]) -> Result<()> {
+        let (pairs, rest) = items.as_chunks::<2>();
+        let dict = self.top()?;
+        match &mut self.nodes[dict] {
+            Node::Dict(dict) if rest.is_empty() => {
+                dict.extend(pairs.iter().map(|[key, value]| (*key, *value)));
+            }
+            // Schedulers of some training programs are dictionaries of their own kind.
+            Node::Opaque(_) => {}
+            _ => return Err("a key without its value, or outside a dictionary".into()),
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, key: u32) -> Result<()> {
+        let top = self.top()?;
+        self.memo.insert(key, top);
+        Ok(())
+    }
+
+    fn recall(&mut self, key: u32) -> Result<()> {
+        let id = self
+            .memo
+            .get(&key)
+            .ok_or("a reference to an object that is not there")?;
+        self.stack.push(*id);
+        Ok(())
+    }
+
+    fn pop_text(&mut self) -> Result<Arc<str>> {
+        let id = self.pop()?;
+        match &self.nodes[id] {
+            Node::Text(text) => Ok(text.clone()),
+            _ => Err("a name that is no text".into()),
+        }
+    }
+
+    fn global(&mut self, module: &str, name: &str) -> Result<()> {
+        let path = format!("{module}.{name}");
+        let Some(global) = known(module, name) else {
+            return Err(format!(
+                "it asks to run `{path}`, which is refused: only tensors, numbers, texts, lists and dictionaries are \
+                 read; save the parameters alone (their state_dict), or as safetensors"
+            )
+            .into());
+        };
+        self.push(Node::Global(global, path.into()));
+        Ok(())
+    }
+
+    /// `("storage", type, key, location, elements)`; files before torch 1.6 add a view, which is `None`.
+    fn persistent(&mut self) -> Result<()> {
+        let id = self.pop()?;
+        let Node::Tuple(items) = &self.nodes[id] else {
+            return Err("a persistent id that is no tuple".into());
+        };
+        let node = |at: usize| items.get(at).map(|id| &self.nodes[*id]);
+        let storage = match (node(0), node(1), node(2), node(5)) {
+            (
+                Some(Node::Text(kind)),
+                Some(Node::Global(Global::Storage(dtype), _)),
+                Some(Node::Text(key)),
+                None | Some(Node::None),
+            ) if &**kind == "storage" => Storage {
+                key: key.clone(),
+                dtype: *dtype,
+            },
+            (_, _, _, Some(_)) => return Err("a storage that is a view of another".into()),
+            _ => return Err("a persistent id that names no storage of numbers".into()),
+        };
+        self.push(Node::Storage(storage));
+        Ok(())
+    }
+
+    /// What the listed functions make of their arguments.
+    fn call(&mut self, function: Id, arguments: Id) -> Result<Id> {
+        let Node::Tuple(items) = &self.nodes[arguments] else {
+            return Err("arguments that are no tuple".into());
+        };
+        let Node::Global(global, path) = &self.nodes[function] else {
+            return Err("a call of something that is no function".into());
+        };
+        let (global, path) = (*global, path.clone());
+        let node = match global {
+            Global::RebuildTensor => {
+                let [storage, offset, shape, strides] = items
+                    .first_chunk::<4>()
+                    .ok_or("a tensor without its shape and strides")?;
+                Node::Tensor(self.tensor(*storage, *offset, *shape, *strides)?)
+            }
+            Global::RebuildParameter => {
+                return items
+                    .first()
+                    .copied()
+                    .ok_or_else(|| Problem::from("a parameter without its tensor"));
+            }
+            Global::Dict => {
+                if items.iter().any(|id| !self.empty_default(*id)) {
+                    return Err(format!("`{path}` with initial items is not read").into());
+                }
+                Node::Dict(Vec::new())
+            }
+            Global::Module => Node::Record(path, None),
+            Global::Opaque => Node::Opaque(path),
+            Global::Storage(_) => return Err(format!("a call of `{path}` is refused").into()),
+        };
+        Ok(self.add(node))
+    }
+
+    /// Arguments with which a dictionary starts empty: nothing to put in, or the class of missing values.
+    fn empty_default(&self, id: Id) -> bool {
+        match &self.nodes[id] {
+            Node::None | Node::Global(_, _) => true,
+            Node::List(items) | Node::Tuple(items) => items.is_empty(),
+            _ => false,
+        }
+    }
+
+    fn tensor(&self, storage: Id, offset: Id, shape: Id, strides: Id) -> Result<TensorRef> {
+        let Node::Storage(storage) = &self.nodes[storage] else {
+            return Err("a tensor without a storage".into());
+        };
+        let shape = self.sizes(shape)?;
+        let strides = self.sizes(strides)?;
+        if shape.len() != strides.len() {
+            return Err("a tensor with another number of strides than of sizes".into());
+        }
+        Ok(TensorRef {
+            storage: storage.key.clone(),
+            dtype: storage.dtype,
+            offset: self.size(offset)?,
+            shape,
+            strides,
+        })
+    }
+
+    fn sizes(&self, id: Id) -> Result<Vec<usize>> {
+        match &self.nodes[id] {
+            Node::Tuple(items) | Node::List(items) if items.len() <= MAX_DIMENSIONS => {
+                items.iter().map(|item| self.size(*item)).collect()
+            }
+            _ => Err("the shape of a tensor is no tuple of at most 16 sizes".into()),
+        }
+    }
+
+    fn size(&self, id: Id) -> Result<usize> {
+        match &self.nodes[id] {
+            Node::Int(size) => usize::try_from(*size)
+                .map_err(|_| format!("a tensor with the size or stride {size}").into()),
+            _ => Err("a size of a tensor is no integer".into()),
+        }
+    }
+}

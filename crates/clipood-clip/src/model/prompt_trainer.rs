@@ -1,0 +1,167 @@
+//! [`PromptTrainer`]: learns the context vectors of prompts.
+
+use burn::backend::{Autodiff, Flex};
+use burn::module::Module;
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{Tensor, TensorData};
+
+use super::Model;
+use crate::device::{Device, Dtype};
+use crate::encoder::normalise;
+use crate::error::{ClipError, Result};
+use crate::kernels::ClipBackend;
+use crate::prompt::{
+    EpochLog, PromptData, PromptLearner, PromptOptions, PromptState, TrainOptions, Training,
+    train_prompt,
+};
+use crate::text::TextTransformer;
+use crate::tokenizer::Tokenizer;
+use crate::weights::tensor_to_vec;
+
+impl Model {
+    /// Normalised text features `[classes, D]` of prompts with the given context, row-major, on the CPU.
+    ///
+    /// # Errors
+    /// A context of another size, or a name that does not fit.
+    pub fn prompt_features(
+        &self,
+        names: &[String],
+        prompt: &PromptOptions,
+        context: &[f32],
+    ) -> Result<Vec<f32>> {
+        let device = Default::default();
+        let tower = self.text_tower::<Flex>(&device)?;
+        let learner = PromptLearner::new(&tower, &Tokenizer::new(), names, prompt)?;
+        let (rows, width) = (learner.context_rows(), tower.width());
+        if context.len() != rows * width {
+            return Err(ClipError::Input {
+                what: "context values",
+                expected: rows * width,
+                found: context.len(),
+            });
+        }
+        let context = TensorData::new(context.to_vec(), [rows, width]);
+        let text = learner.text_features(&tower, Tensor::from_data(context, &device))?;
+        Ok(tensor_to_vec(text))
+    }
+
+    /// The frozen text tower with gradients for a context, on `device`. On a GPU the tower runs in `dtype`; context, norms,
+    /// softmax, logits and loss stay float32. On the CPU everything is float32, whatever the image tower computes in.
+    ///
+    /// # Errors
+    /// A parameter is not finite, the device does not exist, and as [`Dtype::check`].
+    pub fn prompt_trainer_as(&self, device: Device, dtype: Dtype) -> Result<PromptTrainer> {
+        let tower = match device {
+            Device::Cpu => {
+                dtype.check(device)?;
+                let tower = self.text_tower::<Autodiff<Flex>>(&Default::default())?;
+                TrainedTowers::Cpu(Box::new(tower.no_grad()))
+            }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(index) => {
+                let device = crate::device::cuda::burn_device(index)?;
+                let tower = self.text_tower::<Autodiff<burn_cuda::Cuda>>(&device)?;
+                let tower = tower.no_grad().cast(dtype.float());
+                TrainedTowers::Cuda(Box::new(tower))
+            }
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(index) => return Err(crate::device::no_cuda(index)),
+        };
+        Ok(PromptTrainer {
+            tower,
+            tokenizer: Tokenizer::new(),
+        })
+    }
+}
+
+/// The text tower under autodiff on each backend of this build.
+enum TrainedTowers {
+    Cpu(Box<TextTransformer<Autodiff<Flex>>>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<TextTransformer<Autodiff<burn_cuda::Cuda>>>),
+}
+
+/// The frozen text tower under autodiff.
+pub struct PromptTrainer {
+    tower: TrainedTowers,
+    tokenizer: Tokenizer,
+}
+
+/// What a context is trained for, on what and how.
+#[derive(Debug, Clone, Copy)]
+pub struct PromptTask<'a> {
+    /// Class names, by label.
+    pub names: &'a [String],
+    /// Shape of the context.
+    pub prompt: &'a PromptOptions,
+    /// Image features of the shots.
+    pub data: &'a PromptData,
+    /// Loss, optimizer and schedule.
+    pub train: &'a TrainOptions,
+}
+
+/// A trained context and the text features of the class list with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainedPrompt {
+    /// State after the last step; the training is complete when its epochs are the options' epochs.
+    pub state: PromptState,
+    /// Rows of the context.
+    pub context_rows: usize,
+    /// Normalised text features `[classes, D]`.
+    pub text: Vec<f32>,
+}
+
+impl PromptTrainer {
+    /// Trains a context from `resume`, or from its initial values, to the last epoch. `after` is called after every step with
+    /// the state, and at the end of an epoch with its log; it stops the training by returning false, and a later call can resume
+    /// from the state it was given.
+    ///
+    /// # Errors
+    /// Names that do not fit the context, data of the wrong size, or a loss that is not finite.
+    pub fn train(
+        &self,
+        task: &PromptTask<'_>,
+        resume: Option<PromptState>,
+        after: impl FnMut(Option<&EpochLog>, &PromptState) -> bool,
+    ) -> Result<TrainedPrompt> {
+        let tokenizer = &self.tokenizer;
+        match &self.tower {
+            TrainedTowers::Cpu(tower) => train_on(tower, tokenizer, task, resume, after),
+            #[cfg(feature = "cuda")]
+            TrainedTowers::Cuda(tower) => train_on(tower, tokenizer, task, resume, after),
+        }
+    }
+}
+
+/// [`PromptTrainer::train`] on one backend.
+fn train_on<B: AutodiffBackend + ClipBackend>(
+    tower: &TextTransformer<B>,
+    tokenizer: &Tokenizer,
+    task: &PromptTask<'_>,
+    resume: Option<PromptState>,
+    after: impl FnMut(Option<&EpochLog>, &PromptState) -> bool,
+) -> Result<TrainedPrompt> {
+    let learner = PromptLearner::new(tower, tokenizer, task.names, task.prompt)?;
+    let state = match resume {
+        Some(state) => state,
+        None => PromptState {
+            context: learner.initial_context(tower, tokenizer, task.prompt, task.train.seed)?,
+            ..PromptState::default()
+        },
+    };
+    let training = Training {
+        text: tower,
+        learner: &learner,
+        data: task.data,
+        options: task.train,
+    };
+    let state = train_prompt(&training, state, after)?;
+    let rows = learner.context_rows();
+    let context = TensorData::new(state.context.clone(), [rows, tower.width()]);
+    let text = learner.text_features(tower, Tensor::from_data(context, &tower.device()))?;
+    Ok(TrainedPrompt {
+        state,
+        context_rows: rows,
+        text: tensor_to_vec(normalise(text)),
+    })
+}

@@ -1,0 +1,131 @@
+//! [`TextEncoder`]: texts to features.
+
+use burn::backend::Flex;
+
+use super::Model;
+use crate::device::Device;
+use crate::error::{ClipError, Result};
+use crate::kernels::ClipBackend;
+use crate::text::{TextTransformer, cut};
+use crate::tokenizer::Tokenizer;
+use crate::weights::try_tensor_to_vec;
+
+/// Texts that go through the text tower at once.
+const TEXT_BATCH: usize = 128;
+
+impl Model {
+    /// The text tower on `device`, in float32 (there are too few texts for the format to matter).
+    ///
+    /// # Errors
+    /// A parameter is not finite, or the device does not exist.
+    pub fn text_encoder(&self, device: Device) -> Result<TextEncoder> {
+        let tower = match device {
+            Device::Cpu => TextTowers::Cpu(Box::new(self.text_tower::<Flex>(&Default::default())?)),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(index) => {
+                let device = crate::device::cuda::burn_device(index)?;
+                TextTowers::Cuda(Box::new(self.text_tower::<burn_cuda::Cuda>(&device)?))
+            }
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(index) => return Err(crate::device::no_cuda(index)),
+        };
+        Ok(TextEncoder {
+            tower,
+            tokenizer: Tokenizer::new(),
+            dim: self.config.embed_dim,
+            context: self.config.text.context,
+        })
+    }
+
+    pub(super) fn text_tower<B: ClipBackend>(
+        &self,
+        device: &B::Device,
+    ) -> Result<TextTransformer<B>> {
+        TextTransformer::load(&self.weights, &self.config, device)
+    }
+}
+
+/// The text tower on each backend of this build.
+enum TextTowers {
+    Cpu(Box<TextTransformer<Flex>>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<TextTransformer<burn_cuda::Cuda>>),
+}
+
+/// The text tower with its tokenizer.
+pub struct TextEncoder {
+    tower: TextTowers,
+    tokenizer: Tokenizer,
+    dim: usize,
+    context: usize,
+}
+
+impl TextEncoder {
+    /// Features before normalisation, row-major `[texts, D]`.
+    ///
+    /// # Errors
+    /// A text is longer than the context.
+    pub fn encode(&self, texts: &[String]) -> Result<Vec<f32>> {
+        let context = self.context;
+        let mut out = Vec::with_capacity(texts.len() * self.dim);
+        for batch in texts.chunks(TEXT_BATCH) {
+            let mut ids = Vec::with_capacity(batch.len() * context);
+            for text in batch {
+                let row = self
+                    .tokenizer
+                    .tokenize(text, context)
+                    .map_err(|e| ClipError::Text(e.to_string()))?;
+                ids.extend(row);
+            }
+            let tokens = cut(&ids, context)?;
+            out.extend(match &self.tower {
+                TextTowers::Cpu(tower) => try_tensor_to_vec(tower.encode(&tokens)?)?,
+                #[cfg(feature = "cuda")]
+                TextTowers::Cuda(tower) => try_tensor_to_vec(tower.encode(&tokens)?)?,
+            });
+        }
+        Ok(out)
+    }
+
+    /// One normalised feature per class, row-major `[classes, D]`: the templates (`{}` is the name) encoded, normalised,
+    /// averaged and normalised again.
+    ///
+    /// # Errors
+    /// A filled template is longer than the context.
+    pub fn classes(&self, names: &[String], templates: &[&str]) -> Result<Vec<f32>> {
+        let filled = |name: &String| -> Vec<String> {
+            templates.iter().map(|t| t.replace("{}", name)).collect()
+        };
+        let texts: Vec<Vec<String>> = names.iter().map(filled).collect();
+        self.ensembles(&texts)
+    }
+
+    /// One normalised feature per class, row-major `[classes, D]`: its texts, at least one, encoded, normalised, averaged
+    /// and normalised again.
+    ///
+    /// # Errors
+    /// A text is longer than the context.
+    pub fn ensembles(&self, texts: &[Vec<String>]) -> Result<Vec<f32>> {
+        let mut features = self.encode(&texts.concat())?;
+        features.chunks_exact_mut(self.dim).for_each(unit);
+        let mut rows = features.chunks_exact(self.dim);
+        let mut means = Vec::with_capacity(texts.len() * self.dim);
+        for class in texts {
+            let mut mean = vec![0f32; self.dim];
+            for row in rows.by_ref().take(class.len()) {
+                for (m, v) in mean.iter_mut().zip(row) {
+                    *m += v;
+                }
+            }
+            unit(&mut mean);
+            means.extend(mean);
+        }
+        Ok(means)
+    }
+}
+
+/// Divides a feature by its length.
+fn unit(row: &mut [f32]) {
+    let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+    row.iter_mut().for_each(|v| *v /= norm);
+}

@@ -1,0 +1,18 @@
+//! Prompt learning: a few context vectors before (or around) every class name, trained through the frozen text tower.
+//!
+//! CoOp (Zhou et al. 2022), LoCoOp (Miyai et al. 2023) and SCT (Yu et al. 2024) differ only in their loss. The caller provides
+//! the features of the frozen image tower, so a step costs a pass over the text tower and two small products.
+
+mod learner;
+mod loss;
+mod schedule;
+mod train;
+
+pub use learner::{PromptLearner, PromptOptions};
+pub use loss::{PatchLoss, PromptLoss, StepLoss};
+pub use schedule::learning_rate;
+pub(crate) use train::train_prompt;
+pub use train::{
+    BatchStep, EpochLog, PartialEpoch, PromptData, PromptState, TrainOptions, Training, batch_step,
+    sgd,
+};
