@@ -1,7 +1,7 @@
-//! Two workers did the same unit: does what this one made agree with what the other published first?
+//! Compares the result of a unit with the part that another worker published first.
 //!
-//! Units are deterministic up to rounding, so the first part is as good as ours and stays. Where the rows differ by more than
-//! rounding, one of the two machines computes something else, and its user should know.
+//! Units are deterministic up to rounding, so the published part is kept. If the rows differ by more than rounding, one
+//! of the two machines computes wrong values, and the user is warned.
 
 use bytes::Bytes;
 use clipood_clip::model::Dtype;
@@ -11,7 +11,8 @@ use crate::error::Result;
 use crate::job::Job;
 use crate::tables::{GlobalFeatures, ScoreValues, read_global, read_score_values};
 
-/// Warns if another worker's features in `path` are not `ours`. Local features come from the same pass and are not compared.
+/// Warns if another worker's features in `path` are not `ours`. Local features come from the same pass and are not
+/// compared.
 ///
 /// # Errors
 /// A published part that cannot be read.
@@ -41,7 +42,7 @@ pub fn compare_scores(job: &Job, path: &str, ours: Bytes, outcome: &CommitOutcom
     Ok(())
 }
 
-/// Rounding that is no difference, relative to the length of a feature or the largest score of a column.
+/// Largest difference that is taken for rounding, relative to the length of a feature or the largest score of a column.
 fn tolerance(job: &Job) -> f32 {
     match job.worker.devices.dtype {
         Dtype::F32 => 1e-3,
@@ -117,7 +118,7 @@ fn scores_differ(ours: &ScoreValues, theirs: &ScoreValues, tolerance: f32) -> Op
     None
 }
 
-/// Place and size of the largest of `values`; NaN is larger than all.
+/// Index and size of the largest of `values`; NaN counts as larger than every number.
 fn worst(values: impl Iterator<Item = f32>) -> Option<(usize, f32)> {
     values.enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b))
 }

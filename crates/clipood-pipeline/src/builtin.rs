@@ -1,6 +1,6 @@
 //! Recipes, dataset manifests and word lists of the repository, embedded so that they are found in any folder.
 //!
-//! A file of the same name in the working directory comes first; looking for it is the caller's part.
+//! A file of the same name in the working directory takes precedence; the caller looks for it.
 
 /// `pipelines/*.toml`.
 const RECIPES: [(&str, &str); 5] = [
@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// Name and content of every file in a folder of the repository, which all have this ending.
+    /// Name and content of every file in a folder of the repository; all must have this ending.
     fn folder(path: &str, ending: &str) -> BTreeMap<String, String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../..")

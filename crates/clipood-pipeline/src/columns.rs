@@ -1,5 +1,6 @@
-//! The score columns of a run: the recipe's detectors, the candidates that its hyperparameters are chosen among, and the
-//! two halves of the dual-pattern score. Every part of a run has all of them, so that readers open the directory.
+//! The score columns of a run: the recipe's detectors, the candidate values of its hyperparameters, and the two
+//! components of the dual-pattern score. Every part of a run has all columns, so that readers can open the directory as
+//! one table.
 
 use clipood_core::{Method, Recipe, SelectSection};
 use clipood_ood::DetectorSpec;
@@ -8,17 +9,17 @@ use crate::error::{PipelineError, Result};
 
 /// Column of the dual-pattern base score: MCM or GL-MCM at the dual-pattern repository's temperature.
 pub const DUAL_BASE: &str = "dual_pattern_base";
-/// Column of minus the smallest divergence from a class pattern.
+/// Column of the negative smallest divergence from a class pattern.
 pub const DUAL_NEG_MIN_KL: &str = "dual_pattern_neg_min_kl";
 
-/// What a score column is there for.
+/// Purpose of a score column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnPurpose {
-    /// A detector of the recipe: a line of every table.
+    /// A detector of the recipe, which has a row in every table.
     Listed,
-    /// A candidate value of a hyperparameter, which is no line by itself.
+    /// A candidate value of a hyperparameter, without a row of its own.
     Candidate,
-    /// A half of the dual-pattern score, which is no line by itself.
+    /// A component of the dual-pattern score, without a row of its own.
     DualHalf,
 }
 
@@ -27,7 +28,7 @@ pub enum ColumnPurpose {
 pub struct ScoreColumn {
     /// Name after `score_`.
     pub name: String,
-    /// What it is there for.
+    /// Its purpose.
     pub purpose: ColumnPurpose,
     rule: Rule,
 }
@@ -35,7 +36,7 @@ pub struct ScoreColumn {
 /// The detector of a column under each method.
 #[derive(Debug, Clone)]
 enum Rule {
-    /// The same for every prompt set that has what it reads.
+    /// The same for every prompt set that has its inputs.
     Detector(DetectorSpec),
     /// The base of a dual-pattern method.
     DualBase,
@@ -52,7 +53,7 @@ impl ScoreColumn {
         }
     }
 
-    /// The detector that fills the column for prompt sets of `method`; `None` leaves nulls.
+    /// The detector of the column for prompt sets of `method`; with `None` the column holds nulls.
     ///
     /// # Errors
     /// None for the specifications of this file.
@@ -81,17 +82,18 @@ impl ScoreColumn {
 /// A parameter of a detector and the columns of its candidate values.
 #[derive(Debug, Clone)]
 pub struct Candidates {
-    /// Name of the detector in the tables: the one whose `fixed` rows stand beside.
+    /// Name of the detector in the tables, the same as in its `fixed` rows.
     pub detector: String,
-    /// By value: what the tables print (`t=0.5`) and the column's name.
+    /// For each value the text that the tables print (`t=0.5`) and the name of its column.
     pub values: Vec<(String, String)>,
 }
 
-/// The columns of a recipe, in the order of the score table, and what is chosen among them.
+/// The columns of a recipe, in the order of the score table, and the hyperparameters to choose with their candidate
+/// columns.
 ///
 /// # Errors
-/// A detector that cannot be read, two of one name, a parameter or value that a detector does not take; a method that none
-/// of the detectors is defined for.
+/// A detector that cannot be read, two of one name, a parameter or value that a detector does not take; a method that
+/// none of the detectors is defined for.
 pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidates>)> {
     let usage =
         |problem: String| PipelineError::Usage(format!("recipe `{}`: {problem}", recipe.name));
@@ -160,7 +162,8 @@ pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidate
     Ok((columns, selections))
 }
 
-/// Each value as the tables print it, with its detector. A candidate has no alias: its name says its value.
+/// Each value as the tables print it, with its detector. Candidates have no alias, because their name contains the
+/// value.
 fn candidates(
     select: &SelectSection,
     parse: &impl Fn(&str) -> Result<DetectorSpec>,
@@ -253,7 +256,7 @@ mod tests {
         let error = |more: &str| score_columns(&recipe(more)).unwrap_err().to_string();
         assert!(error(&select("mcm", "tau", "[1]")).contains("tau"));
         assert!(error(&select("mcm", "t", "[0]")).contains('t'));
-        // The parameter stands in the detector already.
+        // The detector sets the parameter already.
         assert!(error(&select("local=gl_mcm:weight=0.5", "weight", "[1]")).contains("weight"));
     }
 }

@@ -1,4 +1,4 @@
-//! Work on several devices: one thread for each, and what becomes of the work of one that fails.
+//! Work on several devices: one thread per device, and the handling of devices that fail.
 
 use clipood_clip::ClipError;
 use clipood_clip::model::Device;
@@ -8,10 +8,11 @@ pub use crate::panics::guarded;
 use crate::panics::joined;
 use crate::progress::Reporting;
 
-/// Calls `work` for every device in a thread of its own until all return.
+/// Calls `work` for every device in a separate thread and waits until all return.
 ///
-/// A GPU whose thread fails takes no more work. `work` returns the work in hand to a list of the caller, from which the other
-/// devices take it. If they have finished by then, `work` is called again for them as long as `left_over` is true.
+/// A GPU whose thread fails is not used any more. `work` puts its unfinished work on a list of the caller, from which
+/// the other devices take it. If they have finished by then, `work` is called again for them as long as `left_over` is
+/// true.
 ///
 /// # Errors
 /// The first failure once no device is left; a failure that [`is_fatal`] as soon as all threads have ended.
@@ -54,8 +55,9 @@ pub fn on_devices(
     }
 }
 
-/// Whether a failure ends the work on all devices and not on `device` alone. On the CPU it would come back. On a GPU only the
-/// driver and the compiler of kernels are known to fail for reasons of their own: by a panic, or when the device is opened.
+/// Whether a failure ends the work on all devices and not on `device` alone. On the CPU it would recur. On a GPU, only
+/// the driver and the kernel compiler are known to fail independently of the work: with a panic, or when the device is
+/// opened.
 pub fn is_fatal(device: Device, error: &PipelineError) -> bool {
     device == Device::Cpu
         || !matches!(
@@ -64,7 +66,7 @@ pub fn is_fatal(device: Device, error: &PipelineError) -> bool {
         )
 }
 
-/// Says that a device takes no more work.
+/// Reports that a device is not used any more.
 pub fn report_lost_device(reporting: Reporting, device: Device, error: &PipelineError) {
     reporting.say(&format!("{device} takes no more work: {error}"));
 }
@@ -75,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// Ten pieces of work on devices of which some fail at their second piece; returns what was done.
+    /// Ten pieces of work on devices, some of which fail at their second piece; returns the pieces that were done.
     fn ten_pieces(devices: &[Device], bad: &[Device]) -> (Vec<usize>, Result<()>) {
         let open = Mutex::new((0..10).collect::<Vec<usize>>());
         let done = Mutex::new(Vec::new());

@@ -1,7 +1,8 @@
-//! Train statistics of the dual-pattern score: the ranges of its two halves over the training crops of the shots.
+//! Training statistics of the dual-pattern score: the ranges of its two components over the training crops of the
+//! shots.
 //!
-//! The crops, not the evaluation views, because the class patterns are means over the evaluation views: with one shot a
-//! class, every evaluation view is its own pattern and its divergence is zero.
+//! The crops are used instead of the evaluation views, because the class patterns are means over the evaluation views:
+//! with one shot per class, every evaluation view would equal its pattern and its divergence would be zero.
 
 use clipood_ood::{
     DualPatternScaling, FittedDetector, LocalFeatures, Matrix, ScoreInputs, score_all,
@@ -17,8 +18,8 @@ use crate::prompts::trainers::PlannedPrompt;
 /// File metadata of a dual-pattern prompt set's score parts: the ranges over its training crops, as JSON.
 pub const TRAIN_RANGES: &str = "clipood.dual_pattern_train_ranges";
 
-/// Scores the training crops of the shots, one part of the store after the other, with the base score and the divergence
-/// of a prompt set whose text features are `text`, and returns their ranges.
+/// Scores the training crops of the shots, one part of the store after the other, with the base score and the
+/// divergence of a prompt set whose text features are `text`, and returns their ranges.
 ///
 /// # Errors
 /// Features that cannot be read; a divergence that is the same for all crops.

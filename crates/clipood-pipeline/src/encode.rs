@@ -1,8 +1,8 @@
-//! The one inference engine: images to features on every device there is.
+//! The inference engine: from images to features, on all devices.
 //!
-//! [`Engine::run`] joins a source of decoded batches, one thread for each device and a consumer by bounded channels, so that
-//! memory does not grow with the data and a slow step holds back those before it. The stage `extract` runs it with the units
-//! of a plan; [`encode_files`] runs it with a list of files, for the commands that take single images.
+//! [`Engine::run`] connects a source of decoded batches, one thread per device and a consumer by bounded channels, so
+//! that memory does not grow with the data and a slow step slows down the steps before it. The stage `extract` runs it
+//! with the units of a plan; [`encode_files`] runs it with a list of files, for the commands that take single images.
 
 mod batch;
 mod decode;

@@ -41,12 +41,12 @@ pub enum PipelineError {
     File {
         /// The file.
         path: String,
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// Why it failed.
         source: io::Error,
     },
-    /// An image that is gone or has other content than when it was planned.
+    /// An image that is missing or has changed since it was planned.
     #[error(
         "{path}: {problem}; it was planned with other content: bring that back, or plan again in another run directory, \
          which finds the features of all shards that have not changed"
@@ -54,7 +54,7 @@ pub enum PipelineError {
     NotAsPlanned {
         /// The file.
         path: String,
-        /// What is wrong with it now.
+        /// What is wrong with it.
         problem: String,
     },
     /// Recipe, manifest or option that does not fit the data.
@@ -76,7 +76,7 @@ pub enum PipelineError {
         /// One of them and its reason.
         example: String,
     },
-    /// A stage that another one needs and that nobody has been asked to do here.
+    /// A stage that a requested stage needs, that is not done and was not requested.
     #[error(
         "stage `{stage}` has {open} of {units} units left, and the stages after it need them; run it first, or wait for its workers"
     )]
@@ -88,7 +88,7 @@ pub enum PipelineError {
         /// All its units.
         units: usize,
     },
-    /// A table of this run does not fit its plan.
+    /// A table of this run that does not match its plan.
     #[error("{0}")]
     Inconsistent(String),
     /// A thread of a stage panicked.
@@ -108,8 +108,9 @@ pub enum PipelineError {
 pub type Result<T> = std::result::Result<T, PipelineError>;
 
 impl PipelineError {
-    /// Exit code of the command: 3 for an interruption, 2 for what stays wrong until somebody changes the command line, the
-    /// configuration or what they name, 1 for failed work, which may succeed when it is started again.
+    /// Exit code of the command: 3 for an interruption; 2 for configuration, an error that recurs until the command
+    /// line, the configuration or the files they name are changed; 1 for failed work, which may succeed when it is
+    /// started again.
     pub fn exit_code(&self) -> u8 {
         let is_configuration = match self {
             Self::Interrupted => return 3,
@@ -162,7 +163,7 @@ fn code(is_configuration: bool) -> u8 {
     }
 }
 
-/// A path that leads nowhere was named wrongly; a disk or a network that fails says something else.
+/// A missing file is a wrong path, that is configuration; failing disks and networks report other kinds of errors.
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
@@ -185,8 +186,9 @@ fn is_data_configuration(error: &DataError) -> bool {
     }
 }
 
-/// A checkpoint or a text that the model does not take is configuration. Device errors are not: names of devices and number
-/// formats are checked before anything is opened ([`PipelineError::Usage`]), so this is a device that failed at work.
+/// A checkpoint or a text that the model does not accept is configuration. Device errors are not: names of devices and
+/// number formats are checked before anything is opened ([`PipelineError::Usage`]), so here a device has failed while
+/// working.
 fn is_clip_configuration(error: &ClipError) -> bool {
     match error {
         ClipError::Read { source, .. } => is_missing(source),
@@ -205,8 +207,8 @@ fn is_clip_configuration(error: &ClipError) -> bool {
     }
 }
 
-/// A repository that the hub does not have or show is configuration. One that is not cached is not: most often the network
-/// is away for a while.
+/// A repository that does not exist on the hub or is not accessible is configuration. One that is not cached is not,
+/// because usually the network is temporarily unavailable.
 fn is_hub_configuration(error: &HubError) -> bool {
     match error {
         HubError::Name { .. }
@@ -220,7 +222,7 @@ fn is_hub_configuration(error: &HubError) -> bool {
     }
 }
 
-/// The specification of a detector is configuration; what its arrays and scores hold is not.
+/// The specification of a detector is configuration; the contents of its arrays and scores are not.
 fn is_ood_configuration(error: &OodError) -> bool {
     match error {
         OodError::Spec { .. } => true,

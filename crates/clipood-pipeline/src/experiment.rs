@@ -1,5 +1,5 @@
-//! An [`Experiment`]: what was asked for. The recipe with everything that it names, the model, and the numbers it is
-//! computed in; together they decide every result.
+//! An [`Experiment`]: what to compute. The recipe with everything that it names, the model, and the number format and
+//! backend; together they determine every result.
 
 use clipood_clip::model::{Devices, Dtype, Model};
 use clipood_core::{Fingerprint, FingerprintBuilder, Recipe};
@@ -13,10 +13,10 @@ use crate::models::NamedModel;
 /// Version of what the stages compute. A change that alters results raises it, and with it every fingerprint.
 pub const RESULTS_VERSION: u32 = 1;
 
-/// How the pixels of the evaluation view are made, as fingerprints hold it.
+/// How the pixels of the evaluation view are computed, as a field of fingerprints.
 const PREPROCESSING: &str = "rgb, pillow bicubic short side, centre crop";
 
-/// What was asked for.
+/// What to compute: everything that determines the results of a run.
 #[derive(Debug)]
 pub struct Experiment {
     /// The recipe, overrides applied.
@@ -25,19 +25,19 @@ pub struct Experiment {
     pub manifests: Manifests,
     /// The columns of the score tables.
     pub columns: Vec<ScoreColumn>,
-    /// What hyperparameters are selected among.
+    /// The hyperparameters to select, with their candidates.
     pub selections: Vec<Candidates>,
     /// The model.
     pub model: Model,
     /// Commit of the hub repository that the model is from; absent for local files.
     pub model_revision: Option<String>,
-    /// What the model is computed with, as fingerprints hold it.
+    /// Backend and number format of the model, as fields of fingerprints.
     pub numerics: Numerics,
     /// Fingerprint of all of these.
     pub fingerprint: Fingerprint,
 }
 
-/// What decides the rounding of features.
+/// Backend and number format, which determine the rounding of features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numerics {
     /// `cpu`, `cuda` or `simulated`.
@@ -47,7 +47,7 @@ pub struct Numerics {
 }
 
 impl Numerics {
-    /// What a list of devices computes with.
+    /// Backend and number format of a list of devices.
     pub fn of(devices: &Devices) -> Self {
         Self {
             backend: devices.backend(),
@@ -77,7 +77,7 @@ impl Experiment {
             .field("validation_ood", &manifests.validation_ood)
             .field("model", &model.hash)
             .field("backend", &numerics.backend);
-        // Fields that came later enter only where they are not what runs without them had.
+        // Fields that were added later enter only if they differ from the value that earlier runs implied.
         if numerics.dtype != Dtype::F32 {
             fingerprint = fingerprint.field("dtype", &numerics.dtype.name());
         }
@@ -99,7 +99,7 @@ impl Experiment {
         })
     }
 
-    /// The configuration that `run.json` keeps and that a run directory is opened again with.
+    /// The configuration that `run.json` stores and from which a run directory is opened again.
     pub fn config(&self) -> Value {
         let mut config = json!({
             "results_version": RESULTS_VERSION,
@@ -118,7 +118,7 @@ impl Experiment {
         config
     }
 
-    /// Everything that decides the features of an image view.
+    /// Everything that determines the features of an image view.
     pub fn feature_inputs(&self) -> FingerprintBuilder {
         FingerprintBuilder::new("features")
             .field("results", &RESULTS_VERSION)
@@ -128,7 +128,7 @@ impl Experiment {
             .field("backend", &self.numerics.backend)
     }
 
-    /// What tables say about preprocessing.
+    /// The description of the preprocessing in tables.
     pub fn preprocessing(&self) -> String {
         format!("{PREPROCESSING}, {0}x{0}", self.model.config.image.size)
     }
@@ -138,7 +138,7 @@ impl Experiment {
         self.model.config.embed_dim
     }
 
-    /// Patches of an image.
+    /// Number of patches per image.
     pub fn patches(&self) -> usize {
         self.model.config.image.positions()
     }
@@ -158,7 +158,7 @@ impl Experiment {
         Ok(false)
     }
 
-    /// Rows of a shard, so that its global and local features stay near `engine.shard_bytes`.
+    /// Rows per shard, so that its global and local features take about `engine.shard_bytes` together.
     pub fn shard_rows(&self) -> usize {
         let row = self.dim() * (4 + 2 * self.patches());
         (self.recipe.engine.shard_bytes as usize / row).max(1)

@@ -1,7 +1,7 @@
-//! Stage `extract`: every image through the image tower once, its features into the store.
+//! Stage `extract`: encodes every image once and stores its features.
 //!
-//! [`source`] decodes the images of one unit after the other, the engine encodes the views in batches that never cross a
-//! unit, [`write`] commits whole units.
+//! [`source`] decodes the images of one unit after the other, the engine encodes the views in batches that contain
+//! views of one unit only, [`write`] commits complete units.
 
 mod attempts;
 mod decode;

@@ -1,4 +1,4 @@
-//! Batches of views on their way to a device, and what the engine hands to its consumer.
+//! Batches of views that are sent to devices, and the events that the engine sends to its consumer.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ pub const EVAL_VIEW: i16 = -1;
 /// Views that go through the image tower together, all of one unit.
 #[derive(Debug)]
 pub struct Batch {
-    /// Number of the unit, as its source counts.
+    /// Number of the unit, given by the source.
     pub unit: usize,
     /// Place of the batch in its unit, from 0.
     pub sequence: usize,
-    /// Image, as the source counts, and view of each row.
+    /// Image number, given by the source, and view of each row.
     pub rows: Vec<(usize, i16)>,
     /// `[rows, side, side, 3]`, RGB.
     pub pixels: Vec<u8>,
@@ -29,7 +29,7 @@ impl Batch {
     }
 }
 
-/// Collects the views of one unit into batches: all of them are full but for the last.
+/// Collects the views of one unit into batches, of which only the last may be smaller than the others.
 #[derive(Debug)]
 pub struct BatchBuilder {
     full: usize,
@@ -49,7 +49,7 @@ impl BatchBuilder {
     pub fn add(&mut self, row: (usize, i16), pixels: &[u8]) -> Option<Batch> {
         let batch = &mut self.batch;
         if batch.rows.is_empty() {
-            // All views are of one size. Without this the batch would be copied each time it doubles.
+            // All views have the same size. Without this, the batch would be copied each time it doubles.
             batch.pixels.reserve_exact(self.full * pixels.len());
         }
         batch.rows.push(row);
@@ -71,7 +71,8 @@ impl BatchBuilder {
     }
 }
 
-/// What the engine hands to its consumer. The batches of a unit come in any order, before and after its end.
+/// An event of the engine for its consumer. The batches of a unit come in any order, before and after the event of its
+/// end.
 #[derive(Debug)]
 pub enum EncodeEvent<E> {
     /// A batch was encoded.
@@ -86,7 +87,8 @@ pub enum EncodeEvent<E> {
         global: Vec<f32>,
         /// `[rows, positions, D]`, before normalisation; empty unless asked for.
         local: Vec<f32>,
-        /// Time that the device spent on the batch, without waiting for it or for the batch before.
+        /// Time that the device spent on the batch, without the time it waited for this batch or worked on the one
+        /// before.
         busy: Duration,
     },
     /// The source has sent all batches of a unit.
@@ -95,7 +97,7 @@ pub enum EncodeEvent<E> {
         unit: usize,
         /// How many batches it has.
         batches: usize,
-        /// What the source says of it.
+        /// What the source adds about the unit.
         end: E,
     },
 }

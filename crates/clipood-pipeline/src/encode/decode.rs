@@ -10,7 +10,7 @@ use clipood_data::{
 /// Why an image could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// One word out of few, as in the quarantine table: `unreadable`, `panic`, or the kind of the decoder's error.
+    /// The kind, one word as in the quarantine table: `unreadable`, `panic`, or the kind of the decoder's error.
     pub kind: String,
     /// The error.
     pub message: String,
@@ -25,16 +25,17 @@ impl Unreadable {
     }
 }
 
-/// Decodes an image and calls `make` on it. Never panics: a panic of either becomes the reason.
+/// Decodes an image and calls `make` on it. Never panics: a panic of the decoder or of `make` becomes the reason.
 ///
 /// # Errors
-/// Bytes that are no image that is read here, or one that is damaged or too large.
+/// Bytes that are not an image of a supported format, or one that is damaged or too large.
 pub(crate) fn decoded<T>(bytes: &[u8], make: impl FnOnce(&RgbImage) -> T) -> Result<T, Unreadable> {
     decode_safely(bytes, &DecodeLimits::default(), make)
         .map_err(|error| Unreadable::new(error.kind(), error.to_string()))
 }
 
-/// Pixels `[side, side, 3]` of the evaluation view (short side resized to `side`, centre cropped) of an image file, RGB.
+/// Pixels `[side, side, 3]` of the evaluation view (short side resized to `side`, centre cropped) of an image file,
+/// RGB.
 ///
 /// # Errors
 /// A file that cannot be read or decoded, and a panic of the decoder.
@@ -42,11 +43,11 @@ pub fn read_eval_view(path: &Path, side: u32) -> Result<Vec<u8>, Unreadable> {
     eval_view_of(read_image_file(path), side)
 }
 
-/// The bytes of an image file, read again where that may help.
+/// The bytes of an image file; reading is retried after errors that may be transient.
 pub(super) fn read_image_file(path: &Path) -> std::io::Result<Vec<u8>> {
     match path.to_str() {
         Some(uri) => read(&Source::whole(uri), &Roots::default()),
-        // A source is text; a name that is none is read by its bytes, once.
+        // A source is UTF-8 text; a file with any other name is read directly and without retries.
         None => std::fs::read(path),
     }
 }

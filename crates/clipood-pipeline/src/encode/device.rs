@@ -1,7 +1,7 @@
-//! What encodes batches on one device, and the loop that feeds it.
+//! The trait of devices that encode batches, and the loop that feeds one.
 //!
-//! Every device has a thread of its own, which launches the next batch before it waits for the last one. A device that fails
-//! returns its batches to the queue.
+//! Every device has its own thread, which launches the next batch before it waits for the previous one. A device that
+//! fails returns its batches to the queue.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,13 @@ use crate::error::{PipelineError, Result};
 use crate::interrupt::Interrupt;
 use crate::panics::guarded;
 
-/// What panics of a device thread are reported under.
+/// Name under which panics of a device thread are reported.
 pub(super) const STAGE: &str = "encode";
 
-/// What encodes batches on one device; it is made and used in the thread of that device.
+/// Encodes batches on one device; created and used in the thread of that device.
 pub(super) trait EncodeDevice {
-    /// Begins to encode a batch. What can go on by itself, as a GPU does, need not be done on return.
+    /// Starts to encode a batch. A device that computes asynchronously, as a GPU does, may return before it has
+    /// finished.
     fn launch(&self, batch: &Batch) -> Result<LaunchedImages>;
 
     /// Waits for the features of a batch that was launched.
@@ -44,11 +45,11 @@ pub(super) struct DeviceLoop<'a> {
 }
 
 impl DeviceLoop<'_> {
-    /// Encodes what the queue has and calls `deliver` with each batch, its features and the time that the device spent on it,
-    /// until the queue is empty and closed, or `deliver` returns `false`.
+    /// Encodes the batches of the queue and calls `deliver` with each batch, its features and the time that the device
+    /// spent on it, until the queue is empty and closed, or `deliver` returns `false`.
     ///
     /// # Errors
-    /// An interruption; a device that fails, whose batches are back in the queue then.
+    /// An interruption; a device that fails, after its batches were returned to the queue.
     pub(super) fn run(
         &self,
         mut deliver: impl FnMut(Batch, EncodedImages, Duration) -> bool,
@@ -57,7 +58,7 @@ impl DeviceLoop<'_> {
         let mut last_done: Option<Instant> = None;
         loop {
             self.interrupt.check()?;
-            // With a batch in hand the device has work: its result must not wait for a batch that is not decoded yet.
+            // A batch is launched already: its result must not wait for the next batch to be decoded.
             let next = match in_hand {
                 Some(_) => self.queue.ready(self.clock),
                 None => self.queue.next(self.clock),
@@ -108,7 +109,7 @@ impl DeviceLoop<'_> {
         self.encoder.launch(batch)
     }
 
-    /// Leaves the batches in hand to the other devices.
+    /// Returns the batches that are not finished to the queue, for the other devices.
     fn failed(&self, error: PipelineError, batches: impl Iterator<Item = Batch>) -> PipelineError {
         self.queue.returned().extend(batches);
         error

@@ -15,31 +15,31 @@ use crate::interrupt::Interrupt;
 use crate::panics::{guarded, joined};
 use crate::progress::Reporting;
 
-/// What encodes images, and where.
+/// A model with the devices that it runs on.
 #[derive(Debug, Clone)]
 pub struct Engine<'a> {
     /// The model, whose image tower runs.
     pub model: &'a Model,
-    /// Where it runs, one thread for each worker, and in which number format.
+    /// Devices, one thread each, and number format.
     pub devices: &'a Devices,
-    /// Whether patch features are made, too.
+    /// Whether patch features are computed as well.
     pub local: bool,
     /// Views of a full batch, at least one.
     pub full: usize,
-    /// Where a device that is lost is reported.
+    /// Where a device that fails is reported.
     pub reporting: Reporting,
     /// Ends a run with [`PipelineError::Interrupted`](crate::PipelineError::Interrupted).
     pub interrupt: Interrupt,
 }
 
-/// What travels to the consumer.
+/// A message to the consumer.
 enum Message<E> {
     Event(EncodeEvent<E>),
-    /// No device is left; the source may still be waiting for something that will not come.
+    /// No device is left; the source may still be waiting for an event that will not come.
     Failed,
 }
 
-/// Where a source sends the views of its units.
+/// Receives the units of a source.
 #[derive(Debug)]
 pub struct BatchSink<'a, E> {
     batches: Sender<Batch>,
@@ -48,7 +48,7 @@ pub struct BatchSink<'a, E> {
     full: usize,
 }
 
-/// Where a source sends the views of one unit.
+/// Receives the views of one unit.
 #[derive(Debug)]
 pub struct UnitSink<'a, E> {
     sink: &'a BatchSink<'a, E>,
@@ -62,7 +62,7 @@ impl<E> BatchSink<'_, E> {
         self.full
     }
 
-    /// Begins unit number `unit`, a number that no other unit of this run has.
+    /// Begins unit number `unit`; the number must be unique in this run of the engine.
     pub fn begin(&self, unit: usize) -> UnitSink<'_, E> {
         UnitSink {
             sink: self,
@@ -71,7 +71,7 @@ impl<E> BatchSink<'_, E> {
         }
     }
 
-    /// Waits for room in the queue.
+    /// Sends a batch; waits until the queue has room.
     fn send(&self, batch: Batch) -> bool {
         self.clock.to_encode.fetch_add(1, Ordering::Relaxed);
         timed(&self.clock.decoding_waited, || self.batches.send(batch)).is_ok()
@@ -79,8 +79,8 @@ impl<E> BatchSink<'_, E> {
 }
 
 impl<E> UnitSink<'_, E> {
-    /// Adds a view (image and view) with its pixels `[side, side, 3]`; a full batch is sent. `false` once nobody receives it:
-    /// the source ends then.
+    /// Adds a view (image and view) with its pixels `[side, side, 3]`; a full batch is sent. `false` if there is no
+    /// receiver any more: the source should end then.
     #[must_use]
     pub fn add(&mut self, row: (usize, i16), pixels: &[u8]) -> bool {
         match self.builder.add(row, pixels) {
@@ -89,7 +89,7 @@ impl<E> UnitSink<'_, E> {
         }
     }
 
-    /// Sends what is left, and `end` to the consumer; `false` once nobody receives it.
+    /// Sends the last batch, and `end` to the consumer; `false` if there is no receiver any more.
     #[must_use]
     pub fn end(self, end: E) -> bool {
         let (last, batches) = self.builder.finish();
@@ -106,10 +106,10 @@ impl<E> UnitSink<'_, E> {
 }
 
 impl Engine<'_> {
-    /// Encodes all views that `source` sends and hands the features to `consume`, until both are done. The source runs in a
-    /// thread of its own, each device in another one, the consumer on the calling thread.
+    /// Encodes all views that `source` sends and passes the features to `consume`, until both are done. The source and
+    /// each device run in separate threads, the consumer in the calling thread.
     ///
-    /// A GPU that fails is reported and takes no more work; its batches are encoded by the others.
+    /// A GPU that fails is reported and not used any more; its batches are encoded by the other devices.
     ///
     /// # Errors
     /// The first cause: an error of the consumer, which ends the others; no device left, a failure on the CPU or an
@@ -139,7 +139,7 @@ impl Engine<'_> {
         let (send_batch, decoded) = bounded::<Batch>(room);
         let (send_event, events) = bounded::<Message<E>>(room);
         std::thread::scope(|scope| {
-            // Only the threads hold senders and receivers of batches, so that the end of one step ends the next.
+            // Only the threads own senders and receivers of batches, so that the end of one step ends the next.
             let decoder = {
                 let sink = BatchSink {
                     batches: send_batch,
@@ -161,7 +161,7 @@ impl Engine<'_> {
                 };
                 let end = guarded(STAGE, || encode(&lane));
                 if end.is_err() {
-                    // A consumer that has ended before is the first cause.
+                    // If the consumer has ended before, its error is the first cause.
                     let _ = lane.events.send(Message::Failed);
                 }
                 end
@@ -174,7 +174,7 @@ impl Engine<'_> {
     }
 }
 
-/// Takes the receiver and the consumer, so that the threads that wait for either see that nobody is there any more.
+/// Takes the receiver and the consumer by value: when they are dropped, the threads that wait for them end.
 fn consume_all<E>(
     events: Receiver<Message<E>>,
     clock: &Clock,

@@ -1,4 +1,4 @@
-//! Image files through the engine, in their order.
+//! Encoding a list of image files with the engine, with results in the order of the list.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use crate::interrupt::Interrupt;
 use crate::heap::trim_heap;
 use crate::progress::Reporting;
 
-/// Image files that go through the image tower at once.
+/// Image files per pass of the image tower.
 pub const FILE_BATCH: usize = 32;
-/// Units between two times that freed memory is returned to the system.
+/// Number of units after which freed memory is returned to the system.
 const TRIM_EVERY: usize = 64;
 
 /// Features of one image, before normalisation.
@@ -31,8 +31,8 @@ pub struct EncodedImage {
 }
 
 impl<'a> Engine<'a> {
-    /// An engine for image files, in batches of [`FILE_BATCH`], without patch features. A device that is lost is reported on
-    /// standard error.
+    /// An engine for image files, in batches of [`FILE_BATCH`], without patch features. A device that fails is reported
+    /// on standard error.
     pub fn for_files(model: &'a Model, devices: &'a Devices) -> Self {
         Self {
             model,
@@ -44,7 +44,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// The same engine with batches so small that `images` images occupy every device.
+    /// The same engine with batches small enough for `images` images to occupy every device.
     #[must_use]
     pub fn spread(mut self, images: usize) -> Self {
         let each = images.div_ceil(self.devices.workers.len().max(1));
@@ -53,8 +53,8 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// Encodes the evaluation view of every file and hands its features, or why it could not be read, to `each`, in the order of
-/// `files`. Memory does not grow with their number.
+/// Encodes the evaluation view of every file and calls `each` with its features, or with the reason why it could not be
+/// read, in the order of `files`. Memory use does not grow with their number.
 ///
 /// # Errors
 /// As [`Engine::run`].
@@ -76,7 +76,7 @@ pub fn encode_files(
     convert_files(engine, files, split, each)
 }
 
-/// [`encode_files`] with what `convert` makes of the features of a batch: one value per image.
+/// [`encode_files`] with a function `convert` that turns the features of a batch into one value per image.
 pub(crate) fn convert_files<T>(
     engine: &Engine<'_>,
     files: &[PathBuf],
@@ -84,7 +84,7 @@ pub(crate) fn convert_files<T>(
     mut each: impl FnMut(usize, std::result::Result<T, Unreadable>) -> Result<()>,
 ) -> Result<()> {
     let side = side(engine)?;
-    // A device that is slow or lost lets the others go on with later files, whose features wait here: so many units at most.
+    // While one device is slow or has failed, the others continue with later files; at most this many units wait here.
     let window = 6 * engine.devices.workers.len() + 6;
     let (occupy, slots) = bounded::<()>(window);
     let mut waiting: BTreeMap<usize, FileUnit<T>> = BTreeMap::new();
@@ -92,7 +92,7 @@ pub(crate) fn convert_files<T>(
     engine.run(
         &Clock::default(),
         |sink| decode_files(sink, files, side, || occupy.send(()).is_ok()),
-        // Owns `slots`: a source that waits for one sees the end of the consumer.
+        // Owns `slots`, so that a source that waits for a slot ends with the consumer.
         move |event| {
             match event {
                 EncodeEvent::Encoded {
@@ -130,7 +130,7 @@ pub(crate) fn convert_files<T>(
                 if next.is_multiple_of(TRIM_EVERY) {
                     trim_heap();
                 }
-                // The slot was occupied before the unit began.
+                // The source occupied a slot before it began the unit.
                 let _ = slots.try_recv();
             }
             Ok(())
@@ -178,12 +178,12 @@ fn side(engine: &Engine<'_>) -> Result<u32> {
     })
 }
 
-/// A source of the evaluation views, `side` pixels wide and high, of image files: each `sink.full()` files are a unit of one
-/// batch, or of none, that ends with the files that could not be read. Files are numbered from 0, in their order. Before each
-/// unit `admit` is called, which may wait; `false` ends the source.
+/// A source of the evaluation views, `side` pixels wide and high, of image files: every `sink.full()` files form a unit
+/// of one batch (or none), whose end lists the files that could not be read. Files are numbered from 0, in their order.
+/// Before each unit `admit` is called, which may wait; `false` ends the source.
 ///
 /// # Errors
-/// None of its own: files that cannot be read are no errors.
+/// None: files that cannot be read are not errors.
 pub fn decode_files<P: AsRef<Path> + Send>(
     sink: &BatchSink<'_, Vec<(usize, Unreadable)>>,
     files: impl IntoIterator<Item = P>,
@@ -195,7 +195,7 @@ pub fn decode_files<P: AsRef<Path> + Send>(
     let mut current = None;
     let fetch = |path: &P| read_image_file(path.as_ref());
     let decode = |_: &P, read| eval_view_of(read, side);
-    // What fills two batches: one that is being filled and one ahead of it.
+    // Enough for two batches: the one being filled and the next.
     let goes_on = in_order(files, 2 * full, fetch, decode, |decoded| {
         if current.is_none() {
             if !admit() {
@@ -218,7 +218,7 @@ pub fn decode_files<P: AsRef<Path> + Send>(
         Ok(current.take().is_none_or(|(unit, end)| unit.end(end)))
     })?;
     if goes_on && let Some((unit, unreadable)) = current {
-        // Nobody receives it only if the run has ended for another reason.
+        // There is no receiver only if the run has ended for another reason.
         let _ = unit.end(unreadable);
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Two steps of work on many items at the same time, whose results are taken one by one, in the order of the items.
+//! Runs two steps of work on many items in parallel, and takes the results one by one, in the order of the items.
 
 use std::collections::VecDeque;
 
@@ -6,13 +6,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::error::Result;
 
-/// Threads that fetch. They wait for disks and networks, not for a core.
+/// Number of threads that fetch. They mostly wait for disks and networks.
 const FETCHERS: usize = 4;
 
-/// Calls `fetch` on every item on threads that may wait, `work` on what it returns on rayon's threads, and `take` on the
-/// results on the calling thread, in the order of the items. At most `ahead` items (at least one) are fetched, in work or
-/// waiting to be taken. While `take` runs, or waits for a slow item, the threads go on with the others. `take` returns
-/// `false` to end early, which is then what this returns.
+/// Calls `fetch` on every item in threads that may block, `work` on the fetched values in rayon's threads, and `take`
+/// on the results in the calling thread, in the order of the items. At most `ahead` items (at least one) are fetched,
+/// in work or waiting to be taken at any time. While `take` runs or waits for a slow item, the threads continue with
+/// other items. `take` returns `false` to end early, and this function then returns `false` too.
 ///
 /// # Errors
 /// Those of `take`, which also end it.
@@ -30,7 +30,7 @@ pub(crate) fn in_order<T: Send, F: Send, R: Send>(
     let items = items.into_iter();
     let fetchers = FETCHERS.min(items.size_hint().1.unwrap_or(FETCHERS));
     let mut take_next = |waiting: &mut VecDeque<Receiver<R>>| match waiting.pop_front() {
-        // The sender of an item that panicked is dropped unused: the scopes panic with its message when they end.
+        // An item that panicked drops its sender unused: the scopes pass its panic on when they end.
         Some(next) => next.recv().map_or(Ok(false), &mut take),
         None => Ok(true),
     };
@@ -44,7 +44,7 @@ pub(crate) fn in_order<T: Send, F: Send, R: Send>(
                 scope.spawn(move || {
                     for (item, send) in asked {
                         let fetched = fetch(&item);
-                        // Nobody receives any more once it has ended early.
+                        // After an early end there is no receiver any more.
                         workers.spawn_fifo(move |_| drop(send.send(work(&item, fetched))));
                     }
                 });

@@ -1,4 +1,4 @@
-//! Decoded batches that wait for a device, and how long each step of the engine waited for another.
+//! The queue of decoded batches, and measurements of how long each step of the engine waited for another.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,20 +8,20 @@ use crossbeam_channel::Receiver;
 
 use super::batch::Batch;
 
-/// Batches to encode: those that come from decoding, and those that a failed device returned.
+/// Batches to encode: new ones from decoding, and those that a failed device returned.
 pub(super) struct Queue {
     decoded: Receiver<Batch>,
     returned: Mutex<Vec<Batch>>,
 }
 
-/// Where the time of a run of the engine went, and how full its queues are.
+/// Waiting times of a run of the engine, and the current lengths of its queues.
 #[derive(Debug, Default)]
 pub struct Clock {
     /// Nanoseconds that decoding waited for room in the queue.
     pub(super) decoding_waited: AtomicU64,
     /// Nanoseconds that devices waited for a batch, summed over all of them.
     pub(super) devices_waited: AtomicU64,
-    /// Batches that decoding has handed over, or waits to, and that no device has taken.
+    /// Batches that decoding has sent, or is waiting to send, and that no device has taken.
     pub(super) to_encode: AtomicUsize,
     /// Events that the consumer has not taken.
     pub(super) to_consume: AtomicUsize,
@@ -34,7 +34,8 @@ impl Clock {
         (read(&self.to_encode), read(&self.to_consume))
     }
 
-    /// Which step holds the others back in a run of `elapsed` on so many devices; `None` for one too short to tell.
+    /// The step that limits the speed of a run of duration `elapsed` on this many devices; `None` if the run was too
+    /// short to tell.
     pub fn line(&self, elapsed: Duration, devices: usize) -> Option<String> {
         let seconds = elapsed.as_secs_f64();
         if seconds < 2.0 {
@@ -76,7 +77,7 @@ impl Queue {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next batch; waits for it. `None` once there is none left.
+    /// The next batch, waiting for it if necessary; `None` if none is left.
     pub(super) fn next(&self, clock: &Clock) -> Option<Batch> {
         if let Some(batch) = self.returned().pop() {
             return Some(batch);
@@ -90,7 +91,7 @@ impl Queue {
         }
     }
 
-    /// The next batch, if there is one without waiting.
+    /// The next batch, if one is available without waiting.
     pub(super) fn ready(&self, clock: &Clock) -> Option<Batch> {
         if let Some(batch) = self.returned().pop() {
             return Some(batch);

@@ -1,4 +1,5 @@
-//! A device that takes its time and computes nothing: for tests and benches of the flow around the model, never for results.
+//! A device that waits and computes nothing, for tests and benchmarks of everything around the model; never for
+//! results.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use super::batch::Batch;
 use super::device::EncodeDevice;
 use crate::error::Result;
 
-/// A thread that sleeps wakes up late. A device whose next batch waits already does not lose that time.
+/// Largest delay after a sleep that is made up for: threads wake up late, and a device whose next batch is waiting
+/// already would lose that time.
 const OVERSLEPT: Duration = Duration::from_millis(2);
 
 /// A device that pretends to encode `rate` images per second.
@@ -19,12 +21,12 @@ pub(super) struct SimulatedDevice<'a> {
     config: &'a ClipConfig,
     local: bool,
     rate: u32,
-    /// When it was done with its last batch.
+    /// When it finished its last batch.
     busy: Cell<Option<Instant>>,
 }
 
 impl<'a> SimulatedDevice<'a> {
-    /// With features of the sizes in `config`, of patches too if `local`.
+    /// Features have the sizes of `config`; with `local` there are patch features as well.
     pub(super) fn new(config: &'a ClipConfig, local: bool, rate: u32) -> Self {
         Self {
             config,
@@ -34,7 +36,8 @@ impl<'a> SimulatedDevice<'a> {
         }
     }
 
-    /// Made-up features of a batch. They depend on the pixels alone, so that every attempt at a unit makes the same part.
+    /// Made-up features of a batch. They depend only on the pixels, so that every attempt at a unit produces the same
+    /// part.
     fn pretend(&self, batch: &Batch) -> EncodedImages {
         let rows = batch.rows.len();
         let (dim, patches) = (self.config.embed_dim, self.config.image.positions());

@@ -10,7 +10,7 @@ use super::device::EncodeDevice;
 use super::simulated::SimulatedDevice;
 use crate::error::{PipelineError, Result};
 
-/// Makes what encodes on each device.
+/// Creates the encoder of each device.
 pub(super) struct Towers<'a> {
     model: &'a Model,
     devices: &'a Devices,
@@ -21,7 +21,7 @@ pub(super) struct Towers<'a> {
 }
 
 impl<'a> Towers<'a> {
-    /// For batches of at most `full` views, with patch features if `local`.
+    /// Encoders of batches of at most `full` views, with patch features if `local`.
     ///
     /// # Errors
     /// Parameters that are not finite, if the CPU is among the devices.
@@ -48,7 +48,7 @@ impl<'a> Towers<'a> {
     /// The tower on `device`.
     ///
     /// # Errors
-    /// A device that is not there or fails, parameters that are not finite.
+    /// A device that does not exist or fails, parameters that are not finite.
     pub(super) fn open(&self, device: Device) -> Result<Box<dyn EncodeDevice + '_>> {
         let (config, local) = (&self.model.config, self.local);
         if let Some(rate) = self.devices.simulated {
@@ -71,8 +71,8 @@ impl<'a> Towers<'a> {
     }
 }
 
-/// The products of a worker on the CPU stay on one core: whole batches side by side beat splitting every product over all
-/// cores.
+/// A pool of one thread, so that the matrix products of a worker on the CPU stay on one core: whole batches in parallel
+/// are faster than splitting every product over all cores.
 fn one_thread() -> Result<ThreadPool> {
     ThreadPoolBuilder::new()
         .num_threads(1)
@@ -106,7 +106,7 @@ impl EncodeDevice for CpuTower<'_> {
     }
 }
 
-/// On a GPU, which normalises the pixels itself.
+/// On a GPU, where the pixels are normalised.
 struct GpuTower<'a> {
     encoder: ImageEncoder,
     config: &'a ClipConfig,
@@ -115,7 +115,7 @@ struct GpuTower<'a> {
 }
 
 impl EncodeDevice for GpuTower<'_> {
-    /// A short batch is padded to a power of two: kernels are tuned for each size that they meet.
+    /// Pads a short batch to a power of two, because kernels are tuned anew for each size.
     fn launch(&self, batch: &Batch) -> Result<LaunchedImages> {
         let rows = batch.rows.len();
         let padded = rows.next_power_of_two().min(self.full.max(rows));

@@ -1,11 +1,12 @@
-//! Which images a process was decoding when it died, so that one that kills the process is found and put into quarantine.
+//! Notes of the images that a process is decoding, so that an image that kills the process is found and put into
+//! quarantine.
 //!
-//! A panic of a decoder is caught, but nothing catches an abort, an overflown stack or the system's memory killer. So
-//! before a worker decodes images of a unit it writes down which, and removes the note when they are decoded. A note that is
-//! there at the next start of the same worker means a death: that range is then decoded in two halves, each with a note of
-//! its own, until a single image is left that the process died on again and again. A process that is killed from outside
-//! leaves notes as well. They cost a few more notes, and an image only if three of them hit the moment at which it was
-//! being decoded alone.
+//! A panic of a decoder is caught, but an abort, a stack overflow or the out-of-memory killer ends the process. So
+//! before a worker decodes images of a unit it writes a note that names them, and removes the note when they are
+//! decoded. A note that exists at the next start of the same worker means that the process died: that range is then
+//! decoded in two halves, each with its own note, until a single image is left on which the process dies repeatedly. A
+//! process that is killed from outside leaves notes as well. They cause smaller ranges, and the loss of an image only
+//! if the process is killed three times while that image is decoded alone.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -21,7 +22,7 @@ use crate::tables::QuarantineRow;
 
 /// Folder of the notes in a run directory.
 const FOLDER: &str = "_run/attempts";
-/// Deaths on a single image before it is left out.
+/// Number of deaths on a single image after which it is left out.
 const DEATHS: usize = 3;
 
 /// A part of a unit's images.
@@ -33,7 +34,7 @@ pub enum Piece {
     Leave(usize),
 }
 
-/// The deaths of this worker's earlier processes.
+/// The notes that earlier processes of this worker have left.
 pub struct Attempts<'a> {
     store: &'a Store,
     worker: &'a str,
@@ -42,7 +43,7 @@ pub struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    /// Reads the notes of this worker by one listing. Those of others may belong to processes that live.
+    /// Reads the notes of this worker by one listing. Notes of other workers may belong to running processes.
     ///
     /// # Errors
     /// A run directory that cannot be listed.
@@ -71,7 +72,7 @@ impl<'a> Attempts<'a> {
         pieces
     }
 
-    /// Notes that images are being decoded; the note's path is for [`Attempts::end`].
+    /// Writes a note that images are being decoded; returns its path for [`Attempts::end`].
     ///
     /// # Errors
     /// A run directory that cannot be written.
@@ -94,7 +95,7 @@ impl<'a> Attempts<'a> {
             "first": keys.first(),
             "last": keys.last(),
         });
-        // One that exists is a twin's: another process of this worker's name.
+        // An existing note belongs to another process with the same worker name.
         let _: Created = self.store.create(&path, Bytes::from(note.to_string()))?;
         Ok(path)
     }
@@ -122,7 +123,7 @@ pub fn process_killed(image: &PlannedImage) -> QuarantineRow {
     }
 }
 
-/// Halves what the process died on, and leaves a single image out after [`DEATHS`].
+/// Halves the ranges on which the process died, and leaves a single image out after [`DEATHS`] deaths.
 fn split(range: Range<usize>, deaths: &[Range<usize>], pieces: &mut Vec<Piece>) {
     let died = deaths.iter().filter(|death| **death == range).count();
     if died > 0 && range.len() > 1 {

@@ -11,20 +11,20 @@ use crate::error::{PipelineError, Result};
 use crate::plan::PlannedImage;
 use crate::tables::QuarantineRow;
 
-/// Seed of the training crops: they belong to the features, not to a few-shot seed, so that seeds share them.
+/// Seed of the training crops. It is the same for all few-shot seeds, so that they share the features.
 const CROP_SEED: u64 = 0;
 
-/// Pixels of each view, `[side, side, 3]`, or why there are none.
+/// Pixels of each view, `[side, side, 3]`, or the reason why there are none.
 pub type Views = std::result::Result<Vec<Vec<u8>>, Box<QuarantineRow>>;
 
-/// Checks, decodes and crops one image, whose file was `read`. Never panics: a panic of a decoder becomes the reason why there
-/// are no pixels.
+/// Checks, decodes and crops one image, given the result of reading its file. Never panics: a panic of a decoder
+/// becomes the reason why there are no pixels.
 ///
 /// Whether an image is put into quarantine follows from the planned bytes alone, because all runs of a store share it.
 ///
 /// # Errors
-/// A file that could be read when it was planned and no longer can, or that has other bytes now: the cause is this machine or
-/// moment, not the image.
+/// A file that could be read when it was planned and cannot be read now, or that has different bytes now: the cause is
+/// the machine or the time, not the image.
 pub fn views_of(
     image: &PlannedImage,
     read: std::io::Result<Vec<u8>>,
@@ -80,8 +80,8 @@ pub fn views_of(
     Ok(made.map_err(|reason| reject(&reason.kind, reason.message)))
 }
 
-/// A test hook: the process dies on the image whose hash is in `CLIPOOD_TEST_ABORT_ON`, as it would on one that overflows
-/// the stack of its decoder. Nobody sets this outside of tests.
+/// A test hook: the process dies on the image whose hash is in `CLIPOOD_TEST_ABORT_ON`, as it would on one that
+/// overflows the stack of its decoder. Only tests set it.
 fn aborts_on(content_hash: &str) -> bool {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
     let hash = HASH.get_or_init(|| std::env::var("CLIPOOD_TEST_ABORT_ON").ok());

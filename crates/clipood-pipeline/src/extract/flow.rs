@@ -1,4 +1,4 @@
-//! Which units are still to be made, and the engine that makes them.
+//! Finds the units that are missing and computes them with the engine.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
@@ -14,8 +14,8 @@ use crate::job::Job;
 use crate::plan::open_roots;
 use crate::tables::store_footer;
 
-/// Encodes the units of `index` whose features are not in the store yet; `local` asks for patch features too. Units that
-/// other workers hold come last, so at the end all of them are there, whoever made them.
+/// Encodes the units of `index` whose features are not in the store yet; with `local` also their patch features. Units
+/// that other workers have claimed come last. On return all units are committed, by this worker or by others.
 ///
 /// # Errors
 /// An interruption (units in work are dropped), a store that cannot be written, a panic of a worker.
@@ -74,12 +74,12 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     if let Some(line) = clock.line(start.elapsed(), job.worker.devices.workers.len()) {
         job.worker.reporting.say(&format!("{:>9} {line}", "extract"));
     }
-    // A killed writer leaves a staging file, which readers of the directory would trip over.
+    // A killed writer leaves a staging file, which readers of the directory would take for a part.
     job.places.features.ledger.sweep(tables)?;
     Ok(())
 }
 
-/// The pending units that this worker should do, one at a time. A unit of two tables is done when both stand.
+/// The pending units that this worker should do, one at a time. A unit with two tables is done when both are committed.
 fn turns<'a>(
     job: &'a Job,
     tables: &'a [&'a str],

@@ -1,5 +1,6 @@
-//! Images mutated at random, through the very function that extraction calls: each is decoded, or rejected with its name.
-//! `CLIPOOD_TEST_MUTATIONS` sets their number. A mutation that ends the process is left in a file that is named here.
+//! Randomly mutated images, passed to the function that extraction calls: each is decoded, or rejected with its name.
+//! `CLIPOOD_TEST_MUTATIONS` sets their number. A mutation that ends the process stays in a file in a folder that is
+//! printed.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use crate::plan::PlannedImage;
 
 /// Seed of the mutations.
 const SEED: u64 = 1;
-/// Larger files only take time.
+/// Larger files are skipped, because they only take time.
 const LARGEST: u64 = 50_000;
 
 fn mutations() -> usize {
@@ -30,7 +31,7 @@ fn mutations() -> usize {
     wanted.map_or(2000, |text| text.parse().unwrap())
 }
 
-/// Whole files of every format and mode that is read.
+/// Valid files of every supported format and mode.
 fn originals() -> Vec<(PathBuf, Vec<u8>)> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clipood-data/tests/data");
     let mut files = Vec::new();
@@ -61,7 +62,7 @@ fn every_mutated_image_is_decoded_or_rejected_by_name() {
         .prefix("mutated-")
         .tempdir()
         .unwrap();
-    // Kept if the process ends: the image that ended it is among the few there.
+    // Kept if the process dies: the image that killed it is among the few in this folder.
     let folder_path = folder.path().to_path_buf();
     println!("images in work lie in {}", folder_path.display());
     let (decoded, panicked) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -118,6 +119,6 @@ fn every_mutated_image_is_decoded_or_rejected_by_name() {
         total - decoded,
         panicked.into_inner()
     );
-    // Mutations that always or never decode would test nothing.
+    // If all or none of the mutations could be decoded, this would test nothing.
     assert!(decoded > total / 100 && decoded < total - total / 100);
 }

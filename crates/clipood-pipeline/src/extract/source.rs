@@ -1,4 +1,4 @@
-//! The source of the stage `extract`: decodes the images of its units.
+//! The source of the engine in stage `extract`: decodes the images of the units.
 
 use std::io;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use crate::job::Job;
 use crate::plan::PlannedImage;
 use crate::tables::QuarantineRow;
 
-/// What a unit consists of.
+/// The images of a unit.
 #[derive(Debug)]
 pub(super) struct UnitEnd {
     /// All its images, in key order.
@@ -22,11 +22,11 @@ pub(super) struct UnitEnd {
     pub quarantined: Vec<QuarantineRow>,
 }
 
-/// Decodes the units of `pending` that `turns` names, one after the other, and sends their views in key order. The images of
-/// a unit are decoded in parallel.
+/// Decodes the units of `pending` that `turns` selects, one after the other, and sends their views in key order. The
+/// images of a unit are decoded in parallel.
 ///
 /// # Errors
-/// An interruption, a run directory that cannot be read or written, an image that is not as it was planned.
+/// An interruption, a run directory that cannot be read or written, an image that has changed since it was planned.
 pub(super) fn decode_units(
     job: &Job,
     pending: &[&ExtractUnit],
@@ -80,21 +80,22 @@ struct Decoding<'a> {
     job: &'a Job,
     unit: &'a ExtractUnit,
     images: &'a [PlannedImage],
-    /// Images that are fetched or decoded at once.
+    /// Number of images that are fetched or decoded at the same time.
     ahead: usize,
     sink: UnitSink<'a, UnitEnd>,
     quarantined: Vec<QuarantineRow>,
 }
 
 impl Decoding<'_> {
-    /// Decodes some images under a note of [`Attempts`]; `false` once nobody receives them any more.
+    /// Decodes some images under a note of [`Attempts`]; `false` if there is no receiver any more.
     fn range(&mut self, attempts: &Attempts<'_>, range: Range<usize>) -> Result<bool> {
         let key = &self.unit.key;
         let note = attempts.begin(key, &self.images[range.clone()], &range)?;
         if range.len() == 1 {
             let image = &self.images[range.start];
             let views = views(self.job, self.unit, image, fetch(image));
-            // The note ends before the views are sent: waiting for a slow device must not look like a death on this image.
+            // The note is removed before the views are sent: a kill while waiting for a slow device must not count for
+            // this image.
             attempts.end(&note)?;
             return Ok(self.add(range.start, views?));
         }
@@ -117,7 +118,7 @@ impl Decoding<'_> {
         })
     }
 
-    /// Sends the views of an image, given by its position; `false` once nobody receives them any more.
+    /// Sends the views of an image, given by its position; `false` if there is no receiver any more.
     fn add(&mut self, image: usize, views: Views) -> bool {
         match views {
             Err(row) => {

@@ -1,4 +1,4 @@
-//! Units of extraction: which views of which images share a part.
+//! Units of extraction: which views of which images are stored in one part.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::plan::{Plan, PlannedImage, PlannedShard, images_digest, planned_image
 /// Some images and the views of them that are encoded together.
 #[derive(Debug, Clone)]
 pub struct ExtractUnit {
-    /// Hash of the (content, key, view) list: two plans never share a name.
+    /// Hash of the (content, key, view) list, so that units of different plans never have the same name.
     pub key: String,
     /// Number of images.
     pub images: usize,
@@ -21,29 +21,29 @@ pub struct ExtractUnit {
     source: Source,
 }
 
-/// Where a unit's images are listed.
+/// Where the images of a unit are listed.
 #[derive(Debug, Clone)]
 enum Source {
-    /// Here: the few images of training units.
+    /// In memory: the few images of training units.
     Held(Arc<[PlannedImage]>),
     /// In a part of the plan.
     Part(String),
 }
 
-/// Where the features of a plan lie.
+/// Which units hold the features of a plan.
 #[derive(Debug, Clone)]
 pub struct FeatureIndex {
     /// All units, without repetition.
     pub units: Vec<ExtractUnit>,
-    /// By dataset (in plan order) and shard, the unit of its scored images.
+    /// The unit of the scored images, by dataset (in plan order) and shard.
     pub scored: Vec<Vec<usize>>,
-    /// By seed, the units of the few-shot images, with the smallest rank of each: k shots need the ranks below k.
+    /// The units of the few-shot images by seed, with the smallest rank in each: k shots need the ranks below k.
     pub train: BTreeMap<u64, Vec<(usize, usize)>>,
 }
 
 impl FeatureIndex {
-    /// The units that hold the first `shots` images of every class in the split of `seed`; units of images beyond them are
-    /// left out, as far as they are units of their own.
+    /// The units that hold the first `shots` images of every class in the split of `seed`. Units that hold only images
+    /// beyond these are left out.
     pub fn shot_units(&self, seed: u64, shots: usize) -> impl Iterator<Item = &ExtractUnit> {
         let units = self.train.get(&seed).into_iter().flatten();
         let wanted = units.filter(move |(first_rank, _)| *first_rank < shots);
@@ -78,7 +78,7 @@ impl ExtractUnit {
     /// The images, in key order.
     ///
     /// # Errors
-    /// A part of the plan that is missing, damaged, or holds other images than it was planned with.
+    /// A part of the plan that is missing, damaged, or lists other images than the plan.
     pub fn list(&self, job: &Job) -> Result<Arc<[PlannedImage]>> {
         match &self.source {
             Source::Held(images) => Ok(images.clone()),
@@ -117,8 +117,9 @@ fn unit_key(images: &str, views: &[i16], crop_scale: Option<[f64; 2]>) -> String
     key
 }
 
-/// Cuts a plan into units. Images to score: one unit per shard. Few-shot images: one unit for the ranks 0, 1, 2 to 3, 4 to 7
-/// and so on of each seed (cut further where they are many), so that 1, 2, 4, 8 and 16 shots share their features.
+/// Divides a plan into units. Images to score: one unit per shard. Few-shot images: one unit each for the ranks 0, 1, 2
+/// to 3, 4 to 7 and so on of each seed (divided further if they are many), so that 1, 2, 4, 8 and 16 shots share
+/// features.
 pub fn feature_index(experiment: &Experiment, plan: &Plan) -> FeatureIndex {
     let crop_scale = experiment.recipe.train.crop_scale;
     let mut units: Vec<ExtractUnit> = Vec::new();

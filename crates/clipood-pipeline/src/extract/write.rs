@@ -1,4 +1,4 @@
-//! The consumer of the stage `extract`: collects the batches of each unit and commits units that are whole.
+//! The consumer of the engine in stage `extract`: collects the batches of each unit and commits complete units.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::tables::{
     FileMeta, GlobalFeatures, GlobalType, LocalFeatures, store_footer, write_global, write_local,
 };
 
-/// Stage names of the two tables of a unit. The global one is written last: it stands for both.
+/// Stage names of the two tables of a unit. The global table is written last, so its commit implies the local one.
 pub const GLOBAL: &str = "global";
 /// See [`GLOBAL`].
 pub const LOCAL: &str = "local";
@@ -29,7 +29,7 @@ pub fn part_path(table: &str, unit: &ExtractUnit) -> String {
     format!("{table}/part-{}.parquet", unit.key)
 }
 
-/// The unit as the ledger of the features knows it.
+/// The unit in the ledger of the features.
 pub fn ledger_unit(job: &Job, unit: &ExtractUnit) -> Unit {
     Unit {
         key: unit.key.clone(),
@@ -40,15 +40,15 @@ pub fn ledger_unit(job: &Job, unit: &ExtractUnit) -> Unit {
 /// Rows (image and view), global and local features of one batch.
 type Encoded = (Vec<(usize, i16)>, Vec<f32>, Vec<f32>);
 
-/// What has arrived of one unit, its batches by sequence.
+/// What has arrived of one unit: its batches by their place.
 #[derive(Default)]
 struct Arrived {
     batches: BTreeMap<usize, Encoded>,
-    /// With the number of batches.
+    /// Set at the end of the unit, with the number of batches.
     end: Option<(UnitEnd, usize)>,
 }
 
-/// Collects batches and commits every unit that is whole.
+/// Collects batches and commits every complete unit.
 pub(super) struct UnitWriter<'a> {
     job: &'a Job,
     pending: &'a [&'a ExtractUnit],
@@ -70,7 +70,7 @@ impl<'a> UnitWriter<'a> {
         }
     }
 
-    /// Takes what the engine has to say; commits the unit that is whole by it.
+    /// Handles an event of the engine; commits the unit if it is complete now.
     pub(super) fn take(&mut self, event: EncodeEvent<UnitEnd>, clock: &Clock) -> Result<()> {
         let (to_encode, to_write) = clock.backlog();
         self.progress.remark(format!(

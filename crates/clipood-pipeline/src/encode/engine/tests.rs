@@ -1,4 +1,4 @@
-//! The engine with devices that only count, fail where they are told to, and need no GPU.
+//! The engine with test devices that sum pixels, fail at given points, and need no GPU.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -89,7 +89,7 @@ fn engine(devices: &Devices) -> Engine<'_> {
     }
 }
 
-/// Opens the devices of an engine with these faults, by GPU number (the CPU has the first).
+/// Opens the devices of an engine with these faults, by GPU number (the CPU takes the first).
 fn opened<E: Send>(faults: &[Fault]) -> impl FnOnce(&Lane<'_, E>) -> Result<()> + Send {
     move |lane| {
         lane.encode(&|device| {
@@ -335,7 +335,7 @@ fn a_source_that_waits_for_its_consumer_ends_when_no_device_is_left() {
             for image in 0..3 {
                 let _ = unit.add((image, EVAL_VIEW), &[1]);
             }
-            // As a source does that limits how far it runs ahead.
+            // Like a source that limits how far it runs ahead.
             let _ = take.recv();
             Ok(())
         },
@@ -380,7 +380,7 @@ fn memory_does_not_grow_with_the_data() {
         )
         .unwrap();
     assert_eq!(sent.into_inner(), 100);
-    // Two queues of 6, two batches in hand of each device, and one with the consumer.
+    // Two queues of 6, two unfinished batches of each device, and one with the consumer.
     let most = most.into_inner();
     assert!((12..=6 + 6 + 2 * 2 + 1).contains(&most), "{most}");
 }

@@ -132,7 +132,7 @@ fn an_error_ends_it_and_no_file_is_no_error() {
     encode_files(&engine, &[], |_, _| panic!("there is no file")).unwrap();
 }
 
-/// Far more files than may be on their way at once.
+/// Far more files than may be in progress at once.
 fn many_absent() -> Vec<PathBuf> {
     let path = |n| PathBuf::from(format!("absent/{n}.png"));
     (0..2000).map(path).collect()
