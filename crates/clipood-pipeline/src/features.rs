@@ -1,4 +1,4 @@
-//! Reads the features of units back from the store.
+//! Reading the features of units from the store.
 
 use half::f16;
 
@@ -22,10 +22,10 @@ pub struct FeatureBlock {
     pub quarantined: Vec<QuarantineRow>,
 }
 
-/// Reads a unit's features; `local` asks for patch features too.
+/// Reads the features of a unit; with `local` also its patch features.
 ///
 /// # Errors
-/// A part that is missing, damaged, or of other sizes than the model.
+/// A part that is missing or damaged, or whose sizes differ from the model's.
 pub fn read_features(job: &Job, unit: &ExtractUnit, local: bool) -> Result<FeatureBlock> {
     let config = &job.experiment.model.config;
     let store = job.places.features.ledger.store();
@@ -81,7 +81,7 @@ pub fn normalise_rows(values: &mut [f32], width: usize) {
     }
 }
 
-/// By unit, the images that its part lists as unreadable. Only parts whose commit record counts some are opened.
+/// The images that the part of each unit lists as unreadable. Only parts whose commit record counts some are opened.
 ///
 /// # Errors
 /// A record or part that cannot be read.

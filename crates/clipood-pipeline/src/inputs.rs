@@ -1,4 +1,4 @@
-//! What fingerprints were made from, kept in commit records for those who ask why a unit is done again.
+//! The inputs of fingerprints, kept in commit records so that `clipood explain` can tell why a unit is done again.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A flag that signals set and stages look at between pieces of work.
+//! A flag that signals set and that stages check between pieces of work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,13 +15,13 @@ impl Interrupt {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a stop was asked for.
+    /// Whether a stop was requested.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 
     /// # Errors
-    /// [`PipelineError::Interrupted`] once a stop was asked for.
+    /// [`PipelineError::Interrupted`] once a stop was requested.
     pub fn check(&self) -> Result<()> {
         if self.is_set() {
             return Err(PipelineError::Interrupted);

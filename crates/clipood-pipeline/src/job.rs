@@ -1,4 +1,4 @@
-//! A [`Job`]: an experiment, the places where it lies and the worker that is at it, opened together.
+//! A [`Job`]: an experiment, the places of its data and the worker that computes it, opened together.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use crate::places::{Places, Stores};
 use crate::progress::Reporting;
 use crate::worker::Worker;
 
-/// What a user asks for.
+/// Options of a run that starts from a recipe.
 #[derive(Debug, Clone)]
 pub struct JobOptions {
     /// The recipe, overrides applied.
@@ -39,7 +39,7 @@ pub struct JobOptions {
     pub interrupt: Interrupt,
 }
 
-/// What a user asks for who names a run directory that exists: its `run.json` holds recipe and manifests.
+/// Options to open an existing run directory, whose `run.json` contains recipe and manifests.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Run directory: a path or URL.
@@ -48,11 +48,11 @@ pub struct RunOptions {
     pub data: PathBuf,
     /// Store of features and prompts: a path or URL.
     pub store: String,
-    /// Where the model runs; `None` to look at the run, whatever it was made with, and to compute nothing.
+    /// Where the model runs; `None` to inspect the run, whatever it was computed with, without computing anything.
     pub device: Option<Devices>,
     /// Which units this process prefers. Its index also names the worker, so that a restarted one knows its claims.
     pub share: Share,
-    /// Whether a prompt training that another worker has claimed is done again once nothing else is left. Without it the
+    /// Whether a prompt training that another worker has claimed is repeated once nothing else is left. Otherwise the
     /// worker waits for the other one.
     pub backup_training: bool,
     /// Progress on standard error.
@@ -64,16 +64,16 @@ pub struct RunOptions {
 /// An experiment, its places and a worker.
 #[derive(Debug)]
 pub struct Job {
-    /// What was asked for.
+    /// What to compute.
     pub experiment: Experiment,
-    /// Where things lie.
+    /// Where its data are.
     pub places: Places,
-    /// Who works.
+    /// Who computes it.
     pub worker: Worker,
 }
 
 impl Job {
-    /// Opens everything as the only worker. The run directory is created, nothing is computed.
+    /// Opens everything as the only worker. Creates the run directory, but computes nothing.
     ///
     /// # Errors
     /// A manifest or model that cannot be read, an unknown detector, a run directory of another configuration or one
@@ -118,10 +118,10 @@ impl Job {
         })
     }
 
-    /// Opens a run directory that exists, with the recipe and the manifests that it was made from.
+    /// Opens an existing run directory, with the recipe and the manifests that it was made from.
     ///
     /// # Errors
-    /// No run there, a `run.json` of another program version, a model that is missing or was changed since.
+    /// No run in the directory, a `run.json` of another program version, a model that is missing or has changed since.
     pub fn reopen(options: RunOptions) -> Result<Self> {
         let run = Run::open(Store::open(&options.run)?, "reader")?;
         let recipe: Recipe = configured(&run, "recipe")?;
@@ -158,9 +158,9 @@ impl Job {
     }
 }
 
-/// What an experiment is opened from.
+/// Everything that is needed to open an experiment.
 struct Request {
-    /// Whether the devices will be used, so that they have to be able to run the model.
+    /// Whether the devices will be used, so that it is checked that they can run the model.
     computes: bool,
     recipe: Recipe,
     manifests: Manifests,
@@ -195,10 +195,10 @@ fn worker_name(share: &Share) -> String {
     format!("worker-{}", share.index)
 }
 
-/// What a run was made with, by its `run.json`.
+/// The devices that a run was computed with, according to its `run.json`.
 fn recorded_devices(run: &Run) -> Result<Devices> {
     let backend: String = configured(run, "backend")?;
-    // A run in f32 does not name it.
+    // Runs in f32 have no such field.
     let dtype = match run.config().get("dtype") {
         Some(_) => configured(run, "dtype")?,
         None => Dtype::F32.name().to_string(),

@@ -1,7 +1,7 @@
 //! The status that each worker reports of itself, for `clipood status`: `_run/log/<worker>.json` in the run directory.
 //!
-//! Nothing is decided by it: which worker does what, and what is done, follows from claims and commits alone. The status of a
-//! worker that was killed is not updated any more.
+//! It is information only: which worker does what, and what is done, follows from claims and commits alone. The status
+//! of a killed worker is no longer updated.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,39 +13,39 @@ use crate::error::PipelineError;
 
 /// Folder of the journals in a run directory.
 const FOLDER: &str = "_run/log";
-/// Time between two entries of a stage.
+/// Shortest time between two reports of a stage.
 pub const EVERY: Duration = Duration::from_secs(5);
 
 /// What a worker was doing when it reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// A stage is under way.
+    /// A stage is in progress.
     Working,
     /// All stages are done.
     Finished,
-    /// It was asked to stop.
+    /// It was interrupted.
     Interrupted,
     /// It ended with an error.
     Failed,
 }
 
-/// Status of a worker, as it reported last.
+/// Status of a worker, as last reported.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// Its name.
     pub worker: String,
     /// What it was doing.
     pub state: State,
-    /// The stage it was in, if it had work in one.
+    /// The stage it was working on, if any.
     pub stage: Option<StageReport>,
     /// Why it failed.
     pub error: Option<String>,
-    /// When it reported, in seconds since 1970 by its own clock; only people read it, who can judge clocks.
+    /// Time of the report, in seconds since 1970 by the worker's clock. It is only displayed, since clocks may differ.
     pub at: u64,
 }
 
-/// How far a worker is in a stage.
+/// Progress of a worker in a stage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StageReport {
     /// Name of the stage.
@@ -54,11 +54,11 @@ pub struct StageReport {
     pub unit: String,
     /// Pieces done by this process.
     pub done: u64,
-    /// Pieces that were open when it began; other workers may take some.
+    /// Pieces that were open when the worker began the stage; other workers may do some of them.
     pub total: u64,
-    /// Pieces a second.
+    /// Pieces per second.
     pub rate: f64,
-    /// Seconds left at this rate.
+    /// Remaining seconds at this rate.
     pub left: f64,
 }
 
@@ -80,12 +80,12 @@ impl Journal {
         Self { store, worker }
     }
 
-    /// Reports how far a stage is.
+    /// Reports the progress of a stage.
     pub fn stage(&self, word: StageReport) {
         self.write(State::Working, Some(word), None);
     }
 
-    /// Reports how the run has ended.
+    /// Reports how the run ended.
     pub fn end<T>(&self, result: &Result<T, PipelineError>) {
         match result {
             Ok(_) => self.write(State::Finished, None, None),
@@ -114,13 +114,13 @@ impl Journal {
         let Ok(json) = serde_json::to_vec_pretty(&word) else {
             return;
         };
-        // A store that fails stops the work itself; the journal adds no second error.
+        // If the store fails, the work itself stops with that error; the journal does not report it again.
         let path = format!("{FOLDER}/{}.json", self.worker);
         let _ = self.store.put(&path, Bytes::from(json));
     }
 }
 
-/// The statuses of all workers of a run, by name. Files that are no journals are passed over.
+/// The statuses of all workers of a run, by name. Files that are not journals are skipped.
 ///
 /// # Errors
 /// A run directory that cannot be read.

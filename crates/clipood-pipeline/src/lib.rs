@@ -21,10 +21,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The data flows forward through the list [`STAGES`]: `plan` lists and hashes images, `extract` puts features into the store,
-//! `negative` and `train` make the text sides, `fit` the detectors, `score` writes one row per image, `aggregate` the metrics,
-//! `report` the page. A [`Job`] is an [`Experiment`] (what was asked for), its [`Places`] (where things lie) and a [`Worker`]
-//! (who works); [`Planned`] names the units of every stage before any of them is done.
+//! The data flows through the stages of [`STAGES`] in order: `plan` lists and hashes images, `extract` stores features,
+//! `negative` and `train` make text features, `fit` fits the detectors, `score` writes one row per image, `aggregate`
+//! computes metrics, `report` writes the page. A [`Job`] consists of an [`Experiment`] (what to compute), its
+//! [`Places`] (where the data are) and a [`Worker`] (who computes); [`Planned`] lists the units of every stage before
+//! any of them is done.
 
 mod agreement;
 pub mod builtin;

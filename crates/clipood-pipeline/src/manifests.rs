@@ -1,4 +1,4 @@
-//! The datasets of a recipe: their manifests and the role that each plays in the run.
+//! The datasets of a recipe: their manifests and roles.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -37,11 +37,11 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// Reads everything that `recipe` names. `folder` holds the dataset manifests, and the folder `words` beside it the word
-    /// lists.
+    /// Reads everything that `recipe` names. `folder` contains the dataset manifests, the folder `words` beside it the
+    /// word lists.
     ///
     /// # Errors
-    /// A manifest or word list that is missing or cannot be read, a dataset of the wrong role.
+    /// A manifest or word list that is missing or cannot be read, a dataset with the wrong role.
     pub fn read(recipe: &Recipe, folder: &Path) -> Result<Self> {
         let ood = |names: &[String]| {
             let load = |name: &String| load_manifest(folder, name, Role::Ood);
@@ -88,8 +88,8 @@ fn load_manifest(folder: &Path, name: &str, role: Role) -> Result<DatasetManifes
 /// Reads the dataset manifest called `name`: a file in `folder`, or else the one that is built in.
 ///
 /// # Errors
-/// [`PipelineError::Usage`] with the nearest or all names if there is none, or if it names another dataset; a manifest
-/// that cannot be read.
+/// [`PipelineError::Usage`] with the nearest name or all names if it does not exist, or if it describes a dataset of
+/// another name; a manifest that cannot be read.
 pub fn open_manifest(folder: &Path, name: &str) -> Result<DatasetManifest> {
     let path = folder.join(format!("{name}.toml"));
     let (text, origin) = match std::fs::read_to_string(&path) {

@@ -12,7 +12,7 @@ use crate::tables::{
 pub const AVERAGE: &str = "average";
 /// Name of the fused dual-pattern score.
 pub const DUAL_PATTERN: &str = "dual_pattern";
-/// Below this share of distinct scores, equal scores decide the figures and the report says so.
+/// Below this share of distinct scores, ties dominate the metrics and the report warns about it.
 pub const LOW_RESOLUTION: f64 = 0.01;
 
 /// Name and path of each table, relative to the run directory.
@@ -32,12 +32,12 @@ pub struct Metrics {
     pub accuracy: Vec<AccuracyRow>,
     /// The rows of `ood` over seeds.
     pub summary: Vec<SummaryRow>,
-    /// Each trained prompt set against zero-shot, with the first detector that both have; empty without zero-shot or
+    /// Each trained prompt set compared with zero-shot on the first detector that both have; empty without zero-shot or
     /// intervals.
     pub paired: Vec<PairedRow>,
 }
 
-/// Reads the metric tables of a finished run directory; `None` if one of them is not there yet.
+/// Reads the metric tables of a finished run directory; `None` if one of them is missing.
 ///
 /// # Errors
 /// A table that cannot be read.

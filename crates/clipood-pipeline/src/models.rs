@@ -1,4 +1,4 @@
-//! Models by name: the embedded one, folders and files, names of the hub.
+//! Opening models by name: the embedded one, folders and files, repositories of the hub.
 
 use std::path::Path;
 
@@ -9,20 +9,21 @@ use clipood_hub::{HubOptions, Name, resolve};
 use crate::error::Result;
 use crate::progress::{Reporting, StageProgress};
 
-/// A model and where it is from.
+/// A model and its origin.
 #[derive(Debug)]
 pub struct NamedModel {
     /// The model.
     pub model: Model,
-    /// The commit of the hub's repository that it is of; absent for local files.
+    /// The commit of its hub repository; absent for local files.
     pub revision: Option<String>,
 }
 
-/// The model called `name`: `demo` is the embedded one; a folder or a weight file that exists comes before a repository of
-/// the hub, which is fetched into Hugging Face's cache if it is not there.
+/// The model called `name`: `demo` is the embedded one; an existing folder or weight file takes precedence over a
+/// repository of the hub, which is downloaded into Hugging Face's cache if it is not there.
 ///
 /// # Errors
-/// Neither a path nor a name of the hub, a checkpoint that cannot be read, a repository that cannot be fetched.
+/// A name that is neither a path nor on the hub, a checkpoint that cannot be read, a repository that cannot be
+/// downloaded.
 pub fn open_named(name: &str, options: &OpenOptions, reporting: Reporting) -> Result<NamedModel> {
     if name == "demo" {
         let files = clipood_demo::model_files();
@@ -53,7 +54,7 @@ pub fn open_named(name: &str, options: &OpenOptions, reporting: Reporting) -> Re
     Ok(NamedModel { model, revision })
 }
 
-/// [`open_named`] with nothing but the name.
+/// [`open_named`] with default options.
 ///
 /// # Errors
 /// As [`open_named`].
@@ -61,7 +62,7 @@ pub fn open_model(name: &str) -> Result<Model> {
     Ok(open_named(name, &OpenOptions::default(), Reporting::Human)?.model)
 }
 
-/// The files of a repository, with a bar or lines for each that has to be fetched.
+/// The files of a repository, with progress for each that has to be downloaded.
 fn fetch(name: &Name, reporting: Reporting) -> Result<clipood_hub::Snapshot> {
     let mut shown: Option<(String, u64, StageProgress)> = None;
     let snapshot = resolve(name, &HubOptions::from_env(), &mut |progress| {

@@ -1,8 +1,8 @@
 //! Texts of no class: negative labels mined from word lists (NegLabel), and prompts for the unknown.
 //!
-//! Jiang et al., ICLR 2024: each list (nouns, adjectives) is filled into its template, and the words that are farthest from
-//! the classes are kept. What CSP (Chen et al., NeurIPS 2024) does beyond that is a list of adjectives in templates of
-//! superclasses ("a photo of a {} creature"), and words too near to a class left out: `exclude_above`.
+//! Jiang et al., ICLR 2024: the words of each list (nouns, adjectives) are put into its template, and the words that
+//! are farthest from the classes are kept. CSP (Chen et al., NeurIPS 2024) adds a list of adjectives in templates of
+//! superclasses ("a photo of a {} creature"), and leaves out words that are too near to a class: `exclude_above`.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::prompts::file::{PromptSet, read_prompt};
 /// Stage in the ledger of prompts.
 pub const NEGATIVE: &str = "negative";
 
-/// The texts of no class that a run needs, before they are made.
+/// The texts of no class that a run needs, before they are computed.
 #[derive(Debug, Clone)]
 pub struct PlannedNegatives {
     /// What they are made from.
@@ -31,7 +31,7 @@ pub struct PlannedNegatives {
 }
 
 impl PlannedNegatives {
-    /// The texts that the detectors of a recipe ask for; `None` if none does.
+    /// The texts that the detectors of a recipe need; `None` if none does.
     ///
     /// # Errors
     /// As [`negative_section`].
@@ -59,10 +59,10 @@ impl PlannedNegatives {
     }
 }
 
-/// The section of a recipe whose detectors ask for texts of no class: its own, or the defaults.
+/// The section `[negative_labels]` of a recipe whose detectors need texts of no class, or its defaults.
 ///
 /// # Errors
-/// A detector that reads mined labels without a word list to mine.
+/// A detector that uses mined labels, without a word list to mine them from.
 pub fn negative_section(experiment: &Experiment) -> Result<Option<NegativeLabelsSection>> {
     let recipe = &experiment.recipe;
     let mut wanted = false;
@@ -85,8 +85,9 @@ pub fn negative_section(experiment: &Experiment) -> Result<Option<NegativeLabels
     Ok(wanted.then(own))
 }
 
-/// Adds what decides the texts of no class to the fingerprint of something that reads them; nothing where no detector does. The
-/// prompt set, which is in every such fingerprint, stands for the classes that the words are compared with.
+/// Adds the inputs of the texts of no class to the fingerprint of a unit that uses them; adds nothing if no detector
+/// does. The classes that the words are compared with are covered by the prompt set, which is in every such
+/// fingerprint.
 ///
 /// # Errors
 /// As [`negative_section`].
@@ -102,7 +103,7 @@ pub fn with_negatives(
     })
 }
 
-/// Features of texts that are of no class, each `[texts, D]`, normalised.
+/// Normalised features of texts of no class, each `[texts, D]`.
 #[derive(Debug, Clone, Default)]
 pub struct NegativeTexts {
     /// Mined labels, the farthest first.
@@ -112,7 +113,7 @@ pub struct NegativeTexts {
 }
 
 impl NegativeTexts {
-    /// Reads the texts that stage `negative` has made; nothing where none are planned.
+    /// Reads the texts that stage `negative` has made; empty if none are planned.
     ///
     /// # Errors
     /// A file that is missing or damaged.
@@ -131,7 +132,7 @@ impl NegativeTexts {
         Ok(Self { labels, unknown })
     }
 
-    /// The texts that a detector is fitted on, if it takes any.
+    /// The texts that a detector is fitted on, if any.
     pub fn of(&self, spec: &DetectorSpec) -> Option<&[f32]> {
         match spec.needs().negatives? {
             Negatives::Mined => Some(&self.labels),

@@ -6,7 +6,7 @@ use std::thread::ScopedJoinHandle;
 
 use crate::error::{PipelineError, Result};
 
-/// The message of a panic that was caught; `no message` if its payload is not a text.
+/// The message of a caught panic; `no message` if its payload is not a text.
 pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

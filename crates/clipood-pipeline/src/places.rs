@@ -1,4 +1,4 @@
-//! [`Places`]: where things lie. Images, the run directory, and the store of features and prompts that runs share.
+//! [`Places`]: the locations of images, of the run directory, and of the store of features and prompts that runs share.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::error::Result;
 use crate::experiment::Experiment;
 
-/// Where things lie.
+/// The locations of everything that a run reads and writes.
 #[derive(Debug)]
 pub struct Places {
     /// Folder that relative dataset roots start from.
@@ -25,10 +25,10 @@ pub struct Places {
     pub prompts: Ledger,
 }
 
-/// The folder of one kind of features in the store.
+/// The folder of features of one model and preprocessing in the store.
 #[derive(Debug, Clone)]
 pub struct Features {
-    /// Of model, preprocessing, number format and backend.
+    /// Fingerprint of model, preprocessing, number format and backend.
     pub fingerprint: Fingerprint,
     /// What the fingerprint was made from.
     pub inputs: BTreeMap<String, String>,
@@ -36,14 +36,14 @@ pub struct Features {
     pub ledger: Ledger,
 }
 
-/// Which commits a unit is recorded in.
+/// Which ledger records the commits of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shelf {
-    /// Those of the run directory.
+    /// The ledger of the run directory.
     Run,
-    /// Those of the features in the store.
+    /// The ledger of the features in the store.
     Features,
-    /// Those of the prompts in the store.
+    /// The ledger of the prompts in the store.
     Prompts,
 }
 
@@ -57,8 +57,8 @@ pub struct Stores {
 }
 
 impl Places {
-    /// Opens the run directory, which is made if it is not there, as the worker called `worker`. `location` names it in
-    /// messages.
+    /// Opens the run directory as the worker called `worker`, and creates it if it does not exist. `location` names it
+    /// in messages.
     ///
     /// # Errors
     /// A run directory of another configuration, a store that cannot be written.
@@ -89,7 +89,7 @@ impl Places {
         })
     }
 
-    /// The commits of a shelf.
+    /// The ledger of a shelf.
     pub fn ledger(&self, shelf: Shelf) -> &Ledger {
         match shelf {
             Shelf::Run => self.run.ledger(),

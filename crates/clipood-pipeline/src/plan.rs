@@ -1,9 +1,10 @@
-//! Stage `plan`: lists the datasets, sets validation images apart, draws the few-shot splits, hashes every image that will
-//! be used and cuts the images to score into shards. The plan is a table in the run directory, so that a resumed run sees
-//! the same images.
+//! Stage `plan`: lists the datasets, separates validation images, draws the few-shot splits, hashes every image that
+//! will be used and divides the images to score into shards. The plan is a table in the run directory, so that a
+//! resumed run uses the same images.
 //!
-//! The table has one part per shard. A plan in memory knows how many images each shard has and what they are made of, as one
-//! digest; whoever works on a shard reads its part. So the memory of the later stages does not grow with the data.
+//! The table has one part per shard. In memory, a plan holds only the number of images of each shard and a digest of
+//! their contents; the part of a shard is read when the shard is processed. So the memory of the later stages does not
+//! grow with the data.
 
 mod choose;
 mod list;
@@ -29,9 +30,9 @@ use crate::tables::{ImageRow, read_footer, read_images};
 pub const STAGE: &str = "plan";
 /// Stage of the table's parts in the ledger of the run.
 const PARTS: &str = "images";
-/// Where a dataset's commit record keeps its [`DatasetIndex`].
+/// Key of the [`DatasetIndex`] in the commit record of a dataset.
 const INDEX: &str = "images";
-/// File metadata of a part: the dataset's folder on the machine that planned, with which its uris begin.
+/// File metadata of a part: the folder of the dataset on the machine that made the plan, with which its URIs begin.
 const ROOT: &str = "clipood.root";
 
 /// One image of the plan.
@@ -39,13 +40,13 @@ const ROOT: &str = "clipood.root";
 pub struct PlannedImage {
     /// `dataset/split/relative/path`.
     pub key: String,
-    /// Where its bytes lie on the machine that planned.
+    /// Location of its bytes on the machine that made the plan.
     pub source: Source,
-    /// Relocates `source` to this machine.
+    /// How to find `source` on this machine.
     pub roots: Arc<Roots>,
     /// blake3 of the file's bytes when it was planned, hexadecimal; empty if it could not be read.
     pub content_hash: String,
-    /// `train`, `val` or `test`: what it serves for.
+    /// `train`, `val` or `test`.
     pub split: String,
     /// Class, for in-distribution images.
     pub label: Option<u32>,
@@ -54,7 +55,7 @@ pub struct PlannedImage {
 }
 
 impl PlannedImage {
-    /// The file on this machine that holds the image.
+    /// The file on this machine that contains the image.
     pub fn path(&self) -> PathBuf {
         self.roots.path(&self.source.uri)
     }
@@ -63,7 +64,7 @@ impl PlannedImage {
 /// Images that are scored together, in key order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedShard {
-    /// How many there are.
+    /// Number of images.
     pub images: usize,
     /// Digest of their (content, key) list.
     pub digest: String,
@@ -71,12 +72,12 @@ pub struct PlannedShard {
     pub part: String,
 }
 
-/// What the scored images of a dataset serve for.
+/// What the scored images of a dataset are used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// The figures of the tables.
+    /// The metrics in the tables.
     Test,
-    /// Choosing hyperparameters; scored apart from the test images.
+    /// Choosing hyperparameters; scored separately from the test images.
     Validation,
 }
 
@@ -85,13 +86,13 @@ pub enum Purpose {
 pub struct PlannedDataset {
     /// Name of the dataset.
     pub name: String,
-    /// What the run uses it for.
+    /// Its role in the run.
     pub role: DatasetRole,
-    /// What its scored images serve for.
+    /// What its scored images are used for.
     pub purpose: Purpose,
     /// Images to score.
     pub shards: Vec<PlannedShard>,
-    /// Training images that some few-shot split takes, in key order.
+    /// Training images that are in a few-shot split, in key order.
     pub train: Vec<PlannedImage>,
 }
 
@@ -110,8 +111,8 @@ impl PlannedDataset {
 /// Everything the later stages work on.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The in-distribution dataset first, then the OOD sets in the recipe's order; then, if the recipe validates, the ID
-    /// validation images and the validation OOD sets.
+    /// The in-distribution dataset first, then the OOD sets in the recipe's order; then, if the recipe validates, the
+    /// ID validation images and the validation OOD sets.
     pub datasets: Vec<PlannedDataset>,
     /// Readable class names, by label.
     pub classes: Vec<String>,
@@ -120,7 +121,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The datasets whose images serve `purpose`, the in-distribution one first.
+    /// The datasets whose images are used for `purpose`, the in-distribution one first.
     pub fn datasets_for(&self, purpose: Purpose) -> impl Iterator<Item = &PlannedDataset> {
         self.datasets.iter().filter(move |d| d.purpose == purpose)
     }
@@ -148,7 +149,7 @@ impl Plan {
     }
 }
 
-/// What `classes.json` and the splits hold; small enough to be read whole.
+/// The contents of `classes.json`, small enough to be read whole.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct ClassesFile {
     classes: Vec<String>,
@@ -157,7 +158,7 @@ struct ClassesFile {
 
 const CLASSES_FILE: &str = "_run/classes.json";
 
-/// What a dataset's commit record says of its parts.
+/// The description of a dataset's parts in its commit record.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct DatasetIndex {
     test: Vec<ShardIndex>,
@@ -212,7 +213,7 @@ pub fn plan_units(job: &Job) -> Result<Vec<Unit>> {
         .collect()
 }
 
-/// Name of each dataset, and what decides the fingerprint of its plan.
+/// Name of each dataset, and the inputs of the fingerprint of its plan.
 ///
 /// # Errors
 /// None for a job that was opened.
@@ -271,7 +272,7 @@ pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
     let footer = read_footer(&bytes, part)?;
     let planned_root = footer.meta.extra.get(ROOT).cloned().unwrap_or_default();
     let rows = read_images(bytes, part)?;
-    // The dataset may lie elsewhere on this machine than on the one that planned.
+    // The dataset may be in another folder than on the machine that made the plan.
     let mut manifests = job.experiment.manifests.all();
     let manifest = manifests.find(|(_, m)| part.starts_with(&dataset_folder(&m.name)));
     let roots = Arc::new(manifest.map_or_else(Roots::default, |(_, manifest)| Roots {
@@ -343,7 +344,7 @@ fn read(job: &Job, units: &[Unit]) -> Result<Plan> {
             }
             DatasetRole::Ood => datasets.push(test),
             DatasetRole::ValidationOod => {
-                // The first of the validation datasets is the in-distribution one.
+                // The first of the validation datasets is in-distribution.
                 datasets.extend(held_out.take());
                 datasets.push(validation);
             }

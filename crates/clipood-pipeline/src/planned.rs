@@ -1,4 +1,4 @@
-//! [`Planned`]: what is to be done. Built once from the plan, it names the units of every later stage without doing any work.
+//! [`Planned`]: the units of every stage after the plan. Built once from the plan, without computing any of them.
 
 use std::collections::BTreeSet;
 
@@ -18,11 +18,11 @@ use crate::extract::ExtractUnit;
 pub struct Planned {
     /// The images.
     pub plan: Plan,
-    /// Where their features lie.
+    /// Which units hold their features.
     pub features: FeatureIndex,
-    /// Whether patch features are extracted, too.
+    /// Whether patch features are extracted as well.
     pub patches: bool,
-    /// Texts of no class, if a detector reads any.
+    /// Texts of no class, if a detector needs any.
     pub negatives: Option<PlannedNegatives>,
     /// The prompt sets: every method, number of shots and seed.
     pub prompts: Vec<PlannedPrompt>,
@@ -48,7 +48,7 @@ impl Planned {
         Self::of(job, plan(job)?)
     }
 
-    /// What a run has to do that was planned before; `None` if it was not.
+    /// The work of a run that has a plan; `None` if it has none.
     ///
     /// # Errors
     /// A plan that cannot be read.
@@ -91,7 +91,7 @@ impl Planned {
         shards.collect()
     }
 
-    /// The shards of the datasets that serve `purpose`.
+    /// The shards of the datasets that are used for `purpose`.
     pub fn shards_for(&self, purpose: Purpose) -> Vec<Shard<'_>> {
         let mut shards = self.shards();
         shards.retain(|shard| shard.dataset.purpose == purpose);
@@ -104,7 +104,7 @@ impl Planned {
         units.map(|unit| ledger_unit(job, unit)).collect()
     }
 
-    /// The prompt sets with distinct units: what several keys share is made once.
+    /// The prompt sets with distinct units: a unit that several keys share is made once.
     pub fn distinct_prompts(&self) -> Vec<&PlannedPrompt> {
         let mut seen = BTreeSet::new();
         let prompts = self.prompts.iter();

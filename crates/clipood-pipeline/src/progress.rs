@@ -1,4 +1,4 @@
-//! Progress of a stage: a bar with rate and time left on a terminal, plain lines otherwise, or JSON for machines.
+//! Progress of a stage: a bar with rate and remaining time on a terminal, plain lines otherwise, or JSON for programs.
 
 use std::time::{Duration, Instant};
 
@@ -12,26 +12,26 @@ use crate::journal::{self, Journal, StageReport};
 pub enum Reporting {
     /// Bars on a terminal, lines otherwise, on standard error.
     Human,
-    /// One JSON object per line on standard error: `message`, or `stage` with `note` or with `done`, `total`, `unit`, `seconds`,
-    /// `rate` (per second), `left` (seconds) and `remark`.
+    /// One JSON object per line on standard error: `message`, or `stage` with `note` or with `done`, `total`, `unit`,
+    /// `seconds`, `rate` (per second), `left` (seconds) and `remark`.
     Json,
     /// Nothing (tests, library use).
     Silent,
 }
 
-/// One stage under way.
+/// The progress of one stage.
 pub struct StageProgress {
     bar: ProgressBar,
     stage: &'static str,
     unit: &'static str,
-    /// What is said behind the unit while the stage goes on.
+    /// A remark that is shown behind the unit while the stage runs.
     remark: String,
     total: u64,
     lines: bool,
     json: bool,
     started: Instant,
     last_line: Instant,
-    /// Where the stage is told to other processes, too, and when it was last.
+    /// The journal that also receives the progress, and the time of its last entry.
     journal: Option<(Journal, Instant)>,
 }
 
@@ -68,7 +68,7 @@ impl Reporting {
         }
     }
 
-    /// A line outside a stage.
+    /// Prints a line that belongs to no stage.
     pub fn say(self, line: &str) {
         match self {
             Self::Human => eprintln!("{line}"),
@@ -79,7 +79,7 @@ impl Reporting {
 }
 
 impl StageProgress {
-    /// Also tells the stage to whoever reads `journal`, now and every few seconds.
+    /// Also reports the stage to `journal`, now and every few seconds.
     #[must_use]
     pub(crate) fn with_journal(mut self, journal: &Journal) -> Self {
         journal.stage(self.report());
@@ -102,7 +102,7 @@ impl StageProgress {
         }
     }
 
-    /// Replaces what stands behind the unit while the stage goes on.
+    /// Replaces the remark behind the unit.
     pub fn remark(&mut self, text: String) {
         if !self.bar.is_hidden() {
             self.bar.set_message(format!("{}, {text}", self.unit));
@@ -110,7 +110,7 @@ impl StageProgress {
         self.remark = text;
     }
 
-    /// A note beside the bar, or a line of its own where there is no terminal.
+    /// Prints a note above the bar, or as a line where there is no terminal.
     pub fn note(&self, text: &str) {
         if self.json {
             eprintln!("{}", json!({ "stage": self.stage, "note": text }));
@@ -121,7 +121,7 @@ impl StageProgress {
         }
     }
 
-    /// Ends the stage with its rate.
+    /// Ends the stage and prints its rate.
     pub fn finish(self) {
         if self.lines {
             self.line();

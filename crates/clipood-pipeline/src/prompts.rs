@@ -1,5 +1,5 @@
-//! Prompt sets: hand-written or trained texts, and the linear probes in their place, kept in the store under the fingerprint of
-//! what makes them.
+//! Prompt sets: hand-written or trained texts, or linear probes instead, kept in the store under the fingerprint of
+//! their inputs.
 
 pub mod checkpoint;
 pub mod data;

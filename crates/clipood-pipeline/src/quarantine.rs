@@ -1,4 +1,4 @@
-//! Images that could not be read: which, in which dataset, and whether they are more than the recipe allows.
+//! Images that could not be read, by dataset, and the limit of the recipe for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ const PATH: &str = "_run/quarantine/extract.parquet";
 pub struct DatasetQuarantine {
     /// Name of the dataset.
     pub dataset: String,
-    /// What its scored images serve for.
+    /// What its scored images are used for.
     pub purpose: Purpose,
     /// Images planned, training images included.
     pub planned: usize,
@@ -35,14 +35,14 @@ impl DatasetQuarantine {
         self.scored.iter().chain(&self.train)
     }
 
-    /// Whether these are more than `allowed`, a share of the dataset's images.
+    /// Whether these are a larger share of the dataset's images than `allowed`.
     pub fn over(&self, allowed: f64) -> bool {
         let unread = self.rows().count();
         unread > 0 && unread as f64 > allowed * self.planned as f64
     }
 }
 
-/// By dataset, the images that could not be read, as far as features have been extracted.
+/// The images that could not be read, by dataset, as far as features have been extracted.
 ///
 /// # Errors
 /// A record or part of the features that cannot be read.
@@ -58,7 +58,7 @@ pub fn quarantine(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<Da
     };
     let mut all = Vec::new();
     for (dataset, units) in plan.datasets.iter().zip(&index.scored) {
-        // Training images belong to the first entry of the in-distribution dataset.
+        // Training images are listed under the first entry of the in-distribution dataset.
         let mut train = index.train.values().flatten().map(|(_, unit)| *unit);
         let trains = !dataset.train.is_empty();
         all.push(DatasetQuarantine {
@@ -75,10 +75,10 @@ pub fn quarantine(job: &Job, plan: &Plan, index: &FeatureIndex) -> Result<Vec<Da
     Ok(all)
 }
 
-/// Keeps the quarantine as a table of the run and checks the recipe's limit for each dataset.
+/// Writes the quarantine as a table of the run and checks the recipe's limit for each dataset.
 ///
 /// # Errors
-/// [`PipelineError::Quarantine`] for a dataset past the limit; a run directory that cannot be written.
+/// [`PipelineError::Quarantine`] for a dataset above the limit; a run directory that cannot be written.
 pub fn keep_quarantine(job: &Job, datasets: &[DatasetQuarantine]) -> Result<()> {
     let rows: Vec<QuarantineRow> = datasets.iter().flat_map(|d| d.rows().cloned()).collect();
     if rows.is_empty() {
@@ -111,7 +111,7 @@ pub fn keep_quarantine(job: &Job, datasets: &[DatasetQuarantine]) -> Result<()> 
     Ok(())
 }
 
-/// The table that [`keep_quarantine`] has kept; nothing if there was nothing to keep.
+/// The table that [`keep_quarantine`] has written; empty if it has written none.
 ///
 /// # Errors
 /// A table that cannot be read.

@@ -1,4 +1,4 @@
-//! A run: plan, then every stage, or those that a worker was asked for.
+//! A run: the plan, then all stages, or those that a worker was asked for.
 
 use crate::panics::guarded;
 use crate::error::{PipelineError, Result};
@@ -8,10 +8,10 @@ use crate::planned::Planned;
 use crate::stages::report::{Outcome, finished};
 use crate::stages::{STAGES, Stage, run_stages};
 
-/// Runs every stage of `job`; what is in the store or the run directory already is not done again.
+/// Runs every stage of `job`; units that are committed in the store or the run directory are not done again.
 ///
 /// # Errors
-/// The first error of a stage. Everything that was committed stays, and the same call goes on from there.
+/// The first error of a stage. Committed units stay, and the same call resumes from there.
 pub fn run(job: &Job) -> Result<Outcome> {
     let outcome = match run_only(job, &STAGES)? {
         Some(outcome) => outcome,
@@ -24,7 +24,7 @@ pub fn run(job: &Job) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Runs the `wanted` stages of `job`, and returns the outcome if the whole run is finished then.
+/// Runs the `wanted` stages of `job`, and returns the outcome if the whole run is finished afterwards.
 ///
 /// # Errors
 /// A stage before the wanted ones that is not done; as [`run`].
@@ -47,7 +47,7 @@ pub fn run_only(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
     outcome
 }
 
-/// Removes what killed writers left beside parts, which readers of a table's folder would take for parts.
+/// Removes the temporary files of killed writers, which readers of a table's folder would take for parts.
 fn sweep(job: &Job) -> Result<()> {
     let tables = ["images", "scores", "validation", "metrics"];
     job.places.run.ledger().sweep(&tables)?;

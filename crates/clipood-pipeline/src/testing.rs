@@ -1,4 +1,5 @@
-//! A small run for unit tests: tiny pictures in a temporary folder, stores in memory, and a device that computes nothing.
+//! A small run for unit tests: tiny pictures in a temporary folder, stores in memory, and a device that computes
+//! nothing.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::path::Path;
@@ -25,7 +26,7 @@ pub const PER_CLASS: usize = 3;
 /// Images of each OOD set.
 pub const OOD: usize = 4;
 
-/// Hand-written and trained prompts, a probe, detectors fitted on shots, words and nothing.
+/// Hand-written and trained prompts, a probe, and detectors that are fitted on shots, on words and on nothing.
 const RECIPE: &str = r#"
 name = "tiny"
 model = "demo"

@@ -19,11 +19,11 @@ pub struct WordList {
     pub words: Vec<String>,
 }
 
-/// The word lists of a recipe, from `folder`: `NAME.txt` with one word per line, or a file of WordNet (`data.noun`,
-/// `data.adj`) by its own name.
+/// The word lists of a recipe, from `folder`: `NAME.txt` with one word per line, or a data file of WordNet
+/// (`data.noun`, `data.adj`) by its file name.
 ///
 /// # Errors
-/// A list that is not there or holds nothing.
+/// A list that is missing or empty.
 pub fn read_word_lists(recipe: &Recipe, folder: &Path) -> Result<Vec<WordList>> {
     let Some(section) = &recipe.negative_labels else {
         return Ok(Vec::new());
@@ -79,14 +79,14 @@ fn unreadable(folder: &Path, name: &str, path: &Path, error: &Error) -> Pipeline
     ))
 }
 
-/// One word per line, or the synonyms of WordNet's data files, each once, `_` read as a space.
+/// The distinct words of a list with one word per line, or the synonyms of a WordNet data file, `_` read as a space.
 fn words(text: &str) -> Vec<String> {
-    // WordNet's licence is indented by two spaces and numbered.
+    // The lines of WordNet's licence begin with two spaces and a number.
     let wordnet = text.starts_with("  1 ");
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
     let mut add = |word: &str| {
-        // Adjectives carry their syntax: `galore(ip)`.
+        // Adjectives may have a syntactic marker: `galore(ip)`.
         let word = word.split('(').next().unwrap_or_default();
         let word = word.replace('_', " ").trim().to_string();
         if !word.is_empty() && seen.insert(word.to_lowercase()) {
@@ -99,7 +99,7 @@ fn words(text: &str) -> Vec<String> {
                 add(line);
             }
         } else if !line.starts_with("  ") {
-            // offset, file, part of speech, count in hexadecimal digits, then word and sense in turns
+            // offset, file, part of speech, hexadecimal word count, then words and senses alternately
             let mut fields = line.split(' ').skip(3);
             let count = fields
                 .next()

@@ -1,4 +1,4 @@
-//! A [`Worker`]: who works. Devices, share of the units, progress, and the flag that signals set.
+//! A [`Worker`]: devices, share of the units, progress, and the flag that signals set.
 
 use clipood_clip::model::{Device, Devices};
 use clipood_store::Share;
@@ -7,14 +7,14 @@ use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::progress::{Reporting, StageProgress};
 
-/// Who works.
+/// The process that computes, and how it reports.
 #[derive(Debug)]
 pub struct Worker {
     /// Where the model runs, and in which number format.
     pub devices: Devices,
     /// Which units this process prefers.
     pub share: Share,
-    /// Whether trainings that others have claimed are done again at the end.
+    /// Whether trainings that others have claimed are repeated at the end.
     pub backup_training: bool,
     /// Progress on standard error.
     pub reporting: Reporting,
@@ -25,7 +25,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// The device of work that one device is enough for.
+    /// The device for work that needs only one.
     pub fn device(&self) -> Device {
         self.devices.first()
     }

@@ -1,4 +1,4 @@
-//! What a plan draws from the in-distribution dataset: classes, validation images and few-shot splits.
+//! Choosing classes, validation images and few-shot splits from the in-distribution dataset.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,14 +9,15 @@ use super::list::{Draws, Listed};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 
-/// Seed of the draw of validation images: one set for all seeds, so that all prompt sets choose on the same images.
+/// Seed of the draw of validation images: one set for all seeds, so that hyperparameters of all prompt sets are chosen
+/// on the same images.
 const VALIDATION_SEED: u64 = u64::MAX;
 
 /// What is drawn from the in-distribution dataset.
 pub(super) struct Chosen {
     pub classes: Vec<String>,
     pub splits: BTreeMap<u64, FewShotSplit>,
-    /// Keys of the training images that serve validation.
+    /// Keys of the training images that are used for validation.
     pub held_out: HashSet<String>,
 }
 
@@ -31,7 +32,7 @@ pub(super) fn draws(job: &Job) -> Draws {
     }
     if job.experiment.manifests.validates() {
         draws.seeds.push(VALIDATION_SEED);
-        // What validation takes is no shot.
+        // Validation images cannot be shots.
         draws.images += job.experiment.recipe.data.validation_per_class;
     }
     draws
@@ -45,7 +46,7 @@ fn largest_shots(job: &Job) -> Option<usize> {
 /// Class names, the validation images, and the few-shot splits that the recipe's methods need.
 ///
 /// # Errors
-/// Fewer than two classes, no training images where some are needed, a class with too few of them.
+/// Fewer than two classes, no training images although some are needed, a class with too few of them.
 pub(super) fn choose(job: &Job, listed: &Listed) -> Result<Chosen> {
     let all: Vec<String> = listed.classes.values().cloned().collect();
     let classes = match job.experiment.recipe.data.subsample_classes {

@@ -1,4 +1,4 @@
-//! Listing a dataset for a plan: the images to score, and of the training images those that a draw may take.
+//! Listing a dataset for a plan: the images to score, and those training images that a draw may take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::job::Job;
 use crate::progress::Reporting;
 use crate::tables::ImageRow;
 
-/// The images of one dataset, as its folders have them.
+/// The images of one dataset as found in its folders.
 pub(super) struct Listed {
     /// In key order.
     pub test: Spool,
@@ -22,24 +22,24 @@ pub(super) struct Listed {
     pub classes: BTreeMap<u32, String>,
     /// Names of the classes that have images in `val`.
     pub val_classes: BTreeSet<String>,
-    /// Training images that some draw takes: all draws are the same from these as from all.
+    /// Training images that are in at least one draw: the draws from these are the same as from all training images.
     pub train: Vec<ImageRecord>,
 }
 
 /// The draws from the training images of a class.
 pub(super) struct Draws {
     pub seeds: Vec<u64>,
-    /// Images that each takes from a class, at most.
+    /// Largest number of images that each draw takes from a class.
     pub images: usize,
 }
 
-/// What a dataset is listed for.
+/// The purpose of listing a dataset.
 pub(super) enum Serves {
     /// In-distribution: classes, images to test and to validate on, and draws from the training images.
     Id(Draws),
     /// Out-of-distribution images to test on.
     Ood,
-    /// Out-of-distribution images that choose hyperparameters, whatever their folder is called.
+    /// Out-of-distribution images to choose hyperparameters on, whatever their folder is called.
     OodValidation,
 }
 
@@ -104,7 +104,7 @@ pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves) -> Re
     Ok(listed)
 }
 
-/// The training images of one class that some draw takes.
+/// The training images of one class that are in at least one draw.
 fn drawn(mut class: Vec<ImageRecord>, draws: &Draws) -> Result<Vec<ImageRecord>> {
     let mut taken = BTreeSet::new();
     if !class.is_empty() {
@@ -117,7 +117,7 @@ fn drawn(mut class: Vec<ImageRecord>, draws: &Draws) -> Result<Vec<ImageRecord>>
     Ok(class)
 }
 
-/// A row of the plan, but for what reading the file tells and the shard.
+/// A row of the plan, without the shard and the fields that follow from reading the file.
 pub(super) fn image_row(record: ImageRecord) -> ImageRow {
     let (offset, length) = match record.source.at {
         At::Whole => (None, None),
@@ -138,7 +138,7 @@ pub(super) fn image_row(record: ImageRecord) -> ImageRow {
     }
 }
 
-/// Lists a dataset whose root may be relative to `data`, drawing it first if it is the demo's.
+/// Lists a dataset whose root may be relative to `data`; draws the images first if it is a demo dataset.
 ///
 /// # Errors
 /// Images that cannot be drawn; as [`visit_dataset`].
@@ -156,11 +156,11 @@ pub fn list_images(
     Ok(records)
 }
 
-/// Makes sure that the folders of the job's datasets are on this machine, which need not be the one that planned; the
-/// demo's are drawn.
+/// Makes sure that the folders of the job's datasets exist on this machine, which may differ from the one that made the
+/// plan; those of the demo are drawn.
 ///
 /// # Errors
-/// A folder that is missing or cannot be read: better that than every image of it.
+/// A folder that is missing or cannot be read: one error here is better than one for each of its images.
 pub fn open_roots(job: &Job) -> Result<()> {
     for (_, manifest) in job.experiment.manifests.all() {
         draw_demo(manifest, &job.places.data, job.worker.reporting)?;
@@ -174,7 +174,7 @@ pub fn open_roots(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// Draws the demo images if `manifest` is one of theirs and they are not there.
+/// Draws the demo images if `manifest` belongs to the demo and they do not exist.
 fn draw_demo(manifest: &DatasetManifest, data: &Path, reporting: Reporting) -> Result<()> {
     if manifest.generator.as_deref() == Some("demo")
         && let Some(trees) = data.join(&manifest.root).parent()
@@ -187,7 +187,7 @@ fn draw_demo(manifest: &DatasetManifest, data: &Path, reporting: Reporting) -> R
     Ok(())
 }
 
-/// Shows `visit` the images of a dataset, as [`visit_dataset`] does, and says how many files are none.
+/// Calls `visit` with the images of a dataset, as [`visit_dataset`] does, and reports how many files are not images.
 fn visit_images(
     manifest: &DatasetManifest,
     data: &Path,
@@ -264,7 +264,7 @@ mod tests {
             let draws = Draws { seeds: seeds.clone(), images: shots + held_out };
             let kept = drawn(class.clone(), &draws).unwrap();
             prop_assert!(kept.len() <= images.min(seeds.len() * draws.images));
-            // The first seed holds images out, as validation does; the others draw from the rest.
+            // The first seed holds images out, like validation; the others draw from the rest.
             let both = |mut from: Vec<ImageRecord>| {
                 let draw = |from: &[ImageRecord], shots, seed| {
                     few_shot_split("set", from, shots, seed, true).map(|split| split.classes).ok()

@@ -1,5 +1,5 @@
-//! Making a plan: listing, choosing, hashing, writing. The rows go from step to step through temporary files, so that
-//! memory does not grow with the number of images.
+//! Making a plan: listing, choosing, hashing, writing. The rows are passed between the steps in temporary files, so
+//! that memory does not grow with the number of images.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,13 +20,13 @@ use crate::manifests::DatasetRole;
 use crate::progress::StageProgress;
 use crate::tables::ImageRow;
 
-/// Images that are hashed between two looks at the interrupt.
+/// Images that are hashed between two checks for an interruption.
 const BLOCK: usize = 1024;
 
 /// Lists and hashes all images, then writes the plan.
 ///
-/// Nothing is written to the run directory before everything is hashed and checked, so that a plan that is interrupted,
-/// or refused, leaves nothing that images changed meanwhile could contradict.
+/// Nothing is written to the run directory before everything is hashed and checked, so that an interrupted or rejected
+/// plan leaves nothing behind that could contradict images that change afterwards.
 pub(super) fn make(job: &Job, units: &[Unit]) -> Result<()> {
     let _span = tracing::info_span!("plan").entered();
     let manifests = &job.experiment.manifests;
@@ -76,7 +76,7 @@ fn take_chosen(listed: Listed, chosen: &Chosen) -> Result<Rows> {
     };
     let of_chosen = |images: Spool| -> Result<Spool> {
         if labels.len() == listed.classes.len() {
-            // All classes: the rows have these labels.
+            // With all classes the labels of the rows are right already.
             return Ok(images);
         }
         let mut taken = Spool::new();
@@ -113,7 +113,7 @@ fn take_chosen(listed: Listed, chosen: &Chosen) -> Result<Rows> {
     Ok(rows)
 }
 
-/// Hashes every image, those for validation first: no image may both choose a hyperparameter and be tested. Files are
+/// Hashes every image, those for validation first: no image may be used both for validation and for testing. Files are
 /// compared by their bytes.
 fn hash_all(job: &Job, datasets: Vec<Rows>) -> Result<Vec<Rows>> {
     let count = |rows: &Rows| rows.test.len() + rows.val.len() + rows.train.len();
@@ -128,7 +128,7 @@ fn hash_all(job: &Job, datasets: Vec<Rows>) -> Result<Vec<Rows>> {
         })?;
         checked.push(rows);
     }
-    // Images that cannot be read are not alike. Extraction will put them into quarantine.
+    // Images that cannot be read do not count as equal. Extraction will put them into quarantine.
     validated.remove("");
     for rows in &mut checked {
         let test = std::mem::replace(&mut rows.test, Spool::new());
@@ -170,7 +170,7 @@ fn hash_spool(
     }
 }
 
-/// Sets blake3 and size of the files; those that cannot be read keep an empty hash.
+/// Sets BLAKE3 hash and size of the files; those that cannot be read keep an empty hash.
 fn hash_block(job: &Job, block: &mut [ImageRow], progress: &mut StageProgress) -> Result<()> {
     job.worker.interrupt.check()?;
     let unread: Vec<String> = block

@@ -1,4 +1,4 @@
-//! Rows of the plan on their way to a later step, in a temporary file.
+//! A list of rows of the plan in a temporary file, from one step to a later one.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -8,17 +8,17 @@ use bytes::Bytes;
 use crate::error::{PipelineError, Result};
 use crate::tables::{FileMeta, ImageRow, read_images, write_images};
 
-/// Rows that stand in the file together: what is in memory.
+/// Rows per block of the file; at most one block is in memory.
 const BLOCK: usize = 8192;
 
-/// A list of rows that only its last block keeps in memory. Its file has no name: however the process ends, nothing
-/// stays behind.
+/// A list of rows of which only the last block is in memory. Its file has no name, so it disappears however the process
+/// ends.
 pub(super) struct Spool {
     /// Made with the first full block.
     file: Option<File>,
     /// Sizes of the blocks in the file, in bytes.
     blocks: Vec<usize>,
-    /// What is not in the file.
+    /// Rows that are not in the file yet.
     last: Vec<ImageRow>,
     len: usize,
 }
@@ -61,7 +61,7 @@ impl Spool {
     /// All rows, in the order of [`Spool::push`].
     ///
     /// # Errors
-    /// A temporary file that cannot be read; of the iterator, too.
+    /// A temporary file that cannot be read; the iterator returns this error too.
     pub fn into_rows(mut self) -> Result<impl Iterator<Item = Result<ImageRow>>> {
         if let Some(file) = &mut self.file {
             file.rewind().map_err(failed)?;
@@ -88,11 +88,11 @@ impl Spool {
     }
 }
 
-/// The images of a dataset that the run uses, with labels by their place among the chosen classes.
+/// The images of a dataset that the run uses; labels are indices into the chosen classes.
 pub(super) struct Rows {
     pub test: Spool,
     pub val: Spool,
-    /// Images that some few-shot split takes, in key order.
+    /// Images that are in a few-shot split, in key order.
     pub train: Vec<ImageRow>,
 }
 

@@ -14,7 +14,7 @@ use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::tables::{FileMeta, ImageRow, read_images, store_footer, write_images};
 
-/// Writes the images of a dataset, and then that it is planned.
+/// Writes the images of a dataset, and then the record that it is planned.
 pub(super) fn write_dataset(
     job: &Job,
     manifest: &DatasetManifest,
@@ -90,7 +90,7 @@ fn write_part(
     let outcome = job.places.run
         .ledger()
         .commit_part(PARTS, &shard, part, &store_footer)?;
-    // Another worker may see the same files under other paths, but not other files.
+    // Another worker may have the same files under other paths, but it must not have other files.
     if let CommitOutcome::LostRace { published, .. } = outcome
         && digest(&read_images(published, &path)?) != ours
     {

@@ -1,4 +1,4 @@
-//! The file of a training under way: a safetensors file, so that every number comes back with its own bits.
+//! The checkpoint of a training: a safetensors file, so that every number is read back bit for bit.
 
 use bytes::Bytes;
 use clipood_clip::prompt::{PartialEpoch, PromptState};
@@ -8,12 +8,12 @@ use clipood_store::{Store, Unit};
 use crate::error::{PipelineError, Result};
 use crate::tables::TrainLogRow;
 
-/// Where a training stands, and the log of its epochs.
+/// State of a training, and the log of its epochs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
-    /// What the training goes on from.
+    /// The state that the training resumes from.
     pub state: PromptState,
-    /// A row for each epoch that is done.
+    /// One row per finished epoch.
     pub log: Vec<TrainLogRow>,
 }
 
@@ -129,7 +129,7 @@ pub fn write_checkpoint(
     Ok(store.put(&path_of(unit), bytes)?)
 }
 
-/// The state and log that a training goes on from; nothing if it has not begun.
+/// The state and log that a training resumes from; `None` if it has not begun.
 ///
 /// # Errors
 /// A checkpoint that cannot be read.

@@ -12,7 +12,7 @@ use crate::job::Job;
 use crate::plan::Plan;
 use crate::planned::Planned;
 
-/// Calls `each` with the features of every unit that holds some of the shots of `key`; `local` asks for patches too.
+/// Calls `each` with the features of every unit that contains shots of `key`; with `local` also the patch features.
 ///
 /// # Errors
 /// Features that cannot be read, the errors of `each`.
@@ -30,8 +30,8 @@ pub fn for_shot_blocks(
     Ok(())
 }
 
-/// Loads and normalises the training views of the shots of `key`; `local` asks for patches too. Images in quarantine are
-/// left out and counted in the progress.
+/// Loads and normalises the training views of the shots of `key`; with `local` also the patch features. Images in
+/// quarantine are left out and counted in the progress.
 ///
 /// # Errors
 /// Features that cannot be read, or a class that has lost all its images.
@@ -53,7 +53,7 @@ pub fn prompt_data(
     for_shot_blocks(job, planned, key, local, |block| {
         let mut row = 0;
         while row < block.keys.len() {
-            // The rows of an image stand together: the evaluation view, then its crops.
+            // The rows of an image are consecutive: the evaluation view, then its crops.
             let mut end = row + 1;
             while end < block.keys.len() && block.keys[end] == block.keys[row] {
                 end += 1;
@@ -90,7 +90,7 @@ pub fn prompt_data(
     Ok(data)
 }
 
-/// Names the classes that have lost some of their shots to quarantine; `labels` are those of the images that are there.
+/// Reports the classes that have lost shots to quarantine; `labels` are those of the remaining images.
 ///
 /// # Errors
 /// A class that has lost all of them.
@@ -116,7 +116,7 @@ pub fn name_losses(job: &Job, planned: &Planned, key: &PromptKey, labels: &[u32]
 /// Label of each of the shots of `key`, by image key.
 ///
 /// # Errors
-/// A key without shots, which no recipe makes.
+/// A key without shots, which cannot come from a recipe.
 pub fn labels_of<'a>(plan: &'a Plan, key: &PromptKey) -> Result<BTreeMap<&'a str, u32>> {
     let (shots, seed) = key.shots_and_seed()?;
     let classes = plan.split(seed)?.classes.iter();
@@ -129,8 +129,8 @@ pub fn labels_of<'a>(plan: &'a Plan, key: &PromptKey) -> Result<BTreeMap<&'a str
     Ok(labelled.collect())
 }
 
-/// Evaluation views of the shots of `key`, `[n, D]` before normalisation, and their labels: what detectors and linear probes
-/// are fitted on.
+/// Features of the evaluation views of the shots of `key`, `[n, D]` before normalisation, and their labels, for fitting
+/// detectors and linear probes.
 ///
 /// # Errors
 /// Features that cannot be read.

@@ -1,4 +1,5 @@
-//! The file of a prompt set: class list, text features, and for a trained one its context; or the weights of a linear probe.
+//! The file of a prompt set: class list, text features, and the context if it was trained; or the weights of a linear
+//! probe.
 
 use std::collections::HashMap;
 
@@ -10,18 +11,18 @@ use clipood_store::{PartFooter, Store, Unit};
 
 use crate::error::{PipelineError, Result};
 
-/// The text side of one method, number of shots and seed, or the linear probe in its place.
+/// The text features of one method, number of shots and seed, or the linear probe instead.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PromptSet {
-    /// Fingerprint of everything that made it.
+    /// Fingerprint of all its inputs.
     pub fingerprint: String,
     /// Class names, by label.
     pub classes: Vec<String>,
-    /// Normalised text features `[classes, D]`; none beside a probe.
+    /// Normalised text features `[classes, D]`; empty for a probe.
     pub text: Vec<f32>,
     /// Context and momentum after the last epoch; `None` for hand-written prompts and probes.
     pub state: Option<PromptState>,
-    /// What classifies raw image features in place of texts.
+    /// The linear classifier of raw image features that replaces texts.
     pub probe: Option<LinearProbe>,
 }
 
@@ -33,7 +34,7 @@ const PROBE_STEPS: &str = "clipood.probe_steps";
 const PROBE_CONVERGED: &str = "clipood.probe_converged";
 
 impl PromptSet {
-    /// What has one row per class, `[classes, D]`: text features, or the weights of the probe.
+    /// The matrix with one row per class, `[classes, D]`: text features, or the weights of the probe.
     pub fn class_rows(&self) -> &[f32] {
         match &self.probe {
             Some(probe) => &probe.weights,
@@ -41,8 +42,8 @@ impl PromptSet {
         }
     }
 
-    /// The set as safetensors: `text` `[classes, D]`, and `context` and `momentum` `[values]` of a trained one; of a linear
-    /// probe `weights` `[classes, D]` and `biases` `[classes]`.
+    /// The set as safetensors: `text` `[classes, D]`, and `context` and `momentum` `[values]` of a trained one; of a
+    /// linear probe `weights` `[classes, D]` and `biases` `[classes]`.
     ///
     /// # Errors
     /// The serializer refused.
@@ -137,7 +138,7 @@ pub fn prompt_path(unit: &Unit) -> String {
     format!("{}/prompt.safetensors", unit.fingerprint)
 }
 
-/// Reads a prompt set that is committed.
+/// Reads a committed prompt set.
 ///
 /// # Errors
 /// A file that is missing or damaged.
@@ -149,7 +150,7 @@ pub fn read_prompt(store: &Store, unit: &Unit) -> Result<PromptSet> {
     PromptSet::from_bytes(&bytes, &store.display(&path))
 }
 
-/// The commit protocol's view of a prompt file.
+/// Reads what the commit protocol needs to know about a prompt file.
 pub fn prompt_footer(bytes: &Bytes) -> Option<PartFooter> {
     let set = PromptSet::from_bytes(bytes, "prompt set").ok()?;
     Some(PartFooter {

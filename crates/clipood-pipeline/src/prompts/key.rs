@@ -1,10 +1,10 @@
-//! Which prompt set: method, shots and seed.
+//! Keys of prompt sets: method, shots and seed.
 
 use clipood_core::{Method, Recipe};
 
 use crate::error::{PipelineError, Result};
 
-/// Which prompt set: the `prompt` column of every table.
+/// Identifies a prompt set: the column `prompt` of every table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PromptKey {
     /// The method.
@@ -27,7 +27,7 @@ impl PromptKey {
     /// Shots and seed of a method that learns from images.
     ///
     /// # Errors
-    /// A key without them, which no recipe makes.
+    /// A key without them, which cannot come from a recipe.
     pub fn shots_and_seed(&self) -> Result<(usize, u64)> {
         match (self.shots, self.seed) {
             (Some(shots), Some(seed)) => Ok((shots, seed)),

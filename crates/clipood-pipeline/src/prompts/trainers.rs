@@ -1,13 +1,13 @@
-//! What makes a prompt set: one file per trainer, each with a specification that feeds both the fingerprint and the work.
+//! Trainers of prompt sets: one file each, with a specification that enters the fingerprint and controls the training.
 //!
 //! # How to add a trainer
-//! A variant of [`Method`] in `clipood-core/src/method.rs` (the compiler then names every match that must know it), a file
-//! here with a serialisable specification and its `make`, a variant of [`Trainer`] and its lines in this file. A trainer that
-//! differs from CoOp by its loss alone needs no file here: a variant of `PromptLoss` in
-//! `clipood-clip/src/prompt/loss.rs`, and its line in [`context`].
+//! Add a variant of [`Method`] in `clipood-core/src/method.rs` (the compiler then reports every match that needs an
+//! arm), a file here with a serialisable specification and its `make`, a variant of [`Trainer`] and its arms in this
+//! file. A trainer that differs from CoOp by its loss alone needs no file here, only a variant of `PromptLoss` in
+//! `clipood-clip/src/prompt/loss.rs` and its arm in [`context`].
 //!
-//! Whatever can change the result is a field of the specification: it enters the fingerprint because it is serialised, and
-//! the work because `make` reads nothing else of the recipe.
+//! Everything that can change the result must be a field of the specification: it enters the fingerprint because it is
+//! serialised, and the training because `make` reads nothing else from the recipe.
 
 pub mod context;
 pub mod hand_written;
@@ -28,14 +28,14 @@ use crate::experiment::{Experiment, RESULTS_VERSION};
 use crate::places::Features;
 use crate::plan::Plan;
 
-/// What makes a prompt set, with everything that decides it beside model, classes and images.
+/// A trainer of a prompt set, with everything that determines its result besides model, classes and images.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Trainer {
     /// Templates, filled with the class names.
     HandWritten(HandWritten),
     /// Context vectors, trained.
     Context(ContextTraining),
-    /// A linear classifier on image features, in place of texts.
+    /// A linear classifier of image features, instead of texts.
     LinearProbe(ProbeFit),
 }
 
@@ -69,7 +69,7 @@ impl Trainer {
         }
     }
 
-    /// Passes over the shots that progress counts; 1 for what has no epochs.
+    /// Number of epochs for the progress display; 1 for trainers without epochs.
     pub fn epochs(&self) -> usize {
         match self {
             Self::Context(training) => training.epochs.max(1),
@@ -78,15 +78,15 @@ impl Trainer {
     }
 }
 
-/// A prompt set that a run needs, before it is made.
+/// A prompt set that a run needs, before it is computed.
 #[derive(Debug, Clone)]
 pub struct PlannedPrompt {
     /// Which one it is.
     pub key: PromptKey,
-    /// What makes it.
+    /// Its trainer.
     pub trainer: Trainer,
-    /// Its unit. A prompt set is known by what makes it, so that other runs, recipes and detectors find it again: two keys
-    /// may share one unit, as a dual-pattern method and the method that it is named after do.
+    /// Its unit. A prompt set is identified by its inputs, so that other runs, recipes and detectors find it again. Two
+    /// keys may share one unit, as a dual-pattern method and the method that it builds on do.
     pub unit: Unit,
     /// What the unit's fingerprint is made from.
     pub inputs: BTreeMap<String, String>,

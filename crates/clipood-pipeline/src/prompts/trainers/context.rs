@@ -1,4 +1,4 @@
-//! Trained contexts: CoOp, LoCoOp and SCT, which differ by their loss.
+//! Trained contexts: CoOp, LoCoOp and SCT, which differ only in their loss.
 
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,12 @@ use crate::tables::{FileMeta, TrainLogRow, write_train_log};
 /// Time between two checkpoints of a training.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
-/// Everything that decides a trained context beside model, classes and images.
+/// Everything that determines a trained context besides model, classes and images.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ContextTraining {
-    /// Of the initial context, the order of the images and the choice of views.
+    /// Seed of the initial context, the order of the images and the choice of views.
     pub seed: u64,
-    /// Context vectors.
+    /// Number of context vectors.
     pub n_ctx: usize,
     /// Words that the context starts from.
     pub ctx_init: Option<String>,
@@ -37,7 +37,7 @@ pub struct ContextTraining {
     pub train: TrainSection,
     /// Passes over the shots.
     pub epochs: usize,
-    /// The loss: its numbers. Its name is in the fingerprint already, as `method`.
+    /// The parameters of the loss. Its name is in the fingerprint already, as `method`.
     #[serde(flatten)]
     loss: Loss,
 }
@@ -55,7 +55,7 @@ enum Loss {
 struct PatchTerm {
     /// Weight of the term.
     lambda: f64,
-    /// A patch belongs to the term if its image's label is not among its so many likeliest classes.
+    /// A patch belongs to the term if the label of its image is not among this many most likely classes of the patch.
     top_k: usize,
 }
 
@@ -75,7 +75,7 @@ impl Serialize for Loss {
 }
 
 impl ContextTraining {
-    /// What a recipe says of the prompt set `key`, with `classes` classes.
+    /// The specification of the prompt set `key` in a recipe, for `classes` classes.
     ///
     /// # Errors
     /// A patch term that does not fit the number of classes; a method that trains no context.
@@ -131,7 +131,7 @@ impl ContextTraining {
         }
     }
 
-    /// What the training loop is given; `logit_scale` is the checkpoint's.
+    /// The options of the training loop; `logit_scale` is that of the model's checkpoint.
     fn train_options(&self, logit_scale: f64) -> TrainOptions {
         TrainOptions {
             loss: self.loss(),
@@ -150,7 +150,7 @@ impl ContextTraining {
     /// Trains the context on cached views, from its last checkpoint if there is one, and writes its log.
     ///
     /// # Errors
-    /// An interruption (a checkpoint is left), a loss that is not finite, a store that cannot be written.
+    /// An interruption (after writing a checkpoint), a loss that is not finite, a store that cannot be written.
     pub fn make(
         &self,
         work: &Work<'_>,

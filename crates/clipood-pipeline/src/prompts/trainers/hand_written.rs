@@ -16,7 +16,7 @@ pub struct HandWritten {
 }
 
 impl HandWritten {
-    /// What a recipe says.
+    /// The specification in a recipe.
     pub fn of(recipe: &Recipe) -> Self {
         let templates = recipe.prompt.templates.templates();
         Self {

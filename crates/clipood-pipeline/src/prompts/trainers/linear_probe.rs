@@ -8,8 +8,8 @@ use super::work::Work;
 use crate::error::Result;
 use crate::prompts::file::PromptSet;
 
-/// Everything that decides a probe beside model, classes and images. Nothing is drawn: the seed has chosen the images, and
-/// seeds that chose the same ones share a probe.
+/// Everything that determines a probe besides model, classes and images. The fit uses no random numbers: the seed only
+/// selects the images, and seeds that select the same images share a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ProbeFit {
     /// Inverse of the strength of the L2 term, as scikit-learn's `C`.
@@ -19,7 +19,7 @@ pub struct ProbeFit {
 }
 
 impl ProbeFit {
-    /// What a recipe says.
+    /// The specification in a recipe.
     pub fn of(recipe: &Recipe) -> Self {
         let section = recipe.linear_probe.unwrap_or_default();
         Self {

@@ -1,4 +1,4 @@
-//! What every trainer is given.
+//! The arguments that every trainer receives.
 
 use std::sync::Mutex;
 
@@ -9,7 +9,7 @@ use crate::interrupt::Interrupt;
 use crate::progress::StageProgress;
 use crate::sync::locked;
 
-/// One prompt set to make: everything but its data.
+/// One prompt set to make, without its training data.
 pub struct Work<'a> {
     /// Name of the prompt set, for messages.
     pub name: String,
@@ -32,7 +32,7 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// A line about this prompt set.
+    /// Prints a line about this prompt set.
     pub fn note(&self, text: &str) {
         locked(self.progress).note(&format!("{}: {text}", self.name));
     }
