@@ -1,4 +1,4 @@
-//! Recipes mutated at random, up to the score columns: a usage error or columns, never a panic.
+//! Randomly mutated recipes, up to the score columns: the result is a usage error or columns, never a panic.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::path::Path;
@@ -23,7 +23,7 @@ fn recipes() -> Vec<String> {
     texts
 }
 
-/// Words that are at home in some recipe, at the wrong place.
+/// Words from recipes, inserted at wrong places.
 const WORDS: [&str; 20] = [
     "0",
     "-1",

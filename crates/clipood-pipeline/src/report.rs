@@ -1,4 +1,4 @@
-//! Stage `report`: the tables on the console and a page in the run directory.
+//! The report of a run: tables on the console, and a page in the run directory.
 
 mod chart;
 mod page;
@@ -22,13 +22,13 @@ use crate::error::Result;
 use crate::job::Job;
 use crate::tables::SummaryRow;
 
-/// Prompt sets whose single rows the console still shows; more are summarised over seeds.
+/// Largest number of prompt sets for which the console shows single rows; more are summarised over seeds.
 const FEW_PROMPTS: usize = 8;
 
 const ORACLE_NOTE: &str = "* chosen on the tested images themselves: an upper bound to read beside the other rows, not a result.";
 
-/// The tables of a run as text. Few prompt sets: each with its OOD sets under the first detector that it has, then under
-/// all. Many: means and standard deviations over seeds.
+/// The tables of a run as text. Few prompt sets: each with its OOD sets, first with its first detector, then with all
+/// detectors. Many prompt sets: means and standard deviations over seeds.
 pub fn console(metrics: &Metrics) -> String {
     let mut text = String::new();
     if metrics.accuracy.len() <= FEW_PROMPTS {
@@ -57,8 +57,8 @@ pub fn console(metrics: &Metrics) -> String {
     text
 }
 
-/// The detectors that get a table of their own on the console: the first, the fused score, and for every prompt set that has
-/// none of them its own first.
+/// The detectors with a separate table on the console: the first, the fused score, and for every prompt set that has
+/// neither, its first detector.
 fn main_detectors(metrics: &Metrics) -> Vec<&str> {
     let all = detectors(&metrics.ood);
     let mut main: Vec<&str> = all.iter().take(1).copied().collect();
@@ -75,8 +75,8 @@ fn main_detectors(metrics: &Metrics) -> Vec<&str> {
     main
 }
 
-/// The detector that a method's lines in the charts show: the table's first, or the method's own first where it is without
-/// that one.
+/// The detector of a method's lines in the charts: the first of the table, or the first of the method if it does not
+/// have that one.
 fn charted<'a>(metrics: &'a Metrics, method: &str) -> Option<&'a str> {
     let first = metrics.summary.first()?.detector.as_str();
     let mut own = metrics.summary.iter().filter(|row| row.method == method);
@@ -86,7 +86,7 @@ fn charted<'a>(metrics: &'a Metrics, method: &str) -> Option<&'a str> {
     }
 }
 
-/// Names the detectors whose equal scores decide their figures.
+/// Warns about detectors with so many ties that these dominate the metrics.
 fn resolution_warning(metrics: &Metrics) -> Option<String> {
     let coarse: Vec<_> = metrics
         .ood
@@ -104,8 +104,8 @@ fn resolution_warning(metrics: &Metrics) -> Option<String> {
     ))
 }
 
-/// The lines of the charts: each method under the first detector that it has, named where that is not the table's first, and
-/// the fused score where nothing was chosen on it.
+/// The lines of the charts: each method with its first detector, which is named if it is not the first of the table,
+/// and the fused score with nothing chosen.
 fn curves(metrics: &Metrics, figure: impl Fn(&SummaryRow) -> (f64, Option<f64>)) -> Vec<Series> {
     let Some(first) = metrics.summary.first().map(|row| row.detector.as_str()) else {
         return Vec::new();
@@ -210,7 +210,7 @@ pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
     let page = page(&job.experiment.recipe.name, &body);
     let store = job.places.run.store();
     let path = "report/index.html";
-    // The page is derived from the metrics; it is written again only when it differs.
+    // The page is derived from the metrics; it is written only if it has changed.
     if store.get(path)?.as_deref() != Some(page.as_bytes()) {
         store.put(path, Bytes::from(page))?;
     }

@@ -1,9 +1,9 @@
-//! The stages of a run, as one list: what runs, workers, `status`, `explain`, the audit and `gc` walk.
+//! The stages of a run, as one list, which runs, workers, `status`, `explain`, the audit and `gc` iterate over.
 //!
 //! # How to add a stage
-//! A file in `stages/` with a [`Stage`], and its line in [`STAGES`] at the place where it runs. Its units follow from
-//! [`Planned`] alone, so that everybody knows them before anything is computed; its `run` does what is not committed, and does
-//! nothing when everything is.
+//! Write a file in `stages/` with a [`Stage`], and add a line to [`STAGES`] at the position where it runs. The units of
+//! a stage must follow from [`Planned`] alone, so that every worker knows them before anything is computed. Its `run`
+//! does the units that are not committed, and nothing if all are.
 
 pub mod aggregate;
 mod claims;
@@ -37,51 +37,54 @@ pub static STAGES: [&Stage; 8] = [
     &report::STAGE,
 ];
 
-/// One stage: its units, where they are committed, and how they are done.
+/// One stage: its units, where they are committed, and how they are computed.
 #[derive(Debug)]
 pub struct Stage {
     /// Its name in commands and messages.
     pub name: &'static str,
-    /// Where its units are committed. A unit is done when it is in all of these, by shelf and stage name there.
+    /// Where its units are committed: shelves, with the name of the stage there. A unit is done when it is in all of
+    /// them.
     pub ledgers: fn(&Planned) -> &'static [(Shelf, &'static str)],
     /// Its units, each once.
     pub units: fn(&Job, &Planned) -> Result<Vec<Unit>>,
-    /// Its units with what they are made from, for `explain` and the audit. Where a unit stands for several commits, these.
+    /// Its units with their inputs, for `explain` and the audit; if a unit stands for several commits, these commits
+    /// instead.
     pub explained: fn(&Job, &Planned) -> Result<Vec<ExplainedUnit>>,
-    /// Does every unit that is not done. Units that other workers have claimed come last; when it returns, all units are
-    /// done, whoever did them.
+    /// Does every unit that is not done. Units that other workers have claimed come last. On return all units are done,
+    /// by this worker or by others.
     pub run: fn(&Job, &Planned) -> Result<()>,
-    /// Name of the later stage that these units serve alone: once that one is done, they are not needed any more.
+    /// Name of the only later stage that uses these units: once that stage is done, they are not needed any more.
     pub serves: Option<&'static str>,
 }
 
-/// A commit with what decides it.
+/// A commit with its inputs.
 #[derive(Debug, Clone)]
 pub struct ExplainedUnit {
-    /// Name behind the stage's, as users give it.
+    /// Name of the unit, which users give after that of the stage.
     pub name: String,
     /// Where it is committed.
     pub shelf: Shelf,
-    /// The stage's name there.
+    /// Name of the stage there.
     pub stage: &'static str,
     /// Its unit.
     pub unit: Unit,
-    /// What its fingerprint is made from.
+    /// The inputs of its fingerprint.
     pub inputs: BTreeMap<String, String>,
-    /// Name under which prompt sets of other fingerprints stand beside this one; other units share their key.
+    /// For prompt sets the name that is the same for all fingerprints, to find the most similar one; other units have
+    /// the same key instead.
     pub prompt: Option<String>,
 }
 
-/// How many units of a stage are in which state; `units = done + claimed + missing`.
+/// Number of units of a stage in each state; `units = done + claimed + missing`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UnitCounts {
     /// All units.
     pub units: usize,
-    /// Committed units, and those that are not needed any more.
+    /// Units that are committed, or not needed any more.
     pub done: usize,
-    /// Units that a worker has started and not committed: in work, or left by a worker that is gone.
+    /// Units that a worker has started and not committed: in progress, or left by a dead worker.
     pub claimed: usize,
-    /// Units that nobody has started.
+    /// Units that no worker has started.
     pub missing: usize,
 }
 
@@ -150,10 +153,10 @@ pub fn count_units(
     Ok(counts)
 }
 
-/// The stages called `names`, in the order in which they run.
+/// The stages with these names, in the order in which they run.
 ///
 /// # Errors
-/// [`PipelineError::Usage`] for a name that no stage has, with the nearest one.
+/// [`PipelineError::Usage`] for an unknown name, with the nearest known one.
 pub fn stages_called(names: &[String]) -> Result<Vec<&'static Stage>> {
     let known = || STAGES.iter().map(|stage| stage.name);
     for name in names {
@@ -169,10 +172,10 @@ pub fn stages_called(names: &[String]) -> Result<Vec<&'static Stage>> {
     Ok(STAGES.iter().filter(wanted).copied().collect())
 }
 
-/// Runs the `wanted` stages. The stages before them have to be done.
+/// Runs the `wanted` stages. The stages before them must be done.
 ///
 /// # Errors
-/// A stage that another one needs and that is not done; the first error of a stage.
+/// [`PipelineError::StageNotDone`] for an earlier stage that is not done and not wanted; the first error of a stage.
 pub fn run_stages(job: &Job, planned: &Planned, wanted: &[&Stage]) -> Result<()> {
     let last = wanted.last().map(|stage| stage.name);
     for stage in STAGES {
@@ -188,7 +191,7 @@ pub fn run_stages(job: &Job, planned: &Planned, wanted: &[&Stage]) -> Result<()>
                 });
             }
         }
-        // Of a stage that is done, this checks what it has left, such as the limit of the quarantine.
+        // A stage that is done only checks its results here, for instance the limit of the quarantine.
         (stage.run)(job, planned)?;
         if Some(stage.name) == last {
             break;

@@ -1,5 +1,5 @@
-//! What a run directory says about itself: how far it is, whether its tables are whole, what made a unit, and what of a
-//! store no run needs. Nothing here computes features, prompts or scores.
+//! Inspecting run directories: progress, integrity of the tables, inputs of a unit, and what no run needs in a store.
+//! Nothing here computes features, prompts or scores.
 
 mod audit;
 mod explain;

@@ -1,7 +1,7 @@
 //! The Parquet tables of a run and of the feature store: plain rows in memory, whole files as bytes.
 //!
 //! A writer takes rows and a [`FileMeta`] and returns the finished file; a reader takes the file's bytes and its name,
-//! which every error repeats. Row order is kept. Nothing here touches a disk: the store publishes parts whole.
+//! which is part of every error. Row order is kept. Nothing here accesses a disk: the store publishes complete parts.
 //!
 //! ```
 //! use clipood_pipeline::tables::{FileMeta, TrainLogRow, read_footer, read_train_log, write_train_log};

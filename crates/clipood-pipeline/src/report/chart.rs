@@ -1,4 +1,4 @@
-//! A figure against the number of shots, one line a method, as SVG inside the page.
+//! A chart of a metric against the number of shots, one line per method, as SVG inside the page.
 
 use std::fmt::Write;
 
@@ -8,7 +8,8 @@ use super::text_table::escape;
 pub struct Series {
     /// Name in the legend.
     pub name: String,
-    /// Shots, mean and standard deviation over seeds, both in percent; 0 shots is a level for all.
+    /// Shots, mean and standard deviation over seeds, both in percent; a value at 0 shots is drawn as a horizontal
+    /// line.
     pub points: Vec<(u32, f64, f64)>,
 }
 
@@ -23,7 +24,7 @@ const COLOURS: [&str; 7] = [
     "#000000", "#e69f00", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9",
 ];
 
-/// The chart; `None` unless some line has two numbers of shots.
+/// The chart; `None` unless a line has at least two numbers of shots.
 pub fn shots_chart(title: &str, series: &[Series]) -> Option<String> {
     let mut shots: Vec<u32> = series
         .iter()

@@ -1,4 +1,4 @@
-//! The HTML page around a report: one file, no script, no network.
+//! The HTML page around a report: one file without scripts and external resources.
 
 use super::text_table::escape;
 

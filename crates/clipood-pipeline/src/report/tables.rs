@@ -1,10 +1,10 @@
-//! What the console and the page show of the metric tables. Figures are in percent.
+//! The metric tables as shown on the console and on the page. Values are in percent.
 
 use super::text_table::TextTable;
 use crate::metrics::{AVERAGE, Metrics};
 use crate::tables::{AccuracyRow, OodRow, SummaryRow};
 
-/// Follows every selection that has looked at the tested images.
+/// Marks every selection that has used the tested images.
 pub const ORACLE_MARK: &str = "*";
 
 pub fn percent(value: f64) -> String {
@@ -19,7 +19,7 @@ pub fn with_deviation(mean: f64, std: Option<f64>) -> String {
     }
 }
 
-/// How a line's hyperparameters were chosen, oracles marked: `fixed`, `validation, calibrated`, `oracle*`.
+/// How the hyperparameters of a line were chosen, with oracles marked: `fixed`, `validation, calibrated`, `oracle*`.
 fn rule(selection: &str, scaling: Option<&str>) -> String {
     let mark = match selection.starts_with("oracle") {
         true => ORACLE_MARK,
@@ -52,7 +52,7 @@ fn headings(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_string()).collect()
 }
 
-/// One row a prompt set and OOD set, with the figures of one detector; what was chosen, if anything was.
+/// One row per prompt set and OOD set, with the metrics of one detector, and what was chosen, if anything.
 pub fn main_table(metrics: &Metrics, detector: &str) -> TextTable {
     let own: Vec<&OodRow> = metrics
         .ood
@@ -104,7 +104,7 @@ pub fn left_columns(table: &TextTable) -> usize {
     figures.unwrap_or(table.headings.len())
 }
 
-/// One row a prompt set: accuracy on the ID images.
+/// One row per prompt set: accuracy on the ID images.
 pub fn accuracy_table(metrics: &Metrics) -> TextTable {
     let row = |row: &AccuracyRow| {
         vec![
@@ -120,7 +120,7 @@ pub fn accuracy_table(metrics: &Metrics) -> TextTable {
     }
 }
 
-/// One row a prompt set and line: AUROC with its interval on every OOD set, and the averages.
+/// One row per prompt set and line: AUROC with its interval on every OOD set, and the averages.
 pub fn detector_table(metrics: &Metrics) -> TextTable {
     let mut sets: Vec<&str> = Vec::new();
     for row in &metrics.ood {
@@ -163,7 +163,8 @@ pub fn detector_table(metrics: &Metrics) -> TextTable {
     }
 }
 
-/// One row a method, shots and line: mean and deviation over seeds of the figures that average over the OOD sets.
+/// One row per method, number of shots and line: mean and standard deviation over seeds of the averages over the OOD
+/// sets.
 pub fn summary_table(metrics: &Metrics) -> TextTable {
     let names = [
         "method",
@@ -194,7 +195,7 @@ pub fn summary_table(metrics: &Metrics) -> TextTable {
     }
 }
 
-/// One row a trained prompt set and OOD set: how it differs from zero-shot on the same resamples.
+/// One row per trained prompt set and OOD set: the difference from zero-shot on the same resamples.
 pub fn paired_table(metrics: &Metrics) -> TextTable {
     let names = [
         "prompt",

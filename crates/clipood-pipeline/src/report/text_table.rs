@@ -1,15 +1,15 @@
-//! Tables of text, for the console and for the page.
+//! Text tables for the console and the page.
 
-/// A table of text: headings and rows of the same length.
+/// A text table: headings, and rows of the same length.
 pub struct TextTable {
     /// Names of the columns.
     pub headings: Vec<String>,
-    /// Cells, as many a row as there are headings.
+    /// Cells; each row has as many as there are headings.
     pub rows: Vec<Vec<String>>,
 }
 
 impl TextTable {
-    /// Columns padded to their widest cell, the first ones left-aligned, figures right-aligned.
+    /// Columns padded to their widest cell, the first ones left-aligned, numbers right-aligned.
     pub fn to_text(&self, left: usize) -> String {
         let widths: Vec<usize> = (0..self.headings.len())
             .map(|c| {
@@ -40,7 +40,7 @@ impl TextTable {
         text
     }
 
-    /// The same as HTML, names escaped.
+    /// The table as HTML, with escaped names.
     pub fn to_html(&self, left: usize) -> String {
         let cells = |tag: &str, row: &[String]| -> String {
             row.iter()
@@ -63,7 +63,7 @@ impl TextTable {
     }
 }
 
-/// A text inside HTML.
+/// A text escaped for HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")

@@ -6,23 +6,23 @@ use super::page::page;
 use super::text_table::{TextTable, escape};
 use crate::zero_shot::Tally;
 
-/// Classes that a drawing shows; of more, the busiest.
+/// Largest number of classes in a drawing; of more, those with the most images are shown.
 const SHOWN: usize = 80;
-/// Letters of a class name that a drawing shows.
+/// Letters of a class name in a drawing.
 const LETTERS: usize = 24;
-/// Width of a letter, about.
+/// Approximate width of a letter.
 const LETTER: f64 = 6.6;
 const BLUE: &str = "#0072b2";
 const ORANGE: &str = "#e69f00";
 
-/// What a page shows.
+/// The contents of a page.
 #[derive(Debug, Clone, Copy)]
 pub struct ZeroShotPage<'a> {
     /// Where the images come from.
     pub images: &'a str,
     /// The model, as the user named it.
     pub model: &'a str,
-    /// What stands for the texts: a template set, or a file.
+    /// The source of the texts: a template set or a file.
     pub texts: &'a str,
     /// Class names, by number.
     pub classes: &'a [String],
@@ -31,7 +31,7 @@ pub struct ZeroShotPage<'a> {
 }
 
 impl ZeroShotPage<'_> {
-    /// The page: one HTML file that needs no other.
+    /// The page: one self-contained HTML file.
     pub fn html(&self) -> String {
         let tally = self.tally;
         let mut body = format!(
@@ -60,7 +60,7 @@ impl ZeroShotPage<'_> {
         page("zero-shot", &body)
     }
 
-    /// The busiest classes by `key`, at most [`SHOWN`], in class order; and what to say if some are left out.
+    /// The classes with the largest `key`, at most [`SHOWN`], in class order; and a note if some are left out.
     fn busiest(&self, what: &str, key: impl Fn(usize) -> u64) -> (Vec<usize>, String) {
         let mut shown: Vec<usize> = (0..self.classes.len()).filter(|c| key(*c) > 0).collect();
         shown.sort_by_key(|class| std::cmp::Reverse(key(*class)));
@@ -153,7 +153,7 @@ impl ZeroShotPage<'_> {
         )
     }
 
-    /// A bar a class: images classified as it, and beside them the images known to be of it.
+    /// One bar per class: images classified as it, and beside them the images known to be of it.
     fn distribution(&self) -> String {
         let counts = &self.tally.classes;
         let (shown, note) = self.busiest("images", |class| {
@@ -245,7 +245,7 @@ fn shortened(name: &str) -> String {
     format!("{start}…")
 }
 
-/// Room for the longest of some names.
+/// Width for the longest of some names.
 fn name_width(names: &[String]) -> f64 {
     let letters = names.iter().map(|name| name.chars().count()).max();
     12.0 + LETTER * letters.unwrap_or(0) as f64

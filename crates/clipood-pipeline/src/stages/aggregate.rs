@@ -1,5 +1,5 @@
-//! Stage `aggregate`: from scores to metrics, each pair of ID and OOD set and their averages, summaries over seeds and
-//! comparisons with zero-shot. One unit per metric table; all are made together.
+//! Stage `aggregate`: from scores to metrics, for each pair of ID and OOD set and their averages, with summaries over
+//! seeds and comparisons with zero-shot. One unit per metric table; all tables are computed together.
 
 mod compare;
 mod lines;
@@ -60,7 +60,7 @@ pub static STAGE: Stage = Stage {
     serves: None,
 };
 
-/// What decides the metric tables: every score in them.
+/// The inputs of the metric tables: all scores.
 fn inputs(job: &Job, planned: &Planned) -> Result<FingerprintBuilder> {
     let shards = planned.shards();
     let mut scored = Vec::new();
@@ -105,7 +105,7 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
     let Some(last) = last_missing else {
         return Ok(());
     };
-    // One worker makes all tables. The one that is committed last stands for them.
+    // One worker makes all tables and commits them in order, so the last missing one represents all.
     share_units(job, ledger, AGGREGATE, std::slice::from_ref(last), |_| {
         let metrics = measure_all(job, planned)?;
         let meta = FileMeta {
@@ -161,7 +161,7 @@ fn measure_all(job: &Job, planned: &Planned) -> Result<Metrics> {
     Ok(metrics)
 }
 
-/// The tables' rows of one prompt set. The lines of zero-shot on which nothing was chosen become the `baselines`.
+/// The rows of one prompt set. The lines of zero-shot with nothing chosen become the `baselines`.
 fn measure(
     job: &Job,
     planned: &Planned,
@@ -209,7 +209,7 @@ fn measure(
     if !key.method.uses_shots() {
         baselines.extend(fixed.map(|line| Baseline::keep(key.name(), line)));
     } else {
-        // The first detector, unless one of the two prompt sets is without it.
+        // Normally the first detector; a later one if one of the two prompt sets does not have it.
         let common = fixed.find_map(|line| {
             let found = baselines.iter().find(|b| b.detector == line.detector);
             found.map(|baseline| (line, baseline))
@@ -223,7 +223,7 @@ fn measure(
     Ok(metrics)
 }
 
-/// Adds one row per line and OOD set; returns the figures by OOD set and line.
+/// Adds one row per line and OOD set; returns the metrics by OOD set and line.
 fn pair_rows(
     blank: &OodRow,
     test: &Scored,
@@ -231,7 +231,7 @@ fn pair_rows(
     options: Option<&BootstrapOptions>,
     rows: &mut Vec<OodRow>,
 ) -> Result<Vec<Vec<OodMetrics>>> {
-    // All lines of one pair share their resamples; the loop over pairs is outermost for that.
+    // All lines of a pair share their resamples, so the loop over pairs is the outermost.
     let mut by_set = Vec::new();
     for (s, ood) in test.ood.iter().enumerate() {
         let pairs: Vec<ScorePair<'_>> = lines
@@ -264,7 +264,7 @@ fn pair_rows(
     Ok(by_set)
 }
 
-/// Name and OOD sets, by place, of each average: over all of them, and over every group of the recipe.
+/// Name and OOD sets (indices) of each average: over all sets, and over every group of the recipe.
 fn averages(test: &Scored, groups: &BTreeMap<String, Vec<String>>) -> Vec<(String, Vec<usize>)> {
     let sets = &test.ood;
     let mut averages = vec![(AVERAGE.to_string(), (0..sets.len()).collect())];
@@ -275,7 +275,7 @@ fn averages(test: &Scored, groups: &BTreeMap<String, Vec<String>>) -> Vec<(Strin
     averages
 }
 
-/// Adds one row per line and average; `by_set` holds the figures by OOD set and line.
+/// Adds one row per line and average; `by_set` holds the metrics by OOD set and line.
 fn average_rows(
     blank: &OodRow,
     test: &Scored,
@@ -312,7 +312,7 @@ fn average_rows(
     }
 }
 
-/// What the detector of a line says of its fit, where nothing was chosen on it.
+/// The detector's notes on its fit, for lines with nothing chosen.
 fn notes_of(test: &Scored, line: &Line<'_>) -> Option<String> {
     match line.selection {
         Selection::Fixed => test.id.notes.get(&line.detector).cloned(),

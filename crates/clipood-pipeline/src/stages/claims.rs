@@ -1,4 +1,5 @@
-//! Units that one worker should do while the others wait: texts of no class, fitted detectors, metric tables.
+//! Sharing of short units, which one worker does while the others wait: texts of no class, fitted detectors, metric
+//! tables.
 
 use std::time::Duration;
 
@@ -7,12 +8,12 @@ use clipood_store::{Ledger, Share, Unit, passes, wait_for};
 use crate::error::Result;
 use crate::job::Job;
 
-/// How long a worker waits for units that others have claimed before it does them itself. Nothing depends on it: whoever waits
-/// too short does work twice, and whoever waits too long for a worker that is gone loses the time.
+/// How long a worker waits for units that others have claimed before it does them itself. Results do not depend on it:
+/// too short a wait repeats work, too long a wait for a dead worker costs time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Does the units of a stage with `work`, which commits the unit at the given place, until all are committed. Units that other
-/// workers have claimed are waited for, and done here when that takes long.
+/// Does the units of a stage with `work`, which commits the unit with the given index, until all are committed. Waits
+/// for units that other workers have claimed, at most `PATIENCE`, and then does them here.
 ///
 /// # Errors
 /// An interruption, the errors of `work`, a ledger that cannot be read.

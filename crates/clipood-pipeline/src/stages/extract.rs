@@ -1,5 +1,5 @@
-//! Stage `extract`: every image through the image tower once, its features into the store that runs share. One unit per shard
-//! and per group of few-shot images.
+//! Stage `extract`: encodes every image once, into the store of features that runs share. One unit per shard and per
+//! group of few-shot images.
 
 use super::{ExplainedUnit, Stage};
 use crate::error::Result;
@@ -22,7 +22,7 @@ pub static STAGE: Stage = Stage {
     serves: None,
 };
 
-/// Extracts what is missing, then keeps the list of unreadable images and checks the recipe's limit for them.
+/// Extracts what is missing, then writes the list of unreadable images and checks the recipe's limit for them.
 fn run(job: &Job, planned: &Planned) -> Result<()> {
     extract(job, &planned.features, planned.patches)?;
     let unreadable = quarantine(job, &planned.plan, &planned.features)?;

@@ -1,7 +1,7 @@
-//! Stage `fit`: the detectors of every prompt set, fitted on texts of no class and on the shots. One unit per prompt set.
+//! Stage `fit`: fits the detectors of every prompt set on texts of no class and on the shots. One unit per prompt set.
 //!
-//! What a detector has learned is kept in the run directory as JSON, [`FittedDetector`], so that scoring, other workers and
-//! other programs can use it; detectors that learn nothing are made anew where they are needed.
+//! A detector that has learned something is stored in the run directory as JSON, [`FittedDetector`], so that scoring,
+//! other workers and other programs can use it; detectors that learn nothing are created again where they are needed.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ use crate::prompts::trainers::PlannedPrompt;
 
 /// Name of the stage in the ledger of the run.
 const FIT: &str = "fit";
-/// Where a commit record keeps the ranges of the dual-pattern score, as JSON text.
+/// Key of the ranges of the dual-pattern score in a commit record, as JSON text.
 const RANGES: &str = "train_ranges";
 
 /// See the head of this file.
@@ -55,17 +55,17 @@ pub static STAGE: Stage = Stage {
         planned.prompts.iter().map(explain).collect()
     },
     run,
-    // Runs that were scored before fitting was a stage of its own have no commits of it.
+    // Runs that were scored before fitting became a separate stage have no commits of it.
     serves: Some("score"),
 };
 
-/// A prompt set with its detectors fitted.
+/// A prompt set with its fitted detectors.
 pub struct FittedPrompt<'a> {
     /// Which one it is.
     pub prompt: &'a PlannedPrompt,
     /// Its text features, or its probe.
     pub set: PromptSet,
-    /// The detectors of the columns that are defined for it, in their order.
+    /// The detectors of the columns that are defined for it, in the order of the columns.
     pub detectors: Vec<FittedDetector>,
     /// For each column whether it is defined.
     pub defined: Vec<bool>,
@@ -104,7 +104,8 @@ pub fn column_specs<'a>(
         .collect()
 }
 
-/// The specification of a column for a prompt set, without those that are fitted on shots which the prompt set does not have.
+/// The specification of each column for a prompt set; `None` also for detectors that are fitted on shots if the prompt
+/// set has none.
 fn fitted_specs<'a>(
     experiment: &'a Experiment,
     prompt: &PlannedPrompt,
@@ -119,7 +120,7 @@ fn fitted_specs<'a>(
 }
 
 fn run(job: &Job, planned: &Planned) -> Result<()> {
-    // Of a run that is scored already, nothing is fitted again.
+    // If a run is scored already, nothing is fitted again.
     if STAGE.is_done(job, planned)? {
         return Ok(());
     }
@@ -147,7 +148,7 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
     Ok(())
 }
 
-/// Says which of the recipe's detectors a prompt set leaves empty, for want of texts or of shots.
+/// Reports which of the recipe's detectors stay empty for a prompt set because it has no texts or no shots.
 fn name_empty_columns(job: &Job, planned: &Planned) -> Result<()> {
     let experiment = &job.experiment;
     for method in &experiment.recipe.methods {
@@ -179,7 +180,7 @@ fn name_empty_columns(job: &Job, planned: &Planned) -> Result<()> {
     Ok(())
 }
 
-/// Fits the detectors of a prompt set and keeps what they have learned; returns the ranges of its dual-pattern score.
+/// Fits the detectors of a prompt set and stores them; returns the ranges of its dual-pattern score.
 fn fit_prompt(
     job: &Job,
     planned: &Planned,
@@ -235,7 +236,7 @@ fn fit_prompt(
     }
 }
 
-/// Keeps a detector that has learned something.
+/// Stores a detector that has learned something.
 fn keep(job: &Job, prompt: &PlannedPrompt, column: &str, detector: &FittedDetector) -> Result<()> {
     let path = fitted_path(prompt, column);
     let json = serde_json::to_vec(detector)
@@ -243,7 +244,7 @@ fn keep(job: &Job, prompt: &PlannedPrompt, column: &str, detector: &FittedDetect
     Ok(job.places.run.store().put(&path, Bytes::from(json))?)
 }
 
-/// Where a fitted detector lies in the run directory; `knn:k=5` is called `knn-3ak-3d5`, by the codes of `:` and `=`.
+/// Path of a fitted detector in the run directory; `knn:k=5` is called `knn-3ak-3d5`, with the codes of `:` and `=`.
 fn fitted_path(prompt: &PlannedPrompt, column: &str) -> String {
     let mut name = String::new();
     for c in column.chars() {
@@ -298,7 +299,7 @@ impl<'a> FittedPrompt<'a> {
         })
     }
 
-    /// What detectors say of their fit, by column.
+    /// Notes of detectors on their fit, by column.
     pub fn notes(&self, experiment: &'a Experiment) -> BTreeMap<&'a str, String> {
         let columns = experiment.columns.iter().zip(&self.defined);
         columns

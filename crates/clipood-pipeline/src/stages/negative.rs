@@ -1,4 +1,4 @@
-//! Stage `negative`: texts of no class and their features, where a detector reads them. One unit.
+//! Stage `negative`: texts of no class and their features, if a detector needs them. One unit.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::planned::Planned;
 use crate::progress::StageProgress;
 use crate::prompts::file::{PromptSet, prompt_footer, prompt_path};
 
-/// Texts encoded between two looks at the interrupt.
+/// Texts that are encoded between two checks for an interruption.
 const CHUNK: usize = 1024;
 
 /// See the head of this file.
@@ -98,7 +98,7 @@ fn make(job: &Job, planned: &Planned, negatives: &PlannedNegatives) -> Result<Pr
     })
 }
 
-/// The lists that are mined one after the other.
+/// The state of mining the word lists, one after the other.
 struct Mining<'a> {
     job: &'a Job,
     classes: &'a [String],
@@ -110,7 +110,7 @@ struct Mining<'a> {
 }
 
 impl Mining<'_> {
-    /// Adds the farthest words of a list.
+    /// Adds the words of a list that are farthest from the classes.
     fn add(&mut self, list: &WordListSection) -> Result<()> {
         let (experiment, section) = (&self.job.experiment, self.section);
         let dim = experiment.dim();

@@ -1,5 +1,5 @@
-//! Stage `plan`: lists the datasets, draws the few-shot splits, hashes every image and cuts the images to score into shards.
-//! [`crate::plan`] does it, before there is a [`Planned`] that the other stages could be asked about.
+//! Stage `plan`: lists the datasets, draws the few-shot splits, hashes every image and cuts the images to score into
+//! shards. [`crate::plan`] does the work, before [`Planned`], which the other stages need, is made.
 
 use super::{ExplainedUnit, Stage};
 use crate::places::Shelf;
@@ -23,7 +23,7 @@ pub static STAGE: Stage = Stage {
         });
         Ok(explained.collect())
     },
-    // Whoever has a `Planned` has a plan.
+    // `Planned` exists only if the plan is made.
     run: |_, _| Ok(()),
     serves: None,
 };

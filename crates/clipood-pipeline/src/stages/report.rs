@@ -1,4 +1,4 @@
-//! Stage `report`: the page of a run, and the record that all of it is done. One unit, which stands for the whole run.
+//! Stage `report`: the page of a run, and the record that the whole run is done. One unit.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +20,9 @@ use crate::quarantine::{kept_quarantine, quarantine};
 use crate::report::write_html;
 use crate::tables::QuarantineRow;
 
-/// Name in the ledger of the run: the one unit that is committed when all others are.
+/// Name of the stage in the ledger of the run: its unit is committed after all others.
 const FINISH: &str = "finish";
-/// Where the record of a finished run keeps its [`Account`].
+/// Key of the [`Account`] in the record of a finished run.
 const ACCOUNT: &str = "account";
 
 /// See the head of this file.
@@ -45,7 +45,7 @@ pub static STAGE: Stage = Stage {
     serves: None,
 };
 
-/// What a finished run has to say.
+/// The results of a finished run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// The metric tables.
@@ -58,7 +58,7 @@ pub struct Outcome {
     pub quarantined: Vec<QuarantineRow>,
 }
 
-/// What a finished run consists of.
+/// The units and image counts of a finished run.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Account {
     planned: usize,
@@ -108,8 +108,8 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
     Ok(())
 }
 
-/// What the run has to say if all of it is done, without a look at its plan: three listings and a few small files, however
-/// many images it has.
+/// The outcome of the run if it is finished, without reading its plan: this takes three listings and a few small files,
+/// however many images there are.
 ///
 /// # Errors
 /// Records or tables that cannot be read.
@@ -122,7 +122,7 @@ pub fn finished(job: &Job) -> Result<Option<Outcome>> {
     let Ok(account) = serde_json::from_value::<Account>(account) else {
         return Ok(None);
     };
-    // Somebody may have removed what is shared.
+    // Shared features or prompts may have been removed.
     let features = places.features.ledger.committed(GLOBAL)?;
     for key in account.features {
         let fingerprint = places.features.fingerprint.to_string();

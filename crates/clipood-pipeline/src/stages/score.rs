@@ -1,5 +1,5 @@
-//! Stage `score`: every image of a shard under every prompt set, in one pass over the shard's features. One unit per shard, one
-//! part per shard and prompt set.
+//! Stage `score`: scores the images of a shard under every prompt set, in one pass over the features of the shard. One
+//! unit per shard, one part per shard and prompt set.
 
 use std::collections::BTreeMap;
 
@@ -29,12 +29,12 @@ use crate::tables::{DetectorScores, FileMeta, ScoreRow, Scores, store_footer, wr
 
 /// Stage of the parts, one per shard and prompt set, in the ledger of the run.
 const SCORE: &str = "score";
-/// Stage whose units are the shards, each done when it is scored under every prompt set: workers share out shards, so that
-/// the features of one are read once.
+/// Stage whose units are the shards; a shard is done when it is scored under every prompt set. Workers claim whole
+/// shards, so that the features of a shard are read once.
 const SHARDS: &str = "shards";
-/// File metadata: ID images whose label is among the five likeliest classes.
+/// File metadata: number of ID images whose label is among the five most likely classes.
 pub const TOP5_HITS: &str = "clipood.top5_hits";
-/// File metadata: what detectors say of their fit, a JSON object by column; absent where none has anything to say.
+/// File metadata: notes of detectors on their fit, a JSON object by column; absent if there are none.
 pub const NOTES: &str = "clipood.notes";
 
 /// See the head of this file.
@@ -70,7 +70,7 @@ fn explained(job: &Job, planned: &Planned) -> Result<Vec<ExplainedUnit>> {
 
 /// Path of a part, relative to the run directory.
 pub fn part_path(key: &PromptKey, shard: &Shard<'_>) -> String {
-    // Apart from the test scores, so that a reader of `scores` sees tested images only.
+    // Separate from the test scores, so that readers of `scores` see test images only.
     let folder = match shard.dataset.purpose {
         Purpose::Test => "scores",
         Purpose::Validation => "validation",
@@ -83,7 +83,7 @@ pub fn part_path(key: &PromptKey, shard: &Shard<'_>) -> String {
     )
 }
 
-/// What the keys of units of validation images begin with.
+/// Prefix of the keys of units of validation images.
 fn prefix(shard: &Shard<'_>) -> &'static str {
     match shard.dataset.purpose {
         Purpose::Test => "",
@@ -108,7 +108,7 @@ pub fn score_unit(job: &Job, prompt: &PlannedPrompt, shard: &Shard<'_>) -> Resul
     })
 }
 
-/// Everything that decides the scores of one prompt set on one shard.
+/// Everything that determines the scores of one prompt set on one shard.
 fn score_inputs(job: &Job, prompt: &PlannedPrompt, shard: &Shard<'_>) -> Result<FingerprintBuilder> {
     let builder = FingerprintBuilder::new(SCORE)
         .field("results", &RESULTS_VERSION)
@@ -119,7 +119,7 @@ fn score_inputs(job: &Job, prompt: &PlannedPrompt, shard: &Shard<'_>) -> Result<
     with_negatives(&job.experiment, builder)
 }
 
-/// The unit that stands for a shard under all prompt sets.
+/// The unit of a shard under all prompt sets.
 fn shard_unit(job: &Job, planned: &Planned, shard: &Shard<'_>) -> Result<Unit> {
     let mut scored = Vec::with_capacity(planned.prompts.len());
     for prompt in &planned.prompts {
@@ -134,7 +134,7 @@ fn shard_unit(job: &Job, planned: &Planned, shard: &Shard<'_>) -> Result<Unit> {
     })
 }
 
-/// Counts the test images that have scores, by the records of the parts: under the prompt set that has fewest.
+/// Counts the test images with scores from the records of the parts, for the prompt set with the fewest.
 ///
 /// # Errors
 /// Records that cannot be read.
@@ -151,16 +151,18 @@ pub fn count_scored(job: &Job, planned: &Planned) -> Result<usize> {
     Ok(fewest.unwrap_or_default() as usize)
 }
 
-/// Scores whatever is not scored yet. Shards that other workers hold come last, so at the end all of them are scored.
+/// Scores the shards that are not scored yet. Shards that other workers have claimed come last. On return all are
+/// scored.
 ///
 /// # Errors
-/// An interruption, features that cannot be read, a detector that lacks its data, a run directory that cannot be written.
+/// An interruption, features that cannot be read, a detector that lacks its data, a run directory that cannot be
+/// written.
 fn run(job: &Job, planned: &Planned) -> Result<()> {
     let shards = planned.shards();
     let ledger = job.places.run.ledger();
     let units = (STAGE.units)(job, planned)?;
     let local = job.experiment.detectors_use_patches()?;
-    // Detectors are read when the first shard wants them.
+    // Detectors are read when the first shard needs them.
     let mut work = None;
     for turn in passes(ledger, SHARDS, &units, job.worker.share) {
         let turn = turn?;
@@ -218,7 +220,7 @@ fn open_images(job: &Job, shards: &[Shard<'_>], units: &[Unit]) -> Result<usize>
     Ok(images)
 }
 
-/// The prompt sets, by position, under which a shard has no scores yet.
+/// The prompt sets (indices) under which a shard has no scores yet.
 fn missing_prompts(job: &Job, planned: &Planned, shard: &Shard<'_>) -> Result<Vec<usize>> {
     let ledger = job.places.run.ledger();
     let mut missing = Vec::new();
@@ -236,7 +238,7 @@ fn missing_prompts(job: &Job, planned: &Planned, shard: &Shard<'_>) -> Result<Ve
     Ok(missing)
 }
 
-/// A shard with what its scores are made from.
+/// A shard with the inputs of its scores.
 struct LoadedShard<'a> {
     shard: Shard<'a>,
     block: FeatureBlock,
@@ -285,7 +287,8 @@ fn score_shard(
     compare_scores(job, &path, bytes, &outcome)
 }
 
-/// Scores of one shard under one prompt set, and the number of ID images in their top five.
+/// Scores of one shard under one prompt set, and the number of ID images whose label is among their five most likely
+/// classes.
 fn score_block(
     job: &Job,
     classes: &[String],

@@ -95,7 +95,7 @@ fn an_unreadable_image_over_the_limit_stops_the_run_after_extraction() {
     let planned = Planned::make(&job).unwrap();
     let error = run_stages(&job, &planned, &STAGES).unwrap_err();
     assert!(matches!(error, PipelineError::Quarantine { .. }), "{error}");
-    // A worker of a later stage finds the same limit.
+    // A worker of a later stage checks the same limit.
     let train = stages_called(&["train".to_string()]).unwrap();
     let error = run_stages(&job, &planned, &train).unwrap_err();
     assert!(matches!(error, PipelineError::Quarantine { .. }), "{error}");
@@ -175,7 +175,7 @@ fn fitted_detectors_are_read_back_as_they_were_made() {
     let probe = fitted("linear-probe");
     assert_eq!(names(&probe), ["msp", "knn:k=2", "mahalanobis", "one_class_svm"]);
     assert!(dual.notes(&job.experiment).contains_key("mahalanobis"));
-    // A detector is kept as plain data.
+    // A detector is stored as plain data.
     for detector in &dual.detectors {
         let json = serde_json::to_string(detector).unwrap();
         let back: clipood_ood::FittedDetector = serde_json::from_str(&json).unwrap();
@@ -251,7 +251,7 @@ fn a_worker_does_the_stages_that_it_is_asked_for_and_no_more() {
     let score = some(&["score"]).unwrap();
     let error = run_only(&job, &score).unwrap_err();
     assert!(matches!(error, PipelineError::StageNotDone { stage: "extract", .. }), "{error}");
-    // Whatever the order in which they are named.
+    // In the order of the stages, not of the names.
     let early = some(&["train", "extract"]).unwrap();
     let error = run_only(&job, &early).unwrap_err();
     let message = error.to_string();
@@ -280,7 +280,7 @@ fn a_claim_of_a_dead_worker_does_not_hold_a_stage_up_for_good() {
     let dead = world.job(1, 2);
     assert!(dead.places.run.ledger().claim("fit", &unit.key).unwrap());
     assert_eq!(counts(&job, &planned, "fit").claimed, 1);
-    // An interruption is heard while the claim is waited for.
+    // An interruption is noticed while waiting for the claim.
     let stopped = world.job(0, 2);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -292,7 +292,7 @@ fn a_claim_of_a_dead_worker_does_not_hold_a_stage_up_for_good() {
         assert!(matches!(error, PipelineError::Interrupted), "{error}");
     });
     assert_eq!(counts(&job, &planned, "fit").missing, 0);
-    // The same worker, started again, takes its claim up at once.
+    // The same worker, started again, resumes its claimed unit at once.
     (stage("fit").run)(&dead, &planned).unwrap();
     assert_eq!(counts(&job, &planned, "fit").done, planned.prompts.len());
 }

@@ -1,7 +1,8 @@
-//! Stage `train`: the prompt sets that the store does not have yet, one after the other on each device. One unit per prompt set.
+//! Stage `train`: makes the prompt sets that the store does not have yet, one after the other on each device. One unit
+//! per prompt set.
 //!
-//! A training takes long, so the ones that other workers have claimed are waited for, and done again only where the worker backs
-//! trainings up.
+//! Trainings take long, so a worker waits for those that other workers have claimed, and repeats them only with
+//! `backup_training`.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::sync::locked;
 
 /// Name of the stage in the ledger of the prompts.
 pub const TRAIN: &str = "train";
-/// Time between two looks at the prompt sets that other workers are making.
+/// Time between two checks for the prompt sets that other workers are making.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// See the head of this file.
@@ -54,10 +55,10 @@ pub static STAGE: Stage = Stage {
     serves: None,
 };
 
-/// Makes every prompt set that is missing. When it returns all of them are committed, whoever made them.
+/// Makes every prompt set that is missing. On return all of them are committed, by this worker or by others.
 ///
 /// # Errors
-/// An interruption (a training leaves a checkpoint), a loss that is not finite, a store that cannot be written.
+/// An interruption (trainings write a checkpoint), a loss that is not finite, a store that cannot be written.
 fn run(job: &Job, planned: &Planned) -> Result<()> {
     let ledger = &job.places.prompts;
     let done = ledger.committed(TRAIN)?;
@@ -110,14 +111,14 @@ struct Bench<'a> {
     pending: &'a [&'a PlannedPrompt],
     /// Which of `pending` comes next.
     turns: Mutex<Passes<'a>>,
-    /// What GPUs that failed had in hand.
+    /// Prompt sets that failed GPUs did not finish.
     returned: Mutex<Vec<usize>>,
     progress: Mutex<StageProgress>,
 }
 
 impl Bench<'_> {
-    /// Makes prompt sets on `device` until there are none left. One that a failing GPU had in hand is left to the others,
-    /// which go on from its last checkpoint.
+    /// Makes prompt sets on `device` until none is left. If a GPU fails, its prompt set is left to the other devices,
+    /// which resume from its last checkpoint.
     fn make_all(&self, device: Device) -> Result<()> {
         let trainer = match self.trains {
             true => {
@@ -149,7 +150,7 @@ impl Bench<'_> {
         }
     }
 
-    /// The next of `pending` to make. Asked for as late as possible: each request claims a unit.
+    /// The next of `pending` to make. Called as late as possible, because each call claims a unit.
     fn next(&self) -> Result<Option<usize>> {
         if let Some(number) = locked(&self.returned).pop() {
             return Ok(Some(number));
@@ -193,7 +194,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Loads what the trainer learns from, and trains.
+    /// Loads the training data and trains.
     fn train(
         &self,
         work: &Work<'_>,
@@ -222,8 +223,8 @@ impl Bench<'_> {
     }
 }
 
-/// Returns when every unit is committed. Nothing is concluded from the time that this takes: a worker that claimed a unit and
-/// died is started again by its cluster or user, or a worker that backs trainings up takes the unit over.
+/// Returns when every unit is committed. There is no timeout: a worker that claimed a unit and died is started again by
+/// the cluster or the user, or a worker with `backup_training` does the unit.
 fn wait_for_others(job: &Job, units: &[Unit]) -> Result<()> {
     let mut told = false;
     loop {

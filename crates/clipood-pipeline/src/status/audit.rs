@@ -1,4 +1,4 @@
-//! Proof that every planned image is scored once or in quarantine once, under every prompt set.
+//! Checks that every planned image is scored once or in quarantine once, under every prompt set.
 
 use std::collections::BTreeMap;
 
@@ -14,22 +14,22 @@ use crate::prompts::key::PromptKey;
 use crate::stages::{STAGES, Stage};
 use crate::tables::{read_footer, read_scores};
 
-/// Problems that are named; more are counted.
+/// Largest number of problems that are named; further ones are only counted.
 const NAMED: usize = 20;
 
-/// What the tables of a run hold, against its plan. The audit holds if `planned = scored + quarantined` and there is no
-/// problem.
+/// The contents of a run's tables compared with its plan. The audit holds if `planned = scored + quarantined` and there
+/// is no problem.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Audit {
-    /// Images to score times prompt sets.
+    /// Number of images to score times number of prompt sets.
     pub planned: usize,
-    /// Rows of planned images in the score tables, the first of each.
+    /// Planned images with a row in the score tables; repeated rows are not counted.
     pub scored: usize,
     /// Planned images that a score table lists as unreadable and that have no row.
     pub quarantined: usize,
     /// Parts whose bytes were compared with their commit records.
     pub parts: usize,
-    /// What is wrong: all of it.
+    /// Number of all problems.
     pub problems: usize,
     /// The first problems by name.
     pub examples: Vec<String>,
@@ -49,12 +49,12 @@ impl Audit {
     }
 }
 
-/// Reads every score table whole and every part that stands behind a commit record.
+/// Reads every score table completely, and every part that has a commit record.
 ///
-/// The tables are found by listing their directories, as a reader of them would, and not by the names that the plan expects.
+/// The tables are found by listing their directories, as a reader would, and not by the names that the plan expects.
 ///
 /// # Errors
-/// A run directory or store that cannot be read; what is wrong inside the tables is in the result.
+/// A run directory or store that cannot be read; problems inside the tables are in the result.
 pub fn audit(job: &Job) -> Result<Audit> {
     let mut audit = Audit::default();
     let Some(planned) = Planned::read(job)? else {
@@ -77,8 +77,8 @@ pub fn audit(job: &Job) -> Result<Audit> {
     Ok(audit)
 }
 
-/// Compares the parts of a stage with their commit records. Features that are missing are a problem of their own: images that
-/// have none show in no score table.
+/// Compares the parts of a stage with their commit records. Missing features are a separate problem: images without
+/// features appear in no score table.
 fn audit_parts(job: &Job, planned: &Planned, stage: &Stage, audit: &mut Audit) -> Result<()> {
     let units = (stage.units)(job, planned)?;
     let ledgers = (stage.ledgers)(planned).iter();
@@ -86,7 +86,7 @@ fn audit_parts(job: &Job, planned: &Planned, stage: &Stage, audit: &mut Audit) -
         .map(|(shelf, name)| (*shelf, *name, units.clone()))
         .collect();
     for unit in (stage.explained)(job, planned)? {
-        // Units that stand for several commits have no part themselves.
+        // Units that stand for several commits have no part.
         match commits.iter_mut().find(|c| (c.0, c.1) == (unit.shelf, unit.stage)) {
             Some(commits) if commits.2.contains(&unit.unit) => {}
             Some(commits) => commits.2.push(unit.unit),

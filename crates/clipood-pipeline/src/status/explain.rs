@@ -1,4 +1,4 @@
-//! What made a unit's fingerprint, and what differs from what is there.
+//! The inputs of a unit's fingerprint, and their differences from committed units.
 
 use std::collections::BTreeMap;
 
@@ -13,21 +13,21 @@ use crate::job::Job;
 use crate::planned::Planned;
 use crate::stages::{ExplainedUnit, STAGES};
 
-/// Why a unit is done, or is to be done.
+/// Why a unit is done or must be done.
 #[derive(Debug, Clone, Serialize)]
 pub struct Explanation {
-    /// `stage/unit`, as it was asked for.
+    /// `stage/unit`, as given by the user.
     pub unit: String,
-    /// The fingerprint that the unit has to have.
+    /// The fingerprint of the unit in this run.
     pub fingerprint: String,
-    /// What the fingerprint is made from: short values as JSON, long ones as their digests.
+    /// The inputs of the fingerprint: short values as JSON, long ones as their digests.
     pub inputs: BTreeMap<String, String>,
     /// The worker that committed the unit; `None` while it is not done.
     pub done_by: Option<String>,
     /// Rows and quarantined rows of the unit's part.
     pub rows: Option<(u64, u64)>,
-    /// Where it is not done: the inputs in which the most similar committed unit of the same name differs. Empty if there is
-    /// none, or if its record keeps no inputs.
+    /// If it is not done, the inputs in which the most similar committed unit of the same name differs. Empty if there
+    /// is no such unit, or if its record contains no inputs.
     pub differences: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ pub fn explain(job: &Job, name: &str) -> Result<Explanation> {
     })
 }
 
-/// The differences from the committed unit of the same name that differs least.
+/// The differences from the most similar committed unit of the same name.
 fn closest(wanted: &ExplainedUnit, records: &[CommitRecord]) -> Vec<Difference> {
     let same_name = |record: &&CommitRecord| match &wanted.prompt {
         Some(prompt) => record.extra.get("prompt") == Some(&json!(prompt)),

@@ -10,8 +10,8 @@ use crate::places::Shelf;
 use crate::planned::Planned;
 use crate::stages::STAGES;
 
-/// Objects that may go, in the order in which they have to: commit records first, so that no record is ever left without
-/// its part.
+/// Objects that can be removed, in the order in which they must be: commit records first, so that there is never a
+/// record without its part.
 #[derive(Debug, Clone, Default)]
 pub struct Garbage {
     /// The objects, paths relative to the store.
@@ -36,11 +36,11 @@ struct Needed {
     prompts: HashSet<String>,
 }
 
-/// Lists what none of `jobs` needs in `store`. Everything there that another run made is garbage to this function, so all
-/// runs that are worth keeping have to be named.
+/// Lists what none of `jobs` needs in `store`. Everything that only other runs need is listed as garbage, so all runs
+/// that should be kept must be given.
 ///
 /// # Errors
-/// A run without a plan, whose needs nobody knows; a store that cannot be listed.
+/// A run without a plan, whose needs are unknown; a store that cannot be listed.
 pub fn find_garbage(store: &Store, jobs: &[Job]) -> Result<Garbage> {
     let mut needed = Needed::default();
     for job in jobs {
@@ -72,7 +72,7 @@ pub fn find_garbage(store: &Store, jobs: &[Job]) -> Result<Garbage> {
 /// Removes what [`find_garbage`] found. No run may be working on the store.
 ///
 /// # Errors
-/// A store that refuses; what is gone by then stays gone, and the rest is found again.
+/// An object that cannot be removed; those removed before stay removed, and a repeated call finds the rest.
 pub fn collect_garbage(store: &Store, garbage: &Garbage) -> Result<()> {
     for object in &garbage.objects {
         store.delete(&object.path)?;
@@ -87,7 +87,7 @@ fn sort_out(store: &Store, needed: &Needed) -> Result<Garbage> {
             match owner(&object.path) {
                 Some(Owner::Features(unit)) if !needed.features.contains(&unit) => {}
                 Some(Owner::Prompt(key)) if !needed.prompts.contains(&key) => {}
-                // What is not known to be ours is left alone.
+                // Objects that clipood has not written are kept.
                 _ => {
                     garbage.kept += 1;
                     continue;
@@ -102,7 +102,7 @@ fn sort_out(store: &Store, needed: &Needed) -> Result<Garbage> {
     Ok(garbage)
 }
 
-/// Whose an object of a store is.
+/// The owner of an object in a store.
 #[derive(Debug, PartialEq)]
 enum Owner {
     Features((String, String)),

@@ -1,4 +1,4 @@
-//! How far each stage of a run is.
+//! Progress of the stages of a run.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::quarantine::{DatasetQuarantine, quarantine};
 use crate::stages::{STAGES, UnitCounts, count_units, plan};
 use crate::tables::QuarantineRow;
 
-/// How far a run is.
+/// Progress of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
-    /// Where the run directory lies.
+    /// Location of the run directory.
     pub run: String,
     /// Name of the recipe.
     pub recipe: String,
@@ -25,9 +25,9 @@ pub struct Status {
     pub fingerprint: String,
     /// Whether every unit of every stage is done.
     pub finished: bool,
-    /// What each worker last said of itself.
+    /// The last status of each worker.
     pub workers: Vec<WorkerStatus>,
-    /// The stages in their order; only the plan before there is one.
+    /// The stages in their order; only the stage `plan` if there is no plan yet.
     pub stages: Vec<StageStatus>,
     /// The datasets with the images that could not be read.
     pub datasets: Vec<DatasetStatus>,
@@ -35,7 +35,7 @@ pub struct Status {
     pub quarantine: Vec<ReasonCount>,
 }
 
-/// How far one stage is; `units = done + claimed + missing`.
+/// Progress of one stage; `units = done + claimed + missing`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StageStatus {
     /// Name of the stage.
@@ -44,9 +44,9 @@ pub struct StageStatus {
     pub units: usize,
     /// Committed units.
     pub done: usize,
-    /// Units that a worker has started and not committed: in work, or left by a worker that is gone.
+    /// Units that a worker has started and not committed: in progress, or left by a dead worker.
     pub claimed: usize,
-    /// Units that nobody has started.
+    /// Units that no worker has started.
     pub missing: usize,
 }
 
@@ -73,7 +73,7 @@ impl StageStatus {
 pub struct DatasetStatus {
     /// Name of the dataset.
     pub dataset: String,
-    /// `test` or `validation`: what its scored images serve for.
+    /// `test` or `validation`: what its scored images are used for.
     pub purpose: &'static str,
     /// Planned images, training images included.
     pub planned: usize,
@@ -94,7 +94,7 @@ pub struct ReasonCount {
     pub example: String,
 }
 
-/// Looks at the commits and claims of every stage; the model is opened for its hash, and not run.
+/// Reads the commits and claims of every stage; the model is opened for its hash only.
 ///
 /// # Errors
 /// A run directory or store that cannot be read.
@@ -103,7 +103,7 @@ pub fn status(job: &Job) -> Result<Status> {
     let mut stages = Vec::new();
     let (mut datasets, mut reasons) = (Vec::new(), Vec::new());
     match &planned {
-        // Only the plan has units that are known without it.
+        // Without a plan only the units of the stage `plan` are known.
         None => {
             let ledgers = &[(Shelf::Run, plan::STAGE.name)];
             let counts = count_units(job, &plan_units(job)?, ledgers)?;

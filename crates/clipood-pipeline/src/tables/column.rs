@@ -1,4 +1,4 @@
-//! Columns of tables whose rows are structs: each is declared once, for writing and for reading.
+//! Columns of tables whose rows are structs: each is declared once, for both writing and reading.
 
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use super::file::{NewFile, OpenFile};
 use super::footer::FileMeta;
 use super::guard::guard;
 
-/// A field type of a row. `Option` is a column that may hold nulls.
+/// The type of a field. `Option` is a column that may contain nulls.
 pub(super) trait Cell: Sized {
-    /// Whether the column may hold nulls.
+    /// Whether the column may contain nulls.
     const NULLABLE: bool;
     /// Arrow type of the column.
     fn data_type() -> DataType;
@@ -26,7 +26,7 @@ pub(super) trait Cell: Sized {
     fn to_array<'a>(cells: impl Iterator<Item = &'a Self>) -> ArrayRef
     where
         Self: 'a;
-    /// The cells of a column; `None` if it is of another type. Nulls are [`read_cells`]' to refuse.
+    /// The cells of a column; `None` if it has another type. [`read_cells`] rejects nulls.
     fn from_array(array: &dyn Array) -> Option<Vec<Self>>;
 }
 
@@ -109,7 +109,7 @@ pub fn dictionary() -> DataType {
 /// The cells of one column of a batch, in row order.
 ///
 /// # Errors
-/// A column that is missing, of another type, or has nulls where none belong.
+/// A column that is missing, has another type, or has nulls although it must not.
 pub(super) fn read_cells<F: Cell>(batch: &RecordBatch, file: &str, name: &str) -> Result<Vec<F>> {
     let wrong = |found: String| TableError::column(file, name, F::data_type().to_string(), found);
     let array = batch
@@ -157,7 +157,7 @@ impl<R: 'static> Column<R> {
         }
     }
 
-    /// A column of strings that repeat: readers see a categorical.
+    /// A column of repeating strings, which readers see as categorical.
     pub fn words<F: Cell + 'static>(
         name: &'static str,
         get: fn(&R) -> &F,
@@ -168,7 +168,7 @@ impl<R: 'static> Column<R> {
         Self { field, ..column }
     }
 
-    /// A required column of few words that stand for something else; `set` gives back a word it does not know.
+    /// A required column of a few words that encode a value; `set` returns a word that it does not know as an error.
     pub fn coded(
         name: &'static str,
         expected: &'static str,
@@ -193,7 +193,7 @@ impl<R: 'static> Column<R> {
         }
     }
 
-    /// Name, stored type and whether nulls may stand in it.
+    /// Name, stored type and nullability.
     pub fn field(&self) -> &Field {
         &self.field
     }
@@ -208,7 +208,7 @@ impl<R: 'static> Column<R> {
     }
 }
 
-/// `columns!(Row: words a, plain b)`: the columns of the fields `a` and `b`, by their own names.
+/// `columns!(Row: words a, plain b)`: columns for the fields `a` and `b`, with the names of the fields.
 macro_rules! columns {
     ($row:ty: $($kind:ident $name:ident),* $(,)?) => {
         vec![$($crate::tables::column::Column::<$row>::$kind(
@@ -260,7 +260,7 @@ pub(super) fn batch_rows<R: Default + 'static>(
     Ok(rows)
 }
 
-/// Reads a table of structs. Columns it does not know are passed over.
+/// Reads a table of structs. Unknown columns are ignored.
 pub(super) fn read_rows<R: Default + 'static>(
     columns: &[Column<R>],
     bytes: Bytes,

@@ -1,20 +1,20 @@
-//! What can be wrong with a table.
+//! Errors of tables.
 
 use parquet::errors::ParquetError;
 
-/// An error of a table. `file` is the name the reader was given, or the kind of table a writer was asked for.
+/// An error of a table. `file` is the name given to the reader, or the kind of table for a writer.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// A column that is missing, of another type, with nulls, or with a value it cannot hold.
+    /// A column that is missing, has another type or unexpected nulls, or a value that does not fit its type.
     #[error("{file}: column `{column}`: expected {expected}, found {found}")]
     Column {
         /// The file.
         file: String,
         /// The column.
         column: String,
-        /// What belongs there.
+        /// What was expected.
         expected: String,
-        /// What is there.
+        /// What was found.
         found: String,
     },
     /// A value of the file's metadata that is missing or does not fit the table.
@@ -24,12 +24,12 @@ pub enum TableError {
         file: String,
         /// The metadata key.
         key: String,
-        /// What belongs there.
+        /// What was expected.
         expected: String,
-        /// What is there.
+        /// What was found.
         found: String,
     },
-    /// Bytes that are no whole Parquet file.
+    /// Bytes that are not a complete Parquet file.
     #[error("{file}: not a readable Parquet file")]
     Unreadable {
         /// The file.

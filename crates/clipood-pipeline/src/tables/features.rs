@@ -48,7 +48,7 @@ pub struct LocalFeatures {
     pub keys: Vec<String>,
     /// View of each row: -1 is the evaluation view, others are training crops.
     pub views: Vec<i16>,
-    /// Patches L of an image, at least 1.
+    /// Number of patches L per image, at least 1.
     pub patches: usize,
     /// Width D of a feature, at least 1.
     pub dim: usize,
@@ -59,7 +59,7 @@ pub struct LocalFeatures {
 /// Stored type of global features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GlobalType {
-    /// Half precision: a value beyond 65504 is refused.
+    /// Half precision: values beyond 65504 are rejected.
     F16,
     /// Single precision: exact.
     F32,
@@ -91,8 +91,8 @@ impl GlobalType {
 /// Encodes global features: `image_key`, `view`, `content_hash`, `global` (a fixed-size list of `dim` values).
 ///
 /// # Errors
-/// [`TableError::Column`] if a column has another length than `keys`, or `values` than `keys.len() * dim`, or a value does
-/// not fit the stored type; [`TableError::Metadata`] if `meta.extra` holds a key that the table writes itself.
+/// [`TableError::Column`] if a column has another length than `keys`, or `values` than `keys.len() * dim`, or a value
+/// does not fit the stored type; [`TableError::Metadata`] if `meta.extra` holds a key that the table writes itself.
 pub fn write_global(
     features: &GlobalFeatures,
     stored: GlobalType,
@@ -184,7 +184,8 @@ pub fn read_global(bytes: Bytes, file: &str) -> Result<GlobalFeatures> {
             dim,
             ..GlobalFeatures::default()
         };
-        // The column is stored uncompressed, so the file's size bounds the values, whatever a corrupt footer says.
+        // The column is stored uncompressed, so the size of the file limits the number of values even if the footer is
+        // corrupt.
         let most = open.size() / stored.bytes();
         features
             .values
@@ -264,8 +265,8 @@ pub fn write_local(features: &LocalFeatures, meta: &FileMeta) -> Result<Vec<u8>>
 /// Reads what [`write_local`] wrote; `file` names it in errors.
 ///
 /// # Errors
-/// Bytes that are no Parquet file, metadata or columns that are not this table's, values whose size is not two bytes for
-/// each of the metadata's `clipood.patches` x `clipood.dim`.
+/// Bytes that are no Parquet file, metadata or columns that are not this table's, values whose size is not two bytes
+/// for each of the metadata's `clipood.patches` x `clipood.dim`.
 pub fn read_local(bytes: Bytes, file: &str) -> Result<LocalFeatures> {
     guard(file, || {
         let open = OpenFile::open(bytes, file)?;
@@ -300,7 +301,7 @@ pub fn read_local(bytes: Bytes, file: &str) -> Result<LocalFeatures> {
     })
 }
 
-/// Bytes of a row's f16 values: what Arrow counts in an i32.
+/// Size in bytes of the f16 values of a row, which Arrow stores as an i32.
 fn row_size(file: &str, column: &str, dim: usize, patches: usize) -> Result<i32> {
     patches
         .checked_mul(dim)

@@ -1,4 +1,4 @@
-//! One Parquet file in memory: record batches and metadata in, bytes out, and back.
+//! One Parquet file in memory: from record batches and metadata to bytes, and back.
 
 use std::ops::Range;
 
@@ -15,22 +15,23 @@ use parquet::schema::types::ColumnPath;
 use super::error::{Result, TableError};
 use super::footer::{FileMeta, Footer, key_values, parse_footer};
 
-/// Bytes of features in a row group, which a writer holds encoded.
+/// Bytes of features per row group, which a writer keeps in memory.
 const ROW_GROUP_BYTES: usize = 64 << 20;
-/// Bytes of features that go through Arrow at once: few enough for the allocator to give the same memory again.
+/// Bytes of features that are converted to Arrow at once: few enough for the allocator to reuse the memory.
 const BATCH_BYTES: usize = 4 << 20;
-/// Bytes of features in a page.
+/// Bytes of features per page.
 const PAGE_BYTES: usize = 1 << 20;
 /// Rows that a reader decodes at once.
 const BATCH_ROWS: usize = 8192;
 
-/// A column of features: they hardly compress, so they are stored as they are (plain, no dictionary, no statistics).
+/// A column of features. They hardly compress, so they are stored plain, without compression, dictionary and
+/// statistics.
 pub(super) struct RawColumn {
     /// Path of the Parquet leaf.
     pub path: Vec<String>,
-    /// Bytes of a row.
+    /// Bytes per row.
     pub row_bytes: usize,
-    /// Values of the Parquet leaf in a row.
+    /// Values of the Parquet leaf per row.
     pub row_values: usize,
 }
 
@@ -40,18 +41,19 @@ pub(super) struct NewFile<'a> {
     pub table: &'a str,
     /// Its columns.
     pub schema: SchemaRef,
-    /// What the file says about itself.
+    /// Metadata that every table has.
     pub meta: &'a FileMeta,
     /// Metadata keys of this kind of table.
     pub own: &'a [(&'a str, String)],
     /// Its rows.
     pub rows: usize,
-    /// Its column of features, if it has one.
+    /// Its column of features, if any.
     pub raw: Option<RawColumn>,
 }
 
 impl NewFile<'_> {
-    /// Encodes the file; `batch` makes the rows of a range, which keeps the Arrow copy of a large table small.
+    /// Encodes the file; `batch` returns a range of rows, so that only a small part of a large table is copied to Arrow
+    /// at a time.
     pub fn write(
         &self,
         mut batch: impl FnMut(Range<usize>) -> Result<RecordBatch>,
@@ -67,7 +69,7 @@ impl NewFile<'_> {
             let path = ColumnPath::new(raw.path.clone());
             let group_rows = (ROW_GROUP_BYTES / raw.row_bytes).max(1);
             step = (BATCH_BYTES / raw.row_bytes).max(1);
-            // Pages are cut between write batches, which count leaf values; the default suits small values only.
+            // Pages end between write batches, whose size counts leaf values; the default is for small values only.
             let page_values = PAGE_BYTES / raw.row_bytes * raw.row_values;
             properties = properties
                 .set_max_row_group_row_count(Some(group_rows))
@@ -91,7 +93,7 @@ impl NewFile<'_> {
     }
 }
 
-/// An opened file: its metadata is read and checked, its columns are not.
+/// An opened file, whose metadata is read and checked, but not its columns.
 pub(super) struct OpenFile<'a> {
     bytes: Bytes,
     metadata: ArrowReaderMetadata,
@@ -127,7 +129,7 @@ impl<'a> OpenFile<'a> {
             .map_err(|_| TableError::column(self.file, name, expected, "no such column"))
     }
 
-    /// Fails unless every one of `fields` is there with its very type.
+    /// Fails unless every one of `fields` exists with exactly its type.
     pub fn check<'f>(&self, fields: impl IntoIterator<Item = &'f Field>) -> Result<()> {
         for field in fields {
             let expected = field.data_type().to_string();
@@ -144,7 +146,7 @@ impl<'a> OpenFile<'a> {
         self.bytes.len()
     }
 
-    /// Decodes the rows in order, some at a time; `row_bytes` is the size of a row of features, 0 for other tables.
+    /// Decodes the rows in order, a batch at a time; `row_bytes` is the size of a row of features, 0 for other tables.
     pub fn read(
         self,
         row_bytes: usize,
@@ -153,13 +155,13 @@ impl<'a> OpenFile<'a> {
         self.read_masked(ProjectionMask::all(), row_bytes, each)
     }
 
-    /// Decodes some columns of the rows in order, some rows at a time.
+    /// Decodes some columns of the rows in order, a batch of rows at a time.
     pub fn read_columns(
         self,
         names: &[&str],
         each: impl FnMut(&RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        // By place: a name with a dot in it, such as `score_mcm:t=0.5`, would be taken for a path.
+        // By index: a name with a dot, such as `score_mcm:t=0.5`, would be taken for a path.
         let fields = self.schema().fields().iter().enumerate();
         let places = fields.filter(|(_, field)| names.contains(&field.name().as_str()));
         let places: Vec<usize> = places.map(|(place, _)| place).collect();

@@ -1,4 +1,4 @@
-//! What a file says about itself: version, fingerprint, recipe and the rows that its unit put into quarantine.
+//! The metadata of a file: version, fingerprint, recipe and the rows that its unit put into quarantine.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Result, TableError};
 use super::guard::guard;
 
-/// Version of the tables that this build writes, and the newest it reads.
+/// Version of the tables that this build writes, and the newest that it reads.
 pub const SCHEMA_VERSION: u32 = 1;
 
 const VERSION: &str = "clipood.schema_version";
@@ -20,7 +20,7 @@ const ROWS: &str = "clipood.rows";
 const QUARANTINED: &str = "clipood.quarantined";
 const QUARANTINE: &str = "clipood.quarantine";
 const OWN: [&str; 6] = [VERSION, FINGERPRINT, RECIPE, ROWS, QUARANTINED, QUARANTINE];
-/// Written by the Arrow writer: the exact Arrow types.
+/// Key of the exact Arrow types, written by the Arrow writer.
 const ARROW_SCHEMA: &str = "ARROW:schema";
 
 /// One image that a unit left out. It also stands in the footer of the unit's part, so that a run that reuses the part
@@ -41,7 +41,7 @@ pub struct QuarantineRow {
     pub content_hash: String,
 }
 
-/// What the writer of a file says about it.
+/// The metadata that the writer of a file gives.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FileMeta {
     /// Fingerprint of the unit that made the file.
@@ -50,7 +50,7 @@ pub struct FileMeta {
     pub recipe: String,
     /// Rows that the unit could not compute.
     pub quarantined: Vec<QuarantineRow>,
-    /// Further keys, such as `clipood.model`; none of those that every table writes.
+    /// Further keys, such as `clipood.model`, except those that every table writes.
     pub extra: BTreeMap<String, String>,
 }
 
@@ -61,15 +61,15 @@ pub struct Footer {
     pub schema_version: u32,
     /// Rows of the file.
     pub rows: u64,
-    /// What its writer said; `extra` also holds the keys of feature tables (`clipood.dim`, ...).
+    /// The metadata given by its writer; `extra` also contains the keys of feature tables (`clipood.dim`, ...).
     pub meta: FileMeta,
 }
 
-/// Reads the metadata of a file, and nothing of its columns; `file` names it in errors.
+/// Reads the metadata of a file without its columns; `file` names it in errors.
 ///
 /// # Errors
-/// [`TableError::Unreadable`] if the bytes are no whole Parquet file, [`TableError::Metadata`] if a key is missing, does
-/// not parse, contradicts the file, or is of a newer version.
+/// [`TableError::Unreadable`] if the bytes are not a complete Parquet file, [`TableError::Metadata`] if a key is
+/// missing, does not parse, contradicts the file, or has a newer version.
 pub fn read_footer(bytes: &Bytes, file: &str) -> Result<Footer> {
     guard(file, || {
         let metadata = ParquetMetaDataReader::new()
@@ -79,7 +79,7 @@ pub fn read_footer(bytes: &Bytes, file: &str) -> Result<Footer> {
     })
 }
 
-/// The facts of a part that the store's commit protocol needs; `None` if the bytes are no whole part.
+/// What the store's commit protocol needs to know about a part; `None` if the bytes are not a complete part.
 pub fn store_footer(bytes: &Bytes) -> Option<PartFooter> {
     let footer = read_footer(bytes, "part").ok()?;
     Some(PartFooter {
@@ -170,7 +170,7 @@ pub(super) fn parse_footer(metadata: &FileMetaData, file: &str) -> Result<Footer
     })
 }
 
-/// A whole number that a table keeps under `key` of its metadata.
+/// The integer under `key` of a table's metadata.
 pub(super) fn extra_number(footer: &Footer, file: &str, key: &str) -> Result<u64> {
     match footer.meta.extra.get(key) {
         Some(text) => number(file, key, text),

@@ -1,4 +1,4 @@
-//! The plan's table: every image of a run, where it lies and which shard it belongs to.
+//! The table of the plan: every image of a run, with its location and shard.
 
 use bytes::Bytes;
 
@@ -6,18 +6,18 @@ use super::column::{Column, columns, read_rows, write_rows};
 use super::error::Result;
 use super::footer::FileMeta;
 
-/// One image of the plan. The dataset is the folder's hive key (`images/dataset=<d>/`), no column.
+/// One image of the plan. The dataset is the hive key of the folder (`images/dataset=<d>/`), not a column.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ImageRow {
     /// `dataset/split/relative/path`.
     pub image_key: String,
     /// The file, or the archive that holds it.
     pub uri: String,
-    /// First byte in `uri`; absent for a file of its own.
+    /// Offset of its first byte in `uri`; absent if the image is the whole file.
     pub offset: Option<u64>,
     /// Size in bytes; absent if it could not be read.
     pub length: Option<u64>,
-    /// blake3 of the image's bytes, hexadecimal.
+    /// BLAKE3 hash of the image's bytes, hexadecimal.
     pub content_hash: String,
     /// `train`, `val` or `test`.
     pub split: String,
@@ -54,7 +54,7 @@ pub fn write_images(rows: &[ImageRow], meta: &FileMeta) -> Result<Vec<u8>> {
 /// Reads what [`write_images`] wrote; `file` names it in errors.
 ///
 /// # Errors
-/// Bytes that are no Parquet file, metadata or columns that are not this table's.
+/// Bytes that are not a Parquet file, metadata or columns of another table.
 pub fn read_images(bytes: Bytes, file: &str) -> Result<Vec<ImageRow>> {
     read_rows(&image_columns(), bytes, file)
 }

@@ -1,4 +1,4 @@
-//! The result tables, tidy: one row a figure set.
+//! The tables of metrics, in tidy form.
 
 use bytes::Bytes;
 
@@ -6,15 +6,15 @@ use super::column::{Column, columns, read_rows, write_rows};
 use super::error::Result;
 use super::footer::FileMeta;
 
-/// How well one detector with one prompt set tells one OOD set from the ID images. Rates lie in 0 to 1; ID is positive
-/// unless a name says `openood`.
+/// How well one detector with one prompt set separates one OOD set from the ID images. Rates are between 0 and 1; ID is
+/// the positive class, except in columns with `openood` in their name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OodRow {
     /// Name of the prompt set.
     pub prompt: String,
     /// Method that made it.
     pub method: String,
-    /// Training images a class; absent for zero-shot.
+    /// Training images per class; absent for zero-shot.
     pub shots: Option<u32>,
     /// Seed of split and training; absent for zero-shot.
     pub seed: Option<u64>,
@@ -28,9 +28,10 @@ pub struct OodRow {
     pub selection: String,
     /// Scaling of a fused score: `transductive` or `calibrated`; absent for others.
     pub scaling: Option<String>,
-    /// What was chosen, as `t=0.5`; absent where nothing was, and for averages over sets that differ in it.
+    /// The chosen value, as in `t=0.5`; absent if nothing was chosen, and for averages over sets with different
+    /// choices.
     pub hyperparameters: Option<String>,
-    /// Training views an image; absent without training.
+    /// Training views per image; absent without training.
     pub views: Option<u32>,
     /// Hash of the class list.
     pub classes_hash: String,
@@ -38,44 +39,44 @@ pub struct OodRow {
     pub weights_hash: String,
     /// ID images.
     pub n_id: u64,
-    /// OOD images; an average has their sum.
+    /// OOD images; for an average their sum.
     pub n_ood: u64,
-    /// Images of either side without a score (quarantine).
+    /// Images of both sides without a score (quarantine).
     pub n_excluded: u64,
-    /// Area under the ROC curve, ties as one half.
+    /// Area under the ROC curve; ties count as one half.
     pub auroc: f64,
-    /// Average precision, ID positive.
+    /// Average precision with ID as the positive class.
     pub aupr_in: f64,
-    /// Average precision, OOD positive.
+    /// Average precision with OOD as the positive class.
     pub aupr_out: f64,
-    /// False positive rate where the recall of ID is nearest to 0.95.
+    /// False positive rate at the threshold where the recall of ID is nearest to 0.95.
     pub fpr95: f64,
-    /// OOD positive, first threshold with a true positive rate of at least 0.95.
+    /// False positive rate with OOD as the positive class, at the first threshold with a true positive rate of at least
+    /// 0.95.
     pub fpr95_openood: f64,
-    /// Trapezoid under the precision-recall curve, ID positive.
+    /// Trapezoidal area under the precision-recall curve with ID as the positive class.
     pub aupr_in_openood: f64,
-    /// Trapezoid under the precision-recall curve, OOD positive.
+    /// Trapezoidal area under the precision-recall curve with OOD as the positive class.
     pub aupr_out_openood: f64,
     /// Score threshold of `fpr95`; absent for an average.
     pub threshold95: Option<f64>,
-    /// Best share of images on the right side of a threshold.
+    /// Largest share of images on the right side of a threshold.
     pub detection_accuracy: f64,
-    /// Best mean of the two sides' shares.
+    /// Largest mean of the shares of ID and of OOD images on the right side of a threshold.
     pub balanced_accuracy: f64,
-    /// Images less distinct scores; an average has the sum.
+    /// Number of images minus number of distinct scores; for an average the sum.
     pub ties: u64,
-    /// Distinct scores an image, 0 to 1: below 0.01, equal scores decide the figures.
+    /// Distinct scores per image, 0 to 1; below 0.01, ties dominate the metrics.
     pub score_resolution: f64,
-    /// Lower end of the 95% bootstrap interval of `auroc`; absent where none was drawn.
+    /// Lower end of the 95% bootstrap interval of `auroc`; absent without bootstrap.
     pub auroc_lo: Option<f64>,
     /// Upper end of it.
     pub auroc_hi: Option<f64>,
-    /// Lower end of the 95% bootstrap interval of `fpr95`; absent where none was drawn.
+    /// Lower end of the 95% bootstrap interval of `fpr95`; absent without bootstrap.
     pub fpr95_lo: Option<f64>,
     /// Upper end of it.
     pub fpr95_hi: Option<f64>,
-    /// What the detector says of its fit, such as what it did about a covariance without full rank; absent where it has
-    /// nothing to say.
+    /// Notes of the detector on its fit, for instance on a covariance without full rank; absent if there are none.
     pub notes: Option<String>,
 }
 
@@ -117,14 +118,14 @@ fn ood_columns() -> Vec<Column<OodRow>> {
     )
 }
 
-/// How well one prompt set classifies the ID test images. Rates lie in 0 to 1.
+/// How well one prompt set classifies the ID test images. Rates are between 0 and 1.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AccuracyRow {
     /// Name of the prompt set.
     pub prompt: String,
     /// Method that made it.
     pub method: String,
-    /// Training images a class; absent for zero-shot.
+    /// Training images per class; absent for zero-shot.
     pub shots: Option<u32>,
     /// Seed of split and training; absent for zero-shot.
     pub seed: Option<u64>,
@@ -132,13 +133,13 @@ pub struct AccuracyRow {
     pub id_dataset: String,
     /// Images.
     pub n: u64,
-    /// Share whose best class is the right one.
+    /// Share of images whose most likely class is the right one.
     pub top1: f64,
-    /// Share whose right class is among the best five.
+    /// Share of images whose class is among the five most likely ones.
     pub top5: f64,
-    /// Expected calibration error of the best class's probability.
+    /// Expected calibration error of the probability of the most likely class.
     pub ece: f64,
-    /// Training views an image; absent without training.
+    /// Training views per image; absent without training.
     pub views: Option<u32>,
     /// Hash of the class list.
     pub classes_hash: String,
@@ -163,12 +164,13 @@ fn accuracy_columns() -> Vec<Column<AccuracyRow>> {
     )
 }
 
-/// Mean and standard deviation over seeds of one line of the OOD table; `n - 1` in the deviation, absent for one seed.
+/// Mean and standard deviation over seeds of one line of the OOD table. The deviation divides by `n - 1` and is absent
+/// for one seed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SummaryRow {
     /// Method of the prompt sets.
     pub method: String,
-    /// Training images a class; absent for zero-shot.
+    /// Training images per class; absent for zero-shot.
     pub shots: Option<u32>,
     /// In-distribution dataset.
     pub id_dataset: String,
@@ -233,15 +235,15 @@ fn summary_columns() -> Vec<Column<SummaryRow>> {
     )
 }
 
-/// A trained prompt set against zero-shot on the same images: differences (trained less zero-shot) over the same bootstrap
-/// resamples, with 95% intervals.
+/// A trained prompt set compared with zero-shot on the same images: differences (trained minus zero-shot) on the same
+/// bootstrap resamples, with 95% intervals.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PairedRow {
     /// Name of the prompt set.
     pub prompt: String,
     /// Method that made it.
     pub method: String,
-    /// Training images a class.
+    /// Training images per class.
     pub shots: Option<u32>,
     /// Seed of split and training.
     pub seed: Option<u64>,
@@ -259,7 +261,7 @@ pub struct PairedRow {
     pub auroc_diff_lo: f64,
     /// Upper end of it.
     pub auroc_diff_hi: f64,
-    /// Share of resamples where the trained set has the larger AUROC.
+    /// Share of resamples in which the trained prompt set has the larger AUROC.
     pub auroc_larger: f64,
     /// Difference of FPR95.
     pub fpr95_diff: f64,
@@ -267,7 +269,7 @@ pub struct PairedRow {
     pub fpr95_diff_lo: f64,
     /// Upper end of it.
     pub fpr95_diff_hi: f64,
-    /// Share of resamples where the trained set has the smaller FPR95.
+    /// Share of resamples in which the trained prompt set has the smaller FPR95.
     pub fpr95_smaller: f64,
 }
 
@@ -303,7 +305,7 @@ pub fn write_ood(rows: &[OodRow], meta: &FileMeta) -> Result<Vec<u8>> {
 /// Reads what [`write_ood`] wrote; `file` names it in errors.
 ///
 /// # Errors
-/// Bytes that are no Parquet file, metadata or columns that are not this table's.
+/// Bytes that are not a Parquet file, metadata or columns of another table.
 pub fn read_ood(bytes: Bytes, file: &str) -> Result<Vec<OodRow>> {
     read_rows(&ood_columns(), bytes, file)
 }
@@ -319,7 +321,7 @@ pub fn write_accuracy(rows: &[AccuracyRow], meta: &FileMeta) -> Result<Vec<u8>> 
 /// Reads what [`write_accuracy`] wrote; `file` names it in errors.
 ///
 /// # Errors
-/// Bytes that are no Parquet file, metadata or columns that are not this table's.
+/// Bytes that are not a Parquet file, metadata or columns of another table.
 pub fn read_accuracy(bytes: Bytes, file: &str) -> Result<Vec<AccuracyRow>> {
     read_rows(&accuracy_columns(), bytes, file)
 }
@@ -335,7 +337,7 @@ pub fn write_summary(rows: &[SummaryRow], meta: &FileMeta) -> Result<Vec<u8>> {
 /// Reads what [`write_summary`] wrote; `file` names it in errors.
 ///
 /// # Errors
-/// Bytes that are no Parquet file, metadata or columns that are not this table's.
+/// Bytes that are not a Parquet file, metadata or columns of another table.
 pub fn read_summary(bytes: Bytes, file: &str) -> Result<Vec<SummaryRow>> {
     read_rows(&summary_columns(), bytes, file)
 }
@@ -351,7 +353,7 @@ pub fn write_paired(rows: &[PairedRow], meta: &FileMeta) -> Result<Vec<u8>> {
 /// Reads what [`write_paired`] wrote; `file` names it in errors.
 ///
 /// # Errors
-/// Bytes that are no Parquet file, metadata or columns that are not this table's.
+/// Bytes that are not a Parquet file, metadata or columns of another table.
 pub fn read_paired(bytes: Bytes, file: &str) -> Result<Vec<PairedRow>> {
     read_rows(&paired_columns(), bytes, file)
 }

@@ -28,7 +28,7 @@ pub fn write_quarantine(rows: &[QuarantineRow], meta: &FileMeta) -> Result<Vec<u
 /// Reads what [`write_quarantine`] wrote; `file` names it in errors.
 ///
 /// # Errors
-/// Bytes that are no Parquet file, metadata or columns that are not this table's.
+/// Bytes that are not a Parquet file, metadata or columns of another table.
 pub fn read_quarantine(bytes: Bytes, file: &str) -> Result<Vec<QuarantineRow>> {
     read_rows(&quarantine_columns(), bytes, file)
 }

@@ -1,4 +1,4 @@
-//! The scores of one shard under one prompt set: wide, one row an image, one column a detector.
+//! The scores of one shard under one prompt set: one row per image, one column per detector.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const TABLE: &str = "scores table";
 /// Detectors' columns are `score_<detector>`.
 const PREFIX: &str = "score_";
 
-/// One image and what the prompt set takes it for. Prompt set and dataset are the folder's hive keys, no columns.
+/// One image and its predicted class. Prompt set and dataset are hive keys of the folder, not columns.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ScoreRow {
     /// `dataset/split/relative/path`.
@@ -43,8 +43,8 @@ pub struct ScoreRow {
 pub struct DetectorScores {
     /// Name of the detector, the column's name after `score_`.
     pub detector: String,
-    /// One score a row; `None` where the detector is not defined for the prompt set, a column of nulls: every part of a run
-    /// has the same columns, or readers of the directory would refuse it.
+    /// One score per row. `None` if the detector is not defined for the prompt set: then the column contains nulls,
+    /// because all parts of a run must have the same columns for readers of the directory.
     pub values: Option<Vec<f32>>,
 }
 
@@ -53,7 +53,7 @@ pub struct DetectorScores {
 pub struct Scores {
     /// The images.
     pub rows: Vec<ScoreRow>,
-    /// The detectors, each with as many values as there are rows.
+    /// The detectors, each with one value per row.
     pub detectors: Vec<DetectorScores>,
 }
 
@@ -134,7 +134,7 @@ pub fn write_scores(scores: &Scores, meta: &FileMeta) -> Result<Vec<u8>> {
     })
 }
 
-/// The figures of a table of scores, without the words.
+/// The numeric columns of a table of scores.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ScoreValues {
     /// Class of each image; absent out of distribution.
@@ -143,14 +143,14 @@ pub struct ScoreValues {
     pub preds: Vec<i32>,
     /// Its probability, 0 to 1.
     pub probs: Vec<f32>,
-    /// The detectors, each with a value a row.
+    /// The detectors, each with one value per row.
     pub detectors: Vec<DetectorScores>,
 }
 
 /// Reads what [`write_scores`] wrote; `file` names it in errors. Detectors come in the file's order.
 ///
 /// # Errors
-/// Bytes that are no Parquet file, metadata or columns that are not this table's, a role that is neither `id` nor `ood`.
+/// Bytes that are not a Parquet file, metadata or columns of another table, a role that is neither `id` nor `ood`.
 pub fn read_scores(bytes: Bytes, file: &str) -> Result<Scores> {
     guard(file, || {
         let columns = score_columns();
@@ -169,7 +169,7 @@ pub fn read_scores(bytes: Bytes, file: &str) -> Result<Scores> {
     })
 }
 
-/// Reads the figures of what [`write_scores`] wrote, and decodes nothing else; `file` names it in errors.
+/// Reads only the numeric columns of what [`write_scores`] wrote; `file` names it in errors.
 ///
 /// # Errors
 /// As of [`read_scores`].
@@ -195,7 +195,7 @@ pub fn read_score_values(bytes: Bytes, file: &str) -> Result<ScoreValues> {
     })
 }
 
-/// The columns of the detectors on their way out of a file.
+/// Collects the columns of the detectors while a file is read.
 struct DetectorCells {
     names: Vec<String>,
     cells: Vec<Vec<f32>>,

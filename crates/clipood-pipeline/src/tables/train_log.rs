@@ -1,4 +1,4 @@
-//! How the training of a prompt went.
+//! The log of a prompt training.
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ pub struct TrainLogRow {
     pub step: u64,
     /// Mean loss of its steps.
     pub loss: f64,
-    /// Share of training views that were classified right, 0 to 1.
+    /// Share of training views that were classified correctly, 0 to 1.
     pub accuracy: f64,
     /// Learning rate.
     pub lr: f64,
@@ -36,7 +36,7 @@ pub fn write_train_log(rows: &[TrainLogRow], meta: &FileMeta) -> Result<Vec<u8>>
 /// Reads what [`write_train_log`] wrote; `file` names it in errors.
 ///
 /// # Errors
-/// Bytes that are no Parquet file, metadata or columns that are not this table's.
+/// Bytes that are not a Parquet file, metadata or columns of another table.
 pub fn read_train_log(bytes: Bytes, file: &str) -> Result<Vec<TrainLogRow>> {
     read_rows(&train_log_columns(), bytes, file)
 }

@@ -6,10 +6,10 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::features::normalise_rows;
 
-/// Factor on cosines under the softmax, as in every score table of a run.
+/// Factor on cosines before the softmax, as in every score table of a run.
 const LOGIT_SCALE: f64 = 100.0;
 
-/// The text side with a detector fitted on it.
+/// Text features with a detector fitted on them.
 #[derive(Debug, Clone)]
 pub struct Classifier {
     /// Normalised text features, `[classes, D]`.
@@ -21,8 +21,8 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// A classifier from normalised text features `[classes, dim]` that names the `top` likeliest classes (all of them
-    /// if there are fewer) and scores images with a detector that is fitted on texts alone.
+    /// A classifier from normalised text features `[classes, dim]` that returns the `top` most likely classes (all of
+    /// them if there are fewer) and scores images with a detector that is fitted on texts alone.
     ///
     /// # Errors
     /// No class, features that are not finite, a detector that needs more than texts.
@@ -54,7 +54,7 @@ impl Classifier {
         self.text.len() / self.dim
     }
 
-    /// Classes named for each image.
+    /// Number of classes that are returned for each image.
     pub fn top(&self) -> usize {
         self.top
     }
@@ -65,7 +65,7 @@ impl Classifier {
     }
 
     /// Classifies and scores images by their features before normalisation: `global` is `[images, D]`, `local` is
-    /// `[images, positions, D]`, or not read if the detector scores no patches.
+    /// `[images, positions, D]`, and is ignored if the detector scores no patches.
     ///
     /// # Errors
     /// Features of other sizes, or that are not finite.
@@ -92,7 +92,7 @@ impl Classifier {
         let scores = clipood_ood::score_all(&self.detectors, &text, &inputs)?;
         let mut unit = global.to_vec();
         normalise_rows(&mut unit, self.dim);
-        // On all cores: the caller may be the only thread between many devices and an output.
+        // On all cores, because the caller may be a single thread that serves many devices.
         Ok(unit
             .par_chunks_exact(self.dim)
             .zip(&scores.columns[0])
@@ -103,7 +103,7 @@ impl Classifier {
             .collect())
     }
 
-    /// The likeliest classes of a unit feature with their probabilities, the first of equals first.
+    /// The most likely classes of a normalised feature with their probabilities; of equal ones the first comes first.
     fn likeliest(&self, image: &[f32]) -> Vec<(u32, f32)> {
         let texts = self.text.chunks_exact(self.dim);
         let mut cosines: Vec<(u32, f64)> = (0u32..)
@@ -128,7 +128,7 @@ impl Classifier {
 /// An image that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Classified {
-    /// The likeliest classes with `softmax(100 c)`, likeliest first.
+    /// The most likely classes with `softmax(100 c)`, in descending order.
     pub top: Vec<(u32, f32)>,
     /// The detector's score: higher is more in-distribution.
     pub score: f32,

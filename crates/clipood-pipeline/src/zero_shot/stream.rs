@@ -8,11 +8,12 @@ use super::classifier::{Classified, Classifier};
 use crate::encode::{Engine, Unreadable, convert_files};
 use crate::error::Result;
 
-/// What a file shows, or why it could not be read.
+/// The classification of a file, or the reason why it could not be read.
 pub type Outcome = std::result::Result<Classified, Unreadable>;
 
-/// Encodes every file on the devices of `engine`, classifies it and hands the outcome to `each`, in the order of `files`. A
-/// file that cannot be read stops nothing. Patch features are made if the classifier uses them, whatever the engine says.
+/// Encodes every file on the devices of `engine`, classifies it and calls `each` with the outcome, in the order of
+/// `files`. Files that cannot be read do not end it. Patch features are computed if the classifier uses them, whatever
+/// the setting of the engine.
 ///
 /// # Errors
 /// The first error of `each`; as [`Engine::run`].

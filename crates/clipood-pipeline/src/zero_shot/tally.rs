@@ -18,7 +18,7 @@ pub struct ClassCounts {
 pub struct Tally {
     /// By class.
     pub classes: Vec<ClassCounts>,
-    /// Images by (known class, predicted class), where there are any.
+    /// Number of images by (known class, predicted class), for pairs that occur.
     pub confusion: BTreeMap<(u32, u32), u64>,
     /// Images that were classified.
     pub classified: u64,
@@ -26,14 +26,14 @@ pub struct Tally {
     pub unreadable: u64,
     /// Images of a known class.
     pub labelled: u64,
-    /// Of them, those whose class is the likeliest.
+    /// Of these, images whose class is the most likely one.
     pub top1: u64,
-    /// Of them, those whose class is among the five likeliest.
+    /// Of these, images whose class is among the five most likely ones.
     pub top5: u64,
 }
 
 impl Tally {
-    /// No image yet.
+    /// Counts without images.
     pub fn new(classes: usize) -> Self {
         Self {
             classes: vec![ClassCounts::default(); classes],
@@ -41,7 +41,7 @@ impl Tally {
         }
     }
 
-    /// Counts an image by its likeliest classes, of which the first five matter, and its class, where that is known.
+    /// Counts an image by its most likely classes, of which the first five matter, and by its class, if known.
     pub fn add(&mut self, top: &[(u32, f32)], label: Option<u32>) {
         let Some(&(predicted, _)) = top.first() else {
             return;
@@ -63,7 +63,8 @@ impl Tally {
         }
     }
 
-    /// Shares of the labelled images whose class is the likeliest, and among the five likeliest; `None` without labels.
+    /// Shares of the labelled images whose class is the most likely one, and among the five most likely; `None` without
+    /// labels.
     pub fn accuracy(&self) -> Option<(f64, f64)> {
         let share = |hits: u64| hits as f64 / self.labelled as f64;
         (self.labelled > 0).then(|| (share(self.top1), share(self.top5)))

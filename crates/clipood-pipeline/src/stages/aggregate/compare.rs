@@ -1,4 +1,4 @@
-//! Over seeds and against zero-shot: the summary table and the paired one.
+//! The summary over seeds and the paired comparison with zero-shot.
 
 use clipood_ood::metrics::{
     BootstrapOptions, Interval, ScorePair, mean_std, ood_metrics, paired_bootstrap,
@@ -67,7 +67,7 @@ pub fn summarise(ood: &[OodRow], accuracy: &[AccuracyRow]) -> Vec<SummaryRow> {
         .collect()
 }
 
-/// The scores of a line that trained prompt sets may be compared on, kept of the baseline.
+/// The baseline's scores of a line on which trained prompt sets may be compared.
 pub struct Baseline {
     /// Name of the prompt set.
     pub prompt: String,
@@ -78,7 +78,7 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Keeps a line of the prompt set called `prompt`.
+    /// Copies a line of the prompt set called `prompt`.
     pub fn keep(prompt: String, line: &Line<'_>) -> Self {
         let pairs = line.pairs.iter();
         Self {
@@ -91,8 +91,8 @@ impl Baseline {
     }
 }
 
-/// A trained prompt set against the baseline, set by set. The images of both are the same, in the same order: quarantine
-/// happens before any prompt set is looked at.
+/// Compares a trained prompt set with the baseline on each OOD set. The images of both are the same, in the same order,
+/// because the quarantine does not depend on prompt sets.
 ///
 /// # Errors
 /// Scores that are NaN.

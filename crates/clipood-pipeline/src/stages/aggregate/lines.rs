@@ -1,7 +1,9 @@
-//! The lines of the OOD table for one prompt set: every detector as it is, with a parameter chosen, and fused.
+//! The lines of the OOD table for one prompt set: every detector with its given parameters, with a chosen parameter,
+//! and fused.
 //!
-//! A line is a score of the ID images and of each OOD set under one rule. What a rule has looked at is in its selection:
-//! `fixed` nothing, `validation` images that are not tested, `oracle` and `oracle-shared` the tested images themselves.
+//! A line is a score of the ID images and of each OOD set under one rule. The selection tells which images the rule has
+//! used to choose: `fixed` none, `validation` images that are not tested, `oracle` and `oracle-shared` the tested
+//! images themselves.
 
 use std::borrow::Cow;
 
@@ -14,7 +16,7 @@ use crate::error::{PipelineError, Result};
 use crate::experiment::Experiment;
 use crate::metrics::DUAL_PATTERN;
 
-/// One rule's scores of the ID images and of one OOD set. A fused ID score differs from pair to pair.
+/// Scores of the ID images and of one OOD set under one rule. The fused ID score depends on the OOD set.
 pub struct LinePair<'a> {
     /// Scores of the ID images.
     pub id: Cow<'a, [f32]>,
@@ -28,7 +30,7 @@ pub struct LinePair<'a> {
 pub struct Line<'a> {
     /// Detector, as the tables name it.
     pub detector: String,
-    /// What the rule has looked at.
+    /// Which images the rule has used to choose.
     pub selection: Selection,
     /// Scaling of a fused score.
     pub scaling: Option<Scaling>,
@@ -66,7 +68,7 @@ pub fn lines<'a>(
     Ok(all)
 }
 
-/// A column's scores of every pair.
+/// The scores of a column for every pair.
 fn pairs_of<'a>(
     scored: &'a Scored,
     column: &str,
@@ -86,7 +88,7 @@ fn pairs_of<'a>(
         .collect()
 }
 
-/// Figures of every pair of a column.
+/// The metrics of a column for every pair.
 fn figures(scored: &Scored, column: &str) -> Result<Vec<OodMetrics>> {
     let pairs = pairs_of(scored, column, None).unwrap_or_default();
     let figures = pairs
@@ -95,7 +97,7 @@ fn figures(scored: &Scored, column: &str) -> Result<Vec<OodMetrics>> {
     figures.collect()
 }
 
-/// Place of the candidate with the best average.
+/// Index of the candidate with the best average.
 fn best_on_average(scored: &Scored, candidates: &Candidates) -> Result<usize> {
     let mut averages = Vec::new();
     for (_, column) in &candidates.values {
@@ -160,7 +162,7 @@ fn selected<'a>(
     Ok(all)
 }
 
-/// Both halves of the fused score.
+/// Both components of the fused score.
 struct Halves<'a> {
     base: &'a [f32],
     neg_min_kl: &'a [f32],
@@ -178,14 +180,14 @@ fn halves(scores: &DatasetScores) -> Result<Halves<'_>> {
     })
 }
 
-/// Halves of the ID images and of every OOD set.
+/// Components for the ID images and for every OOD set.
 fn all_halves(scored: &Scored) -> Result<(Halves<'_>, Vec<Halves<'_>>)> {
     let ood = scored.ood.iter().map(halves).collect::<Result<Vec<_>>>()?;
     Ok((halves(&scored.id)?, ood))
 }
 
-/// The dual-pattern lines: beta from the recipe and ranges over the training crops; both from validation data if there
-/// are any; and what the dual-pattern repository prints, ranges over each tested pair and beta chosen on it.
+/// The dual-pattern lines: with beta from the recipe and ranges over the training crops; with both from validation data
+/// if there are any; and as in the dual-pattern repository, with ranges over each tested pair and beta chosen on it.
 fn fused<'a>(beta: f64, test: &'a Scored, validation: Option<&'a Scored>) -> Result<Vec<Line<'a>>> {
     let (id, ood) = all_halves(test)?;
     let line = |selection, scaling, rules: Vec<(DualPatternScaling, f64)>| -> Result<Line<'a>> {

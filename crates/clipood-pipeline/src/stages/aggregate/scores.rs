@@ -1,4 +1,4 @@
-//! Reading back the scores of one prompt set, dataset by dataset.
+//! Reading the scores of one prompt set, dataset by dataset.
 
 use std::collections::BTreeMap;
 
@@ -23,15 +23,15 @@ pub struct DatasetScores {
     pub name: String,
     /// Scores of the images in key order, one column per detector.
     pub detectors: Vec<DetectorScores>,
-    /// Accuracy and calibration of the in-distribution images; nothing for other datasets.
+    /// Accuracy and calibration of the in-distribution images; empty for other datasets.
     pub calibration: Calibration,
-    /// ID images whose label is among the five likeliest classes.
+    /// Number of ID images whose label is among the five most likely classes.
     pub top5_hits: u64,
     /// Images without a score.
     pub quarantined: Vec<QuarantineRow>,
     /// Ranges of the dual-pattern score over the training crops, as JSON.
     pub train_ranges: Option<String>,
-    /// What detectors say of their fit, by column.
+    /// Notes of detectors on their fit, by column.
     pub notes: BTreeMap<String, String>,
 }
 
@@ -43,7 +43,7 @@ impl DatasetScores {
     }
 }
 
-/// The scores of a prompt set on the images that serve one purpose.
+/// The scores of a prompt set on the images of one purpose.
 pub struct Scored {
     /// The in-distribution images.
     pub id: DatasetScores,
@@ -62,7 +62,7 @@ fn fetch(job: &Job, path: &str) -> Result<Bytes> {
     })
 }
 
-/// Reads the scores of `key` on the datasets that serve `purpose`; `None` if there are none.
+/// Reads the scores of `key` on the datasets for `purpose`; `None` if there are none.
 ///
 /// # Errors
 /// A part that is missing or damaged, a dataset without any score.
@@ -148,7 +148,7 @@ fn read_dataset(
             }
         }
         images += part.preds.len();
-        // Accuracy is of the in-distribution images.
+        // The accuracy is that of the in-distribution images.
         if shard.dataset.is_id() {
             for ((label, class), probability) in part.labels.iter().zip(part.preds).zip(part.probs)
             {
