@@ -53,7 +53,7 @@ fn tolerance(job: &Job) -> f32 {
 fn warn(job: &Job, path: &str, difference: Option<String>) {
     if let Some(difference) = difference {
         job.worker.reporting.say(&format!(
-            "warning: {path}: another worker was first, its part stays, and differs from ours: {difference}"
+            "warning: {path}: the part of another worker was first and is kept, but differs from ours: {difference}"
         ));
     }
 }

@@ -15,11 +15,11 @@ pub const DUAL_NEG_MIN_KL: &str = "dual_pattern_neg_min_kl";
 /// Purpose of a score column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnPurpose {
-    /// A detector of the recipe, which has a row in every table.
+    /// A detector of the recipe, with a row in the tables of metrics.
     Listed,
-    /// A candidate value of a hyperparameter, without a row of its own.
+    /// A candidate value of a hyperparameter, which has no row in the tables of metrics.
     Candidate,
-    /// A component of the dual-pattern score, without a row of its own.
+    /// A component of the dual-pattern score, which has no row in the tables of metrics.
     DualHalf,
 }
 

@@ -68,7 +68,7 @@ pub fn is_fatal(device: Device, error: &PipelineError) -> bool {
 
 /// Reports that a device is not used any more.
 pub fn report_lost_device(reporting: Reporting, device: Device, error: &PipelineError) {
-    reporting.say(&format!("{device} takes no more work: {error}"));
+    reporting.say(&format!("{device} is not used any more: {error}"));
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub fn run(job: &Job) -> Result<Outcome> {
         Some(outcome) => outcome,
         None => {
             let location = &job.places.run_location;
-            let problem = format!("{location}: what it shares with other runs was removed meanwhile");
+            let problem = format!("{location}: its features or prompts in the store were removed meanwhile");
             return Err(PipelineError::Inconsistent(problem));
         }
     };

@@ -1,4 +1,4 @@
-//! One file per command, and what several of them need: options, arrays, columns of scores, standard output.
+//! One file per command, and code that several of them share: options, arrays, columns of scores, standard output.
 
 mod args;
 mod arrays;
@@ -36,8 +36,8 @@ use anyhow::Context;
 use clipood_clip::model::{Devices, Model};
 use clipood_pipeline::{PipelineError, Reporting};
 
-/// 2 for bad usage or configuration, 3 for an interruption, 1 for everything else. The outermost error of the chain that the
-/// pipeline or a library below it made decides.
+/// Exit code: 2 for bad usage or configuration, 3 for an interruption, 1 for everything else. It is determined by the
+/// outermost error in the chain that comes from the pipeline or a library below it.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     error
         .chain()
@@ -45,14 +45,14 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         .unwrap_or(1)
 }
 
-/// Refuses a number format that the model's image tower does not run in, as bad usage.
+/// Rejects a number format that the image tower of the model does not support, as bad usage.
 fn check_dtype(model: &Model, devices: &Devices) -> Result<(), PipelineError> {
     model
         .check_dtype(devices.first(), devices.dtype)
         .map_err(|error| PipelineError::Usage(error.to_string()))
 }
 
-/// How progress is told: as text, or with `--json-log` as JSON.
+/// How progress is reported: as text, or with `--json-log` as JSON.
 fn reporting(json_log: bool) -> Reporting {
     match json_log {
         true => Reporting::Json,
@@ -67,7 +67,8 @@ fn print(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the text was written to standard output. A reader that closes the pipe early, as `head` does, is not an error.
+/// Whether the text was written to standard output. If the reader has closed the pipe, as `head` does, this is not an
+/// error.
 fn written(result: io::Result<()>) -> anyhow::Result<bool> {
     match result {
         Ok(()) => Ok(true),

@@ -1,8 +1,8 @@
-//! The overview of `clipood --help`: commands in groups, which clap has for options only.
+//! The overview of `clipood --help`: commands in groups, which clap supports for options only.
 
 use clap::Command;
 
-/// Headings with their commands: the one list of what the overview shows, and in which order.
+/// Headings with their commands, in the order of the overview. Every command must be listed here.
 pub const GROUPS: [(&str, &[&str]); 5] = [
     ("Run a recipe", &["run", "recipes", "plan", "worker"]),
     ("Look at a run", &["report", "status", "explain", "gc"]),
@@ -17,7 +17,7 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// The command with the grouped overview as its help; the help of its subcommands stays as it is.
+/// The command with the grouped overview as its help; the help of subcommands is unchanged.
 pub fn grouped(command: Command) -> Command {
     let header = *command.get_styles().get_header();
     let template = format!(

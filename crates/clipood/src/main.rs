@@ -1,4 +1,4 @@
-//! The command `clipood`: options, help and exit codes over the crates.
+//! The command `clipood`: options, help, output and exit codes.
 
 mod commands;
 mod help;
@@ -18,13 +18,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Log with times to standard error: stages (`info`), units and retries (`debug`), or batches (`trace`); for one crate
-    /// as in `clipood_store=debug`.
+    /// Log with times to standard error: stages (`info`), units and retries (`debug`), or batches (`trace`); for one
+    /// crate as in `clipood_store=debug`.
     #[arg(long, global = true, value_name = "FILTER")]
     trace: Option<String>,
 }
 
-/// The commands; [`help::GROUPS`] says where each stands in the overview.
+/// The commands; [`help::GROUPS`] contains their order in the overview.
 #[derive(Subcommand)]
 enum Command {
     /// Run a recipe from plan to report; run it again to continue after an interruption.
@@ -43,9 +43,9 @@ enum Command {
     Threshold(commands::threshold::Args),
     /// Decide for each image whether it belongs to the classes of a fitted threshold.
     Detect(commands::detect::Args),
-    /// Show how far each stage of a run is, what its workers do, and what is in quarantine.
+    /// Show the progress of each stage of a run, what its workers do, and what is in quarantine.
     Status(commands::status::Args),
-    /// Show what a unit was made from, and what differs from the units that are there.
+    /// Show the inputs of a unit, and how they differ from those of committed units.
     Explain(commands::explain::Args),
     /// List what no run needs in a store of features and prompts; `--delete` removes it.
     Gc(commands::gc::Args),
@@ -116,12 +116,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Whether the command has `--json-log` and it was given: then errors are JSON, too.
+/// Whether `--json-log` was given, so that errors are JSON as well.
 fn logs_json(matches: &ArgMatches) -> bool {
     let Some((_, options)) = matches.subcommand() else {
         return false;
     };
-    // Commands without the option answer with an error.
+    // For commands without the option this is an error.
     options
         .try_get_one::<bool>("json_log")
         .is_ok_and(|given| given == Some(&true))
@@ -135,7 +135,7 @@ fn print_error(message: &str, as_json: bool) {
     }
 }
 
-/// Prints spans when they end, with the time they took, and events.
+/// Prints events, and spans with their duration when they end.
 fn listen(filter: &str) -> Result<(), ParseError> {
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

@@ -209,7 +209,7 @@ fn visit_images(
     })?;
     if let Some(first) = first {
         reporting.say(&format!(
-            "{}: {ignored} files are not images and are left out, the first is {}",
+            "{}: {ignored} files are not images and are left out; the first is {}",
             manifest.name,
             first.display()
         ));

@@ -136,7 +136,7 @@ fn hash_all(job: &Job, datasets: Vec<Rows>) -> Result<Vec<Rows>> {
             match validated.get(&row.content_hash) {
                 None => Ok(()),
                 Some(twin) => Err(PipelineError::Usage(format!(
-                    "{twin} serves validation, but {} is the same image and is tested; take it out of one of them",
+                    "{twin} is used for validation, but {} is the same image and is tested; remove it from one of the two",
                     row.uri
                 ))),
             }

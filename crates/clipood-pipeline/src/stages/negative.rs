@@ -141,7 +141,7 @@ impl Mining<'_> {
         let kept = mine_negative_labels(&text, &matrix, section.quantile, section.keep)?;
         if kept.is_empty() {
             return Err(PipelineError::Usage(format!(
-                "word list `{}`: the share {} of {} words is none; raise negative_labels.keep or give more words",
+                "word list `{}`: a share of {} of {} words keeps none; raise negative_labels.keep or give more words",
                 list.words,
                 section.keep,
                 words.len()

@@ -46,7 +46,7 @@ pub fn find_garbage(store: &Store, jobs: &[Job]) -> Result<Garbage> {
     for job in jobs {
         let planned = Planned::read(job)?.ok_or_else(|| {
             PipelineError::Usage(format!(
-                "{} has no plan, so nobody knows what it needs; plan or remove it first",
+                "{} has no plan, so its needs are unknown; plan or remove it first",
                 job.places.run_location
             ))
         })?;

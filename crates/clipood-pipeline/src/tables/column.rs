@@ -168,7 +168,7 @@ impl<R: 'static> Column<R> {
         Self { field, ..column }
     }
 
-    /// A required column of a few words that encode a value; `set` returns a word that it does not know as an error.
+    /// A required column of a few words that encode a value; `set` returns `false` for a word that it does not know.
     pub fn coded(
         name: &'static str,
         expected: &'static str,

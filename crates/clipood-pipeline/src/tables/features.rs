@@ -1,6 +1,6 @@
-//! Image features as the encoder gives them: projected, not normalised, without labels (join on `image_key`).
+//! Image features as the encoder returns them: projected, not normalised, without labels (join on `image_key`).
 //!
-//! Global and patch features are tables of their own, so that opening the global one never touches the patches.
+//! Global and patch features are separate tables, so that reading the global features never reads the patches.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -23,7 +23,7 @@ const OWN: [&str; 6] = [VERSION, FINGERPRINT, RECIPE, ROWS, QUARANTINED, QUARANT
 /// Key of the exact Arrow types, written by the Arrow writer.
 const ARROW_SCHEMA: &str = "ARROW:schema";
 
-/// One image that a unit left out. It also stands in the footer of the unit's part, so that a run that reuses the part
+/// One image that a unit left out. The footer of the unit's part contains it too, so that a run that reuses the part
 /// reports it again.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct QuarantineRow {
@@ -33,7 +33,7 @@ pub struct QuarantineRow {
     pub uri: String,
     /// Stage that could not use it.
     pub stage: String,
-    /// Kind of error, one word of few.
+    /// Kind of error, one word.
     pub error_kind: String,
     /// The error.
     pub message: String,

@@ -1,4 +1,4 @@
-//! Options that several commands take, so that devices, stores and runs are said in one way everywhere.
+//! Options that several commands share, so that devices, stores and runs are given in the same way everywhere.
 
 use std::path::PathBuf;
 
@@ -14,14 +14,14 @@ pub mod heading {
     pub const FILES: &str = "Folders and stores";
 }
 
-/// What `RUN` means everywhere.
+/// Help text of `RUN` in all commands.
 const RUN_HELP: &str = "Run directory, a path or URL";
 
 /// Where a model runs.
 #[derive(clap::Args)]
 pub struct DevicesArg {
-    /// Where the model runs: auto, cpu, cpu:THREADS, cuda:all, or GPUs separated by commas as in cuda:0,cuda:1. A GPU named
-    /// twice gets two workers.
+    /// Where the model runs: auto, cpu, cpu:THREADS, cuda:all, or GPUs separated by commas as in cuda:0,cuda:1. A GPU
+    /// named twice gets two workers.
     #[arg(long, alias = "device", default_value = "auto", help_heading = heading::DEVICE)]
     devices: String,
 }
@@ -31,7 +31,8 @@ pub struct DevicesArg {
 pub struct DeviceArgs {
     #[command(flatten)]
     devices: DevicesArg,
-    /// Number format of the image tower: f32; on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT only).
+    /// Number format of the image tower: f32; on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT
+    /// only).
     #[arg(long, default_value = "f32", help_heading = heading::DEVICE)]
     dtype: String,
 }
@@ -70,7 +71,7 @@ impl RunDeviceArgs {
     /// The devices of `plan`, `run` and `worker`, which may be simulated.
     ///
     /// # Errors
-    /// [`PipelineError::Usage`] for what this build or machine does not have.
+    /// [`PipelineError::Usage`] for devices or number formats that this build or machine does not support.
     pub fn open(&self) -> Result<Devices, PipelineError> {
         let devices = run_devices(&self.device.devices.devices, &self.device.dtype)?;
         Ok(devices.with_batch(self.batch))
@@ -80,7 +81,8 @@ impl RunDeviceArgs {
 /// The devices `devices` in the number format `dtype`, for commands whose output is a result.
 ///
 /// # Errors
-/// [`PipelineError::Usage`] for what this build or machine does not have, and for simulated devices, which compute nothing.
+/// [`PipelineError::Usage`] for devices or number formats that this build or machine does not support, and for
+/// simulated devices, which compute nothing.
 fn devices(devices: &str, dtype: &str) -> Result<Devices, PipelineError> {
     let devices = run_devices(devices, dtype)?;
     if devices.simulated.is_some() {
@@ -118,7 +120,7 @@ pub struct DataArgs {
     pub manifests: PathBuf,
 }
 
-/// Where features and prompts are kept.
+/// Where features and prompts are stored.
 #[derive(clap::Args)]
 pub struct StoreArg {
     /// Store of features and prompts, a path or URL.
@@ -126,21 +128,21 @@ pub struct StoreArg {
     pub store: String,
 }
 
-/// A run directory that exists.
+/// An existing run directory.
 #[derive(clap::Args)]
 pub struct RunArg {
     #[arg(value_name = "RUN", help = RUN_HELP)]
     pub run: String,
 }
 
-/// Run directories that exist.
+/// Existing run directories.
 #[derive(clap::Args)]
 pub struct RunsArg {
     #[arg(value_name = "RUN", required = true, help = RUN_HELP)]
     pub runs: Vec<String>,
 }
 
-/// A run directory that exists, for `worker`, which took it as `--run` before.
+/// An existing run directory, for `worker`, where it was the option `--run` before.
 #[derive(clap::Args)]
 pub struct WorkerRunArg {
     #[arg(value_name = "RUN", required_unless_present = "run_option", help = RUN_HELP)]
@@ -156,13 +158,13 @@ pub struct WorkerRunArg {
 }
 
 impl WorkerRunArg {
-    /// The run directory; the parser makes sure that one is given.
+    /// The run directory; the parser ensures that one is given.
     pub fn into_run(self) -> String {
         self.run.or(self.run_option).unwrap_or_default()
     }
 }
 
-/// How progress is told.
+/// How progress is reported.
 #[derive(clap::Args)]
 pub struct JsonLogArg {
     /// Progress and errors as JSON on standard error, one object per line.

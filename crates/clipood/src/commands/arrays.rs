@@ -1,4 +1,4 @@
-//! Files of arrays, as several commands write them.
+//! Writing arrays to files, for several commands.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub fn extension(path: &Path) -> String {
     ending.unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Fails if the folder of an output file is missing, so that the mistake is found before the work and not after it.
+/// Fails if the folder of an output file is missing, so that the mistake is found before the work is done.
 pub fn check_folder(out: &Path) -> Result<()> {
     match out.parent() {
         Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {

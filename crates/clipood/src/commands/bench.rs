@@ -1,4 +1,5 @@
-//! `clipood bench`: how fast this machine encodes images and trains prompts, and whether a GPU computes what the CPU does.
+//! `clipood bench`: how fast this machine encodes images and trains prompts, and whether a GPU computes what the CPU
+//! does.
 //!
 //! Every measurement is one line with a JSON object on standard output, so that scripts can compare several programs.
 
@@ -34,7 +35,7 @@ enum What {
     Warmup(warmup::Args),
 }
 
-/// What all of them take.
+/// Options of all measurements.
 #[derive(clap::Args)]
 struct Common {
     /// Model: ViT-B-32, ViT-B-16, ViT-L-14 or RN50 with random parameters, `demo`, or an open_clip folder.
@@ -42,7 +43,7 @@ struct Common {
     model: String,
     #[command(flatten)]
     devices: DevicesArg,
-    /// Number formats, several apart by commas: f32, f16, bf16; on the CPU what `clipood run` takes.
+    /// Number formats, separated by commas: f32, f16, bf16; on the CPU those that `clipood run` accepts.
     #[arg(long, value_delimiter = ',', default_value = "f32")]
     dtypes: Vec<String>,
 }
@@ -57,7 +58,7 @@ impl Common {
     }
 }
 
-/// Runs the measurement that was asked for.
+/// Runs the requested measurement.
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.what {
         What::Extract(args) => extract::run(&args),
@@ -66,8 +67,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-/// Prints what `measure` finds, with what it was measured on. A failure is printed too and makes the result `false`; later
-/// measurements go on.
+/// Prints the result of `measure`, with the model and device that were measured. A failure is printed too and makes the
+/// result `false`; later measurements continue.
 fn report(
     what: &str,
     model: &str,
@@ -94,7 +95,7 @@ fn report(
     Ok(done)
 }
 
-/// 0, or 1 where a measurement failed.
+/// 0, or 1 if a measurement failed.
 fn exit(all_done: bool) -> ExitCode {
     match all_done {
         true => ExitCode::SUCCESS,
@@ -102,7 +103,7 @@ fn exit(all_done: bool) -> ExitCode {
     }
 }
 
-/// The middle value, of two the larger; 0 of none.
+/// The median, for an even number of values the larger middle one; 0 without values.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -113,7 +114,7 @@ fn median(values: &[f64]) -> f64 {
 fn relative_difference(found: &[f32], expected: &[f32]) -> f64 {
     let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
     let pairs = found.iter().zip(expected);
-    // A value that is not a number must not pass as a small difference.
+    // NaN must not pass as a small difference.
     let off = pairs.fold(0f32, |m, (a, b)| match (a - b).abs() {
         d if d.is_nan() => f32::INFINITY,
         d => m.max(d),
@@ -121,7 +122,7 @@ fn relative_difference(found: &[f32], expected: &[f32]) -> f64 {
     f64::from(off) / f64::from(largest.max(f32::MIN_POSITIVE))
 }
 
-/// Smallest cosine of two lists of rows of `width` values.
+/// Smallest cosine between corresponding rows of `width` values.
 fn smallest_cosine(found: &[f32], expected: &[f32], width: usize) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
@@ -137,7 +138,7 @@ fn smallest_cosine(found: &[f32], expected: &[f32], width: usize) -> f64 {
     })
 }
 
-/// Limits of what may differ from the CPU in f32: relative in f32, cosines in half precision.
+/// Limits of the difference from the CPU in f32: relative for f32, cosines for half precision.
 fn agrees(dtype: Dtype, difference: f64, cosine: f64) -> bool {
     match dtype {
         Dtype::F32 => difference < 1e-3,

@@ -18,7 +18,8 @@ use super::arrays::extension;
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 65_536;
 
-/// Reads the column called `wanted`, or the only numeric column. A JSON array has no columns, so `wanted` is ignored there.
+/// Reads the column called `wanted`, or the only numeric column. A JSON array has no columns, so `wanted` is ignored
+/// there.
 pub fn read_scores(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
     match extension(path).as_str() {
         // The decoder panics on some corrupt files; that becomes an ordinary error.
@@ -149,7 +150,7 @@ fn csv_column(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
             }
         }
     }
-    // The column that was asked for, or the only one, is read in any case, so that its bad field is reported.
+    // The requested column, or the only one, is read in any case, so that its bad field is reported.
     let is_meant = |column: &CsvColumn| columns.len() == 1 || wanted == Some(column.name.as_str());
     let candidates: Vec<(&str, bool)> = columns
         .iter()

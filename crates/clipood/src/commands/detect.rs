@@ -40,7 +40,7 @@ pub struct Args {
     devices: DevicesArg,
 }
 
-/// An image with its verdict.
+/// An image with its decision.
 struct Row {
     image: String,
     inside: bool,
@@ -49,7 +49,7 @@ struct Row {
     probability: f32,
 }
 
-/// Prints a verdict for every image.
+/// Prints a decision for every image.
 pub fn run(args: Args) -> Result<ExitCode> {
     let fitted = threshold::read(&args.threshold)?;
     let file = args.threshold.display();

@@ -1,4 +1,4 @@
-//! `clipood detectors`: the detectors that `--detectors` accepts.
+//! `clipood detectors`: lists the detectors that `--detectors` accepts.
 
 use std::fmt::Write;
 use std::process::ExitCode;

@@ -25,7 +25,7 @@ use super::images::{exit_of, none_readable, report_unreadable};
 use super::check_dtype;
 use super::models::ModelArgs;
 
-/// Rows that go through Arrow at once, few because patches are large.
+/// Rows that are converted to Arrow at once; few, because patches are large.
 const BATCH_ROWS: usize = 64;
 
 /// Options of `clipood encode`.
@@ -39,17 +39,18 @@ pub struct Args {
     /// File with one text per line; nothing is added to them.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// File to write, named .safetensors (whose metadata `images` lists the paths of the rows, as a JSON array) or .parquet.
+    /// File to write, named .safetensors (whose metadata `images` lists the paths of the rows, as a JSON array) or
+    /// .parquet.
     #[arg(long)]
     out: PathBuf,
-    /// Features of the images' patches, too; Parquet holds them in half precision.
+    /// Write patch features of the images as well; Parquet files contain them in half precision.
     #[arg(long)]
     local: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
-/// What the model makes of the inputs, row-major, not normalised.
+/// Features of the inputs, row-major, not normalised.
 struct Features {
     /// Width of a feature.
     dim: usize,
@@ -57,7 +58,7 @@ struct Features {
     images: Vec<String>,
     /// `[images, dim]`.
     global: Vec<f32>,
-    /// `[images, patches, dim]`, if asked for.
+    /// `[images, patches, dim]`, if requested.
     local: Option<Vec<f32>>,
     /// `[texts, dim]`.
     text: Vec<f32>,
@@ -192,8 +193,8 @@ fn metadata(features: &Features) -> Option<(&'static str, String)> {
     (!images.is_empty()).then(|| ("images", json!(images).to_string()))
 }
 
-/// One row per image, then one per text: `kind`, `source` (the path or the text), `global`, and `local` if asked for: half
-/// precision, little-endian, `[patches, dim]` in one binary value, null for a text.
+/// One row per image, then one per text: `kind`, `source` (the path or the text), `global`, and `local` if asked for:
+/// half precision, little-endian, `[patches, dim]` in one binary value, null for a text.
 fn write_table(args: &Args, texts: &[String], features: &Features) -> Result<()> {
     let dim = features.dim;
     let item = Arc::new(Field::new("element", DataType::Float32, false));

@@ -1,4 +1,4 @@
-//! `clipood explain`: what made a unit, and what differs.
+//! `clipood explain`: the inputs of a unit, and their differences from committed units.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,8 @@ use super::look;
 pub struct Args {
     #[command(flatten)]
     run: RunArg,
-    /// Unit: `extract/KEY`, `train/PROMPT` or `score/PROMPT.DATASET.SHARD`.
+    /// Unit: `extract/KEY`, `negative/texts`, `train/PROMPT`, `fit/PROMPT`, `score/PROMPT.DATASET.SHARD` or
+    /// `aggregate/TABLE`.
     unit: String,
     /// Print one JSON object.
     #[arg(long)]

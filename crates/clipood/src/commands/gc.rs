@@ -13,7 +13,7 @@ use super::look;
 pub struct Args {
     #[command(flatten)]
     keep: RunsArg,
-    /// Remove what is listed. No run may use the store at the same time.
+    /// Remove what is listed. No run may use the store meanwhile.
     #[arg(long)]
     delete: bool,
     #[command(flatten)]
@@ -38,7 +38,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         collect_garbage(&store, &garbage)?;
     }
     text += &format!(
-        "{} {} objects of {:.1} MB; {} stay: a run needs them, or they are not clipood's\n",
+        "{} {} objects of {:.1} MB; {} are kept: a run needs them, or clipood has not written them\n",
         if args.delete {
             "removed"
         } else {

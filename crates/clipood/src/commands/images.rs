@@ -1,4 +1,4 @@
-//! What commands that read image files say of those that cannot be read.
+//! Reporting image files that cannot be read, for several commands.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ pub fn none_readable(images: usize) -> anyhow::Error {
     anyhow::anyhow!("none of {images} images could be read")
 }
 
-/// 0 if all images were read, 1 if the output leaves some out.
+/// 0 if all images were read, 1 if some are missing in the output.
 pub fn exit_of(unreadable: usize) -> ExitCode {
     match unreadable {
         0 => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! Opening a run directory to look at it.
+//! Opening a run directory to inspect it.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clipood_pipeline::{Interrupt, Job, Reporting, RunOptions, Share};
 
 use super::args::StoreArg;
 
-/// Opens the run directory `run` with the store of its features and prompts, to compute nothing.
+/// Opens the run directory `run` with the store of its features and prompts, without any device.
 pub fn open(run: &str, store: &StoreArg) -> Result<Job> {
     Ok(Job::reopen(RunOptions {
         run: run.to_string(),

@@ -31,7 +31,7 @@ pub struct Args {
     json: bool,
 }
 
-/// A figure as it is printed.
+/// A metric as it is printed.
 enum Figure {
     Count(u64),
     Number(f64),
@@ -46,7 +46,7 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Prints the figures of the two lists.
+/// Prints the metrics of the two lists.
 pub fn run(args: Args) -> Result<ExitCode> {
     let id = read_scores(&args.id, args.column.as_deref())?;
     let ood = read_scores(&args.ood, args.column.as_deref())?;
@@ -120,12 +120,12 @@ fn figures(id: &[f64], ood: &[f64], resamples: Option<u32>) -> Result<Vec<(&'sta
     Ok(figures)
 }
 
-/// Scores as f32 in the same order with the same ties, which is all that resampled AUROC and FPR95 depend on: rounding f64
-/// scores would make ties. The bits of positive f32 values order as integers do, so the rank is taken as the bits.
+/// Scores as f32 in the same order with the same ties, which is all that resampled AUROC and FPR95 depend on: rounding
+/// f64 scores would make ties. The bits of positive f32 values order as integers do, so the rank is taken as the bits.
 fn ranks(id: &[f64], ood: &[f64]) -> (Vec<f32>, Vec<f32>) {
     let mut distinct: Vec<f64> = id.iter().chain(ood).copied().collect();
     distinct.sort_by(f64::total_cmp);
-    // -0 and 0 are equal here, too.
+    // -0 and 0 are equal here as well.
     distinct.dedup();
     let rank = |score: &f64| {
         let below = distinct.partition_point(|other| other < score);

@@ -8,7 +8,7 @@ use clipood_pipeline::{PipelineError, Reporting, open_named};
 
 use super::args::heading;
 
-/// The model, and what its checkpoint does not say.
+/// The model, and settings that its checkpoint may lack.
 #[derive(clap::Args)]
 pub struct ModelArgs {
     /// Model: `demo`, a folder (open_clip or Hugging Face), a weight file, or a name on the Hugging Face hub such as
@@ -21,7 +21,7 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// Opens the model, which has to be named; assumptions about its checkpoint are reported on standard error.
+    /// Opens the model, which must be given; assumptions about its checkpoint are reported on standard error.
     pub fn open(&self) -> Result<Model> {
         match &self.model {
             Some(name) => self.open_or(name),
@@ -32,7 +32,7 @@ impl ModelArgs {
         }
     }
 
-    /// Opens the model, `default` unless another one is named.
+    /// Opens the model, or `default` if none is given.
     pub fn open_or(&self, default: &str) -> Result<Model> {
         let options = OpenOptions {
             activation: self.activation,

@@ -1,4 +1,4 @@
-//! `clipood plan`: makes a run directory that workers share.
+//! `clipood plan`: creates a run directory with its plan, for several workers.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use clipood_pipeline::Planned;
 
 use super::run::{Args, open};
 
-/// Plans the recipe and prints the run directory that workers take.
+/// Makes the plan of the recipe and prints the run directory to give to workers.
 pub fn run(args: Args) -> Result<ExitCode> {
     let job = open(args)?;
     let plan = Planned::make(&job)?.plan;

@@ -1,4 +1,4 @@
-//! `clipood preprocess`: image files to what CLIP's image tower sees of them.
+//! `clipood preprocess`: from image files to the input of CLIP's image tower.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use super::images::{exit_of, none_readable, report_unreadable};
 /// Options of `clipood preprocess`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Image files. Each makes one array, named as the file is, without its folder. Those that cannot be read are listed on
-    /// standard error and have no array; the exit code is 1 then.
+    /// Image files. Each gives one array, named like the file without its folder. Those that cannot be read are listed
+    /// on standard error and have no array; the exit code is 1 then.
     #[arg(required = true, value_name = "IMG")]
     images: Vec<PathBuf>,
-    /// Side of the square that is cut from the middle, in pixels.
+    /// Side of the square that is cropped from the centre, in pixels.
     #[arg(long, default_value_t = 224, value_parser = clap::value_parser!(u32).range(1..=4096))]
     size: u32,
     /// The safetensors file to write.

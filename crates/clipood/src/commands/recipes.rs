@@ -1,4 +1,4 @@
-//! `clipood recipes`: the recipes that can be run by name; and finding a recipe by its name.
+//! `clipood recipes`: lists the recipes that can be run by name. Also finds recipes by name for other commands.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,13 +30,13 @@ pub struct Args {
 #[derive(Debug, PartialEq)]
 pub struct Recipe {
     name: String,
-    /// Where it is from.
+    /// Its origin.
     pub origin: Origin,
     /// Its TOML.
     pub text: String,
 }
 
-/// Where a recipe is from.
+/// The origin of a recipe.
 #[derive(Debug, PartialEq)]
 pub enum Origin {
     /// A file.
@@ -64,7 +64,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The recipe called `name`: a file of that path, `pipelines/NAME.toml` in the working directory, or an embedded recipe.
+/// The recipe called `name`: a file of that path, `pipelines/NAME.toml` in the working directory, or an embedded
+/// recipe.
 ///
 /// # Errors
 /// [`PipelineError::Usage`] with the nearest name if there is none; a file that cannot be read.
@@ -92,7 +93,7 @@ fn find_in(name: &str, folder: &Path) -> Result<Recipe> {
     Err(PipelineError::Usage(problem).into())
 }
 
-/// Every recipe that has a name, in order; a file hides the embedded recipe of its name.
+/// All named recipes, sorted by name; a file hides the embedded recipe of the same name.
 fn all(folder: &Path) -> Result<Vec<Recipe>> {
     let embedded = builtin::recipes().map(|(name, text)| (name.to_string(), built_in(name, text)));
     let mut found: BTreeMap<String, Recipe> = embedded.collect();
@@ -126,7 +127,7 @@ fn built_in(name: &str, text: &str) -> Recipe {
 }
 
 impl Recipe {
-    /// What messages about its lines call it.
+    /// How messages about its lines refer to it.
     pub fn place(&self) -> String {
         match &self.origin {
             Origin::File(path) => path.display().to_string(),
@@ -134,7 +135,7 @@ impl Recipe {
         }
     }
 
-    /// Its first line, if that is a comment.
+    /// Its first line, if it is a comment.
     fn summary(&self) -> &str {
         let first = self.text.lines().next().unwrap_or_default();
         first.strip_prefix('#').unwrap_or_default().trim()

@@ -1,4 +1,4 @@
-//! `clipood report`: the tables of a finished run, read again.
+//! `clipood report`: prints the tables of a finished run.
 
 use std::process::ExitCode;
 

@@ -31,7 +31,7 @@ pub struct Args {
     log: JsonLogArg,
 }
 
-/// What is put in place of the recipe's own values.
+/// Values that replace those of the recipe.
 #[derive(clap::Args)]
 struct Changes {
     /// Training images per class, separated by commas.

@@ -17,14 +17,14 @@ use super::arrays::{check_folder, write_parquet};
 use super::features::{Array, Source, class_numbers, numbers};
 use super::npy::Numbers;
 
-/// Heading of the arrays' options, which says what ARRAY is.
+/// Heading of the options for arrays, which explains ARRAY.
 const ARRAYS: &str = "Arrays (FILE.npy, FILE.safetensors:TENSOR or FILE.parquet:COLUMN)";
 
 /// Options of `clipood score`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A safetensors file with the arrays `text`, `id` and `ood`, and what the detectors need: `negative_text`, `train`,
-    /// `train_labels`, `id_local`, `ood_local`. Features need not be normalised. Other arrays are ignored.
+    /// A safetensors file with the arrays `text`, `id` and `ood`, and what the detectors need: `negative_text`,
+    /// `train`, `train_labels`, `id_local`, `ood_local`. Features need not be normalised. Other arrays are ignored.
     #[arg(long)]
     bundle: Option<PathBuf>,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub struct Args {
     out: PathBuf,
 }
 
-/// Arrays from files of their own, in place of those of the bundle.
+/// Arrays from separate files, instead of those of the bundle.
 #[derive(clap::Args)]
 struct Files {
     /// Class texts `[classes, features]`.
@@ -66,7 +66,7 @@ struct Files {
     ood_local: Option<Source>,
 }
 
-/// Where arrays come from: files of their own, or the bundle.
+/// The sources of arrays: separate files, or the bundle.
 struct Given<'a> {
     files: &'a Files,
     bundle: Option<SafeTensors<'a>>,

@@ -1,15 +1,16 @@
-//! What signals do to a running command.
+//! Handling of signals.
 
 use anyhow::{Context, Result};
 use clipood_pipeline::{Interrupt, Reporting};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-/// Ctrl-C, what ends a service or a terminal, and what Slurm sends ahead of a time limit (`--signal=B:USR1@90`).
+/// Ctrl-C, the signals that end a service or a terminal, and the one that Slurm sends before a time limit
+/// (`--signal=B:USR1@90`).
 const STOP: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1];
 
-/// Whether the process was started to outlive its terminal, as with `nohup`; known on Linux only. Shells make background
-/// processes ignore Ctrl-C as well, but a signal sent to such a process is meant for it.
+/// Whether the process was started to outlive its terminal, as with `nohup`; known on Linux only. Shells make
+/// background processes ignore Ctrl-C as well, but a signal sent to such a process is meant for it.
 fn hangups_are_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -17,7 +18,8 @@ fn hangups_are_ignored() -> bool {
     mask.unwrap_or_default() >> (SIGHUP - 1) & 1 == 1
 }
 
-/// A flag that the first of these signals sets, which is reported; the second one ends the process at once.
+/// A flag that is set by the first of these signals, which is also reported; the second signal ends the process at
+/// once.
 pub fn listen(reporting: Reporting) -> Result<Interrupt> {
     let interrupt = Interrupt::default();
     let flag = interrupt.clone();

@@ -1,4 +1,4 @@
-//! `clipood similarity`: how near images and texts are.
+//! `clipood similarity`: the similarity of images and texts.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ pub struct Args {
     devices: DevicesArg,
 }
 
-/// An image beside one text.
+/// An image compared with one text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Nearness {
     /// Cosine of their features, -1 to 1.
@@ -110,7 +110,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// One image beside all texts.
+/// One image compared with all texts.
 fn nearness(cosines: Vec<f64>, scale: f64) -> Vec<Nearness> {
     let largest = cosines.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weight = |cosine: f64| (scale * (cosine - largest)).exp();

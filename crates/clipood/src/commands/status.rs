@@ -1,4 +1,4 @@
-//! `clipood status`: how far a run is, and whether its tables hold what its plan says.
+//! `clipood status`: the progress of a run, and whether its tables match its plan.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use super::look;
 pub struct Args {
     #[command(flatten)]
     run: RunArg,
-    /// Read all tables and prove that every planned image is scored once or in quarantine once under every prompt set.
+    /// Read all tables and check that every planned image is scored once or in quarantine once under every prompt set.
     #[arg(long)]
     audit: bool,
     /// Print one JSON object.
@@ -126,7 +126,7 @@ fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// One line about a worker. How long ago it reported compares the clocks of two machines.
+/// One line about a worker. The time since its report compares the clocks of two machines.
 fn worker_line(worker: &WorkerStatus, now: u64) -> String {
     let ago = HumanDuration(Duration::from_secs(now.saturating_sub(worker.at)));
     let what = match (&worker.state, &worker.stage, &worker.error) {

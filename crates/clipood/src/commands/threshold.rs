@@ -1,4 +1,4 @@
-//! `clipood threshold`: an operating point for `detect`, fitted on in-distribution images that no result is reported on.
+//! `clipood threshold`: fits an operating point for `detect` on in-distribution images that are not used for results.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use super::print;
 use super::zero_shot::inputs::Inputs;
 use super::zero_shot::task::Task;
 
-/// Of the file's format.
+/// Version of the file format.
 const FORMAT: u32 = 1;
 
 /// Options of `clipood threshold`.
@@ -24,11 +24,11 @@ const FORMAT: u32 = 1;
 pub struct Args {
     #[command(flatten)]
     task: Task,
-    /// Share of in-distribution images that the threshold lets pass.
+    /// Share of in-distribution images that the threshold accepts.
     #[arg(long, default_value_t = 0.95)]
     tpr: f64,
-    /// Scores of OOD images by the same detector, to report how many of them pass, too: a Parquet or CSV table or a JSON
-    /// array.
+    /// Scores of OOD images by the same detector, to report how many of them the threshold accepts: a Parquet or CSV
+    /// table or a JSON array.
     #[arg(long, value_name = "FILE")]
     ood_scores: Option<PathBuf>,
     /// Column of that table.
@@ -39,7 +39,7 @@ pub struct Args {
     out: PathBuf,
 }
 
-/// A fitted threshold with everything that made its scores.
+/// A fitted threshold with everything that determines its scores.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fitted {
@@ -47,17 +47,17 @@ pub struct Fitted {
     pub format: u32,
     /// The detector, as `kind[:key=value]...`.
     pub detector: String,
-    /// Images with at least this score are taken as in-distribution.
+    /// Images with at least this score are classified as in-distribution.
     pub threshold: f64,
-    /// The share that was asked for.
+    /// The requested share.
     pub tpr: f64,
-    /// The share of the images it was fitted on that pass, at least `tpr`.
+    /// The share of the fitted images that the threshold accepts, at least `tpr`.
     pub tpr_reached: f64,
-    /// How many they were.
+    /// Number of images that it was fitted on.
     pub n: usize,
-    /// What they were.
+    /// Source of these images.
     pub fitted_on: String,
-    /// Share of the OOD scores given that pass; absent without any.
+    /// Share of the given OOD scores that the threshold accepts; absent without OOD scores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fpr: Option<f64>,
     /// Name of the model.
@@ -135,12 +135,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     print(&format!("{line}\n"))?;
     if fitted.fitted_on.starts_with("test images") {
-        eprintln!("note: it was fitted on test images: report no result on them with it");
+        eprintln!("note: the threshold was fitted on test images: do not report its results on them");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// At least one score, and no NaN: no threshold lets that pass, so that the detector would look better than it is.
+/// Checks that there is at least one score, and no NaN: no threshold accepts NaN, so the detector would look too good.
 fn read_ood_scores(path: &Path, column: Option<&str>) -> Result<Vec<f64>> {
     let scores = read_scores(path, column)?;
     if scores.is_empty() {
@@ -155,7 +155,7 @@ fn read_ood_scores(path: &Path, column: Option<&str>) -> Result<Vec<f64>> {
 /// Reads a file of `clipood threshold`.
 ///
 /// # Errors
-/// A file that is not there or not one of these.
+/// A file that is missing or not written by `clipood threshold`.
 pub fn read(path: &Path) -> Result<Fitted> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the threshold {}", path.display()))?;

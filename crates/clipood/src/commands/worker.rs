@@ -1,4 +1,4 @@
-//! `clipood worker`: one of several processes that finish a planned run together.
+//! `clipood worker`: one of several processes that work on a planned run together.
 
 use std::process::ExitCode;
 
@@ -21,11 +21,11 @@ pub struct Args {
     /// Number of this worker, from 0. A worker that is started again gets the same number.
     #[arg(long, default_value_t = 0)]
     index: usize,
-    /// Number of workers. It only spreads the work, so it need not be right.
+    /// Number of workers. It only distributes the work, so it need not be exact.
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// Do these stages only, separated by commas, such as `extract,train`; the stages before them have to be done. By default
-    /// a worker stays until the whole run is finished.
+    /// Do these stages only, separated by commas, such as `extract,train`; the stages before them must be done. By
+    /// default a worker stays until the whole run is finished.
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]
     stages: Vec<String>,
     /// Train prompts that another worker has claimed instead of waiting for it.
@@ -41,7 +41,7 @@ pub struct Args {
     log: JsonLogArg,
 }
 
-/// Works until the run, or the stages that were asked for, are finished, by this worker or by others.
+/// Works until the run, or the requested stages, are finished, by this worker or by others.
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.index >= args.count {
         return Err(PipelineError::Usage(format!(

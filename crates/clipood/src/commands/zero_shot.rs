@@ -1,4 +1,4 @@
-//! `clipood zero-shot`: names what images show, from a list of classes and nothing else.
+//! `clipood zero-shot`: classifies images with nothing but a list of classes.
 
 pub(super) mod inputs;
 mod tables;
@@ -26,10 +26,11 @@ use super::{print, written};
 pub struct Args {
     #[command(flatten)]
     task: Task,
-    /// A prompt set in place of classes and templates: of a store (`prompts/FINGERPRINT/prompt.safetensors`), or imported.
+    /// A prompt set instead of classes and templates: from a store (`prompts/FINGERPRINT/prompt.safetensors`), or
+    /// imported.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["classes", "templates", "descriptions"])]
     prompt: Option<PathBuf>,
-    /// Likeliest classes to name for each image.
+    /// Number of most likely classes to print for each image.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
     /// Folder to write `predictions.parquet`, `classes.parquet`, `confusion.parquet`, `quarantine.parquet` and
@@ -47,7 +48,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let classes = prompt.as_ref().map(|set| set.classes.clone());
     let inputs = Inputs::gather(task, Split::Test, classes)?;
-    // The five likeliest are needed for the accuracy, however few are shown.
+    // The five most likely classes are needed for the accuracy, even if fewer are shown.
     let Opened {
         model,
         devices,
@@ -69,7 +70,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => None,
     };
     let mut lines = Lines::new();
-    // The pipeline knows no error of a table or of the console; what went wrong waits here.
+    // The pipeline has no error for tables or the console, so such an error is kept here.
     let mut failure = None;
     let engine = Engine::for_files(&model, &devices);
     let done = classify_files(&engine, &inputs.files, &classifier, |file, outcome| {
@@ -176,7 +177,7 @@ impl Lines {
         }
     }
 
-    /// Path, the likeliest classes, the score.
+    /// Path, most likely classes, score.
     fn image(
         &mut self,
         path: &str,

@@ -17,7 +17,7 @@ use super::{Common, agrees, exit, median, relative_difference, report, smallest_
 
 /// Images whose features are compared with the CPU's.
 const COMPARED: usize = 4;
-/// Passes of each worker before those that count, and at least as many that count.
+/// Passes of each worker before the measurement, and smallest number of measured passes.
 const FIRST_PASSES: usize = 2;
 
 /// Options of `clipood bench extract`.
@@ -31,19 +31,19 @@ pub struct Args {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Patch features, too.
+    /// Compute patch features as well.
     #[arg(long)]
     local: bool,
-    /// Image files to decode over and over instead of images in memory: a folder.
+    /// Folder of image files to decode repeatedly, instead of images in memory.
     #[arg(long, value_name = "FOLDER")]
     images: Option<PathBuf>,
-    /// Also write the model (open_clip folder), images (`pixels.u8`, `[n, side, side, 3]`) and their features from the CPU
-    /// (`features.f32`, `[n, D]`), for other programs to compare with.
+    /// Also write the model (open_clip folder), images (`pixels.u8`, `[n, side, side, 3]`) and their features from the
+    /// CPU (`features.f32`, `[n, D]`), for other programs to compare with.
     #[arg(long, value_name = "FOLDER")]
     export: Option<PathBuf>,
 }
 
-/// Measures every number format and batch.
+/// Measures every number format and batch size.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let formats = args.common.devices()?;
     let model = model(&args.common.model)?;
@@ -97,7 +97,7 @@ fn random_bytes(n: usize) -> Vec<u8> {
     bytes
 }
 
-/// Everything in a folder that is a file, in path order.
+/// The files of a folder, in path order.
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut folders = vec![folder.to_path_buf()];
     let mut files = Vec::new();
@@ -138,14 +138,14 @@ fn export(folder: &Path, model: &Model, pixels: &[u8], features: &[f32]) -> Resu
 
 /// What was measured.
 struct Passes {
-    /// Passes of each worker before those that count.
+    /// Passes of each worker before the measurement.
     first: usize,
     workers: usize,
     /// When the first passes were done.
     start: Option<Instant>,
-    /// When the last pass that counts was done.
+    /// When the last measured pass was done.
     end: Option<Instant>,
-    /// Duration of each pass that counts.
+    /// Duration of each measured pass.
     seconds: Vec<f64>,
     images: usize,
 }
@@ -162,7 +162,7 @@ impl Passes {
         }
     }
 
-    /// Counts a pass; whether `least` has passed and every worker had its passes.
+    /// Counts a pass; returns whether `least` has elapsed and every worker has done its passes.
     fn add(&mut self, images: usize, busy: Duration, least: Duration) -> bool {
         let now = Instant::now();
         if self.first > 0 {
@@ -174,7 +174,7 @@ impl Passes {
         self.images += images;
         self.end = Some(now);
         let passes = self.seconds.len();
-        // Workers of one speed are done at the same time: a count in between would leave some of them out.
+        // Workers of equal speed finish at the same time: ending between their passes would leave some of them out.
         passes.is_multiple_of(self.workers)
             && passes >= FIRST_PASSES * self.workers
             && self.elapsed() >= least
@@ -264,10 +264,10 @@ fn compile(model: &Model, devices: &Devices, pixels: &[u8], local: bool) -> Resu
     Ok(())
 }
 
-/// What the source of files says of each batch: the files that could not be read, by number.
+/// The numbers of the files of a batch that could not be read.
 type Unread = Vec<(usize, Unreadable)>;
 
-/// The same image again and again, until nobody receives it any more.
+/// Sends the same image repeatedly, until there is no receiver any more.
 fn send_for_ever(sink: &BatchSink<'_, Unread>, image: &[u8]) -> Result<(), PipelineError> {
     let mut unit = sink.begin(0);
     let mut number = 0;

@@ -1,4 +1,4 @@
-//! Models to measure: the released sizes with random parameters, or one that is there.
+//! Models to measure: released sizes with random parameters, or an existing model.
 
 use anyhow::Result;
 use clipood_clip::config::{
@@ -22,7 +22,7 @@ pub(super) fn model(name: &str) -> Result<Model> {
 /// Sizes as OpenAI released them.
 fn architecture(name: &str) -> Option<ClipConfig> {
     let vit = |layers, patch| ImageFamily::Vit { layers, patch };
-    // Shared width, width and heads of the image tower, its family, width and heads of the text tower.
+    // Width of the shared space; width, heads and family of the image tower; width and heads of the text tower.
     let (embed_dim, width, heads, family, text_width, text_heads) = match name {
         "ViT-B-32" => (512, 768, 12, vit(12, 32), 512, 8),
         "ViT-B-16" => (512, 768, 12, vit(12, 16), 512, 8),
@@ -54,8 +54,8 @@ fn architecture(name: &str) -> Option<ClipConfig> {
     })
 }
 
-/// Floating-point operations of an image's pass through a ViT, products only, a multiplication and an addition counted
-/// as two; none for a ModifiedResNet.
+/// Floating-point operations of the matrix products in a ViT per image, a multiplication and an addition counted as
+/// two; `None` for a ModifiedResNet.
 pub(super) fn image_operations(config: &ClipConfig) -> Option<f64> {
     let ImageFamily::Vit { layers, patch } = config.image.family else {
         return None;

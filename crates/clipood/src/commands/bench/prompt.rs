@@ -25,13 +25,13 @@ const WARM: usize = 3;
 pub struct Args {
     #[command(flatten)]
     common: Common,
-    /// Methods, several apart by commas: coop, locoop, sct.
+    /// Methods, separated by commas: coop, locoop, sct.
     #[arg(long, value_delimiter = ',', default_value = "coop,locoop")]
     methods: Vec<String>,
     /// Classes.
     #[arg(long, default_value_t = 100)]
     classes: usize,
-    /// Images a step.
+    /// Images per step.
     #[arg(long, default_value_t = 32)]
     images: usize,
     /// Steps that are timed.
@@ -73,12 +73,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(exit(all_done))
 }
 
-/// Steps as they came out.
+/// Results of the steps.
 struct Steps {
     /// When each was done.
     at: Vec<Instant>,
     losses: Vec<f64>,
-    /// The momentum after the first step: its gradient, and the decay of the context.
+    /// The momentum after the first step, that is its gradient and the weight decay of the context.
     gradient: Vec<f32>,
 }
 
@@ -136,7 +136,7 @@ fn train(
         losses: Vec::new(),
         gradient: Vec::new(),
     };
-    // A step is an epoch here.
+    // Each step is an epoch here.
     let after_step = |log: Option<&EpochLog>, state: &PromptState| {
         found.at.push(Instant::now());
         found.losses.extend(log.map(|log| log.loss));
@@ -222,7 +222,7 @@ fn unit_rows(name: &str, rows: usize, width: usize) -> Vec<f32> {
     values
 }
 
-/// Names of one to three words, as long in tokens as those of common benchmarks.
+/// Names of one to three words, with as many tokens as those of common benchmarks.
 fn class_names(classes: usize) -> Vec<String> {
     const WORDS: [&str; 20] = [
         "red", "striped", "northern", "small", "wooden", "kite", "beetle", "castle", "piano",

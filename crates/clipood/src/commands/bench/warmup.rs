@@ -16,15 +16,15 @@ use super::{Common, exit, report};
 pub struct Args {
     #[command(flatten)]
     common: Common,
-    /// Images per pass, several separated by commas (default: what a run would take).
+    /// Images per pass, several separated by commas (default: the batch size of a run).
     #[arg(long, value_delimiter = ',')]
     batches: Option<Vec<usize>>,
-    /// Patch features, too.
+    /// Compute patch features as well.
     #[arg(long)]
     local: bool,
 }
 
-/// One pass of each batch in each number format on every device.
+/// One pass of each batch size in each number format on every device.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let formats = args.common.devices()?;
     let model = model(&args.common.model)?;

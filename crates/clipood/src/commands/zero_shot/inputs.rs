@@ -1,4 +1,4 @@
-//! Which images, which classes, and what is known of each image.
+//! The images to classify, the classes, and what is known about each image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ use super::task::Task;
 pub struct Inputs {
     /// The files.
     pub files: Vec<PathBuf>,
-    /// By file, the name of its class or of its folder, where there is one.
+    /// For each file, the name of its class or folder, if any.
     pub known: Vec<Option<String>>,
-    /// By file, the number of that name among the classes, where it is one of them.
+    /// For each file, the index of that name among the classes, if it is one of them.
     pub labels: Vec<Option<u32>>,
     /// Names of the classes.
     pub classes: Vec<String>,
-    /// Where the files come from, for people.
+    /// Description of where the files come from.
     pub source: String,
 }
 
 impl Inputs {
-    /// Lists the images, of a dataset those of `split` unless the task names another, and finds the
-    /// classes unless they are given.
+    /// Lists the images (for a dataset those of `split`, unless the task names another one) and finds the
+    /// classes, unless they are given.
     ///
     /// # Errors
     /// No image, no class, a class list that is malformed, a dataset that cannot be listed.
@@ -106,7 +106,7 @@ fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Vec<Image>> {
         .map(|record| match record.source.at {
             At::Whole => Ok((record.source.uri.into(), record.class_name)),
             At::Bytes(_) => bail!(
-                "{} lies inside {}; only images in files of their own can be classified here",
+                "{} lies inside {}; only images in separate files can be classified here",
                 record.image_key,
                 record.source.uri
             ),
@@ -125,7 +125,7 @@ fn named_split(name: &str) -> Result<Split> {
 /// The files themselves, whatever their folders are called.
 ///
 /// # Errors
-/// A path that is not there.
+/// A path that does not exist.
 pub fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {

@@ -18,12 +18,12 @@ use parquet::file::properties::WriterProperties;
 
 use super::super::arrays::write_parquet;
 
-/// Rows that are held before they are written.
+/// Rows that are collected before they are written.
 const BATCH_ROWS: usize = 1024;
 
-/// `predictions.parquet` while it is written: `image`, the known `class_name` and its `label` (null where unknown), `pred`,
-/// `pred_name`, `prob`, the lists `top_names` and `top_probs`, and the detector's score. Written as images come; it gets
-/// its name when it is whole.
+/// `predictions.parquet` while it is written: `image`, the known `class_name` and its `label` (null if unknown),
+/// `pred`, `pred_name`, `prob`, the lists `top_names` and `top_probs`, and the detector's score. Rows are written as
+/// images come; the file gets its name when it is complete.
 pub struct Predictions<'a> {
     /// Names of the classes.
     classes: &'a [String],
@@ -49,7 +49,8 @@ struct Rows {
 }
 
 impl<'a> Predictions<'a> {
-    /// Opens the file in `folder`, which is made if it is not there; `top` of the `classes` per row, scores of `detector`.
+    /// Creates the file in `folder`, which is created if necessary; with `top` of the `classes` per row and scores of
+    /// `detector`.
     pub fn create(
         folder: &Path,
         top: usize,
@@ -92,7 +93,7 @@ impl<'a> Predictions<'a> {
         })
     }
 
-    /// One image: its number and name of a known class, its likeliest classes, its score.
+    /// Adds one image: number and name of its known class, its most likely classes, its score.
     pub fn add(
         &mut self,
         image: String,
@@ -151,7 +152,7 @@ impl<'a> Predictions<'a> {
             .with_context(|| format!("cannot write {}", self.partial.display()))
     }
 
-    /// Writes the rest and gives the file its name.
+    /// Writes the remaining rows and gives the file its name.
     pub fn finish(mut self) -> Result<()> {
         self.flush()?;
         let what = || format!("cannot write {}", self.path.display());

@@ -1,4 +1,4 @@
-//! Which images, classes, texts, detector and device: what `zero-shot` and `threshold` share.
+//! Images, classes, texts, detector and device: the options that `zero-shot` and `threshold` share.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ pub struct Task {
     pub(super) data: DataArgs,
     #[command(flatten)]
     pub(super) texts: TextArgs,
-    /// Score that says how much an image belongs to any class (higher: more), as `kind[:key=value]...`; one that needs
+    /// Detector that scores how well an image fits any class (higher: better), as `kind[:key=value]...`; it may need
     /// texts only.
     #[arg(long, default_value = "mcm")]
     detector: String,
@@ -39,7 +39,7 @@ pub struct Task {
     device: DeviceArgs,
 }
 
-/// What the options name, opened.
+/// The opened model, devices and detector.
 pub struct Opened {
     /// The model.
     pub model: Model,
@@ -49,13 +49,13 @@ pub struct Opened {
     pub detector: DetectorSpec,
     /// The texts of each class.
     pub texts: Vec<Vec<String>>,
-    /// Both on the features of the classes.
+    /// Classification and scores from the text features of the classes.
     pub classifier: Classifier,
 }
 
 impl Task {
-    /// Opens the model and encodes the texts of `classes`, unless `prompt` has their features; the classifier names the
-    /// `top` likeliest.
+    /// Opens the model and encodes the texts of `classes`, unless `prompt` has their features; the classifier returns
+    /// the `top` most likely classes.
     pub fn open(
         &self,
         classes: &[String],

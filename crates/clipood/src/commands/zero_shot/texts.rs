@@ -20,7 +20,7 @@ pub struct TextArgs {
     /// Templates: simple, openai7, openai80, or a file with one per line, `{}` for the class name.
     #[arg(long, default_value = "simple", value_name = "SET|FILE")]
     pub templates: String,
-    /// Texts that describe each class, in place of templates: a .json or .toml file with a list of texts per class.
+    /// Texts that describe each class, instead of templates: a .json or .toml file with a list of texts per class.
     #[arg(long, value_name = "FILE", conflicts_with = "templates")]
     pub descriptions: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ impl TextArgs {
     /// Normalised features of the classes, `[classes, D]`.
     ///
     /// # Errors
-    /// A text that is longer than the context, with the class and its place.
+    /// A text that is longer than the context, with the class and the position of the text.
     pub fn encode(
         &self,
         model: &Model,
@@ -81,7 +81,7 @@ impl TextArgs {
         }
     }
 
-    /// Where the first text that is too long comes from.
+    /// Class and position of the first text that is too long.
     fn too_long(
         &self,
         model: &Model,
