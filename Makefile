@@ -56,7 +56,7 @@ gpu-check: ## on a machine with a GPU and PyTorch: correctness, then speed besid
 check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
 	scripts/check-tables.sh
 
-bench-peers: ## images a second beside PyTorch and onnxruntime (in .venv-peers or PEERS_VENV); MODELS, BATCHES, ROUNDS
+bench-peers: ## images per second beside PyTorch and onnxruntime (in .venv-peers or PEERS_VENV); MODELS, BATCHES, ROUNDS
 	cargo build --release --locked -p clipood-clip --example encode_speed
 	scripts/bench-peers.sh
 

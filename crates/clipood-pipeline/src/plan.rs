@@ -44,7 +44,7 @@ pub struct PlannedImage {
     pub source: Source,
     /// How to find `source` on this machine.
     pub roots: Arc<Roots>,
-    /// blake3 of the file's bytes when it was planned, hexadecimal; empty if it could not be read.
+    /// BLAKE3 hash of the file's bytes when it was planned, hexadecimal; empty if it could not be read.
     pub content_hash: String,
     /// `train`, `val` or `test`.
     pub split: String,

@@ -33,7 +33,7 @@ pub struct GlobalFeatures {
     pub keys: Vec<String>,
     /// View of each row: -1 is the evaluation view, others are training crops.
     pub views: Vec<i16>,
-    /// blake3 of the image's bytes, hexadecimal.
+    /// BLAKE3 hash of the image's bytes, hexadecimal.
     pub content_hashes: Vec<String>,
     /// Width D of a feature, at least 1.
     pub dim: usize,

@@ -37,7 +37,7 @@ pub struct QuarantineRow {
     pub error_kind: String,
     /// The error.
     pub message: String,
-    /// blake3 of the image's bytes, hexadecimal; empty if they could not be read.
+    /// BLAKE3 hash of the image's bytes, hexadecimal; empty if they could not be read.
     pub content_hash: String,
 }
 
