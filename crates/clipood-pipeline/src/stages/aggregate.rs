@@ -119,11 +119,12 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
             write_summary(&metrics.summary, &meta)?,
             write_paired(&metrics.paired, &meta)?,
         ];
+        let extra = recorded(inputs(job, planned)?.inputs());
         for ((unit, (_, path)), bytes) in units.iter().zip(TABLES).zip(bytes) {
             let part = Part {
                 path: path.to_string(),
                 bytes: Bytes::from(bytes),
-                extra: recorded(inputs(job, planned)?.inputs()),
+                extra: extra.clone(),
             };
             ledger.commit_part(AGGREGATE, unit, part, &store_footer)?;
         }
