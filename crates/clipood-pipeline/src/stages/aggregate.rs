@@ -200,7 +200,14 @@ fn measure(
     metrics.accuracy.push(accuracy_row(&blank, &test.id));
     let sets = pair_rows(&blank, &test, &lines, options.as_ref(), &mut metrics.ood)?;
     let groups = &recipe.data.groups;
-    average_rows(&blank, &test, &lines, &averages(&test, groups), &sets, &mut metrics.ood);
+    average_rows(
+        &blank,
+        &test,
+        &lines,
+        &averages(&test, groups),
+        &sets,
+        &mut metrics.ood,
+    );
     let mut fixed = lines
         .iter()
         .filter(|line| line.selection == Selection::Fixed && line.scaling.is_none());
