@@ -176,8 +176,7 @@ fn ordered_fields(spec: &impl Serialize) -> Result<Vec<(String, Value)>, CoreErr
     };
     // The text keeps the order, the value keeps every bit of a number.
     let text = serde_json::to_string(spec).map_err(|e| not_json(e.to_string()))?;
-    let FieldNames(names) =
-        serde_json::from_str(&text).map_err(|e| not_json(e.to_string()))?;
+    let FieldNames(names) = serde_json::from_str(&text).map_err(|e| not_json(e.to_string()))?;
     let Ok(Value::Object(mut values)) = serde_json::to_value(spec) else {
         return Err(not_json("expected a struct".to_string()));
     };

@@ -114,6 +114,20 @@ impl Method {
         }
     }
 
+    /// Whether the classes have text features, which detectors can compare images with.
+    pub fn has_texts(self) -> bool {
+        match self {
+            Method::LinearProbe => false,
+            Method::ZeroShot
+            | Method::Coop
+            | Method::Locoop
+            | Method::Sct
+            | Method::Dpcoop
+            | Method::Dplocoop
+            | Method::Dpsct => true,
+        }
+    }
+
     /// Whether the method trains context vectors, on random crops of the shots.
     pub fn trains_prompt(self) -> bool {
         match self {

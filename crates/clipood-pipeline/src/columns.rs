@@ -60,7 +60,7 @@ impl ScoreColumn {
     pub fn spec(&self, method: Method) -> Result<Option<DetectorSpec>> {
         let text = match &self.rule {
             Rule::Detector(spec) => {
-                let lacks_texts = method == Method::LinearProbe && spec.needs().texts;
+                let lacks_texts = spec.needs().texts && !method.has_texts();
                 return Ok((!lacks_texts).then(|| spec.clone()));
             }
             Rule::DualBase => match method {

@@ -182,12 +182,7 @@ impl Request {
             self.reporting.say(note);
         }
         let numerics = Numerics::of(&self.devices);
-        Experiment::new(
-            self.recipe.clone(),
-            self.manifests.clone(),
-            named,
-            numerics,
-        )
+        Experiment::new(self.recipe.clone(), self.manifests.clone(), named, numerics)
     }
 }
 

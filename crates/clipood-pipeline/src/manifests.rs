@@ -149,6 +149,9 @@ mod tests {
         assert_eq!(own.role, Role::Ood);
         let error = open_manifest(folder.path(), "demo-idd").unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("did you mean `demo-id`?"), "{error}");
+        assert!(
+            error.to_string().contains("did you mean `demo-id`?"),
+            "{error}"
+        );
     }
 }

@@ -117,11 +117,7 @@ impl NegativeTexts {
     ///
     /// # Errors
     /// A file that is missing or damaged.
-    pub fn read(
-        places: &Places,
-        planned: Option<&PlannedNegatives>,
-        dim: usize,
-    ) -> Result<Self> {
+    pub fn read(places: &Places, planned: Option<&PlannedNegatives>, dim: usize) -> Result<Self> {
         let Some(planned) = planned else {
             return Ok(Self::default());
         };

@@ -265,7 +265,9 @@ pub fn images_digest<'a>(images: impl Iterator<Item = (&'a str, &'a str)>) -> St
 /// # Errors
 /// A part that is missing or damaged.
 pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
-    let bytes = job.places.run
+    let bytes = job
+        .places
+        .run
         .store()
         .get(part)?
         .ok_or_else(|| missing(job, part))?;

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use clipood_store::Unit;
 
 use crate::error::Result;
+use crate::extract::ExtractUnit;
 use crate::extract::{FeatureIndex, feature_index, ledger_unit};
 use crate::job::Job;
 use crate::negative::PlannedNegatives;
 use crate::plan::{Plan, PlannedDataset, Purpose, plan, standing_plan};
 use crate::prompts::key::prompt_keys;
 use crate::prompts::trainers::{PlannedPrompt, Trainer};
-use crate::extract::ExtractUnit;
 
 /// Everything that a run has to do.
 #[derive(Debug)]

@@ -17,9 +17,9 @@ use self::tables::{
     percent, summary_table,
 };
 use self::text_table::escape;
-use crate::metrics::{AVERAGE, DUAL_PATTERN, LOW_RESOLUTION, Metrics};
 use crate::error::Result;
 use crate::job::Job;
+use crate::metrics::{AVERAGE, DUAL_PATTERN, LOW_RESOLUTION, Metrics};
 use crate::tables::SummaryRow;
 
 /// Largest number of prompt sets for which the console shows single rows; more are summarised over seeds.

@@ -1,9 +1,9 @@
 //! A run: the plan, then all stages, or those that a worker was asked for.
 
-use crate::panics::guarded;
 use crate::error::{PipelineError, Result};
 use crate::extract::{GLOBAL, LOCAL};
 use crate::job::Job;
+use crate::panics::guarded;
 use crate::planned::Planned;
 use crate::stages::report::{Outcome, finished};
 use crate::stages::{STAGES, Stage, run_stages};
@@ -17,7 +17,8 @@ pub fn run(job: &Job) -> Result<Outcome> {
         Some(outcome) => outcome,
         None => {
             let location = &job.places.run_location;
-            let problem = format!("{location}: its features or prompts in the store were removed meanwhile");
+            let problem =
+                format!("{location}: its features or prompts in the store were removed meanwhile");
             return Err(PipelineError::Inconsistent(problem));
         }
     };

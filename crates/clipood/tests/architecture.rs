@@ -21,15 +21,19 @@ fn every_file_and_function_of_the_map_exists() {
             if word.starts_with("crates/") {
                 let path = root.join(word);
                 assert!(path.exists(), "no {word}");
-                source = path.is_file().then(|| (word, std::fs::read_to_string(path).unwrap()));
+                source = path
+                    .is_file()
+                    .then(|| (word, std::fs::read_to_string(path).unwrap()));
             } else if section.starts_with("The life of")
                 && let Some((file, text)) = &source
                 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
                 && word.contains(|c: char| c.is_ascii_lowercase())
             {
                 // Names of commands are lower-case words as well; they stand behind no file alone.
-                let defined = text.contains(&format!("fn {word}(")) || text.contains(&format!("fn {word}<"));
-                let is_command = ["detect", "threshold", "encode", "similarity", "bench"].contains(&word);
+                let defined =
+                    text.contains(&format!("fn {word}(")) || text.contains(&format!("fn {word}<"));
+                let is_command =
+                    ["detect", "threshold", "encode", "similarity", "bench"].contains(&word);
                 assert!(defined || is_command, "{file} defines no function `{word}`");
                 functions += usize::from(defined);
             }

@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use clipood_data::{
-    DecodeLimits, RgbImage, Roots, Source, decode_safely, eval_view, read,
-};
-
+use clipood_data::{DecodeLimits, RgbImage, Roots, Source, decode_safely, eval_view, read};
 
 /// Why an image could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use super::engine::{BatchSink, Engine};
 use super::in_order::in_order;
 use super::queue::Clock;
 use crate::error::{PipelineError, Result};
-use crate::interrupt::Interrupt;
 use crate::heap::trim_heap;
+use crate::interrupt::Interrupt;
 use crate::progress::Reporting;
 
 /// Image files per pass of the image tower.

@@ -51,7 +51,10 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     let _span = tracing::info_span!("extract", units = pending.len()).entered();
     let full = match job.worker.devices.batch {
         Some(views) => views.max(1),
-        None => job.worker.device().batch_for(&job.experiment.model.config)?,
+        None => job
+            .worker
+            .device()
+            .batch_for(&job.experiment.model.config)?,
     };
     let engine = Engine {
         model: &job.experiment.model,
@@ -72,7 +75,9 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     writer.finish();
     ran?;
     if let Some(line) = clock.line(start.elapsed(), job.worker.devices.workers.len()) {
-        job.worker.reporting.say(&format!("{:>9} {line}", "extract"));
+        job.worker
+            .reporting
+            .say(&format!("{:>9} {line}", "extract"));
     }
     // A killed writer leaves a staging file, which readers of the directory would take for a part.
     job.places.features.ledger.sweep(tables)?;

@@ -144,5 +144,11 @@ fn views(
     read: io::Result<Vec<u8>>,
 ) -> Result<Views> {
     let crop_scale = job.experiment.recipe.train.crop_scale;
-    views_of(image, read, &unit.views, crop_scale, &job.experiment.model.config)
+    views_of(
+        image,
+        read,
+        &unit.views,
+        crop_scale,
+        &job.experiment.model.config,
+    )
 }

@@ -11,9 +11,9 @@ use super::units::ExtractUnit;
 use crate::agreement::compare_features;
 use crate::encode::{Clock, EncodeEvent};
 use crate::error::Result;
+use crate::heap::trim_heap;
 use crate::inputs::recorded;
 use crate::job::Job;
-use crate::heap::trim_heap;
 use crate::progress::StageProgress;
 use crate::tables::{
     FileMeta, GlobalFeatures, GlobalType, LocalFeatures, store_footer, write_global, write_local,
@@ -155,9 +155,18 @@ fn commit(
         recipe: job.experiment.recipe.name.clone(),
         quarantined: end.quarantined,
         extra: BTreeMap::from([
-            ("clipood.model".to_string(), job.experiment.recipe.model.clone()),
-            ("clipood.model_hash".to_string(), job.experiment.model.hash.clone()),
-            ("clipood.preprocessing".to_string(), job.experiment.preprocessing()),
+            (
+                "clipood.model".to_string(),
+                job.experiment.recipe.model.clone(),
+            ),
+            (
+                "clipood.model_hash".to_string(),
+                job.experiment.model.hash.clone(),
+            ),
+            (
+                "clipood.preprocessing".to_string(),
+                job.experiment.preprocessing(),
+            ),
             (
                 "clipood.dtype".to_string(),
                 job.worker.devices.dtype.name().to_string(),

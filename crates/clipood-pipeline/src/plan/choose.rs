@@ -40,7 +40,13 @@ pub(super) fn draws(job: &Job) -> Draws {
 
 fn largest_shots(job: &Job) -> Option<usize> {
     let trains = job.experiment.recipe.methods.iter().any(|m| m.uses_shots());
-    job.experiment.recipe.shots.iter().copied().max().filter(|_| trains)
+    job.experiment
+        .recipe
+        .shots
+        .iter()
+        .copied()
+        .max()
+        .filter(|_| trains)
 }
 
 /// Class names, the validation images, and the few-shot splits that the recipe's methods need.
@@ -80,7 +86,13 @@ pub(super) fn choose(job: &Job, listed: &Listed) -> Result<Chosen> {
     }
     let few_shot = |train: &[ImageRecord], images: usize, seed: u64| {
         let allow_fewer = job.experiment.recipe.train.allow_fewer;
-        few_shot_split(&job.experiment.manifests.id.name, train, images, seed, allow_fewer)
+        few_shot_split(
+            &job.experiment.manifests.id.name,
+            train,
+            images,
+            seed,
+            allow_fewer,
+        )
     };
     let mut held_out = HashSet::new();
     if holds_out {

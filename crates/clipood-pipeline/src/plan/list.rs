@@ -58,39 +58,46 @@ pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves) -> Re
     let validates = job.experiment.manifests.validates();
     let mut tested = 0;
     let mut class: Vec<ImageRecord> = Vec::new();
-    visit_images(manifest, &job.places.data, job.worker.reporting, &mut |mut record| {
-        tested += usize::from(record.split == Split::Test);
-        match serves {
-            Serves::Id(_) => {
-                if let (Some(label), Some(name)) = (record.label, &record.class_name)
-                    && !listed.classes.contains_key(&label)
-                {
-                    listed.classes.insert(label, name.clone());
+    visit_images(
+        manifest,
+        &job.places.data,
+        job.worker.reporting,
+        &mut |mut record| {
+            tested += usize::from(record.split == Split::Test);
+            match serves {
+                Serves::Id(_) => {
+                    if let (Some(label), Some(name)) = (record.label, &record.class_name)
+                        && !listed.classes.contains_key(&label)
+                    {
+                        listed.classes.insert(label, name.clone());
+                    }
                 }
+                Serves::Ood | Serves::OodValidation => record.label = None,
             }
-            Serves::Ood | Serves::OodValidation => record.label = None,
-        }
-        match (record.split, serves) {
-            (Split::Test, Serves::Id(_) | Serves::Ood) => listed.test.push(image_row(record))?,
-            (Split::Test, Serves::OodValidation) => {
-                record.split = Split::Val;
-                listed.val.push(image_row(record))?;
-            }
-            (Split::Val, Serves::Id(_)) if validates => {
-                listed.val_classes.extend(record.class_name.clone());
-                listed.val.push(image_row(record))?;
-            }
-            (Split::Train, Serves::Id(draws)) => {
-                if class.last().is_some_and(|last| last.label != record.label) {
-                    let whole = std::mem::take(&mut class);
-                    listed.train.extend(drawn(whole, draws)?);
+            match (record.split, serves) {
+                (Split::Test, Serves::Id(_) | Serves::Ood) => {
+                    listed.test.push(image_row(record))?
                 }
-                class.push(record);
+                (Split::Test, Serves::OodValidation) => {
+                    record.split = Split::Val;
+                    listed.val.push(image_row(record))?;
+                }
+                (Split::Val, Serves::Id(_)) if validates => {
+                    listed.val_classes.extend(record.class_name.clone());
+                    listed.val.push(image_row(record))?;
+                }
+                (Split::Train, Serves::Id(draws)) => {
+                    if class.last().is_some_and(|last| last.label != record.label) {
+                        let whole = std::mem::take(&mut class);
+                        listed.train.extend(drawn(whole, draws)?);
+                    }
+                    class.push(record);
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     if tested == 0 {
         return Err(PipelineError::Usage(format!(
             "dataset `{}` has no test image under {}",

@@ -14,8 +14,8 @@ use super::spool::{Rows, Spool};
 use super::write::write_dataset;
 use super::{CLASSES_FILE, ClassesFile, STAGE, source_of};
 use crate::error::{PipelineError, Result};
-use crate::job::Job;
 use crate::heap::trim_heap;
+use crate::job::Job;
 use crate::manifests::DatasetRole;
 use crate::progress::StageProgress;
 use crate::tables::ImageRow;
@@ -57,7 +57,10 @@ pub(super) fn make(job: &Job, units: &[Unit]) -> Result<()> {
     };
     let json = serde_json::to_vec_pretty(&file)
         .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
-    job.places.run.store().put(CLASSES_FILE, Bytes::from(json))?;
+    job.places
+        .run
+        .store()
+        .put(CLASSES_FILE, Bytes::from(json))?;
     for (((_, manifest), unit), rows) in manifests.all().zip(units).zip(datasets) {
         write_dataset(job, manifest, unit, rows)?;
     }
@@ -118,7 +121,10 @@ fn take_chosen(listed: Listed, chosen: &Chosen) -> Result<Rows> {
 fn hash_all(job: &Job, datasets: Vec<Rows>) -> Result<Vec<Rows>> {
     let count = |rows: &Rows| rows.test.len() + rows.val.len() + rows.train.len();
     let total: usize = datasets.iter().map(count).sum();
-    let mut progress = job.worker.reporting.stage(STAGE, "images hashed", total as u64);
+    let mut progress = job
+        .worker
+        .reporting
+        .stage(STAGE, "images hashed", total as u64);
     let mut validated: HashMap<String, String> = HashMap::new();
     let mut checked = Vec::new();
     for mut rows in datasets {

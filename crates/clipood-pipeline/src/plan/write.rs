@@ -30,7 +30,10 @@ pub(super) fn write_dataset(
         write_part(job, manifest, unit, Split::Train, 0, rows.train)?;
     }
     let extra = BTreeMap::from([(INDEX.to_string(), json!(index))]);
-    job.places.run.ledger().commit_without_part(STAGE, unit, extra)?;
+    job.places
+        .run
+        .ledger()
+        .commit_without_part(STAGE, unit, extra)?;
     Ok(())
 }
 
@@ -44,7 +47,10 @@ fn write_shards(
     let mut shards = Vec::new();
     let mut rows = images.into_rows()?;
     loop {
-        let shard: Vec<ImageRow> = rows.by_ref().take(job.experiment.shard_rows()).collect::<Result<_>>()?;
+        let shard: Vec<ImageRow> = rows
+            .by_ref()
+            .take(job.experiment.shard_rows())
+            .collect::<Result<_>>()?;
         if shard.is_empty() {
             return Ok(shards);
         }
@@ -87,7 +93,9 @@ fn write_part(
         fingerprint: unit.fingerprint.clone(),
     };
     let ours = digest(&images);
-    let outcome = job.places.run
+    let outcome = job
+        .places
+        .run
         .ledger()
         .commit_part(PARTS, &shard, part, &store_footer)?;
     // Another worker may have the same files under other paths, but it must not have other files.

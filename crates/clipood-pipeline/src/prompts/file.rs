@@ -90,8 +90,8 @@ impl PromptSet {
         let entry = |key: &str| file.entry(key).map_err(broken);
         let floats = |name: &str| file.f32(name).map_err(broken);
         let number = |key: &str| file.count(key).map_err(broken);
-        let classes: Vec<String> = serde_json::from_str(entry(CLASSES)?)
-            .map_err(|e| fail(format!("`{CLASSES}`: {e}")))?;
+        let classes: Vec<String> =
+            serde_json::from_str(entry(CLASSES)?).map_err(|e| fail(format!("`{CLASSES}`: {e}")))?;
         let state = match file.has_entry(EPOCH) {
             false => None,
             true => Some(PromptState {

@@ -119,11 +119,12 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
             write_summary(&metrics.summary, &meta)?,
             write_paired(&metrics.paired, &meta)?,
         ];
+        let extra = recorded(inputs(job, planned)?.inputs());
         for ((unit, (_, path)), bytes) in units.iter().zip(TABLES).zip(bytes) {
             let part = Part {
                 path: path.to_string(),
                 bytes: Bytes::from(bytes),
-                extra: recorded(inputs(job, planned)?.inputs()),
+                extra: extra.clone(),
             };
             ledger.commit_part(AGGREGATE, unit, part, &store_footer)?;
         }
@@ -199,7 +200,14 @@ fn measure(
     metrics.accuracy.push(accuracy_row(&blank, &test.id));
     let sets = pair_rows(&blank, &test, &lines, options.as_ref(), &mut metrics.ood)?;
     let groups = &recipe.data.groups;
-    average_rows(&blank, &test, &lines, &averages(&test, groups), &sets, &mut metrics.ood);
+    average_rows(
+        &blank,
+        &test,
+        &lines,
+        &averages(&test, groups),
+        &sets,
+        &mut metrics.ood,
+    );
     let mut fixed = lines
         .iter()
         .filter(|line| line.selection == Selection::Fixed && line.scaling.is_none());

@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
-use clipood_ood::{
-    DetectorSpec, DualPatternScaling, FitInputs, FittedDetector, Matrix, fit,
-};
+use clipood_ood::{DetectorSpec, DualPatternScaling, FitInputs, FittedDetector, Matrix, fit};
 use clipood_store::Unit;
 use serde_json::json;
 
@@ -216,7 +214,9 @@ fn fit_prompt(
         let detector = fit(spec, &inputs)?;
         for note in detector.notes() {
             let prompt = prompt.key.name();
-            job.worker.reporting.say(&format!("{prompt}, {column}: {note}"));
+            job.worker
+                .reporting
+                .say(&format!("{prompt}, {column}: {note}"));
         }
         if spec.needs().is_fitted() {
             keep(job, prompt, column, &detector)?;
@@ -264,7 +264,11 @@ impl<'a> FittedPrompt<'a> {
     pub fn read(job: &Job, prompt: &'a PlannedPrompt) -> Result<Self> {
         let dim = job.experiment.dim();
         let set = read_prompt(job.places.prompts.store(), &prompt.unit)?;
-        let record = job.places.run.ledger().record(FIT, &fit_unit(job, prompt)?)?;
+        let record = job
+            .places
+            .run
+            .ledger()
+            .record(FIT, &fit_unit(job, prompt)?)?;
         let record = record.ok_or_else(|| {
             PipelineError::Inconsistent(format!("{}: not fitted yet", prompt.key.name()))
         })?;

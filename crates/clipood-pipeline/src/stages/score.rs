@@ -43,7 +43,9 @@ pub static STAGE: Stage = Stage {
     ledgers: |_| &[(Shelf::Run, SHARDS)],
     units: |job, planned| {
         let shards = planned.shards().into_iter();
-        shards.map(|shard| shard_unit(job, planned, &shard)).collect()
+        shards
+            .map(|shard| shard_unit(job, planned, &shard))
+            .collect()
     },
     explained,
     run,
@@ -109,7 +111,11 @@ pub fn score_unit(job: &Job, prompt: &PlannedPrompt, shard: &Shard<'_>) -> Resul
 }
 
 /// Everything that determines the scores of one prompt set on one shard.
-fn score_inputs(job: &Job, prompt: &PlannedPrompt, shard: &Shard<'_>) -> Result<FingerprintBuilder> {
+fn score_inputs(
+    job: &Job,
+    prompt: &PlannedPrompt,
+    shard: &Shard<'_>,
+) -> Result<FingerprintBuilder> {
     let builder = FingerprintBuilder::new(SCORE)
         .field("results", &RESULTS_VERSION)
         .field("features", &job.places.features.fingerprint)
@@ -126,7 +132,12 @@ fn shard_unit(job: &Job, planned: &Planned, shard: &Shard<'_>) -> Result<Unit> {
         scored.push(score_unit(job, prompt, shard)?.fingerprint);
     }
     Ok(Unit {
-        key: format!("{}{}.{:05}", prefix(shard), shard.dataset.name, shard.number),
+        key: format!(
+            "{}{}.{:05}",
+            prefix(shard),
+            shard.dataset.name,
+            shard.number
+        ),
         fingerprint: FingerprintBuilder::new(SHARDS)
             .field("scores", &scored)
             .finish()?
@@ -190,7 +201,10 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
             let loaded = LoadedShard {
                 shard: *shard,
                 block: read_features(job, shard.features, local)?,
-                images: listed.iter().map(|image| (image.key.as_str(), image)).collect(),
+                images: listed
+                    .iter()
+                    .map(|image| (image.key.as_str(), image))
+                    .collect(),
             };
             for place in missing {
                 job.worker.interrupt.check()?;
@@ -302,7 +316,11 @@ fn score_block(
         rows: Vec::with_capacity(rows),
         detectors: Vec::new(),
     };
-    let names = job.experiment.columns.iter().map(|column| column.name.clone());
+    let names = job
+        .experiment
+        .columns
+        .iter()
+        .map(|column| column.name.clone());
     if rows == 0 {
         // Every image of the shard is in quarantine: an empty part with the same columns.
         table.detectors = names

@@ -46,13 +46,20 @@ fn the_plan_names_the_units_of_every_stage() {
     assert!(Planned::read(&job).unwrap().is_none());
     let planned = Planned::make(&job).unwrap();
     assert_eq!(planned.plan.classes, CLASSES);
-    assert_eq!(planned.plan.test_images(), CLASSES.len() * PER_CLASS + 2 * OOD);
+    assert_eq!(
+        planned.plan.test_images(),
+        CLASSES.len() * PER_CLASS + 2 * OOD
+    );
     assert_eq!(planned.prompts.len(), 3);
     assert!(planned.patches && planned.negatives.is_some());
     for stage in STAGES {
         let counts = stage.count(&job, &planned).unwrap();
         assert!(counts.units > 0, "{}", stage.name);
-        let done = if stage.name == "plan" { counts.units } else { 0 };
+        let done = if stage.name == "plan" {
+            counts.units
+        } else {
+            0
+        };
         assert_eq!(counts.done, done, "{}", stage.name);
         assert!(!(stage.explained)(&job, &planned).unwrap().is_empty());
     }
@@ -101,7 +108,10 @@ fn an_unreadable_image_over_the_limit_stops_the_run_after_extraction() {
     assert!(matches!(error, PipelineError::Quarantine { .. }), "{error}");
 
     let allowed = World::recipe().replace("[engine]", "[engine]\nmax_quarantine_fraction = 0.3");
-    let other = World { run: clipood_store::Store::memory(), ..world };
+    let other = World {
+        run: clipood_store::Store::memory(),
+        ..world
+    };
     let job = other.job_of(&allowed, 0, 1).unwrap();
     let outcome = run(&job).unwrap();
     assert_eq!(outcome.planned - outcome.scored, 1);
@@ -135,7 +145,11 @@ fn training_makes_each_prompt_set_once_and_logs_its_epochs() {
         assert_eq!(set.classes, CLASSES);
         let name = prompt.key.name();
         assert_eq!(set.state.is_some(), name.starts_with("dplocoop"), "{name}");
-        assert_eq!(set.probe.is_some(), name.starts_with("linear-probe"), "{name}");
+        assert_eq!(
+            set.probe.is_some(),
+            name.starts_with("linear-probe"),
+            "{name}"
+        );
         if set.state.is_some() {
             let path = format!("{}/train_log.parquet", prompt.unit.fingerprint);
             let log = read_train_log(store.get(&path).unwrap().unwrap(), &path).unwrap();
@@ -147,10 +161,16 @@ fn training_makes_each_prompt_set_once_and_logs_its_epochs() {
     assert_eq!(records(&job, Shelf::Prompts, "train"), before);
     // Another number of epochs is another prompt set; the others are found again.
     let longer = World::recipe().replace("epochs = 2", "epochs = 3");
-    let other = World { run: clipood_store::Store::memory(), ..world };
+    let other = World {
+        run: clipood_store::Store::memory(),
+        ..world
+    };
     let job = other.job_of(&longer, 0, 1).unwrap();
     until(&job, "train");
-    assert_eq!(records(&job, Shelf::Prompts, "train").len(), before.len() + 1);
+    assert_eq!(
+        records(&job, Shelf::Prompts, "train").len(),
+        before.len() + 1
+    );
 }
 
 #[test]
@@ -159,7 +179,10 @@ fn fitted_detectors_are_read_back_as_they_were_made() {
     let job = world.job(0, 1);
     let planned = until(&job, "fit");
     let fitted = |name: &str| {
-        let prompt = planned.prompts.iter().find(|p| p.key.name().starts_with(name));
+        let prompt = planned
+            .prompts
+            .iter()
+            .find(|p| p.key.name().starts_with(name));
         FittedPrompt::read(&job, prompt.unwrap()).unwrap()
     };
     let names = |fitted: &FittedPrompt<'_>| -> Vec<String> {
@@ -173,7 +196,10 @@ fn fitted_detectors_are_read_back_as_they_were_made() {
     assert!(dual.train_ranges.is_some());
     assert_eq!(dual.defined, vec![true; job.experiment.columns.len()]);
     let probe = fitted("linear-probe");
-    assert_eq!(names(&probe), ["msp", "knn:k=2", "mahalanobis", "one_class_svm"]);
+    assert_eq!(
+        names(&probe),
+        ["msp", "knn:k=2", "mahalanobis", "one_class_svm"]
+    );
     assert!(dual.notes(&job.experiment).contains_key("mahalanobis"));
     // A detector is stored as plain data.
     for detector in &dual.detectors {
@@ -196,7 +222,10 @@ fn scores_have_one_row_per_image_and_every_column() {
             let table = read_scores(bytes, &path).unwrap();
             assert_eq!(table.detectors.len(), job.experiment.columns.len());
             let mcm = &table.detectors[0];
-            assert_eq!(mcm.values.is_some(), prompt.key.name() != "linear-probe-2shot-seed1");
+            assert_eq!(
+                mcm.values.is_some(),
+                prompt.key.name() != "linear-probe-2shot-seed1"
+            );
             rows += table.rows.len();
         }
         assert_eq!(rows, planned.plan.test_images());
@@ -233,7 +262,10 @@ fn workers_together_make_the_tables_of_one_alone_and_aggregate_once() {
     };
     let tables = writers("aggregate");
     assert_eq!(tables.len(), TABLES.len());
-    assert!(tables.iter().all(|worker| *worker == tables[0]), "{tables:?}");
+    assert!(
+        tables.iter().all(|worker| *worker == tables[0]),
+        "{tables:?}"
+    );
     for stage in STAGES {
         assert!(stage.is_done(&jobs[0], &planned).unwrap(), "{}", stage.name);
     }
@@ -250,12 +282,24 @@ fn a_worker_does_the_stages_that_it_is_asked_for_and_no_more() {
     };
     let score = some(&["score"]).unwrap();
     let error = run_only(&job, &score).unwrap_err();
-    assert!(matches!(error, PipelineError::StageNotDone { stage: "extract", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            PipelineError::StageNotDone {
+                stage: "extract",
+                ..
+            }
+        ),
+        "{error}"
+    );
     // In the order of the stages, not of the names.
     let early = some(&["train", "extract"]).unwrap();
     let error = run_only(&job, &early).unwrap_err();
     let message = error.to_string();
-    assert!(message.contains("`negative`") && message.contains("1 of 1"), "{message}");
+    assert!(
+        message.contains("`negative`") && message.contains("1 of 1"),
+        "{message}"
+    );
     let early = some(&["train", "negative", "extract"]).unwrap();
     assert!(run_only(&job, &early).unwrap().is_none());
     let planned = Planned::read(&job).unwrap().unwrap();

@@ -87,7 +87,10 @@ fn audit_parts(job: &Job, planned: &Planned, stage: &Stage, audit: &mut Audit) -
         .collect();
     for unit in (stage.explained)(job, planned)? {
         // Units that stand for several commits have no part.
-        match commits.iter_mut().find(|c| (c.0, c.1) == (unit.shelf, unit.stage)) {
+        match commits
+            .iter_mut()
+            .find(|c| (c.0, c.1) == (unit.shelf, unit.stage))
+        {
             Some(commits) if commits.2.contains(&unit.unit) => {}
             Some(commits) => commits.2.push(unit.unit),
             None => commits.push((unit.shelf, unit.stage, vec![unit.unit])),

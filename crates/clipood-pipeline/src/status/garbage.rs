@@ -52,7 +52,9 @@ pub fn find_garbage(store: &Store, jobs: &[Job]) -> Result<Garbage> {
         })?;
         let folder = job.places.features.fingerprint.to_string();
         for stage in STAGES {
-            let keys = (stage.units)(job, &planned)?.into_iter().map(|unit| unit.key);
+            let keys = (stage.units)(job, &planned)?
+                .into_iter()
+                .map(|unit| unit.key);
             let keys: Vec<String> = keys.collect();
             for (shelf, _) in (stage.ledgers)(&planned) {
                 match shelf {

@@ -17,8 +17,8 @@ use half::f16;
 use super::column::read_cells;
 use super::error::{Result, TableError};
 use super::file::{NewFile, OpenFile, RawColumn};
-use super::guard::guard;
 use super::footer::{FileMeta, extra_number};
+use super::guard::guard;
 
 const GLOBAL_TABLE: &str = "global feature table";
 const LOCAL_TABLE: &str = "local feature table";

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::column::{Column, batch_rows, columns, read_cells};
 use super::error::{Result, TableError};
 use super::file::{NewFile, OpenFile};
-use super::guard::guard;
 use super::footer::FileMeta;
+use super::guard::guard;
 
 const TABLE: &str = "scores table";
 /// Detectors' columns are `score_<detector>`.

@@ -21,8 +21,8 @@ use serde_json::json;
 
 use super::args::DeviceArgs;
 use super::arrays::{check_folder, extension, write_parquet, write_safetensors};
-use super::images::{exit_of, none_readable, report_unreadable};
 use super::check_dtype;
+use super::images::{exit_of, none_readable, report_unreadable};
 use super::models::ModelArgs;
 
 /// Rows that are converted to Arrow at once; few, because patches are large.

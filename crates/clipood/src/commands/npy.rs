@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, bail};
 use half::f16;
 
-
 /// Numbers of either kind, as the file stores them.
 pub enum Numbers {
     /// Any kind of float.

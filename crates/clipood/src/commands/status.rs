@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use clipood_pipeline::{Audit, WorkerStatus, State, Status, audit, status};
+use clipood_pipeline::{Audit, State, Status, WorkerStatus, audit, status};
 use indicatif::HumanDuration;
 
 use super::args::{RunArg, StoreArg};

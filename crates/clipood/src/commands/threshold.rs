@@ -135,7 +135,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     print(&format!("{line}\n"))?;
     if fitted.fitted_on.starts_with("test images") {
-        eprintln!("note: the threshold was fitted on test images: do not report its results on them");
+        eprintln!("note: it was fitted on test images: do not report its results on them");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -173,26 +173,22 @@ impl ContextTraining {
             data,
             train: &options,
         };
-        let trained = trainer.train(
-            &task,
-            resume,
-            |epoch, state| {
-                if let Some(epoch) = epoch {
-                    log.push(log_row(epoch));
-                    work.add(1);
+        let trained = trainer.train(&task, resume, |epoch, state| {
+            if let Some(epoch) = epoch {
+                log.push(log_row(epoch));
+                work.add(1);
+            }
+            let stop = work.interrupt.is_set();
+            let steps = state.step - saved_step >= work.checkpoint_steps;
+            if stop || steps || (epoch.is_some() && saved.elapsed() >= CHECKPOINT_EVERY) {
+                (saved, saved_step) = (Instant::now(), state.step);
+                if let Err(error) = write_checkpoint(store, unit, state, &log) {
+                    failure = Some(error);
+                    return false;
                 }
-                let stop = work.interrupt.is_set();
-                let steps = state.step - saved_step >= work.checkpoint_steps;
-                if stop || steps || (epoch.is_some() && saved.elapsed() >= CHECKPOINT_EVERY) {
-                    (saved, saved_step) = (Instant::now(), state.step);
-                    if let Err(error) = write_checkpoint(store, unit, state, &log) {
-                        failure = Some(error);
-                        return false;
-                    }
-                }
-                !stop
-            },
-        )?;
+            }
+            !stop
+        })?;
         if let Some(error) = failure {
             return Err(error);
         }

@@ -73,7 +73,10 @@ mod tests {
         let text = "name = \"r\"\nmodel = \"demo\"\nmethods = [\"linear-probe\"]\nshots = [1]\nseeds = [1]\n\
                     detectors = [\"msp\"]\n[data]\nid = \"a\"\nood = [\"b\"]\n";
         let recipe = Recipe::parse(text, "r.toml").unwrap();
-        assert_eq!(ProbeFit::of(&recipe).options(), LinearProbeOptions::default());
+        assert_eq!(
+            ProbeFit::of(&recipe).options(),
+            LinearProbeOptions::default()
+        );
         let recipe = Recipe::parse(&format!("{text}[linear_probe]\nc = 2\n"), "r.toml").unwrap();
         let options = ProbeFit::of(&recipe).options();
         assert_eq!((options.c, options.max_iter), (2.0, 1000));

@@ -63,7 +63,11 @@ pub fn lines<'a>(
         all.extend(selected(candidates, test, validation)?);
     }
     if test.id.column(DUAL_BASE).is_some() {
-        all.extend(fused(experiment.recipe.dual_pattern.beta, test, validation)?);
+        all.extend(fused(
+            experiment.recipe.dual_pattern.beta,
+            test,
+            validation,
+        )?);
     }
     Ok(all)
 }

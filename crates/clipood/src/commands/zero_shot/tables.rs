@@ -11,7 +11,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use clipood_pipeline::Tally;
-use clipood_pipeline::tables::{FileMeta, QuarantineRow, write_quarantine, dictionary};
+use clipood_pipeline::tables::{FileMeta, QuarantineRow, dictionary, write_quarantine};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;

@@ -69,7 +69,9 @@ impl Task {
         let model = self.model.open_or("demo")?;
         check_dtype(&model, &devices)?;
         let features = match prompt {
-            None => self.texts.encode(&model, devices.first(), classes, &texts)?,
+            None => self
+                .texts
+                .encode(&model, devices.first(), classes, &texts)?,
             Some(set) if set.probe.is_some() => {
                 let problem = "--prompt: a linear probe, which has no text features";
                 return Err(PipelineError::Usage(problem.to_string()).into());

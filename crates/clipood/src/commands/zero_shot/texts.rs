@@ -82,12 +82,7 @@ impl TextArgs {
     }
 
     /// Class and position of the first text that is too long.
-    fn too_long(
-        &self,
-        model: &Model,
-        classes: &[String],
-        texts: &[Vec<String>],
-    ) -> Option<String> {
+    fn too_long(&self, model: &Model, classes: &[String], texts: &[Vec<String>]) -> Option<String> {
         let tokenizer = Tokenizer::new();
         let context = model.config.text.context;
         let (class, error) = texts.iter().enumerate().find_map(|(class, texts)| {
