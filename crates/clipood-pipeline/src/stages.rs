@@ -42,6 +42,8 @@ pub static STAGES: [&Stage; 8] = [
 pub struct Stage {
     /// Its name in commands and messages.
     pub name: &'static str,
+    /// Names of the earlier stages whose results its units read.
+    pub needs: &'static [&'static str],
     /// Where its units are committed: shelves, with the name of the stage there. A unit is done when it is in all of
     /// them.
     pub ledgers: fn(&Planned) -> &'static [(Shelf, &'static str)],
@@ -172,30 +174,31 @@ pub fn stages_called(names: &[String]) -> Result<Vec<&'static Stage>> {
     Ok(STAGES.iter().filter(wanted).copied().collect())
 }
 
-/// Runs the `wanted` stages. The stages before them must be done.
+/// Runs the `wanted` stages. What they need of other stages has to be done.
 ///
 /// # Errors
-/// [`PipelineError::StageNotDone`] for an earlier stage that is not done and not wanted; the first error of a stage.
+/// [`PipelineError::StageNotDone`] for a stage that a wanted one needs, that is not wanted itself and that has open units; the first
+/// error of a stage.
 pub fn run_stages(job: &Job, planned: &Planned, wanted: &[&Stage]) -> Result<()> {
-    let last = wanted.last().map(|stage| stage.name);
-    for stage in STAGES {
+    let is_wanted = |stage: &Stage| wanted.iter().any(|other| other.name == stage.name);
+    for stage in STAGES.into_iter().filter(|stage| is_wanted(stage)) {
         job.worker.interrupt.check()?;
-        let is_wanted = wanted.iter().any(|other| other.name == stage.name);
-        if !is_wanted {
-            let UnitCounts { units, done, .. } = stage.count(job, planned)?;
+        let needed = STAGES
+            .iter()
+            .filter(|other| stage.needs.contains(&other.name));
+        for needed in needed.filter(|needed| !is_wanted(needed)) {
+            let UnitCounts { units, done, .. } = needed.count(job, planned)?;
             if done < units {
                 return Err(PipelineError::StageNotDone {
-                    stage: stage.name,
+                    stage: needed.name,
                     open: units - done,
                     units,
                 });
             }
+            // Computes nothing, but checks the results, such as the number of unreadable images against its limit.
+            (needed.run)(job, planned)?;
         }
-        // A stage that is done only checks its results here, for instance the limit of the quarantine.
         (stage.run)(job, planned)?;
-        if Some(stage.name) == last {
-            break;
-        }
     }
     Ok(())
 }

@@ -41,6 +41,7 @@ const AGGREGATE: &str = "aggregate";
 /// See the head of this file.
 pub static STAGE: Stage = Stage {
     name: AGGREGATE,
+    needs: &["score"],
     ledgers: |_| &[(Shelf::Run, AGGREGATE)],
     units,
     explained: |job, planned| {

@@ -12,6 +12,7 @@ use crate::quarantine::{keep_quarantine, quarantine};
 /// See the head of this file.
 pub static STAGE: Stage = Stage {
     name: "extract",
+    needs: &["plan"],
     ledgers: |planned| match planned.patches {
         true => &[(Shelf::Features, LOCAL), (Shelf::Features, GLOBAL)],
         false => &[(Shelf::Features, GLOBAL)],

@@ -34,6 +34,7 @@ const RANGES: &str = "train_ranges";
 /// See the head of this file.
 pub static STAGE: Stage = Stage {
     name: FIT,
+    needs: &["negative", "train"],
     ledgers: |_| &[(Shelf::Run, FIT)],
     units: |job, planned| {
         let prompts = planned.prompts.iter();

@@ -25,6 +25,7 @@ const CHUNK: usize = 1024;
 /// See the head of this file.
 pub static STAGE: Stage = Stage {
     name: NEGATIVE,
+    needs: &["plan"],
     ledgers: |_| &[(Shelf::Prompts, NEGATIVE)],
     units: |_, planned| Ok(planned.negatives.iter().map(|n| n.unit.clone()).collect()),
     explained: |_, planned| {

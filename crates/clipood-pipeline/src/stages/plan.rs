@@ -8,6 +8,7 @@ use crate::plan::{STAGE as PLAN, plan_inputs, plan_units};
 /// See the head of this file.
 pub static STAGE: Stage = Stage {
     name: PLAN,
+    needs: &[],
     ledgers: |_| &[(Shelf::Run, PLAN)],
     units: |job, _| plan_units(job),
     explained: |job, _| {

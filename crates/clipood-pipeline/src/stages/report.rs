@@ -28,6 +28,7 @@ const ACCOUNT: &str = "account";
 /// See the head of this file.
 pub static STAGE: Stage = Stage {
     name: "report",
+    needs: &["aggregate"],
     ledgers: |_| &[(Shelf::Run, FINISH)],
     units: |job, _| Ok(vec![unit(job)]),
     explained: |job, _| {

@@ -40,6 +40,7 @@ pub const NOTES: &str = "clipood.notes";
 /// See the head of this file.
 pub static STAGE: Stage = Stage {
     name: "score",
+    needs: &["extract", "fit"],
     ledgers: |_| &[(Shelf::Run, SHARDS)],
     units: |job, planned| {
         let shards = planned.shards().into_iter();

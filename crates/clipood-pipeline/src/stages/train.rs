@@ -35,6 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// See the head of this file.
 pub static STAGE: Stage = Stage {
     name: TRAIN,
+    needs: &["extract"],
     ledgers: |_| &[(Shelf::Prompts, TRAIN)],
     units: |_, planned| {
         let prompts = planned.distinct_prompts().into_iter();

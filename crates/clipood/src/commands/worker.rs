@@ -24,7 +24,7 @@ pub struct Args {
     /// Number of workers. It only distributes the work, so it need not be exact.
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// Do these stages only, separated by commas, such as `extract,train`; the stages before them must be done. By
+    /// Do these stages only, separated by commas, such as `extract,train`; the stages that they need must be done. By
     /// default a worker stays until the whole run is finished.
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]
     stages: Vec<String>,
