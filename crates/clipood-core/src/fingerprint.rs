@@ -285,14 +285,14 @@ mod tests {
             #[serde(flatten)]
             patch: Option<Inner>,
             #[serde(skip)]
-            note: u8,
+            _note: u8,
         }
         let make = |patch: Option<Inner>| Spec {
             seed: u64::MAX,
             init: None,
             lr: 0.1 + 0.2,
             patch,
-            note: 7,
+            _note: 7,
         };
         let by_hand = FingerprintBuilder::new("spec")
             .field("seed", &u64::MAX)

@@ -53,7 +53,8 @@ words = "nouns"
 
 /// Pictures on disk, everything else in memory.
 pub struct World {
-    folder: TempDir,
+    /// Holds the pictures.
+    pub folder: TempDir,
     /// The run directory.
     pub run: Store,
     /// Features and prompts.
