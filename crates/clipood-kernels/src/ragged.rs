@@ -216,6 +216,11 @@ impl Ragged<'_> {
         for h in 0..self.heads {
             let column = h * head;
             let p = &probabilities[h * rows * stride..(h + 1) * rows * stride];
+            let of_head = Kept {
+                q,
+                kv,
+                probabilities: p,
+            };
             let ds = &mut scratch[..];
             let dout_head = Matrix::new(&dout[column..], rows, head, width);
             if shared > 0 {
@@ -234,13 +239,13 @@ impl Ragged<'_> {
                 );
             }
             for span in self.spans(column) {
-                vectorized(|| self.values_back(span, kv, p, dout, ds, dkv));
+                vectorized(|| self.values_back(span, of_head, dout, ds, dkv));
                 for i in 0..span.queries {
                     let at = (span.query + i) * stride;
                     let seen = shared + span.tokens - span.queries + i + 1;
                     vectorized(|| softmax_back(&p[at..at + seen], &mut ds[at..at + seen], scale));
                 }
-                vectorized(|| self.keys_back(span, q, kv, ds, dq, dkv));
+                vectorized(|| self.keys_back(span, of_head, ds, dq, dkv));
             }
             if shared > 0 {
                 product(
@@ -259,17 +264,17 @@ impl Ragged<'_> {
         }
     }
 
-    /// Gradients of a sequence's own values, and of the probabilities that weight them.
+    /// Gradients of a sequence's own values, and of the probabilities of one head that weight them.
     #[inline(always)]
     fn values_back(
         &self,
         span: Span,
-        kv: &[f32],
-        p: &[f32],
+        kept: Kept<'_>,
         dout: &[f32],
         dp: &mut [f32],
         dkv: &mut [f32],
     ) {
+        let (kv, p) = (kept.kv, kept.probabilities);
         let column = span.column;
         let (width, head) = (self.width, self.width / self.heads);
         let (shared, stride) = (self.shared_rows(), self.stride());
@@ -286,15 +291,8 @@ impl Ragged<'_> {
 
     /// Gradients of a sequence's queries and own keys.
     #[inline(always)]
-    fn keys_back(
-        &self,
-        span: Span,
-        q: &[f32],
-        kv: &[f32],
-        ds: &[f32],
-        dq: &mut [f32],
-        dkv: &mut [f32],
-    ) {
+    fn keys_back(&self, span: Span, kept: Kept<'_>, ds: &[f32], dq: &mut [f32], dkv: &mut [f32]) {
+        let (q, kv) = (kept.q, kept.kv);
         let column = span.column;
         let (width, head) = (self.width, self.width / self.heads);
         let (shared, stride) = (self.shared_rows(), self.stride());

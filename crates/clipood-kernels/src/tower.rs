@@ -88,7 +88,7 @@ impl Tower<'_> {
         assert!(lengths.iter().all(|n| *n > 0), "a text without a token");
         let (first, rest) = x.split_at(shared * width);
         tape.shared.lengths = if shared > 0 { vec![shared] } else { vec![] };
-        self.run(&mut tape.shared, first, &[], Queries::None);
+        self.run(&mut tape.shared, first, Sight::NOTHING);
         let parts = partition(lengths);
         tape.groups.resize_with(parts.len(), Group::default);
         let (mut from, mut text, mut inputs) = (0, 0, Vec::with_capacity(parts.len()));
@@ -101,7 +101,7 @@ impl Tower<'_> {
         }
         let left = &tape.shared.layers;
         (tape.groups.par_iter_mut().zip(inputs))
-            .for_each(|(group, x)| self.run(group, x, left, Queries::Last));
+            .for_each(|(group, x)| self.run(group, x, Sight::of(left)));
         tape.groups
             .iter()
             .flat_map(|group| &group.out)
@@ -129,8 +129,7 @@ impl Tower<'_> {
         let found: Vec<(Vec<f32>, Vec<Vec<f32>>)> = (tape.groups.par_iter_mut().zip(inputs))
             .map(|(group, dout)| {
                 let mut dshared = vec![vec![0.0; 2 * shared * width]; self.blocks.len()];
-                let dx =
-                    self.run_back(group, dout.to_vec(), left, Queries::Last, &mut dshared, &[]);
+                let dx = self.run_back(group, dout.to_vec(), Sight::of(left), &mut dshared, &[]);
                 (dx, dshared)
             })
             .collect();
@@ -144,7 +143,7 @@ impl Tower<'_> {
         }
         let mut none = vec![Vec::new(); self.blocks.len()];
         let group = &mut tape.shared;
-        let mut dx = self.run_back(group, Vec::new(), &[], Queries::None, &mut none, &dshared);
+        let mut dx = self.run_back(group, Vec::new(), Sight::NOTHING, &mut none, &dshared);
         for (part, _) in found {
             dx.extend(part);
         }
@@ -161,12 +160,12 @@ impl Tower<'_> {
     }
 
     /// The group's texts through all blocks.
-    fn run(&self, group: &mut Group, x: &[f32], left: &[Layer], last: Queries) {
+    fn run(&self, group: &mut Group, x: &[f32], sight: Sight<'_>) {
         let width = self.width();
         group.layers.resize_with(self.blocks.len(), Layer::default);
         copy(&mut group.layers[0].x, x);
         for (i, block) in self.blocks.iter().enumerate() {
-            let ragged = self.ragged(i, &group.lengths, left, last);
+            let ragged = self.ragged(i, &group.lengths, sight);
             let rows = ragged.rows();
             let (done, next) = group.layers.split_at_mut(i + 1);
             let layer = &mut done[i];
@@ -206,14 +205,13 @@ impl Tower<'_> {
         &self,
         group: &mut Group,
         mut dout: Vec<f32>,
-        left: &[Layer],
-        last: Queries,
+        sight: Sight<'_>,
         dshared: &mut [Vec<f32>],
         more: &[Vec<f32>],
     ) -> Vec<f32> {
         let width = self.width();
         for (i, block) in self.blocks.iter().enumerate().rev() {
-            let ragged = self.ragged(i, &group.lengths, left, last);
+            let ragged = self.ragged(i, &group.lengths, sight);
             let (layer, scratch) = (&group.layers[i], &mut group.scratch);
             let rows = ragged.rows();
             let hidden = block.c_fc.bias.len();
@@ -259,20 +257,39 @@ impl Tower<'_> {
         dout
     }
 
-    fn ragged<'a>(
-        &self,
-        layer: usize,
-        lengths: &'a [usize],
-        left: &'a [Layer],
-        last: Queries,
-    ) -> Ragged<'a> {
+    fn ragged<'a>(&self, layer: usize, lengths: &'a [usize], sight: Sight<'a>) -> Ragged<'a> {
         let attention = &self.blocks[layer].attention;
         Ragged {
             heads: attention.heads,
             width: attention.width,
-            shared: left.get(layer).map_or(&[], |layer| &layer.kv),
+            shared: sight.left.get(layer).map_or(&[], |layer| &layer.kv),
             lengths,
-            queries: self.queries(layer, last),
+            queries: self.queries(layer, sight.last),
+        }
+    }
+}
+
+/// What the tokens of a group can attend to beside each other, and which of them ask in the last block.
+#[derive(Clone, Copy)]
+struct Sight<'a> {
+    /// The layers of the shared tokens; empty for the shared tokens themselves.
+    left: &'a [Layer],
+    /// Queries of the last block.
+    last: Queries,
+}
+
+impl<'a> Sight<'a> {
+    /// That of the shared tokens.
+    const NOTHING: Sight<'static> = Sight {
+        left: &[],
+        last: Queries::None,
+    };
+
+    /// That of texts behind shared tokens.
+    fn of(left: &'a [Layer]) -> Self {
+        Self {
+            left,
+            last: Queries::Last,
         }
     }
 }

@@ -116,10 +116,10 @@ fn with_a_json_log_errors_are_json_too() {
     let run = world.run("run", &["--json-log", "--data", "nowhere"]);
     assert_eq!(run.status.code(), Some(2));
     let log = stderr(&run);
-    let objects = log
+    let mut objects = log
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let last = objects.last().unwrap();
+    let last = objects.next_back().unwrap();
     assert!(last["error"].as_str().unwrap().contains("nowhere"), "{log}");
 
     let plain = world.run("run", &["--data", "nowhere"]);

@@ -153,7 +153,13 @@ mod tests {
         let together = classifier.classify(&images, &[]).unwrap();
         assert_eq!(together.len(), 40);
         for (image, found) in images.chunks_exact(dim).zip(&together) {
-            assert_eq!(classifier.classify(image, &[]).unwrap(), [found.clone()]);
+            let alone = &classifier.classify(image, &[]).unwrap()[0];
+            let classes = |found: &Classified| -> Vec<u32> {
+                found.top.iter().map(|(class, _)| *class).collect()
+            };
+            assert_eq!(classes(alone), classes(found));
+            // A product of one row may be summed in another order than one of several.
+            assert!((alone.score - found.score).abs() < 1e-6);
             assert_eq!(found.top.len(), 3);
             assert!(found.top[0].1 >= found.top[1].1);
         }
