@@ -27,7 +27,7 @@ pipeline: build ## run a recipe: RECIPE, SHOTS, METHODS, SEEDS, DEVICES, DTYPE, 
 
 test: ## all tests: crates, command, tables in pandas and polars
 	cargo test --release --locked --workspace --features clipood-demo/train
-	$(MAKE) check-tables
+	scripts/check-tables.sh # with the command that the tests have built
 
 test-crash: ## kill runs and workers N times (100) at random moments and compare what they finish with
 	CLIPOOD_TEST_KILLS=$(or $(N),100) cargo test --release --locked --workspace --features clipood-demo/train \
