@@ -41,7 +41,8 @@ export AZURE_STORAGE_ACCOUNT_NAME=devstoreaccount1
 export AZURE_STORAGE_ACCOUNT_KEY=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==
 $python scripts/cloud.py create
 
-cargo build --release --locked -p clipood
+# The selection of `make test`, so that nothing is built twice.
+cargo test --release --locked --workspace --features clipood-demo/train --no-run
 clipood=target/release/clipood
 recipe=$data/cloud.toml
 cat > "$recipe" << 'RECIPE'
