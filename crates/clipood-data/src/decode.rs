@@ -179,7 +179,8 @@ pub fn decode_safely<T>(
     })
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
+/// The text of a panic.
+pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_string())

@@ -4,8 +4,7 @@ use clipood_clip::ClipError;
 use clipood_clip::model::Device;
 
 use crate::error::{PipelineError, Result};
-pub use crate::panics::guarded;
-use crate::panics::joined;
+use crate::panics::{guarded, joined};
 use crate::progress::Reporting;
 
 /// Calls `work` for every device in a separate thread and waits until all return.

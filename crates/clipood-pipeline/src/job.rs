@@ -89,33 +89,25 @@ impl Job {
             reporting: options.reporting,
         };
         let experiment = request.open()?;
-        let location = options.run.unwrap_or_else(|| {
+        let run = options.run.unwrap_or_else(|| {
             let short = experiment.fingerprint.short();
             format!("runs/{}-{short}", experiment.recipe.name)
         });
-        let share = Share {
-            index: 0,
-            count: 1,
-            backups: true,
-        };
-        let name = worker_name(&share);
-        let stores = Stores {
-            run: Store::open(&location)?,
-            shared: Store::open(&options.store)?,
-        };
-        let places = Places::open(&experiment, stores, location, options.data, &name)?;
-        Ok(Self {
-            worker: Worker {
-                devices: request.devices,
-                share,
-                backup_training: true,
-                reporting: options.reporting,
-                journal: Journal::new(places.run.store(), &name),
-                interrupt: options.interrupt,
+        let alone = RunOptions {
+            run,
+            data: options.data,
+            store: options.store,
+            device: None,
+            share: Share {
+                index: 0,
+                count: 1,
+                backups: true,
             },
-            experiment,
-            places,
-        })
+            backup_training: true,
+            reporting: options.reporting,
+            interrupt: options.interrupt,
+        };
+        Self::join(experiment, request.devices, alone)
     }
 
     /// Opens an existing run directory, with the recipe and the manifests that it was made from.
@@ -130,22 +122,27 @@ impl Job {
             computes: options.device.is_some(),
             recipe,
             manifests: configured(&run, "manifests")?,
-            devices: match options.device {
+            devices: match options.device.clone() {
                 Some(devices) => devices,
                 None => recorded_devices(&run)?,
             },
             reporting: options.reporting,
         };
         let experiment = request.open()?;
-        let name = worker_name(&options.share);
+        Self::join(experiment, request.devices, options)
+    }
+
+    /// Opens the stores of an experiment, for the worker that `options` describes, on `devices`.
+    fn join(experiment: Experiment, devices: Devices, options: RunOptions) -> Result<Self> {
+        let name = format!("worker-{}", options.share.index);
         let stores = Stores {
-            run: run.store().clone(),
+            run: Store::open(&options.run)?,
             shared: Store::open(&options.store)?,
         };
         let places = Places::open(&experiment, stores, options.run, options.data, &name)?;
         Ok(Self {
             worker: Worker {
-                devices: request.devices,
+                devices,
                 share: options.share,
                 backup_training: options.backup_training,
                 reporting: options.reporting,
@@ -184,10 +181,6 @@ impl Request {
         let numerics = Numerics::of(&self.devices);
         Experiment::new(self.recipe.clone(), self.manifests.clone(), named, numerics)
     }
-}
-
-fn worker_name(share: &Share) -> String {
-    format!("worker-{}", share.index)
 }
 
 /// The devices that a run was computed with, according to its `run.json`.

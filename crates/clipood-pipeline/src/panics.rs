@@ -6,14 +6,7 @@ use std::thread::ScopedJoinHandle;
 
 use crate::error::{PipelineError, Result};
 
-/// The message of a caught panic; `no message` if its payload is not a text.
-pub fn panic_message(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_string())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_string())
-}
+pub use clipood_data::panic_message;
 
 /// Calls `run`; a panic becomes an error.
 ///

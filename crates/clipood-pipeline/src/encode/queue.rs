@@ -1,12 +1,13 @@
 //! The queue of decoded batches, and measurements of how long each step of the engine waited for another.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
 use super::batch::Batch;
+use crate::sync::locked;
 
 /// Batches to encode: new ones from decoding, and those that a failed device returned.
 pub(super) struct Queue {
@@ -74,7 +75,7 @@ impl Queue {
 
     /// The batches of failed devices.
     pub(super) fn returned(&self) -> MutexGuard<'_, Vec<Batch>> {
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.returned)
     }
 
     /// The next batch, waiting for it if necessary; `None` if none is left.

@@ -80,23 +80,20 @@ pub fn audit(job: &Job) -> Result<Audit> {
 /// Compares the parts of a stage with their commit records. Missing features are a separate problem: images without
 /// features appear in no score table.
 fn audit_parts(job: &Job, planned: &Planned, stage: &Stage, audit: &mut Audit) -> Result<()> {
+    // By shelf and stage there, the units by their keys: several prompt sets may share one unit.
+    let mut commits: BTreeMap<&str, (Shelf, BTreeMap<String, Unit>)> = BTreeMap::new();
     let units = (stage.units)(job, planned)?;
-    let ledgers = (stage.ledgers)(planned).iter();
-    let mut commits: Vec<(Shelf, &str, Vec<Unit>)> = ledgers
-        .map(|(shelf, name)| (*shelf, *name, units.clone()))
-        .collect();
-    for unit in (stage.explained)(job, planned)? {
-        // Units that stand for several commits have no part.
-        match commits
-            .iter_mut()
-            .find(|c| (c.0, c.1) == (unit.shelf, unit.stage))
-        {
-            Some(commits) if commits.2.contains(&unit.unit) => {}
-            Some(commits) => commits.2.push(unit.unit),
-            None => commits.push((unit.shelf, unit.stage, vec![unit.unit])),
-        }
+    for (shelf, name) in (stage.ledgers)(planned) {
+        let units = units.iter().map(|unit| (unit.key.clone(), unit.clone()));
+        commits.insert(name, (*shelf, units.collect()));
     }
-    for (shelf, name, units) in commits {
+    for unit in (stage.explained)(job, planned)? {
+        let entry = commits.entry(unit.stage);
+        let (_, units) = entry.or_insert_with(|| (unit.shelf, BTreeMap::new()));
+        units.insert(unit.unit.key.clone(), unit.unit);
+    }
+    for (name, (shelf, units)) in commits {
+        let units: Vec<Unit> = units.into_values().collect();
         let ledger = job.places.ledger(shelf);
         for (unit, record) in units.iter().zip(ledger.records_of(name, &units)?) {
             match record {

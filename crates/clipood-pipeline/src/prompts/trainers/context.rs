@@ -37,41 +37,21 @@ pub struct ContextTraining {
     pub train: TrainSection,
     /// Passes over the shots.
     pub epochs: usize,
-    /// The parameters of the loss. Its name is in the fingerprint already, as `method`.
-    #[serde(flatten)]
-    loss: Loss,
+    /// The loss. Its parameters enter the fingerprint here; its name is there already, as `method`.
+    #[serde(flatten, serialize_with = "loss_parameters")]
+    loss: PromptLoss,
 }
 
-/// What the context is trained on.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Loss {
-    Coop,
-    Locoop(PatchTerm),
-    Sct(PatchTerm),
-}
-
-/// The term on patches that do not show the image's class.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-struct PatchTerm {
-    /// Weight of the term.
-    lambda: f64,
-    /// A patch belongs to the term if the label of its image is not among this many most likely classes of the patch.
-    top_k: usize,
-}
-
-impl Loss {
-    fn patch_term(&self) -> Option<PatchTerm> {
-        match self {
-            Self::Coop => None,
-            Self::Locoop(patch) | Self::Sct(patch) => Some(*patch),
-        }
-    }
-}
-
-impl Serialize for Loss {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        self.patch_term().serialize(serializer)
-    }
+/// Serialises the parameters of a loss without its name.
+fn loss_parameters<S: Serializer>(
+    loss: &PromptLoss,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let patch = match loss {
+        PromptLoss::Coop => None,
+        PromptLoss::Locoop(patch) | PromptLoss::Sct(patch) => Some(patch),
+    };
+    patch.serialize(serializer)
 }
 
 impl ContextTraining {
@@ -81,16 +61,16 @@ impl ContextTraining {
     /// A patch term that does not fit the number of classes; a method that trains no context.
     pub fn of(recipe: &Recipe, classes: usize, key: &PromptKey) -> Result<Self> {
         let (_, seed) = key.shots_and_seed()?;
-        let patch = || -> Result<PatchTerm> {
-            Ok(PatchTerm {
+        let patch = || -> Result<PatchLoss> {
+            Ok(PatchLoss {
                 lambda: recipe.locoop.lambda,
                 top_k: recipe.locoop.top_k_for(classes)?,
             })
         };
         let loss = match key.method {
-            Method::Coop | Method::Dpcoop => Loss::Coop,
-            Method::Locoop | Method::Dplocoop => Loss::Locoop(patch()?),
-            Method::Sct | Method::Dpsct => Loss::Sct(patch()?),
+            Method::Coop | Method::Dpcoop => PromptLoss::Coop,
+            Method::Locoop | Method::Dplocoop => PromptLoss::Locoop(patch()?),
+            Method::Sct | Method::Dpsct => PromptLoss::Sct(patch()?),
             Method::ZeroShot | Method::LinearProbe => {
                 let problem = format!("method `{}` trains no context", key.method);
                 return Err(PipelineError::Inconsistent(problem));
@@ -110,16 +90,7 @@ impl ContextTraining {
 
     /// Whether the loss reads patch features.
     pub fn uses_patches(&self) -> bool {
-        self.loss.patch_term().is_some()
-    }
-
-    fn loss(&self) -> PromptLoss {
-        let patch = |PatchTerm { lambda, top_k }: PatchTerm| PatchLoss { lambda, top_k };
-        match self.loss {
-            Loss::Coop => PromptLoss::Coop,
-            Loss::Locoop(term) => PromptLoss::Locoop(patch(term)),
-            Loss::Sct(term) => PromptLoss::Sct(patch(term)),
-        }
+        self.loss.uses_patches()
     }
 
     fn prompt_options(&self) -> PromptOptions {
@@ -134,7 +105,7 @@ impl ContextTraining {
     /// The options of the training loop; `logit_scale` is that of the model's checkpoint.
     fn train_options(&self, logit_scale: f64) -> TrainOptions {
         TrainOptions {
-            loss: self.loss(),
+            loss: self.loss,
             logit_scale,
             epochs: self.epochs,
             lr: self.train.lr,
