@@ -1,4 +1,4 @@
-//! Identifiers, fingerprints, recipes, manifests and errors of clipood; no I/O.
+//! Identifiers, fingerprints, recipes, manifests and errors of clipood, and the opening of files; no other I/O.
 //!
 //! A recipe describes what to compute, a dataset manifest where the images of a dataset are. Both are TOML text read by the
 //! caller; every mistake is reported as a [`CoreError`] with file, line, key and the nearest valid word:
@@ -39,6 +39,7 @@
 mod class_texts;
 mod document;
 mod error;
+pub mod files;
 mod fingerprint;
 mod image_key;
 mod manifest;
