@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine train-demo clean test-crash test-fuzz test-cloud
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-crash test-fuzz test-cloud
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,8 +72,13 @@ bench-engine: build ## memory at 1 and 10 times the data, resume, flow and scali
 	python3 benches/engine.py $(if $(IMAGES),--images $(IMAGES)) $(if $(FACTOR),--factor $(FACTOR))
 	cargo run --release --locked -p clipood-pipeline --example flow_scaling
 
+bench-flagship: build ## ImageNet-1K's 1,000 classes against the MOS sets, made-up pictures: time, memory, disk of each stage; PHOTOGRAPHS=1
+	python3 -m venv .venv-flagship
+	.venv-flagship/bin/pip install --quiet --disable-pip-version-check -r benches/flagship/requirements.txt
+	.venv-flagship/bin/python benches/flagship/run.py $(if $(PHOTOGRAPHS),--photographs)
+
 train-demo: ## train the demo CLIP from nothing (about an hour on 2 cores); it goes on where it was interrupted
 	scripts/train-demo.sh
 
 clean: ## remove builds, runs, the store and drawn images
-	rm -rf target runs store data/demo/images .venv .venv-peers
+	rm -rf target runs store data/demo/images .venv .venv-flagship .venv-peers

@@ -24,11 +24,15 @@ pub struct World {
 }
 
 impl World {
+    /// An empty folder.
+    pub fn empty() -> Self {
+        let dir = TempDir::new().unwrap();
+        Self { dir }
+    }
+
     /// Draws the images and writes manifests and a recipe.
     pub fn new() -> Self {
-        let world = Self {
-            dir: TempDir::new().unwrap(),
-        };
+        let world = Self::empty();
         for class in CLASSES {
             for (split, count) in [("train", TRAIN), ("test", TEST)] {
                 let folder = format!("id/{split}/{class}");
