@@ -120,7 +120,7 @@ impl PromptSet {
                 classes.len()
             )));
         }
-        Ok(Self {
+        let set = Self {
             fingerprint: entry(FINGERPRINT)?.to_string(),
             text: match &probe {
                 Some(_) => Vec::new(),
@@ -129,7 +129,14 @@ impl PromptSet {
             classes,
             state,
             probe,
-        })
+        };
+        let (values, count) = (set.class_rows().len(), set.classes.len());
+        if count == 0 || values == 0 || values % count != 0 {
+            return Err(fail(format!(
+                "{values} values are not one row for each of {count} classes"
+            )));
+        }
+        Ok(set)
     }
 }
 
@@ -198,6 +205,24 @@ mod tests {
             assert_eq!(PromptSet::from_bytes(&bytes, "here").unwrap(), set);
             let cut = PromptSet::from_bytes(&bytes[..bytes.len() - 3], "here");
             assert!(cut.unwrap_err().to_string().starts_with("here: "));
+        }
+    }
+
+    #[test]
+    fn text_features_that_are_not_a_row_for_each_class_are_refused() {
+        for (classes, values) in [(2, 3), (2, 0), (0, 4)] {
+            let set = PromptSet {
+                fingerprint: "0123456789abcdef".into(),
+                classes: vec!["star".into(); classes],
+                text: vec![1.0; values],
+                state: None,
+                probe: None,
+            };
+            // As a file that another program wrote: to_bytes refuses some of these shapes itself.
+            let Ok(bytes) = set.to_bytes() else { continue };
+            let error = PromptSet::from_bytes(&bytes, "here").unwrap_err();
+            let expected = format!("here: {values} values are not one row for each of {classes} classes");
+            assert_eq!(error.to_string(), expected);
         }
     }
 
