@@ -224,7 +224,9 @@ pub(crate) fn first_not_finite(values: &[f32]) -> Option<usize> {
         block.iter().fold(0, largest) >= INFINITE
     })?;
     let start = block * BLOCK;
-    let within = values[start..].iter().position(|value| !value.is_finite())?;
+    let within = values[start..]
+        .iter()
+        .position(|value| !value.is_finite())?;
     Some(start + within)
 }
 
@@ -285,7 +287,10 @@ mod tests {
             assert!(message.contains("allowed: -10 to 10"), "{message}");
         }
         let message = with("visual.proj", vec![1.0, f32::NAN]).unwrap_err();
-        assert!(message.contains("`visual.proj`") && message.contains("position 1"), "{message}");
+        assert!(
+            message.contains("`visual.proj`") && message.contains("position 1"),
+            "{message}"
+        );
     }
 
     /// The hash enters the fingerprints of users' stores.

@@ -350,12 +350,18 @@ fn preprocessing_is_found_where_transformers_looks_for_it() {
 
     let (mean, _, warnings) = preprocessing(&[(nested, NESTED), (alone, older)]);
     assert_eq!(mean, [0.5, 0.25, 0.125], "the nested one counts");
-    assert!(warnings[0].contains("differ: the first counts"), "{warnings:?}");
+    assert!(
+        warnings[0].contains("differ: the first counts"),
+        "{warnings:?}"
+    );
     let (_, _, warnings) = preprocessing(&[(nested, NESTED), (alone, same)]);
     assert!(warnings.is_empty(), "{warnings:?}");
 
     let (mean, _, warnings) = preprocessing(&[(nested, without), (alone, older)]);
-    assert_eq!(mean, [0.5; 3], "an older processor_config.json has no settings of images");
+    assert_eq!(
+        mean, [0.5; 3],
+        "an older processor_config.json has no settings of images"
+    );
     assert!(warnings.is_empty(), "{warnings:?}");
 
     let (mean, _, warnings) = preprocessing(&[(nested, without)]);
@@ -364,13 +370,22 @@ fn preprocessing_is_found_where_transformers_looks_for_it() {
 
     let folder = hugging_face();
     for (json, word) in [
-        (NESTED.replace("[0.25, 0.5, 0.5]", "[0.25, 1e-45, 0.5]"), "pixel deviation"),
-        (NESTED.replace("\"shortest_edge\": 32", "\"shortest_edge\": 40"), "40"),
+        (
+            NESTED.replace("[0.25, 0.5, 0.5]", "[0.25, 1e-45, 0.5]"),
+            "pixel deviation",
+        ),
+        (
+            NESTED.replace("\"shortest_edge\": 32", "\"shortest_edge\": 40"),
+            "40",
+        ),
         ("{".to_owned(), "EOF"),
     ] {
         std::fs::write(folder.path().join(nested), json).unwrap();
         let message = refusal(folder.path());
-        assert!(message.contains(nested) && message.contains(word), "{message}");
+        assert!(
+            message.contains(nested) && message.contains(word),
+            "{message}"
+        );
     }
 }
 
@@ -398,7 +413,11 @@ fn values_that_no_model_has_are_refused_by_tensor() {
     let path = folder.path().join("model.safetensors");
     for (name, value, word) in [
         ("visual.proj", f32::NAN, "not finite at position 7"),
-        ("token_embedding.weight", f32::INFINITY, "not finite at position 7"),
+        (
+            "token_embedding.weight",
+            f32::INFINITY,
+            "not finite at position 7",
+        ),
         ("logit_scale", 1e38, "allowed: -10 to 10"),
         ("logit_scale", f32::NAN, "not finite"),
     ] {
@@ -426,12 +445,36 @@ fn configurations_of_impossible_sizes_are_refused_before_the_weights_are_read() 
     let json = String::from_utf8(golden("tiny-vit-hf/config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_str(&json).unwrap();
     for (part, key, word) in [
-        ("text_config", "num_hidden_layers", "text layers: found 1000000000000, allowed: 1 to 512"),
-        ("vision_config", "num_hidden_layers", "image layers: found 1000000000000"),
-        ("vision_config", "image_size", "image size: found 1000000000000"),
-        ("text_config", "max_position_embeddings", "text context length: found 1000000000000"),
-        ("text_config", "vocab_size", "text vocabulary: found 1000000000000"),
-        ("text_config", "num_attention_heads", "text heads: found 1000000000000"),
+        (
+            "text_config",
+            "num_hidden_layers",
+            "text layers: found 1000000000000, allowed: 1 to 512",
+        ),
+        (
+            "vision_config",
+            "num_hidden_layers",
+            "image layers: found 1000000000000",
+        ),
+        (
+            "vision_config",
+            "image_size",
+            "image size: found 1000000000000",
+        ),
+        (
+            "text_config",
+            "max_position_embeddings",
+            "text context length: found 1000000000000",
+        ),
+        (
+            "text_config",
+            "vocab_size",
+            "text vocabulary: found 1000000000000",
+        ),
+        (
+            "text_config",
+            "num_attention_heads",
+            "text heads: found 1000000000000",
+        ),
     ] {
         let mut changed = config.clone();
         changed[part][key] = serde_json::json!(1_000_000_000_000u64);
@@ -454,15 +497,24 @@ fn what_is_no_regular_file_is_refused_instead_of_waited_for() {
         format!("{error}: {source}")
     };
     let message = chain(folder.path());
-    assert!(message.contains("config.json") && message.contains("a device"), "{message}");
+    assert!(
+        message.contains("config.json") && message.contains("a device"),
+        "{message}"
+    );
     let weights = folder.path().join("w.safetensors");
     std::os::unix::fs::symlink("/dev/zero", &weights).unwrap();
     let message = chain(&weights);
-    assert!(message.contains("w.safetensors") && message.contains("a device"), "{message}");
+    assert!(
+        message.contains("w.safetensors") && message.contains("a device"),
+        "{message}"
+    );
     let header = folder.path().join("h.safetensors");
     let mut long = (17u64 << 20).to_le_bytes().to_vec();
     long.resize(18 << 20, b' ');
     std::fs::write(&header, long).unwrap();
     let message = refusal(&header);
-    assert!(message.contains("a header of 17825792 bytes, allowed: at most 16777216"), "{message}");
+    assert!(
+        message.contains("a header of 17825792 bytes, allowed: at most 16777216"),
+        "{message}"
+    );
 }

@@ -46,5 +46,8 @@ fn words_of_a_megabyte_are_merged() {
     let ids = TOKENIZER.encode(&word);
     assert_eq!(TOKENIZER.decode(&ids).trim_end(), word);
     let symbols = "!?".repeat(LONG / 2);
-    assert_eq!(TOKENIZER.decode(&TOKENIZER.encode(&symbols)).trim_end(), symbols);
+    assert_eq!(
+        TOKENIZER.decode(&TOKENIZER.encode(&symbols)).trim_end(),
+        symbols
+    );
 }

@@ -50,7 +50,12 @@ pub(crate) fn choose(name: &Name, all: &[String]) -> Result<Vec<String>> {
     };
     let mut files = vec![config.to_owned()];
     if config == "config.json" {
-        files.extend(PREPROCESSING.into_iter().filter(|file| has(file)).map(str::to_owned));
+        files.extend(
+            PREPROCESSING
+                .into_iter()
+                .filter(|file| has(file))
+                .map(str::to_owned),
+        );
     }
     files.push(weights.to_owned());
     Ok(files)
@@ -123,10 +128,20 @@ mod tests {
             chosen(&all).unwrap(),
             ["config.json", "preprocessor_config.json", INDEXES[0]]
         );
-        let all = ["preprocessor_config.json", "processor_config.json", "config.json", "model.safetensors"];
+        let all = [
+            "preprocessor_config.json",
+            "processor_config.json",
+            "config.json",
+            "model.safetensors",
+        ];
         assert_eq!(
             chosen(&all).unwrap(),
-            ["config.json", "processor_config.json", "preprocessor_config.json", "model.safetensors"]
+            [
+                "config.json",
+                "processor_config.json",
+                "preprocessor_config.json",
+                "model.safetensors"
+            ]
         );
         assert!(
             chosen(&["README.md"])

@@ -119,7 +119,9 @@ fn read(json: &str) -> Outcome<ClipConfig> {
         Some("clip") => {}
         Some(other) => {
             let what = match other {
-                "clip_vision_model" => ", an image tower without the text tower that class names need",
+                "clip_vision_model" => {
+                    ", an image tower without the text tower that class names need"
+                }
                 "clip_text_model" => ", a text tower without an image tower",
                 "siglip" | "siglip2" => ", whose towers and tokenizer are others than CLIP's",
                 _ => "",
@@ -391,8 +393,14 @@ mod tests {
             (r#"{"resample": 2}"#, "bicubic"),
             (r#"{"do_center_crop": false}"#, "do_center_crop"),
             (r#"{"rescale_factor": 1.0}"#, "rescale_factor"),
-            (r#"{"image_std": [0.5, 0.0, 0.5]}"#, "pixel deviation: found 0"),
-            (r#"{"image_mean": [0.5, 0.5, 1e38]}"#, "pixel mean: found 1e38"),
+            (
+                r#"{"image_std": [0.5, 0.0, 0.5]}"#,
+                "pixel deviation: found 0",
+            ),
+            (
+                r#"{"image_mean": [0.5, 0.5, 1e38]}"#,
+                "pixel mean: found 1e38",
+            ),
             (r#"{"image_std": [0.5, 0.5]}"#, "p.json"),
         ] {
             let mut found = clip.clone();

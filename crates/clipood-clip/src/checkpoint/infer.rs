@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::other;
 use crate::config::{
     Activation, ClipConfig, ImageConfig, ImageFamily, OPENAI_MEAN, OPENAI_STD, TextConfig,
 };
-use super::other;
 use crate::error::{ClipError, Result};
 
 /// Width of an attention head in every CLIP of OpenAI, and in all published ones of at most these widths; it cannot be seen
@@ -276,9 +276,27 @@ mod tests {
     fn heads_of_wide_towers_are_open_clips() {
         for (name, width, heads, text_width, text_heads) in [
             ("ViT-H-14", 1280, 16, 1024, 16),
-            ("ViT-g-14 with MLPs of 4 times the width", 1408, 16, 1024, 16),
-            ("ViT-bigG-14 with MLPs of 4 times the width", 1664, 16, 1280, 20),
-            ("ViT-e-14 with MLPs of 4 times the width", 1792, 16, 1280, 20),
+            (
+                "ViT-g-14 with MLPs of 4 times the width",
+                1408,
+                16,
+                1024,
+                16,
+            ),
+            (
+                "ViT-bigG-14 with MLPs of 4 times the width",
+                1664,
+                16,
+                1280,
+                20,
+            ),
+            (
+                "ViT-e-14 with MLPs of 4 times the width",
+                1792,
+                16,
+                1280,
+                20,
+            ),
             ("ViT-B-32-plus-256", 896, 14, 640, 10),
         ] {
             let mut config = published()[0].1.clone();
@@ -315,7 +333,11 @@ mod tests {
             }
         }
         let message = infer_from(&parameters).unwrap_err().to_string();
-        for word in ["visual.transformer.resblocks.0.mlp.c_fc.weight", "6144", "1408"] {
+        for word in [
+            "visual.transformer.resblocks.0.mlp.c_fc.weight",
+            "6144",
+            "1408",
+        ] {
             assert!(message.contains(word), "{message}");
         }
     }

@@ -244,7 +244,10 @@ mod tests {
         assert_eq!(names, ["ln_final.bias", "visual.proj"]);
         let twice = weights(&[("ln_final.bias", &[2]), ("_orig_mod.ln_final.bias", &[2])]);
         let message = to_openai(twice).unwrap_err().to_string();
-        assert!(message.contains("`ln_final.bias` is there twice"), "{message}");
+        assert!(
+            message.contains("`ln_final.bias` is there twice"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -369,7 +369,11 @@ mod tests {
             ("/model_cfg/vision_cfg", "patch_size", json!(15)),
             ("/model_cfg/vision_cfg", "head_width", json!(0)),
             ("/model_cfg/vision_cfg", "head_width", json!(769)),
-            ("/model_cfg/vision_cfg", "layers", json!(1_000_000_000_000u64)),
+            (
+                "/model_cfg/vision_cfg",
+                "layers",
+                json!(1_000_000_000_000u64),
+            ),
             ("/model_cfg/text_cfg", "layers", json!(1_000_000_000_000u64)),
             ("/preprocess_cfg", "std", json!([0.5, 0.0, 0.5])),
             ("/preprocess_cfg", "mean", json!([0.5, 1e38, 0.5])),

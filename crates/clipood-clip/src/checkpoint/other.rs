@@ -68,23 +68,34 @@ mod tests {
     fn other_architectures_are_known_by_their_names() {
         let cases: [(&[&str], &str); 9] = [
             (
-                &["logit_bias", "vision_model.head.probe", "text_model.head.weight"],
+                &[
+                    "logit_bias",
+                    "vision_model.head.probe",
+                    "text_model.head.weight",
+                ],
                 "SigLIP",
             ),
+            (&["visual.trunk.attn_pool.latent", "logit_bias"], "SigLIP"),
             (
-                &["visual.trunk.attn_pool.latent", "logit_bias"],
-                "SigLIP",
-            ),
-            (
-                &["visual.cls_token", "visual.blocks.0.attn.q_bias", "token_embedding.weight"],
+                &[
+                    "visual.cls_token",
+                    "visual.blocks.0.attn.q_bias",
+                    "token_embedding.weight",
+                ],
                 "EVA-CLIP",
             ),
             (
-                &["visual.trunk.blocks.0.attn.qkv.weight", "token_embedding.weight"],
+                &[
+                    "visual.trunk.blocks.0.attn.qkv.weight",
+                    "token_embedding.weight",
+                ],
                 "timm",
             ),
             (
-                &["visual.proj", "transformer.embeddings.word_embeddings.weight"],
+                &[
+                    "visual.proj",
+                    "transformer.embeddings.word_embeddings.weight",
+                ],
                 "XLM-RoBERTa",
             ),
             (

@@ -47,11 +47,9 @@ impl Pickle {
     }
 
     fn tree(&self, id: Id, depth: usize, budget: &mut usize) -> Result<Value<TensorRef>> {
-        *budget = budget
-            .checked_sub(1)
-            .ok_or_else(|| {
-                format!("objects that repeat others too often, or more than {MAX_VALUES} of them")
-            })?;
+        *budget = budget.checked_sub(1).ok_or_else(|| {
+            format!("objects that repeat others too often, or more than {MAX_VALUES} of them")
+        })?;
         let depth = depth
             .checked_sub(1)
             .ok_or("objects nested more than 100 deep, or in themselves")?;
@@ -186,7 +184,10 @@ mod tests {
             );
         }
         let message = refusal(&[b"\x80\x02", &b"(".repeat(2000)[..], b"."].concat());
-        assert!(message.contains("found more than 1024 open marks"), "{message}");
+        assert!(
+            message.contains("found more than 1024 open marks"),
+            "{message}"
+        );
         // A tuple in a tuple in a tuple, as deep as a file can be long.
         let deep = [b"\x80\x02N", &b"\x85".repeat(1_000_000)[..], b"."].concat();
         let message = refusal(&deep);

@@ -92,13 +92,17 @@ impl ClipConfig {
                 .find_map(|depth| outside("layers of an image stage", *depth, &LAYERS))
                 .or_else(|| {
                     (!size.is_multiple_of(32)).then(|| {
-                        format!("image size {size} is not a multiple of 32, as a ModifiedResNet needs")
+                        format!(
+                            "image size {size} is not a multiple of 32, as a ModifiedResNet needs"
+                        )
                     })
                 })
                 .or_else(|| {
                     let width = self.image.width;
                     (!width.is_multiple_of(2)).then(|| {
-                        format!("image width {width} is odd: a ModifiedResNet starts with half of it")
+                        format!(
+                            "image width {width} is odd: a ModifiedResNet starts with half of it"
+                        )
                     })
                 }),
         }
@@ -156,18 +160,54 @@ mod tests {
         let vit = |layers, patch| ImageFamily::Vit { layers, patch };
         let resnet = |layers| ImageFamily::Resnet { layers };
         for (message, expected) in [
-            (refusal(|c| c.embed_dim = 0), "embed_dim: found 0, allowed: 1 to 32768"),
-            (refusal(|c| c.image.size = huge), "image size: found 1000000000000, allowed: 1 to 8192"),
-            (refusal(|c| c.image.width = usize::MAX), "image width: found 18446744073709551615, allowed: 1 to 32768"),
-            (refusal(|c| c.image.heads = 0), "image heads: found 0, allowed: 1 to 1024"),
-            (refusal(|c| c.text.context = huge), "text context length: found 1000000000000, allowed: 2 to 65536"),
-            (refusal(|c| c.text.vocab = 49407), "text vocabulary: found 49407, allowed: 49408 to 4194304"),
-            (refusal(|c| c.text.layers = huge), "text layers: found 1000000000000, allowed: 1 to 512"),
-            (refusal(|c| c.text.heads = 7), "text width 512 does not divide into 7 heads"),
-            (refusal(|c| c.image.family = vit(huge, 32)), "image layers: found 1000000000000, allowed: 1 to 512"),
-            (refusal(|c| c.image.family = vit(12, 0)), "patch size: found 0, allowed: 1 to 224"),
-            (refusal(|c| c.image.family = vit(12, 15)), "image size 224 is not a multiple of the patch size 15"),
-            (refusal(|c| c.image.family = resnet([3, 0, 6, 3])), "layers of an image stage: found 0, allowed: 1 to 512"),
+            (
+                refusal(|c| c.embed_dim = 0),
+                "embed_dim: found 0, allowed: 1 to 32768",
+            ),
+            (
+                refusal(|c| c.image.size = huge),
+                "image size: found 1000000000000, allowed: 1 to 8192",
+            ),
+            (
+                refusal(|c| c.image.width = usize::MAX),
+                "image width: found 18446744073709551615, allowed: 1 to 32768",
+            ),
+            (
+                refusal(|c| c.image.heads = 0),
+                "image heads: found 0, allowed: 1 to 1024",
+            ),
+            (
+                refusal(|c| c.text.context = huge),
+                "text context length: found 1000000000000, allowed: 2 to 65536",
+            ),
+            (
+                refusal(|c| c.text.vocab = 49407),
+                "text vocabulary: found 49407, allowed: 49408 to 4194304",
+            ),
+            (
+                refusal(|c| c.text.layers = huge),
+                "text layers: found 1000000000000, allowed: 1 to 512",
+            ),
+            (
+                refusal(|c| c.text.heads = 7),
+                "text width 512 does not divide into 7 heads",
+            ),
+            (
+                refusal(|c| c.image.family = vit(huge, 32)),
+                "image layers: found 1000000000000, allowed: 1 to 512",
+            ),
+            (
+                refusal(|c| c.image.family = vit(12, 0)),
+                "patch size: found 0, allowed: 1 to 224",
+            ),
+            (
+                refusal(|c| c.image.family = vit(12, 15)),
+                "image size 224 is not a multiple of the patch size 15",
+            ),
+            (
+                refusal(|c| c.image.family = resnet([3, 0, 6, 3])),
+                "layers of an image stage: found 0, allowed: 1 to 512",
+            ),
             (
                 refusal(|c| {
                     c.image.family = resnet([3, 4, 6, 3]);

@@ -135,9 +135,13 @@ fn find(
             ));
         }
     };
-    let values = context.as_floats().ok_or("state_dict.ctx holds no floats")?;
+    let values = context
+        .as_floats()
+        .ok_or("state_dict.ctx holds no floats")?;
     if n_ctx == 0 {
-        return Err(format!("state_dict.ctx has shape {shape:?}: it holds no vector"));
+        return Err(format!(
+            "state_dict.ctx has shape {shape:?}: it holds no vector"
+        ));
     }
     if let Some(position) = first_not_finite(values) {
         return Err(format!(
@@ -162,7 +166,9 @@ fn find(
 fn plain(name: &str) -> &str {
     ["module.", "_orig_mod.", "prompt_learner."]
         .iter()
-        .fold(name, |name, prefix| name.strip_prefix(prefix).unwrap_or(name))
+        .fold(name, |name, prefix| {
+            name.strip_prefix(prefix).unwrap_or(name)
+        })
 }
 
 /// The first names, for messages.
@@ -204,7 +210,10 @@ mod tests {
         let prefix: (&str, &[usize]) = ("token_prefix", &[3, 1, 6]);
         let suffix: (&str, &[usize]) = ("token_suffix", &[3, 72, 6]);
         let shared = read(&[("ctx", &[4, 6]), prefix, suffix]).unwrap();
-        assert_eq!((shared.n_ctx, shared.class_specific, shared.epoch), (4, false, 50));
+        assert_eq!(
+            (shared.n_ctx, shared.class_specific, shared.epoch),
+            (4, false, 50)
+        );
         assert_eq!(shared.values, [0.5; 24]);
         // A shared context may be imported for other classes than it was trained with.
         let moved = read(&[("ctx", &[4, 6]), ("token_prefix", &[1000, 1, 6])]).unwrap();
@@ -242,15 +251,28 @@ mod tests {
                 &["visual prompts"],
             ),
             (&[ctx, ("image_encoder.proj", &[2, 2])], &["a whole model"]),
-            (&[ctx, ("bias_vectors", &[4, 6])], &["`bias_vectors` beside ctx"]),
+            (
+                &[ctx, ("bias_vectors", &[4, 6])],
+                &["`bias_vectors` beside ctx"],
+            ),
             (
                 &[("ctx_positive", &[4, 6]), ("ctx_negative", &[4, 6])],
-                &["expected the tensor state_dict.ctx", "ctx_positive, ctx_negative"],
+                &[
+                    "expected the tensor state_dict.ctx",
+                    "ctx_positive, ctx_negative",
+                ],
             ),
-            (&[("ctx", &[4, 8])], &["[4, 8]", "vectors of 8 values", "have 6"]),
+            (
+                &[("ctx", &[4, 8])],
+                &["[4, 8]", "vectors of 8 values", "have 6"],
+            ),
             (
                 &[("ctx", &[4, 2, 6])],
-                &["[4, 2, 6]", "for 4 classes, and the list has 3", "[3, vectors, 6]"],
+                &[
+                    "[4, 2, 6]",
+                    "for 4 classes, and the list has 3",
+                    "[3, vectors, 6]",
+                ],
             ),
             (
                 &[("ctx", &[3, 16, 6]), ("token_prefix", &[9, 1, 6])],

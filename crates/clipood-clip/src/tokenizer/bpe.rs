@@ -163,7 +163,12 @@ mod tests {
     fn the_heap_merges_as_the_scan_does() {
         let vocabulary = Vocabulary::embedded();
         let mut rng = clipood_core::SplitMix64::keyed(1, "words", 0);
-        let alphabets: [&[u8]; 4] = [b"a", b"ah", b"eainotrsl", "abcdefghijklmnopqrstuvwxyzé".as_bytes()];
+        let alphabets: [&[u8]; 4] = [
+            b"a",
+            b"ah",
+            b"eainotrsl",
+            "abcdefghijklmnopqrstuvwxyzé".as_bytes(),
+        ];
         for number in 0..400 {
             let alphabet = alphabets[number % alphabets.len()];
             let length = 1 + rng.below(600) as usize;

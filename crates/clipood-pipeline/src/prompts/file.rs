@@ -221,7 +221,8 @@ mod tests {
             // As a file that another program wrote: to_bytes refuses some of these shapes itself.
             let Ok(bytes) = set.to_bytes() else { continue };
             let error = PromptSet::from_bytes(&bytes, "here").unwrap_err();
-            let expected = format!("here: {values} values are not one row for each of {classes} classes");
+            let expected =
+                format!("here: {values} values are not one row for each of {classes} classes");
             assert_eq!(error.to_string(), expected);
         }
     }

@@ -104,8 +104,15 @@ pub fn read(path: &Path) -> Result<PromptSet> {
         read_file(path, MAX_PROMPT).with_context(|| format!("cannot read the prompt {name}"))?;
     let set = PromptSet::from_bytes(&bytes, &name)?;
     let context = set.state.iter().flat_map(|state| &state.context);
-    if set.class_rows().iter().chain(context).any(|value| !value.is_finite()) {
-        bail!("{name}: found values that are not finite in its features or its context, allowed: finite ones");
+    if set
+        .class_rows()
+        .iter()
+        .chain(context)
+        .any(|value| !value.is_finite())
+    {
+        bail!(
+            "{name}: found values that are not finite in its features or its context, allowed: finite ones"
+        );
     }
     Ok(set)
 }
@@ -244,7 +251,9 @@ fn import(args: &Import) -> Result<()> {
     // Finite vectors may still be so large that the text tower overflows.
     if let Some(position) = text.iter().position(|value| !value.is_finite()) {
         let class = &classes[position / model.config.embed_dim];
-        bail!("{file}: the text features of `{class}` are not finite: the values of its context are too large");
+        bail!(
+            "{file}: the text features of `{class}` are not finite: the values of its context are too large"
+        );
     }
     let fingerprint = FingerprintBuilder::new("imported prompt")
         .field("model", &model.hash)
@@ -268,7 +277,11 @@ fn import(args: &Import) -> Result<()> {
         .with_context(|| format!("cannot write {}", args.out.display()))?;
     print(&format!(
         "{n_ctx} vectors{} for {} classes\n",
-        if context.class_specific { " a class" } else { "" },
+        if context.class_specific {
+            " a class"
+        } else {
+            ""
+        },
         set.classes.len()
     ))
 }

@@ -173,7 +173,8 @@ impl<'a, R: Read> Machine<'a, R> {
             }
             b'(' if self.marks.len() < MAX_MARKS => self.marks.push(self.stack.len()),
             b'(' => {
-                let problem = format!("found more than {MAX_MARKS} open marks, allowed: at most as many");
+                let problem =
+                    format!("found more than {MAX_MARKS} open marks, allowed: at most as many");
                 return Err(problem.into());
             }
             b'0' => {
