@@ -9,7 +9,7 @@ mod loss;
 mod schedule;
 mod train;
 
-pub use coop_file::CoopContext;
+pub use coop_file::{CoopContext, CoopContextError};
 pub use learner::{PromptLearner, PromptOptions};
 pub use loss::{PatchLoss, PromptLoss, StepLoss};
 pub use schedule::learning_rate;

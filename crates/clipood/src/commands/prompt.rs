@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::{ArrayRef, Float32Array, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use clipood_clip::checkpoint::torch_file::{read_state_dict, write_state_dict};
@@ -234,12 +234,9 @@ fn import(args: &Import) -> Result<()> {
     let classes = class_list(&list, &args.classes.display().to_string())?;
     let model = args.model.open()?;
     let checkpoint = read_state_dict(&args.checkpoint)?;
-    let context = CoopContext::find(
-        &checkpoint,
-        model.config.text.width,
-        classes.len(),
-        &args.checkpoint.display().to_string(),
-    )?;
+    let width = model.config.text.width;
+    let context = CoopContext::find(&checkpoint, width, classes.len())
+        .map_err(|problem| anyhow!("{file}: {problem}"))?;
     let (values, n_ctx) = (&context.values, context.n_ctx);
     let options = PromptOptions {
         n_ctx,
