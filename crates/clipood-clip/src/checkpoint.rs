@@ -4,7 +4,7 @@
 //! | what | read from |
 //! | --- | --- |
 //! | open_clip folder | `open_clip_config.json`; `open_clip_model.safetensors` or `open_clip_pytorch_model.bin` |
-//! | Hugging Face folder | `config.json`, `preprocessor_config.json`; `model.safetensors` or `pytorch_model.bin`, whole or in parts with an index |
+//! | Hugging Face folder | `config.json`; `processor_config.json` or `preprocessor_config.json`; `model.safetensors` or `pytorch_model.bin`, whole or in parts with an index |
 //! | a file alone | safetensors, a state dict of `torch.save`, OpenAI's TorchScript archive; names of any of the three |
 //!
 //! [`torch_file`] reads and writes the files of `torch.save`, without running any code in them.
@@ -16,6 +16,7 @@ mod infer;
 mod names;
 mod open;
 mod open_clip;
+mod other;
 mod pickle;
 mod problem;
 pub mod torch_file;

@@ -1,10 +1,10 @@
 //! Sizes of a CLIP model, and the list of parameters that a model of these sizes has.
 
+mod check;
+
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-
-use crate::error::{ClipError, Result};
 
 /// Mean of OpenAI's preprocessing, one value per colour channel, for pixels in 0..=1.
 pub const OPENAI_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
@@ -69,9 +69,9 @@ pub struct ImageConfig {
 ///
 /// A new family is a new variant here, and the compiler then names every `match` that needs an arm. By file:
 ///
-/// - `config.rs`: sizes that must divide (`ClipConfig::check`), positions of the feature grid (`ImageConfig::positions`), width
-///   of its attention (`ImageFamily::attention_width`), and names and shapes of its tensors
-///   ([`ClipConfig::parameters`]).
+/// - `config.rs`: positions of the feature grid (`ImageConfig::positions`), width of its attention
+///   (`ImageFamily::attention_width`), and names and shapes of its tensors ([`ClipConfig::parameters`]).
+/// - `config/check.rs`: which of its sizes are allowed, and which must divide.
 /// - A file for the tower itself beside `vit.rs` and `resnet.rs`: `load`, `save` and `forward`, which returns the features
 ///   of the whole image and of its positions.
 /// - `encoder.rs`: a variant of `ImageTower` with an arm in `load`, `cast`, `forward` and `save`.
@@ -138,61 +138,6 @@ impl ImageConfig {
 }
 
 impl ClipConfig {
-    /// Sizes that divide as the architecture needs.
-    pub(crate) fn check(&self, origin: &str) -> Result<()> {
-        let fail = |reason: String| {
-            Err(ClipError::Config {
-                origin: origin.to_string(),
-                reason,
-            })
-        };
-        match &self.image.family {
-            ImageFamily::Vit { layers, patch } => {
-                if *layers == 0 || *patch == 0 || !self.image.size.is_multiple_of((*patch).max(1)) {
-                    return fail(format!(
-                        "vision transformer of {layers} layers: image size {} is not a multiple of the patch size {patch}",
-                        self.image.size
-                    ));
-                }
-            }
-            ImageFamily::Resnet { layers } => {
-                if !self.image.size.is_multiple_of(32) || layers.contains(&0) {
-                    return fail(format!(
-                        "ModifiedResNet of stages {layers:?}: image size {} is not a multiple of 32, or a stage is empty",
-                        self.image.size
-                    ));
-                }
-            }
-        }
-        let pooled = self.image.family.attention_width(self.image.width);
-        for (name, width, heads) in [
-            ("vision", pooled, self.image.heads),
-            ("text", self.text.width, self.text.heads),
-        ] {
-            if width == 0 || heads == 0 || width % heads != 0 {
-                return fail(format!(
-                    "{name} width {width} does not divide into {heads} heads"
-                ));
-            }
-        }
-        if self.embed_dim == 0
-            || self.image.size == 0
-            || self.text.context < 2
-            || self.text.vocab < 49408
-            || self.text.layers == 0
-        {
-            return fail(format!(
-                "sizes out of range: embed_dim {}, image size {}, context {}, vocabulary {}, text layers {}",
-                self.embed_dim,
-                self.image.size,
-                self.text.context,
-                self.text.vocab,
-                self.text.layers
-            ));
-        }
-        Ok(())
-    }
-
     /// OpenAI state-dict names and shapes of every parameter and buffer of this model.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let mut list: Vec<(String, Vec<usize>)> = Vec::new();

@@ -88,6 +88,20 @@ pub enum ClipError {
         /// Index in row-major order.
         position: usize,
     },
+    /// A tensor holds a value that no model can have been trained to.
+    #[error("{origin}: tensor `{name}` holds {found:?} at position {position}, allowed: {allowed}")]
+    Value {
+        /// The weight file.
+        origin: String,
+        /// OpenAI state-dict name.
+        name: String,
+        /// Index in row-major order.
+        position: usize,
+        /// The value.
+        found: f32,
+        /// Which values are possible.
+        allowed: &'static str,
+    },
     /// Data handed to an encoder has the wrong size.
     #[error("{what}: expected {expected} values, found {found}")]
     Input {

@@ -61,8 +61,10 @@ impl Model {
     /// A model from parts.
     ///
     /// # Errors
-    /// A parameter that the configuration asks for is missing or of another shape.
+    /// A configuration out of range, a parameter that it asks for and that is missing or of another shape, or values that no
+    /// model has: not finite, a negative variance, a logit scale out of range.
     pub fn new(config: ClipConfig, weights: Weights) -> Result<Self> {
+        config.check(&weights.origin)?;
         for (name, expected) in config.parameters() {
             let Some(found) = weights.get(&name) else {
                 return Err(ClipError::MissingTensor {
@@ -81,6 +83,7 @@ impl Model {
                 });
             }
         }
+        weights.check_values()?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(config.to_open_clip().as_bytes());
         hasher.update(weights.hash().as_bytes());

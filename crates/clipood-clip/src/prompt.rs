@@ -3,11 +3,13 @@
 //! CoOp (Zhou et al. 2022), LoCoOp (Miyai et al. 2023) and SCT (Yu et al. 2024) differ only in their loss. The caller provides
 //! the features of the frozen image tower, so a step costs a pass over the text tower and two small products.
 
+mod coop_file;
 mod learner;
 mod loss;
 mod schedule;
 mod train;
 
+pub use coop_file::{CoopContext, CoopContextError};
 pub use learner::{PromptLearner, PromptOptions};
 pub use loss::{PatchLoss, PromptLoss, StepLoss};
 pub use schedule::learning_rate;

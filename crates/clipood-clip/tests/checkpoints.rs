@@ -314,3 +314,207 @@ fn tensors_that_do_not_fit_are_named() {
     assert!(message.contains("[64, 128]"), "{message}");
     assert!(message.contains("[128, 64]"), "{message}");
 }
+
+/// Mean and deviation of a Hugging Face folder with these files beside it, and what is said about them.
+fn preprocessing(files: &[(&str, &str)]) -> ([f32; 3], [f32; 3], Vec<String>) {
+    let folder = hugging_face();
+    for (name, json) in files {
+        std::fs::write(folder.path().join(name), json).unwrap();
+    }
+    let model = open(folder.path());
+    let warnings = model.warnings().to_vec();
+    (model.config.mean, model.config.std, warnings)
+}
+
+/// What transformers 5 writes: `CLIPProcessor.save_pretrained` keeps the settings of both parts in one file.
+const NESTED: &str = r#"{
+  "image_processor": {
+    "crop_size": {"height": 32, "width": 32}, "do_center_crop": true, "do_convert_rgb": true, "do_normalize": true,
+    "do_rescale": true, "do_resize": true, "image_mean": [0.5, 0.25, 0.125],
+    "image_processor_type": "CLIPImageProcessorFast", "image_std": [0.25, 0.5, 0.5], "resample": 3,
+    "rescale_factor": 0.00392156862745098, "size": {"shortest_edge": 32}
+  },
+  "processor_class": "CLIPProcessor"
+}"#;
+
+#[test]
+fn preprocessing_is_found_where_transformers_looks_for_it() {
+    let (nested, alone) = ("processor_config.json", "preprocessor_config.json");
+    let older = r#"{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}"#;
+    let same = r#"{"image_mean": [0.5, 0.25, 0.125], "image_std": [0.25, 0.5, 0.5]}"#;
+    let without = r#"{"processor_class": "CLIPProcessor"}"#;
+
+    let (mean, std, warnings) = preprocessing(&[(nested, NESTED)]);
+    assert_eq!((mean, std), ([0.5, 0.25, 0.125], [0.25, 0.5, 0.5]));
+    assert!(warnings.is_empty(), "{warnings:?}");
+
+    let (mean, _, warnings) = preprocessing(&[(nested, NESTED), (alone, older)]);
+    assert_eq!(mean, [0.5, 0.25, 0.125], "the nested one counts");
+    assert!(
+        warnings[0].contains("differ: the first counts"),
+        "{warnings:?}"
+    );
+    let (_, _, warnings) = preprocessing(&[(nested, NESTED), (alone, same)]);
+    assert!(warnings.is_empty(), "{warnings:?}");
+
+    let (mean, _, warnings) = preprocessing(&[(nested, without), (alone, older)]);
+    assert_eq!(
+        mean, [0.5; 3],
+        "an older processor_config.json has no settings of images"
+    );
+    assert!(warnings.is_empty(), "{warnings:?}");
+
+    let (mean, _, warnings) = preprocessing(&[(nested, without)]);
+    assert_eq!(mean, clipood_clip::config::OPENAI_MEAN);
+    assert!(warnings[0].contains("OpenAI's"), "{warnings:?}");
+
+    let folder = hugging_face();
+    for (json, word) in [
+        (
+            NESTED.replace("[0.25, 0.5, 0.5]", "[0.25, 1e-45, 0.5]"),
+            "pixel deviation",
+        ),
+        (
+            NESTED.replace("\"shortest_edge\": 32", "\"shortest_edge\": 40"),
+            "40",
+        ),
+        ("{".to_owned(), "EOF"),
+    ] {
+        std::fs::write(folder.path().join(nested), json).unwrap();
+        let message = refusal(folder.path());
+        assert!(
+            message.contains(nested) && message.contains(word),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn marks_of_compiled_models_and_the_bias_of_siglips_loss_are_passed_over() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("epoch_3.pt");
+    let expected = reference().hash;
+    for prefix in ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."] {
+        write_state_dict(&path, &state_dict(&weights(), prefix)).unwrap();
+        assert_eq!(open(&path).hash, expected, "{prefix}");
+    }
+    let mut biased = weights();
+    biased.insert("logit_bias", vec![], vec![-10.0]);
+    write_state_dict(&path, &state_dict(&biased, "module.")).unwrap();
+    let model = open(&path);
+    assert_eq!(model.hash, expected);
+    let said = model.warnings().iter().any(|w| w.contains("`logit_bias`"));
+    assert!(said, "{:?}", model.warnings());
+}
+
+#[test]
+fn values_that_no_model_has_are_refused_by_tensor() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.safetensors");
+    for (name, value, word) in [
+        ("visual.proj", f32::NAN, "not finite at position 7"),
+        (
+            "token_embedding.weight",
+            f32::INFINITY,
+            "not finite at position 7",
+        ),
+        ("logit_scale", 1e38, "allowed: -10 to 10"),
+        ("logit_scale", f32::NAN, "not finite"),
+    ] {
+        let mut changed = Weights::new("changed");
+        for (found, tensor) in weights().iter() {
+            let mut data = tensor.data.clone();
+            if found == name {
+                let place = data.len().min(8) - 1;
+                data[place] = value;
+            }
+            changed.insert(found.clone(), tensor.shape.clone(), data);
+        }
+        write_safetensors(&path, &changed, Dtype::F32);
+        let message = refusal(&path);
+        assert!(message.contains(&format!("`{name}`")), "{message}");
+        assert!(message.contains(word), "{message}");
+    }
+}
+
+#[test]
+fn configurations_of_impossible_sizes_are_refused_before_the_weights_are_read() {
+    let folder = hugging_face();
+    // The weights are damaged: a configuration that is out of range is refused without them.
+    std::fs::write(folder.path().join("model.safetensors"), "no weights").unwrap();
+    let json = String::from_utf8(golden("tiny-vit-hf/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&json).unwrap();
+    for (part, key, word) in [
+        (
+            "text_config",
+            "num_hidden_layers",
+            "text layers: found 1000000000000, allowed: 1 to 512",
+        ),
+        (
+            "vision_config",
+            "num_hidden_layers",
+            "image layers: found 1000000000000",
+        ),
+        (
+            "vision_config",
+            "image_size",
+            "image size: found 1000000000000",
+        ),
+        (
+            "text_config",
+            "max_position_embeddings",
+            "text context length: found 1000000000000",
+        ),
+        (
+            "text_config",
+            "vocab_size",
+            "text vocabulary: found 1000000000000",
+        ),
+        (
+            "text_config",
+            "num_attention_heads",
+            "text heads: found 1000000000000",
+        ),
+    ] {
+        let mut changed = config.clone();
+        changed[part][key] = serde_json::json!(1_000_000_000_000u64);
+        std::fs::write(folder.path().join("config.json"), changed.to_string()).unwrap();
+        let message = refusal(folder.path());
+        assert!(message.contains(word), "{key}: {message}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_refused_instead_of_waited_for() {
+    let folder = hugging_face();
+    let config = folder.path().join("config.json");
+    std::fs::remove_file(&config).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &config).unwrap();
+    let chain = |path: &Path| {
+        let error = Model::open(path, &OpenOptions::default()).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        format!("{error}: {source}")
+    };
+    let message = chain(folder.path());
+    assert!(
+        message.contains("config.json") && message.contains("a device"),
+        "{message}"
+    );
+    let weights = folder.path().join("w.safetensors");
+    std::os::unix::fs::symlink("/dev/zero", &weights).unwrap();
+    let message = chain(&weights);
+    assert!(
+        message.contains("w.safetensors") && message.contains("a device"),
+        "{message}"
+    );
+    let header = folder.path().join("h.safetensors");
+    let mut long = (17u64 << 20).to_le_bytes().to_vec();
+    long.resize(18 << 20, b' ');
+    std::fs::write(&header, long).unwrap();
+    let message = refusal(&header);
+    assert!(
+        message.contains("a header of 17825792 bytes, allowed: at most 16777216"),
+        "{message}"
+    );
+}

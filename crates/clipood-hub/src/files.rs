@@ -9,6 +9,10 @@ const INDEXES: [&str; 2] = [
     "pytorch_model.bin.index.json",
 ];
 
+/// Files with the preprocessing of a transformers checkpoint. Version 5 writes the first one, older versions the second one,
+/// and beside it sometimes a first one that does not say how images are prepared.
+const PREPROCESSING: [&str; 2] = ["processor_config.json", "preprocessor_config.json"];
+
 /// Configuration and weights among `all` files of the repository. Safetensors are preferred to pickles, and an open_clip
 /// checkpoint to a transformers one. Of weights in several files only the index is returned; see [`shards`].
 pub(crate) fn choose(name: &Name, all: &[String]) -> Result<Vec<String>> {
@@ -45,8 +49,13 @@ pub(crate) fn choose(name: &Name, all: &[String]) -> Result<Vec<String>> {
         }
     };
     let mut files = vec![config.to_owned()];
-    if config == "config.json" && has("preprocessor_config.json") {
-        files.push("preprocessor_config.json".to_owned());
+    if config == "config.json" {
+        files.extend(
+            PREPROCESSING
+                .into_iter()
+                .filter(|file| has(file))
+                .map(str::to_owned),
+        );
     }
     files.push(weights.to_owned());
     Ok(files)
@@ -118,6 +127,21 @@ mod tests {
         assert_eq!(
             chosen(&all).unwrap(),
             ["config.json", "preprocessor_config.json", INDEXES[0]]
+        );
+        let all = [
+            "preprocessor_config.json",
+            "processor_config.json",
+            "config.json",
+            "model.safetensors",
+        ];
+        assert_eq!(
+            chosen(&all).unwrap(),
+            [
+                "config.json",
+                "processor_config.json",
+                "preprocessor_config.json",
+                "model.safetensors"
+            ]
         );
         assert!(
             chosen(&["README.md"])

@@ -199,6 +199,7 @@ fn is_clip_configuration(error: &ClipError) -> bool {
         | ClipError::ExtraTensors { .. }
         | ClipError::Shape { .. }
         | ClipError::NotFinite { .. }
+        | ClipError::Value { .. }
         | ClipError::Text(_) => true,
         ClipError::Write { .. }
         | ClipError::Input { .. }

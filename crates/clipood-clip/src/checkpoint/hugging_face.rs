@@ -1,9 +1,9 @@
-//! `config.json` and `preprocessor_config.json` of a Hugging Face `CLIPModel`.
+//! `config.json`, `processor_config.json` and `preprocessor_config.json` of a Hugging Face `CLIPModel`.
 //!
 //! Defaults are those of transformers' `CLIPTextConfig` and `CLIPVisionConfig`.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::config::{
     Activation, ClipConfig, ImageConfig, ImageFamily, OPENAI_MEAN, OPENAI_STD, TextConfig,
@@ -16,6 +16,7 @@ type Outcome<T> = std::result::Result<T, String>;
 #[derive(Deserialize)]
 struct File {
     model_type: Option<String>,
+    architectures: Option<Vec<String>>,
     projection_dim: Option<usize>,
     text_config: Option<Text>,
     vision_config: Option<Vision>,
@@ -116,8 +117,27 @@ fn read(json: &str) -> Outcome<ClipConfig> {
     let file: File = serde_json::from_str(json).map_err(|e| e.to_string())?;
     match file.model_type.as_deref() {
         Some("clip") => {}
-        Some(other) => return Err(format!("model_type is `{other}`, expected `clip`")),
+        Some(other) => {
+            let what = match other {
+                "clip_vision_model" => {
+                    ", an image tower without the text tower that class names need"
+                }
+                "clip_text_model" => ", a text tower without an image tower",
+                "siglip" | "siglip2" => ", whose towers and tokenizer are others than CLIP's",
+                _ => "",
+            };
+            return Err(format!("model_type is `{other}`{what}, expected `clip`"));
+        }
         None => return Err("model_type is missing, expected `clip`".to_owned()),
+    }
+    if let Some(found) = &file.architectures
+        && !found.is_empty()
+        && !found.iter().any(|name| name == "CLIPModel")
+    {
+        return Err(format!(
+            "architectures is {}, expected CLIPModel, which has both towers and is computed without code of its own",
+            found.join(", ")
+        ));
     }
     let text = file
         .text_config_dict
@@ -201,13 +221,24 @@ fn activation(part: &str, name: &str) -> Outcome<Activation> {
         .map_err(|reason: String| format!("{part}.hidden_act: {reason}"))
 }
 
-/// Takes mean and standard deviation from `preprocessor_config.json`, and refuses another geometry than CLIP's.
-pub(super) fn preprocess(config: &mut ClipConfig, json: &str, origin: &str) -> Result<()> {
-    read_preprocessor(config, json).map_err(|reason| config_error(origin, reason))
+/// The settings of the images in `processor_config.json`, which transformers 5 writes for a whole processor; `None` in the
+/// files of older versions, which have them in `preprocessor_config.json` alone.
+pub(super) fn image_processor(json: &str, origin: &str) -> Result<Option<Value>> {
+    let mut file: Map<String, Value> =
+        serde_json::from_str(json).map_err(|e| config_error(origin, e.to_string()))?;
+    let settings = file.remove("image_processor");
+    Ok(settings.filter(|settings| !settings.is_null()))
 }
 
-fn read_preprocessor(config: &mut ClipConfig, json: &str) -> Outcome<()> {
-    let file: Preprocessor = serde_json::from_str(json).map_err(|e| e.to_string())?;
+/// Takes mean and standard deviation from the settings of an image processor (`preprocessor_config.json`, or
+/// [`image_processor`]), and refuses another geometry than CLIP's.
+pub(super) fn preprocess(config: &mut ClipConfig, settings: Value, origin: &str) -> Result<()> {
+    read_preprocessor(config, settings).map_err(|reason| config_error(origin, reason))?;
+    config.check(origin)
+}
+
+fn read_preprocessor(config: &mut ClipConfig, settings: Value) -> Outcome<()> {
+    let file: Preprocessor = serde_json::from_value(settings).map_err(|e| e.to_string())?;
     for (key, value) in [
         ("do_resize", file.do_resize),
         ("do_center_crop", file.do_center_crop),
@@ -278,6 +309,22 @@ mod tests {
     fn what_is_not_computed_is_refused_by_name() {
         for (json, word) in [
             (r#"{"model_type": "siglip"}"#, "siglip"),
+            (
+                r#"{"model_type": "clip_vision_model"}"#,
+                "`clip_vision_model`, an image tower without the text tower",
+            ),
+            (
+                r#"{"model_type": "clip", "architectures": ["EVACLIPModel"]}"#,
+                "EVACLIPModel, expected CLIPModel",
+            ),
+            (
+                r#"{"model_type": "clip", "vision_config": {"num_hidden_layers": 1000000000000}}"#,
+                "image layers: found 1000000000000, allowed: 1 to 512",
+            ),
+            (
+                r#"{"model_type": "clip", "text_config": {"num_attention_heads": 0}}"#,
+                "text heads: found 0",
+            ),
             (r#"{}"#, "model_type"),
             (
                 r#"{"model_type": "clip", "text_config": {"hidden_act": "gelu"}}"#,
@@ -309,6 +356,21 @@ mod tests {
         }
     }
 
+    fn settings(json: &str) -> Value {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn settings_of_images_are_a_part_of_newer_files_only() {
+        let nested = |json: &str| image_processor(json, "p.json").unwrap();
+        let part = r#"{"image_processor": {"image_mean": [0.5, 0.5, 0.5]}, "processor_class": "CLIPProcessor"}"#;
+        let found = nested(part).unwrap();
+        assert_eq!(found, settings(r#"{"image_mean": [0.5, 0.5, 0.5]}"#));
+        assert_eq!(nested(r#"{"processor_class": "CLIPProcessor"}"#), None);
+        assert_eq!(nested(r#"{"image_processor": null}"#), None);
+        assert!(image_processor("[]", "p.json").is_err());
+    }
+
     #[test]
     fn preprocessing_is_taken_or_refused() {
         let clip = config(r#"{"model_type": "clip"}"#, "x.json").unwrap();
@@ -317,7 +379,7 @@ mod tests {
             r#"{"image_mean": [0.5, 0.25, 0.125], "size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}"#,
         ] {
             let mut found = clip.clone();
-            preprocess(&mut found, json, "p.json").unwrap();
+            preprocess(&mut found, settings(json), "p.json").unwrap();
             assert_eq!(found.mean, [0.5, 0.25, 0.125]);
             assert_eq!(found.std, OPENAI_STD);
         }
@@ -331,9 +393,18 @@ mod tests {
             (r#"{"resample": 2}"#, "bicubic"),
             (r#"{"do_center_crop": false}"#, "do_center_crop"),
             (r#"{"rescale_factor": 1.0}"#, "rescale_factor"),
+            (
+                r#"{"image_std": [0.5, 0.0, 0.5]}"#,
+                "pixel deviation: found 0",
+            ),
+            (
+                r#"{"image_mean": [0.5, 0.5, 1e38]}"#,
+                "pixel mean: found 1e38",
+            ),
+            (r#"{"image_std": [0.5, 0.5]}"#, "p.json"),
         ] {
             let mut found = clip.clone();
-            let message = preprocess(&mut found, json, "p.json").unwrap_err();
+            let message = preprocess(&mut found, settings(json), "p.json").unwrap_err();
             let message = message.to_string();
             assert!(message.contains(word), "{json}: {message}");
         }

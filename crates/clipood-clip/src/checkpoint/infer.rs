@@ -2,13 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use super::other;
 use crate::config::{
     Activation, ClipConfig, ImageConfig, ImageFamily, OPENAI_MEAN, OPENAI_STD, TextConfig,
 };
 use crate::error::{ClipError, Result};
 
-/// Width of an attention head in every CLIP of OpenAI; it cannot be seen from shapes.
+/// Width of an attention head in every CLIP of OpenAI, and in all published ones of at most these widths; it cannot be seen
+/// from shapes.
 const HEAD_WIDTH: usize = 64;
+/// Widest image tower with heads of [`HEAD_WIDTH`]: ViT-L.
+const WIDEST_IMAGE: usize = 1024;
+/// Widest text tower with heads of [`HEAD_WIDTH`]: that of ViT-bigG.
+const WIDEST_TEXT: usize = 1280;
+/// Widths of wider image towers and of their heads, by open_clip's configurations: ViT-H, ViT-g, ViT-bigG, ViT-e.
+const WIDE_HEADS: [(usize, usize); 4] = [(1280, 80), (1408, 88), (1664, 104), (1792, 112)];
 
 /// Shapes of a weight file, under OpenAI's names.
 pub(super) struct Shapes<'a> {
@@ -27,6 +35,11 @@ pub(super) fn infer(shapes: &Shapes<'_>, activation: Activation) -> Result<ClipC
     let [context, _] = sizes(shapes, "positional_embedding")?;
     let [_, embed_dim] = sizes(shapes, "text_projection")?;
     let image = image_config(shapes)?;
+    four_times(shapes, "transformer", text_width)?;
+    let text_heads = match text_width {
+        1..=WIDEST_TEXT if text_width % HEAD_WIDTH == 0 => text_width / HEAD_WIDTH,
+        _ => return Err(unknown_heads(shapes, "a text", text_width)),
+    };
     let config = ClipConfig {
         embed_dim,
         image,
@@ -34,7 +47,7 @@ pub(super) fn infer(shapes: &Shapes<'_>, activation: Activation) -> Result<ClipC
             context,
             vocab,
             width: text_width,
-            heads: text_width / HEAD_WIDTH,
+            heads: text_heads,
             layers: blocks(shapes, "transformer"),
         },
         activation,
@@ -72,10 +85,17 @@ fn vit(shapes: &Shapes<'_>) -> Result<ImageConfig> {
     let [width, _, patch, _] = sizes(shapes, "visual.conv1.weight")?;
     let name = "visual.positional_embedding";
     let [positions, _] = sizes(shapes, name)?;
+    four_times(shapes, "visual.transformer", width)?;
+    let wide = WIDE_HEADS.iter().find(|(known, _)| *known == width);
+    let heads = match wide {
+        Some((_, head)) => width / head,
+        None if width <= WIDEST_IMAGE && width % HEAD_WIDTH == 0 => width / HEAD_WIDTH,
+        None => return Err(unknown_heads(shapes, "an image", width)),
+    };
     Ok(ImageConfig {
         size: side(shapes, name, positions)?.saturating_mul(patch),
         width,
-        heads: width / HEAD_WIDTH,
+        heads,
         family: ImageFamily::Vit {
             layers: blocks(shapes, "visual.transformer"),
             patch,
@@ -97,11 +117,39 @@ fn resnet(shapes: &Shapes<'_>) -> Result<ImageConfig> {
     Ok(ImageConfig {
         size: side(shapes, name, positions)?.saturating_mul(32),
         width,
+        // Of every ModifiedResNet that OpenAI and open_clip published.
         heads: pooled / HEAD_WIDTH,
         family: ImageFamily::Resnet {
             layers: [depth(1), depth(2), depth(3), depth(4)],
         },
     })
+}
+
+/// Refuses a transformer whose MLPs are not four times as wide as itself: no others are computed here.
+fn four_times(shapes: &Shapes<'_>, prefix: &str, width: usize) -> Result<()> {
+    let name = format!("{prefix}.resblocks.0.mlp.c_fc.weight");
+    let [inner, _] = sizes(shapes, &name)?;
+    if width.checked_mul(4) == Some(inner) {
+        return Ok(());
+    }
+    Err(ClipError::Config {
+        origin: shapes.origin.to_owned(),
+        reason: format!(
+            "`{name}` makes the MLP {inner} wide in a tower of width {width}, and only 4 times the width is computed here \
+             (ViT-g and ViT-bigG have another ratio)"
+        ),
+    })
+}
+
+fn unknown_heads(shapes: &Shapes<'_>, tower: &str, width: usize) -> ClipError {
+    ClipError::Config {
+        origin: shapes.origin.to_owned(),
+        reason: format!(
+            "no published CLIP has {tower} tower of width {width}, so the width of its heads is not known, and tensors do \
+             not show it: put the file as open_clip_model.safetensors or open_clip_pytorch_model.bin into a folder with its \
+             open_clip_config.json, or as model.safetensors beside its config.json"
+        ),
+    }
 }
 
 /// Residual blocks of the transformer called `prefix`.
@@ -146,10 +194,13 @@ fn sizes<const N: usize>(shapes: &Shapes<'_>, name: &str) -> Result<[usize; N]> 
 
 fn unknown(shapes: &Shapes<'_>, problem: String) -> ClipError {
     let names: Vec<&str> = shapes.tensors.keys().copied().take(3).collect();
+    let seems = other::kind(shapes.tensors.keys().copied())
+        .map(|kind| format!("; it seems to be {kind}"))
+        .unwrap_or_default();
     ClipError::Config {
         origin: shapes.origin.to_owned(),
         reason: format!(
-            "neither a CLIP of OpenAI or open_clip nor a CLIPModel of Hugging Face: {problem} (the file holds {}, ...)",
+            "neither a CLIP of OpenAI or open_clip nor a CLIPModel of Hugging Face: {problem} (the file holds {}, ...){seems}",
             names.join(", ")
         ),
     }
@@ -217,6 +268,77 @@ mod tests {
         for (name, config) in published() {
             let found = infer_from(&config.parameters()).unwrap();
             assert_eq!(found, config, "{name}");
+        }
+    }
+
+    /// Sizes from open_clip's `model_configs`: width, heads and patch of the image tower, width and heads of the text tower.
+    #[test]
+    fn heads_of_wide_towers_are_open_clips() {
+        for (name, width, heads, text_width, text_heads) in [
+            ("ViT-H-14", 1280, 16, 1024, 16),
+            (
+                "ViT-g-14 with MLPs of 4 times the width",
+                1408,
+                16,
+                1024,
+                16,
+            ),
+            (
+                "ViT-bigG-14 with MLPs of 4 times the width",
+                1664,
+                16,
+                1280,
+                20,
+            ),
+            (
+                "ViT-e-14 with MLPs of 4 times the width",
+                1792,
+                16,
+                1280,
+                20,
+            ),
+            ("ViT-B-32-plus-256", 896, 14, 640, 10),
+        ] {
+            let mut config = published()[0].1.clone();
+            (config.image.width, config.image.heads) = (width, heads);
+            config.text = text(text_width, text_heads);
+            let found = infer_from(&config.parameters()).unwrap();
+            assert_eq!(found, config, "{name}");
+        }
+        for (width, text_width, word) in [
+            (1152, 512, "an image tower of width 1152"),
+            (100, 512, "an image tower of width 100"),
+            (768, 1408, "a text tower of width 1408"),
+            (768, 500, "a text tower of width 500"),
+        ] {
+            let mut config = published()[0].1.clone();
+            config.image.width = width;
+            config.text.width = text_width;
+            let message = infer_from(&config.parameters()).unwrap_err().to_string();
+            for word in [word, "open_clip_config.json", "config.json"] {
+                assert!(message.contains(word), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn mlps_of_another_width_are_refused_by_name() {
+        // ViT-g-14: mlp_ratio 4.3637.
+        let mut config = published()[0].1.clone();
+        (config.image.width, config.image.heads) = (1408, 16);
+        let mut parameters = config.parameters();
+        for (name, shape) in &mut parameters {
+            if name.starts_with("visual.") && name.ends_with("mlp.c_fc.weight") {
+                shape[0] = 6144;
+            }
+        }
+        let message = infer_from(&parameters).unwrap_err().to_string();
+        for word in [
+            "visual.transformer.resblocks.0.mlp.c_fc.weight",
+            "6144",
+            "1408",
+        ] {
+            assert!(message.contains(word), "{message}");
         }
     }
 

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use crate::error::{ClipError, Result};
 use crate::weights::{WeightTensor, Weights};
 
+/// What `torch.compile` puts before the names of each module that it compiled, at any depth.
+const COMPILED: &str = "_orig_mod.";
+
 /// What training programs put before every name.
 const WRAPPERS: [&str; 5] = ["module.", "state_dict.", "model.", "clip_model.", "clip."];
 
@@ -49,7 +52,7 @@ const PARTS: [(&str, &str); 5] = [
 /// Parts of an attention that do not belong together, or two tensors with one name.
 pub(super) fn to_openai(weights: Weights) -> Result<Weights> {
     let mut out = Weights::new(weights.origin.clone());
-    let mut tensors = weights.into_tensors();
+    let mut tensors = not_compiled(weights.into_tensors(), &out.origin)?;
     while let Some(wrapper) = common_wrapper(&tensors) {
         tensors = tensors
             .into_iter()
@@ -99,6 +102,27 @@ fn add(weights: &mut Weights, name: String, tensor: WeightTensor) -> Result<()> 
     }
     weights.insert(name, tensor.shape, tensor.data);
     Ok(())
+}
+
+/// The tensors without the marks of `torch.compile`.
+fn not_compiled(
+    tensors: BTreeMap<String, WeightTensor>,
+    origin: &str,
+) -> Result<BTreeMap<String, WeightTensor>> {
+    if !tensors.keys().any(|name| name.contains(COMPILED)) {
+        return Ok(tensors);
+    }
+    let mut out = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let plain = name.replace(COMPILED, "");
+        if out.insert(plain.clone(), tensor).is_some() {
+            return Err(ClipError::Format {
+                origin: origin.to_owned(),
+                reason: format!("`{plain}` is there twice, with and without `{COMPILED}`"),
+            });
+        }
+    }
+    Ok(out)
 }
 
 /// The wrapper that stands before every name.
@@ -207,6 +231,23 @@ mod tests {
         .unwrap();
         let names: Vec<&str> = found.names().collect();
         assert_eq!(names, ["ln_final.bias", "visual.attnpool.q_proj.weight"]);
+    }
+
+    #[test]
+    fn marks_of_a_compiled_module_go_at_any_depth() {
+        let found = to_openai(weights(&[
+            ("module._orig_mod.ln_final.bias", &[2]),
+            ("module._orig_mod.visual._orig_mod.proj", &[2, 2]),
+        ]))
+        .unwrap();
+        let names: Vec<&str> = found.names().collect();
+        assert_eq!(names, ["ln_final.bias", "visual.proj"]);
+        let twice = weights(&[("ln_final.bias", &[2]), ("_orig_mod.ln_final.bias", &[2])]);
+        let message = to_openai(twice).unwrap_err().to_string();
+        assert!(
+            message.contains("`ln_final.bias` is there twice"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Which files of a folder make a checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 
+use clipood_core::files::read_file;
 use serde::Deserialize;
 
 use super::infer::{Shapes, infer};
@@ -24,6 +26,11 @@ const HUGGING_FACE_WEIGHTS: [&str; 4] = [
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 ];
+
+/// Where transformers keeps the preprocessing of images, in the order in which its version 5 looks for it.
+const PROCESSORS: [&str; 2] = ["processor_config.json", "preprocessor_config.json"];
+/// Most bytes of a configuration or of an index of weights; those of the largest models are below 200 kB.
+const MAX_TEXT: u64 = 16 << 20;
 
 /// Settings of the user that override a checkpoint's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,6 +60,13 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     if let Some(activation) = options.activation {
         checkpoint.config.activation = activation;
     }
+    // What models trained with SigLIP's loss add to every logit, which changes no softmax over classes.
+    if checkpoint.weights.remove("logit_bias").is_some() {
+        checkpoint.warnings.push(format!(
+            "{} holds `logit_bias`, which is passed over: the same number for all classes, it changes no score of a softmax",
+            checkpoint.weights.origin
+        ));
+    }
     refuse_extras(&checkpoint)?;
     Ok(checkpoint)
 }
@@ -69,9 +83,15 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     };
     let config = infer(&shapes, options.activation.unwrap_or(Activation::QuickGelu))?;
     let origin = &weights.origin;
+    let image = &config.image;
+    let image_head = image.family.attention_width(image.width) / image.heads;
+    let heads = match (image_head, config.text.width / config.text.heads) {
+        (image, text) if image == text => format!("heads are {text} wide"),
+        (image, text) => format!("heads are {image} wide for images and {text} wide for texts"),
+    };
     let mut warnings = vec![format!(
-        "{origin} comes without a configuration: sizes are taken from its tensors, heads are 64 wide, pixel mean and \
-         deviation are OpenAI's"
+        "{origin} comes without a configuration: sizes are taken from its tensors, {heads}, pixel mean and deviation are \
+         OpenAI's"
     )];
     if options.activation.is_none() {
         warnings.push(format!(
@@ -88,9 +108,10 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
 
 fn open_folder(folder: &Path) -> Result<Checkpoint> {
     let first = |config: &str, weights: &[&'static str]| -> Option<&'static str> {
-        let is_file = |name: &str| folder.join(name).is_file();
-        let found = weights.iter().copied().find(|name| is_file(name))?;
-        is_file(config).then_some(found)
+        // What is there and is no file is refused by name when it is opened.
+        let exists = |name: &str| folder.join(name).exists();
+        let found = weights.iter().copied().find(|name| exists(name))?;
+        exists(config).then_some(found)
     };
     if let Some(name) = first(OPEN_CLIP_CONFIG, &OPEN_CLIP_WEIGHTS) {
         let (json, origin) = read_text(folder, OPEN_CLIP_CONFIG)?;
@@ -117,16 +138,7 @@ fn open_hugging_face(folder: &Path, name: &str) -> Result<Checkpoint> {
     let (json, origin) = read_text(folder, HUGGING_FACE_CONFIG)?;
     let mut config = hugging_face::config(&json, &origin)?;
     let mut warnings = Vec::new();
-    let preprocessor = "preprocessor_config.json";
-    if folder.join(preprocessor).is_file() {
-        let (json, origin) = read_text(folder, preprocessor)?;
-        hugging_face::preprocess(&mut config, &json, &origin)?;
-    } else {
-        warnings.push(format!(
-            "{} holds no {preprocessor}: pixel mean and deviation are OpenAI's",
-            folder.display()
-        ));
-    }
+    preprocess(folder, &mut config, &mut warnings)?;
     Ok(Checkpoint {
         config,
         weights: read_all(folder, name)?,
@@ -134,11 +146,56 @@ fn open_hugging_face(folder: &Path, name: &str) -> Result<Checkpoint> {
     })
 }
 
+/// Takes the preprocessing from the first of the folder's files that has it.
+fn preprocess(folder: &Path, config: &mut ClipConfig, warnings: &mut Vec<String>) -> Result<()> {
+    let [nested, alone] = PROCESSORS;
+    let mut found = Vec::new();
+    for name in PROCESSORS {
+        if !folder.join(name).exists() {
+            continue;
+        }
+        let (json, origin) = read_text(folder, name)?;
+        let settings = if name == nested {
+            hugging_face::image_processor(&json, &origin)?
+        } else {
+            let settings = serde_json::from_str(&json).map_err(|e| ClipError::Config {
+                origin: origin.clone(),
+                reason: e.to_string(),
+            })?;
+            Some(settings)
+        };
+        found.extend(settings.map(|settings| (settings, origin)));
+    }
+    let mut found = found.into_iter();
+    let Some((settings, origin)) = found.next() else {
+        warnings.push(format!(
+            "{} holds neither {alone} nor a {nested} with `image_processor`: pixel mean and deviation are OpenAI's",
+            folder.display()
+        ));
+        return Ok(());
+    };
+    let before = config.clone();
+    hugging_face::preprocess(config, settings, &origin)?;
+    for (settings, other) in found {
+        let mut second = before.clone();
+        let read = hugging_face::preprocess(&mut second, settings, &other);
+        if read.is_err() || second != *config {
+            warnings.push(format!(
+                "{origin} and {other} differ: the first counts, as in transformers 5"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// A text file of the folder, and its path for messages.
 fn read_text(folder: &Path, name: &str) -> Result<(String, String)> {
     let path = folder.join(name);
     let origin = path.display().to_string();
-    match std::fs::read_to_string(&path) {
+    let text = read_file(&path, MAX_TEXT).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    });
+    match text {
         Ok(text) => Ok((text, origin)),
         Err(source) => Err(ClipError::Read {
             path: origin,

@@ -20,6 +20,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "hf_model_pretrained",
     "hf_pooler_type",
     "hf_proj_type",
+    "init_logit_bias",
     "init_logit_scale",
     "output_dict",
     "output_tokens",
@@ -242,12 +243,18 @@ fn read(text: &str) -> std::result::Result<ClipConfig, String> {
         },
     };
     let pooled = family.attention_width(vision.width);
+    let head_width = vision.head_width.unwrap_or(64);
+    if head_width == 0 || head_width > pooled {
+        return Err(format!(
+            "vision_cfg.head_width: found {head_width}, allowed: 1 to {pooled}, the width that attention sees"
+        ));
+    }
     Ok(ClipConfig {
         embed_dim: model.embed_dim,
         image: ImageConfig {
             size,
             width: vision.width,
-            heads: pooled / vision.head_width.unwrap_or(64).max(1),
+            heads: pooled / head_width,
             family,
         },
         text: TextConfig {
@@ -335,6 +342,8 @@ mod tests {
         let plain = with("/model_cfg", "quick_gelu", json!(false)).unwrap();
         for (pointer, key, value) in [
             ("/model_cfg", "custom_text", json!(true)),
+            // A constant added to all logits changes no softmax over the classes.
+            ("/model_cfg", "init_logit_bias", json!(-10)),
             ("/model_cfg/vision_cfg", "mlp_ratio", json!(4)),
             ("/model_cfg/vision_cfg", "timm_model_name", Value::Null),
             ("/model_cfg/vision_cfg", "image_size", json!([224, 224])),
@@ -350,7 +359,6 @@ mod tests {
     fn keys_that_ask_for_another_model_are_refused_by_name() {
         for (pointer, key, value) in [
             ("/model_cfg", "multimodal_cfg", json!({})),
-            ("/model_cfg", "init_logit_bias", json!(-10)),
             (
                 "/model_cfg/vision_cfg",
                 "timm_model_name",
@@ -359,6 +367,16 @@ mod tests {
             ("/model_cfg/vision_cfg", "mlp_ratio", json!(4.3637)),
             ("/model_cfg/vision_cfg", "image_size", json!([224, 448])),
             ("/model_cfg/vision_cfg", "patch_size", json!(15)),
+            ("/model_cfg/vision_cfg", "head_width", json!(0)),
+            ("/model_cfg/vision_cfg", "head_width", json!(769)),
+            (
+                "/model_cfg/vision_cfg",
+                "layers",
+                json!(1_000_000_000_000u64),
+            ),
+            ("/model_cfg/text_cfg", "layers", json!(1_000_000_000_000u64)),
+            ("/preprocess_cfg", "std", json!([0.5, 0.0, 0.5])),
+            ("/preprocess_cfg", "mean", json!([0.5, 1e38, 0.5])),
             ("/model_cfg/vision_cfg", "layers", json!([3, 4, 6])),
             ("/model_cfg/vision_cfg", "pool_type", json!("avg")),
             ("/model_cfg/text_cfg", "hf_model_name", json!("roberta")),
@@ -372,7 +390,10 @@ mod tests {
             ("/preprocess_cfg", "size", json!(336)),
         ] {
             let message = with(pointer, key, value).unwrap_err().to_string();
-            let word = key.split('_').next().unwrap();
+            let word = match key {
+                "std" => "deviation",
+                key => key.split('_').next().unwrap(),
+            };
             assert!(message.starts_with("x.json: "), "{key}: {message}");
             assert!(message.contains(word), "{key}: {message}");
         }

@@ -2,8 +2,9 @@
 //!
 //! A pickle is a program for a small stack machine. Here that machine only builds numbers, texts, lists, dictionaries
 //! and descriptions of tensors: functions are known by name from a short list, and whatever is not on it is refused.
-//! Objects live in one list and refer to each other by position, so that shared and cyclic objects cost nothing, and
-//! memory stays proportional to the bytes read. Instructions: CPython's `Lib/pickletools.py`.
+//! Objects live in one list and refer to each other by position, so that shared and cyclic objects cost nothing. Memory is
+//! bounded by the number of instructions, which is limited, and by the bytes of texts. Instructions: CPython's
+//! `Lib/pickletools.py`.
 
 mod machine;
 mod node;
@@ -15,6 +16,8 @@ use self::node::{Id, Node};
 use super::problem::Result;
 use super::value::{TensorRef, Value};
 
+/// Most values of the tree that [`Pickle::value`] makes of shared objects.
+const MAX_VALUES: usize = 1 << 21;
 /// Deepest nesting of lists, dictionaries and modules.
 const MAX_DEPTH: usize = 100;
 
@@ -34,23 +37,23 @@ impl Pickle {
 
     /// Whether this is a single integer of more than 64 bits with these little-endian bytes.
     pub(super) fn is_long(&self, bytes: &[u8]) -> bool {
-        matches!(&self.nodes[self.root], Node::Long(found) if found == bytes)
+        matches!(&self.nodes[self.root as usize], Node::Long(found) if **found == *bytes)
     }
 
-    /// The object as a tree. What is shared is repeated, up to eight times the number of objects.
+    /// The object as a tree. What is shared is repeated, up to eight times the number of objects and [`MAX_VALUES`].
     pub(super) fn value(&self) -> Result<Value<TensorRef>> {
-        let mut budget = 8 * self.nodes.len() + 1024;
+        let mut budget = (8 * self.nodes.len() + 1024).min(MAX_VALUES);
         self.tree(self.root, MAX_DEPTH, &mut budget)
     }
 
     fn tree(&self, id: Id, depth: usize, budget: &mut usize) -> Result<Value<TensorRef>> {
-        *budget = budget
-            .checked_sub(1)
-            .ok_or("objects that repeat others too often")?;
+        *budget = budget.checked_sub(1).ok_or_else(|| {
+            format!("objects that repeat others too often, or more than {MAX_VALUES} of them")
+        })?;
         let depth = depth
             .checked_sub(1)
             .ok_or("objects nested more than 100 deep, or in themselves")?;
-        Ok(match &self.nodes[id] {
+        Ok(match &self.nodes[id as usize] {
             Node::None => Value::None,
             Node::Bool(value) => Value::Bool(*value),
             Node::Int(value) => Value::Int(*value),
@@ -66,7 +69,7 @@ impl Pickle {
                 }
                 Value::Dict(pairs)
             }
-            Node::Tensor(tensor) => Value::Tensor(tensor.clone()),
+            Node::Tensor(tensor) => Value::Tensor(TensorRef::clone(tensor)),
             Node::Record(class, state) => Value::Record(
                 class.clone(),
                 Box::new(match state {
@@ -155,6 +158,45 @@ mod tests {
         bytes.push(b'.');
         let message = refusal(&bytes);
         assert!(message.contains("repeat others too often"), "{message}");
+    }
+
+    /// Instructions of one or two bytes that each make an object, a reference, a mark or an item of a list.
+    #[test]
+    fn more_instructions_than_any_checkpoint_has_are_refused() {
+        let many = machine::MAX_INSTRUCTIONS as usize;
+        for (start, repeated) in [
+            (&b"\x80\x02"[..], &b"N"[..]),
+            (b"\x80\x02", b"]"),
+            (b"\x80\x02", b"}"),
+            (b"\x80\x02]q\x00", b"h\x00"),
+            (b"\x80\x02]q\x00", b"Na"),
+            (b"\x80\x02N", b"2"),
+            (b"\x80\x02N", b"\x85"),
+            (b"\x80\x02N", b"\x94"),
+        ] {
+            let mut bytes = start.to_vec();
+            bytes.extend(repeated.repeat(many));
+            bytes.push(b'.');
+            let message = refusal(&bytes);
+            assert!(
+                message.contains("found more than 4194304 instructions"),
+                "{repeated:?}: {message}"
+            );
+        }
+        let message = refusal(&[b"\x80\x02", &b"(".repeat(2000)[..], b"."].concat());
+        assert!(
+            message.contains("found more than 1024 open marks"),
+            "{message}"
+        );
+        // A tuple in a tuple in a tuple, as deep as a file can be long.
+        let deep = [b"\x80\x02N", &b"\x85".repeat(1_000_000)[..], b"."].concat();
+        let message = refusal(&deep);
+        assert!(message.contains("nested more than 100 deep"), "{message}");
+    }
+
+    #[test]
+    fn objects_stay_small() {
+        assert!(size_of::<Node>() <= 32, "{} bytes", size_of::<Node>());
     }
 
     #[test]

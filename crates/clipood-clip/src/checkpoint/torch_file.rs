@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+
+use clipood_core::files::open_file;
 
 use super::pickle::Pickle;
 use super::problem::{Problem, Result as Outcome};
@@ -37,8 +39,8 @@ pub(super) struct TorchFile<R> {
     storages: BTreeMap<String, Span>,
     root: Value<TensorRef>,
     torchscript: bool,
-    /// Elements read so far.
-    elements: u64,
+    /// Bytes that the tensors read so far take or took in memory.
+    held: u64,
 }
 
 impl TorchFile<BufReader<File>> {
@@ -48,7 +50,7 @@ impl TorchFile<BufReader<File>> {
     /// As [`TorchFile::new`], and a file that cannot be read.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let origin = path.display().to_string();
-        match File::open(path) {
+        match open_file(path) {
             Ok(file) => Self::new(BufReader::new(file), &origin),
             Err(source) => Err(ClipError::Read {
                 path: origin,
@@ -91,7 +93,7 @@ impl<R: Read + Seek> TorchFile<R> {
             storages: layout.storages,
             root: layout.root,
             torchscript: layout.torchscript,
-            elements: 0,
+            held: 0,
         })
     }
 
@@ -108,7 +110,7 @@ impl<R: Read + Seek> TorchFile<R> {
     /// The numbers of a tensor of this file; `name` is for messages.
     ///
     /// # Errors
-    /// The tensor reaches beyond its storage, or the tensors read so far repeat the file more than four times.
+    /// The tensor reaches beyond its storage, or the tensors read so far repeat the file too often.
     pub(super) fn tensor(&mut self, name: &str, tensor: &TensorRef) -> Result<Tensor> {
         self.read(tensor).map_err(|problem| {
             let part = format!("tensor `{name}`");
@@ -141,10 +143,12 @@ impl<R: Read + Seek> TorchFile<R> {
         if count > available {
             return Err("it repeats elements of its storage, which is not read".into());
         }
-        self.elements += count;
-        if self.elements > 4 * self.length {
-            return Err("the tensors of the file repeat each other too often".into());
-        }
+        // A view is read from its first element to its last one. One byte becomes at most eight.
+        self.held = (tensor.dtype.width_in_memory())
+            .checked_mul(reach.max(count))
+            .and_then(|bytes| self.held.checked_add(bytes))
+            .filter(|held| *held <= self.length.saturating_mul(8))
+            .ok_or("the tensors of the file repeat each other too often")?;
         let start = span.start + tensor.offset as u64 * width;
         self.reader.seek(SeekFrom::Start(start))?;
         let values = tensor.dtype.read(&mut self.reader, reach as usize)?;
@@ -209,7 +213,7 @@ impl<R: Read + Seek> TorchFile<R> {
 ///
 /// # Errors
 /// The file cannot be read, is cut off, damaged or of another format, asks for more than data, or holds tensors that reach
-/// beyond their storage or repeat the file more than four times.
+/// beyond their storage or repeat the file too often: what is in memory is at most eight times the file.
 pub fn read_state_dict(path: &Path) -> Result<Value<Tensor>> {
     TorchFile::open(path)?.load()
 }
@@ -242,8 +246,9 @@ fn read_archive<R: Read + Seek>(reader: &mut R, length: u64) -> Outcome<Layout> 
         .filter_map(|(name, span)| Some((name.strip_prefix(&data)?.to_owned(), *span)))
         .collect();
     let code = format!("{folder}code/");
-    let pickle = zip::read_span(reader, structure, length)?;
-    let pickle = Pickle::read(&mut Cursor::new(&pickle), pickle.len() as u64)?;
+    // Entries were found to lie in the file. The pickle is read as a stream: it can be as long as the file.
+    reader.seek(SeekFrom::Start(structure.start))?;
+    let pickle = Pickle::read(&mut BufReader::new(reader), structure.length)?;
     Ok(Layout {
         storages,
         root: pickle.value()?,
@@ -387,6 +392,8 @@ fn gathered<T: Copy>(values: &[T], shape: &[usize], strides: &[usize]) -> Vec<T>
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::io::Cursor;
+
     use proptest::prelude::*;
 
     use super::super::torch_write::state_dict_bytes;

@@ -104,16 +104,6 @@ pub(super) struct TensorRef {
     pub(super) strides: Vec<usize>,
 }
 
-impl TensorRef {
-    /// Whether it holds floating-point numbers.
-    pub(super) fn is_float(&self) -> bool {
-        match self.dtype {
-            Dtype::F16 | Dtype::Bf16 | Dtype::F32 | Dtype::F64 => true,
-            Dtype::I8 | Dtype::U8 | Dtype::I16 | Dtype::I32 | Dtype::I64 | Dtype::Bool => false,
-        }
-    }
-}
-
 /// A tensor in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
@@ -181,6 +171,19 @@ impl Dtype {
             "BoolStorage" => Self::Bool,
             _ => return None,
         })
+    }
+
+    /// Whether these are floating-point numbers.
+    pub(super) fn is_float(self) -> bool {
+        match self {
+            Self::F16 | Self::Bf16 | Self::F32 | Self::F64 => true,
+            Self::I8 | Self::U8 | Self::I16 | Self::I32 | Self::I64 | Self::Bool => false,
+        }
+    }
+
+    /// Bytes of an element in memory: all floats become float32, all integers 64 bits wide.
+    pub(super) fn width_in_memory(self) -> u64 {
+        if self.is_float() { 4 } else { 8 }
     }
 
     /// Bytes of an element.

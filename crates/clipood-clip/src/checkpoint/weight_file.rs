@@ -1,9 +1,10 @@
 //! The floating-point tensors of one weight file under the names they have there.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+use clipood_core::files::open_file;
 use safetensors::tensor::{Dtype as SafeDtype, Metadata};
 
 use super::problem::{Problem, Result as Outcome};
@@ -11,6 +12,9 @@ use super::torch_file::{TorchFile, is_torch_file};
 use super::value::{Dtype, TensorRef, Value, Values};
 use crate::error::{ClipError, Result};
 use crate::weights::Weights;
+
+/// Longest header of a safetensors file; that of a model with a thousand tensors has some 100 kB.
+const MAX_HEADER: u64 = 16 << 20;
 
 /// Keys under which training programs keep the parameters beside other things.
 const STATES: [&str; 3] = ["state_dict", "model_state_dict", "model"];
@@ -25,7 +29,7 @@ pub(super) fn read_weights(path: &Path) -> Result<Weights> {
         path: origin.clone(),
         source,
     };
-    let mut file = BufReader::new(File::open(path).map_err(read_error)?);
+    let mut file = BufReader::new(open_file(path).map_err(read_error)?);
     let length = file.get_ref().metadata().map_err(read_error)?.len();
     let mut head = Vec::new();
     file.by_ref()
@@ -71,6 +75,12 @@ fn from_safetensors(
         .checked_sub(8)
         .and_then(|rest| rest.checked_sub(header_length))
         .ok_or("neither safetensors nor a file of torch.save, or cut off in its header")?;
+    if header_length > MAX_HEADER {
+        return Err(format!(
+            "found a header of {header_length} bytes, allowed: at most {MAX_HEADER}"
+        )
+        .into());
+    }
     let mut header = vec![0; header_length as usize];
     file.read_exact(&mut header)?;
     // Metadata checks that the tensors follow each other without gaps and are as long as their shapes say.
@@ -93,8 +103,12 @@ fn from_safetensors(
                 info.dtype
             ))
         })?;
+        let (start, end) = info.data_offsets;
+        if !dtype.is_float() {
+            io::copy(&mut file.take((end - start) as u64), &mut io::sink())?;
+            continue;
+        }
         let count: usize = info.shape.iter().product();
-        // Integers are read as well, to reach the next tensor, and dropped.
         if let Values::Float(data) = dtype.read(file, count)? {
             weights.insert(name, info.shape.clone(), data);
         }
@@ -151,7 +165,7 @@ fn collect(value: &Value<TensorRef>, prefix: &str, found: &mut Vec<(String, Tens
             _ => format!("{prefix}.{key}"),
         };
         match value.as_tensor() {
-            Some(tensor) if tensor.is_float() => found.push((name, tensor.clone())),
+            Some(tensor) if tensor.dtype.is_float() => found.push((name, tensor.clone())),
             Some(_) => {}
             None => collect(value, &name, found),
         }

@@ -57,6 +57,71 @@ pub(super) fn unescape_strict(text: &str) -> Cow<'_, str> {
     })
 }
 
+/// References to `&` in a row that stay for the usual rounds when [`shorten_ampersands`] skips some.
+const KEPT: usize = 3;
+
+/// `after`, which [`unescape_strict`] made of `before`, as it is after as many more rounds as change nothing but chains of
+/// ampersands (`&amp;amp;amp;lt;`), each of which loses one reference a round. If this round did anything else, `after` itself.
+pub(super) fn shorten_ampersands(before: &str, after: String) -> String {
+    // Whether a round does nothing else is seen from the chains alone: each is shortened, and the rest is the same.
+    let Some(rounds) = chains(before).map(|(_, ends)| ends.len()).min() else {
+        return after;
+    };
+    if rounds <= KEPT + 1 || without_references(before, 1) != after {
+        return after;
+    }
+    without_references(&after, rounds - 1 - KEPT)
+}
+
+/// `text` with the first `count` references of each chain gone.
+fn without_references(text: &str, count: usize) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut kept_to = 0;
+    for (start, ends) in chains(text) {
+        let Some(end) = count.checked_sub(1).and_then(|last| ends.get(last)) else {
+            continue;
+        };
+        out.push_str(&text[kept_to..start]);
+        kept_to = *end;
+    }
+    out.push_str(&text[kept_to..]);
+    out
+}
+
+/// Chains of references to `&` in `text`: where the first one starts, behind its `&`, and where each of them ends.
+fn chains(text: &str) -> impl Iterator<Item = (usize, Vec<usize>)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let start = at + text[at..].find('&')? + 1;
+            let mut end = start;
+            let mut ends = Vec::new();
+            while let Some(length) = ampersand(&text[end..]) {
+                end += length;
+                ends.push(end);
+            }
+            at = end;
+            if !ends.is_empty() {
+                return Some((start, ends));
+            }
+        }
+    })
+}
+
+/// Length of the reference to `&` at the start of `text`, which follows another `&`.
+fn ampersand(text: &str) -> Option<usize> {
+    let length = text
+        .bytes()
+        .take(LONGEST_STRICT + 2)
+        .position(|byte| byte == b';')?;
+    let (name, reference) = (&text[..length], &text[..=length]);
+    let is_ampersand = match name.strip_prefix('#') {
+        Some(number) => numeric(number) == Some((u32::from('&'), number.len())),
+        None => entity(reference) == Some("&"),
+    };
+    is_ampersand.then_some(length + 1)
+}
+
 /// Calls `resolve` with the text after each `&`; it answers with the replacement and how many bytes after the `&` it
 /// stands for.
 fn replace_references(

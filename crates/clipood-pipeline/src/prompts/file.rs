@@ -120,7 +120,7 @@ impl PromptSet {
                 classes.len()
             )));
         }
-        Ok(Self {
+        let set = Self {
             fingerprint: entry(FINGERPRINT)?.to_string(),
             text: match &probe {
                 Some(_) => Vec::new(),
@@ -129,7 +129,14 @@ impl PromptSet {
             classes,
             state,
             probe,
-        })
+        };
+        let (values, count) = (set.class_rows().len(), set.classes.len());
+        if count == 0 || values == 0 || values % count != 0 {
+            return Err(fail(format!(
+                "{values} values are not one row for each of {count} classes"
+            )));
+        }
+        Ok(set)
     }
 }
 
@@ -198,6 +205,27 @@ mod tests {
             assert_eq!(PromptSet::from_bytes(&bytes, "here").unwrap(), set);
             let cut = PromptSet::from_bytes(&bytes[..bytes.len() - 3], "here");
             assert!(cut.unwrap_err().to_string().starts_with("here: "));
+        }
+    }
+
+    #[test]
+    fn text_features_that_are_not_a_row_for_each_class_are_refused() {
+        for (classes, values) in [
+            (r#"["star", "fish"]"#, 3),
+            (r#"["star", "fish"]"#, 0),
+            ("[]", 4),
+        ] {
+            let text = NamedArray::f32("text", vec![values], &vec![1.0; values]);
+            let metadata = [
+                (FINGERPRINT, "0123456789abcdef".to_owned()),
+                (CLASSES, classes.to_owned()),
+            ];
+            let bytes = to_bytes(&[text], metadata).unwrap();
+            let message = PromptSet::from_bytes(&bytes, "here")
+                .unwrap_err()
+                .to_string();
+            let expected = format!("here: {values} values are not one row for each of ");
+            assert!(message.starts_with(&expected), "{message}");
         }
     }
 

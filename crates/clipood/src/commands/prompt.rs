@@ -4,20 +4,26 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::{ArrayRef, Float32Array, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use clipood_clip::checkpoint::torch_file::{read_state_dict, write_state_dict};
 use clipood_clip::checkpoint::value::{Tensor, Value};
 use clipood_clip::model::Model;
-use clipood_clip::prompt::{PromptOptions, PromptState};
+use clipood_clip::prompt::{CoopContext, PromptOptions, PromptState};
 use clipood_clip::tokenizer::Tokenizer;
+use clipood_core::files::read_file;
 use clipood_core::{ClassToken, FingerprintBuilder, class_list};
 use clipood_pipeline::{PipelineError, PromptSet};
 
 use super::arrays::write_parquet;
 use super::models::ModelArgs;
 use super::print;
+
+/// Most bytes of a class list.
+const MAX_CLASS_LIST: u64 = 64 << 20;
+/// Most bytes of a prompt set: 21,000 classes with 16 vectors of 1,024 values each have 1.4 GB.
+const MAX_PROMPT: u64 = 4 << 30;
 
 /// Options of `clipood prompt`.
 #[derive(clap::Args)]
@@ -94,8 +100,21 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// Reads a prompt set.
 pub fn read(path: &Path) -> Result<PromptSet> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read the prompt {name}"))?;
-    Ok(PromptSet::from_bytes(&bytes, &name)?)
+    let bytes =
+        read_file(path, MAX_PROMPT).with_context(|| format!("cannot read the prompt {name}"))?;
+    let set = PromptSet::from_bytes(&bytes, &name)?;
+    let context = set.state.iter().flat_map(|state| &state.context);
+    if set
+        .class_rows()
+        .iter()
+        .chain(context)
+        .any(|value| !value.is_finite())
+    {
+        bail!(
+            "{name}: found values that are not finite in its features or its context, allowed: finite ones"
+        );
+    }
+    Ok(set)
 }
 
 /// The context of a prompt set and the width of its vectors, which is the model's.
@@ -209,40 +228,30 @@ fn import(args: &Import) -> Result<()> {
             return Err(PipelineError::Usage(problem).into());
         }
     };
-    let text = std::fs::read_to_string(&args.classes)
+    let list = read_file(&args.classes, MAX_CLASS_LIST)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
         .with_context(|| format!("cannot read the class list {}", args.classes.display()))?;
-    let classes = class_list(&text, &args.classes.display().to_string())?;
+    let classes = class_list(&list, &args.classes.display().to_string())?;
     let model = args.model.open()?;
     let checkpoint = read_state_dict(&args.checkpoint)?;
-    let context = checkpoint
-        .get("state_dict")
-        .and_then(|state| state.get("ctx"));
-    let context = context.and_then(Value::as_tensor).with_context(|| {
-        format!("{file}: expected the tensor state_dict.ctx of a prompt learner, found none")
-    })?;
     let width = model.config.text.width;
-    let (n_ctx, class_specific) = match context.shape[..] {
-        [n_ctx, wide] if wide == width => (n_ctx, false),
-        [count, n_ctx, wide] if wide == width && count == classes.len() => (n_ctx, true),
-        _ => bail!(
-            "{file}: state_dict.ctx has shape {:?}, expected [vectors, {width}] or [{}, vectors, {width}]",
-            context.shape,
-            classes.len()
-        ),
-    };
-    let values = context
-        .as_floats()
-        .with_context(|| format!("{file}: state_dict.ctx holds no floats"))?;
+    let context = CoopContext::find(&checkpoint, width, classes.len())
+        .map_err(|problem| anyhow!("{file}: {problem}"))?;
+    let (values, n_ctx) = (&context.values, context.n_ctx);
     let options = PromptOptions {
         n_ctx,
         ctx_init: None,
         class_token,
-        class_specific,
+        class_specific: context.class_specific,
     };
-    let epoch = match checkpoint.get("epoch") {
-        Some(Value::Int(epoch)) => usize::try_from(*epoch).unwrap_or(0),
-        _ => 0,
-    };
+    let text = model.prompt_features(&classes, &options, values)?;
+    // Finite vectors may still be so large that the text tower overflows.
+    if let Some(position) = text.iter().position(|value| !value.is_finite()) {
+        let class = &classes[position / model.config.embed_dim];
+        bail!(
+            "{file}: the text features of `{class}` are not finite: the values of its context are too large"
+        );
+    }
     let fingerprint = FingerprintBuilder::new("imported prompt")
         .field("model", &model.hash)
         .field("classes", &classes)
@@ -251,12 +260,12 @@ fn import(args: &Import) -> Result<()> {
         .finish()?;
     let set = PromptSet {
         fingerprint: fingerprint.to_string(),
-        text: model.prompt_features(&classes, &options, values)?,
+        text,
         classes,
         state: Some(PromptState {
-            context: values.to_vec(),
+            context: values.clone(),
             momentum: vec![0.0; values.len()],
-            epoch,
+            epoch: context.epoch,
             ..PromptState::default()
         }),
         probe: None,
@@ -265,7 +274,11 @@ fn import(args: &Import) -> Result<()> {
         .with_context(|| format!("cannot write {}", args.out.display()))?;
     print(&format!(
         "{n_ctx} vectors{} for {} classes\n",
-        if class_specific { " a class" } else { "" },
+        if context.class_specific {
+            " a class"
+        } else {
+            ""
+        },
         set.classes.len()
     ))
 }

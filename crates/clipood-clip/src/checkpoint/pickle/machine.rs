@@ -1,7 +1,7 @@
 //! The stack machine that a pickle is a program for, without the instructions that would run anything.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::node::{Global, Id, Node, Storage, integer, known};
@@ -9,7 +9,13 @@ use crate::checkpoint::problem::{Problem, Result};
 use crate::checkpoint::value::TensorRef;
 
 /// Most dimensions of a tensor.
-const MAX_DIMENSIONS: usize = 16;
+const MAX_DIMENSIONS: usize = 8;
+/// Most instructions of a pickle. A state dict with a thousand tensors and the state of its optimizer has some 100,000.
+pub(super) const MAX_INSTRUCTIONS: u32 = 1 << 22;
+/// Most open marks: one for each list, dictionary or tuple around the current object.
+const MAX_MARKS: usize = 1024;
+/// Longest text.
+const MAX_TEXT: u64 = 16 << 20;
 /// Longest name of a function or class.
 const MAX_NAME: usize = 512;
 
@@ -40,7 +46,7 @@ impl<'a, R: Read> Machine<'a, R> {
 
     /// Runs one pickle to its end: all objects, and the position of the one it stands for.
     pub(super) fn run(mut self) -> Result<(Vec<Node>, Id)> {
-        loop {
+        for _ in 0..MAX_INSTRUCTIONS {
             let [instruction] = self.array()?;
             if instruction == b'.' {
                 let root = self.pop()?;
@@ -48,6 +54,7 @@ impl<'a, R: Read> Machine<'a, R> {
             }
             self.step(instruction)?;
         }
+        Err(format!("found more than {MAX_INSTRUCTIONS} instructions in the pickle, allowed: at most as many").into())
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
@@ -59,9 +66,23 @@ impl<'a, R: Read> Machine<'a, R> {
 
     fn bytes(&mut self, length: u64) -> Result<Vec<u8>> {
         self.take(length)?;
+        if length > MAX_TEXT {
+            let problem = format!("found a text of {length} bytes, allowed: at most {MAX_TEXT}");
+            return Err(problem.into());
+        }
         let mut bytes = vec![0; length as usize];
         self.reader.read_exact(&mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Passes over `length` bytes.
+    fn skip(&mut self, length: u64) -> Result<()> {
+        self.take(length)?;
+        let passed = io::copy(&mut self.reader.by_ref().take(length), &mut io::sink())?;
+        if passed < length {
+            return Err("the pickle is cut off".into());
+        }
+        Ok(())
     }
 
     /// Counts `length` bytes, before anything is allocated for them.
@@ -96,7 +117,8 @@ impl<'a, R: Read> Machine<'a, R> {
 
     fn add(&mut self, node: Node) -> Id {
         self.nodes.push(node);
-        self.nodes.len() - 1
+        // Every instruction adds at most one object, and their number is limited.
+        (self.nodes.len() - 1) as Id
     }
 
     fn push(&mut self, node: Node) {
@@ -149,7 +171,12 @@ impl<'a, R: Read> Machine<'a, R> {
             0x95 => {
                 self.array::<8>()?;
             }
-            b'(' => self.marks.push(self.stack.len()),
+            b'(' if self.marks.len() < MAX_MARKS => self.marks.push(self.stack.len()),
+            b'(' => {
+                let problem =
+                    format!("found more than {MAX_MARKS} open marks, allowed: at most as many");
+                return Err(problem.into());
+            }
             b'0' => {
                 self.pop()?;
             }
@@ -194,12 +221,12 @@ impl<'a, R: Read> Machine<'a, R> {
             }
             b'B' => {
                 let length = u32::from_le_bytes(self.array()?);
-                self.bytes(u64::from(length))?;
+                self.skip(u64::from(length))?;
                 self.push(Node::Bytes);
             }
             b'C' => {
                 let [length] = self.array()?;
-                self.bytes(u64::from(length))?;
+                self.skip(u64::from(length))?;
                 self.push(Node::Bytes);
             }
             b']' => self.push(Node::List(Vec::new())),
@@ -273,7 +300,7 @@ impl<'a, R: Read> Machine<'a, R> {
             b'b' => {
                 let state = self.pop()?;
                 let object = self.top()?;
-                match &mut self.nodes[object] {
+                match &mut self.nodes[object as usize] {
                     Node::Record(_, attributes) => *attributes = Some(state),
                     // Python hangs `_metadata` on the dictionary of a state dict.
                     Node::Dict(_) | Node::Opaque(_) => {}
@@ -292,7 +319,7 @@ impl<'a, R: Read> Machine<'a, R> {
 
     fn append(&mut self, items: &[Id]) -> Result<()> {
         let list = self.top()?;
-        match &mut self.nodes[list] {
+        match &mut self.nodes[list as usize] {
             Node::List(list) => list.extend(items),
             _ => return Err("an item for something that is no list".into()),
         }
@@ -303,7 +330,7 @@ impl<'a, R: Read> Machine<'a, R> {
     fn set_items(&mut self, items: &[Id]) -> Result<()> {
         let (pairs, rest) = items.as_chunks::<2>();
         let dict = self.top()?;
-        match &mut self.nodes[dict] {
+        match &mut self.nodes[dict as usize] {
             Node::Dict(dict) if rest.is_empty() => {
                 dict.extend(pairs.iter().map(|[key, value]| (*key, *value)));
             }
@@ -331,7 +358,7 @@ impl<'a, R: Read> Machine<'a, R> {
 
     fn pop_text(&mut self) -> Result<Arc<str>> {
         let id = self.pop()?;
-        match &self.nodes[id] {
+        match &self.nodes[id as usize] {
             Node::Text(text) => Ok(text.clone()),
             _ => Err("a name that is no text".into()),
         }
@@ -353,10 +380,10 @@ impl<'a, R: Read> Machine<'a, R> {
     /// `("storage", type, key, location, elements)`; files before torch 1.6 add a view, which is `None`.
     fn persistent(&mut self) -> Result<()> {
         let id = self.pop()?;
-        let Node::Tuple(items) = &self.nodes[id] else {
+        let Node::Tuple(items) = &self.nodes[id as usize] else {
             return Err("a persistent id that is no tuple".into());
         };
-        let node = |at: usize| items.get(at).map(|id| &self.nodes[*id]);
+        let node = |at: usize| items.get(at).map(|id| &self.nodes[*id as usize]);
         let storage = match (node(0), node(1), node(2), node(5)) {
             (
                 Some(Node::Text(kind)),
@@ -370,16 +397,16 @@ impl<'a, R: Read> Machine<'a, R> {
             (_, _, _, Some(_)) => return Err("a storage that is a view of another".into()),
             _ => return Err("a persistent id that names no storage of numbers".into()),
         };
-        self.push(Node::Storage(storage));
+        self.push(Node::Storage(Box::new(storage)));
         Ok(())
     }
 
     /// What the listed functions make of their arguments.
     fn call(&mut self, function: Id, arguments: Id) -> Result<Id> {
-        let Node::Tuple(items) = &self.nodes[arguments] else {
+        let Node::Tuple(items) = &self.nodes[arguments as usize] else {
             return Err("arguments that are no tuple".into());
         };
-        let Node::Global(global, path) = &self.nodes[function] else {
+        let Node::Global(global, path) = &self.nodes[function as usize] else {
             return Err("a call of something that is no function".into());
         };
         let (global, path) = (*global, path.clone());
@@ -388,7 +415,7 @@ impl<'a, R: Read> Machine<'a, R> {
                 let [storage, offset, shape, strides] = items
                     .first_chunk::<4>()
                     .ok_or("a tensor without its shape and strides")?;
-                Node::Tensor(self.tensor(*storage, *offset, *shape, *strides)?)
+                Node::Tensor(Box::new(self.tensor(*storage, *offset, *shape, *strides)?))
             }
             Global::RebuildParameter => {
                 return items
@@ -411,7 +438,7 @@ impl<'a, R: Read> Machine<'a, R> {
 
     /// Arguments with which a dictionary starts empty: nothing to put in, or the class of missing values.
     fn empty_default(&self, id: Id) -> bool {
-        match &self.nodes[id] {
+        match &self.nodes[id as usize] {
             Node::None | Node::Global(_, _) => true,
             Node::List(items) | Node::Tuple(items) => items.is_empty(),
             _ => false,
@@ -419,7 +446,7 @@ impl<'a, R: Read> Machine<'a, R> {
     }
 
     fn tensor(&self, storage: Id, offset: Id, shape: Id, strides: Id) -> Result<TensorRef> {
-        let Node::Storage(storage) = &self.nodes[storage] else {
+        let Node::Storage(storage) = &self.nodes[storage as usize] else {
             return Err("a tensor without a storage".into());
         };
         let shape = self.sizes(shape)?;
@@ -437,16 +464,16 @@ impl<'a, R: Read> Machine<'a, R> {
     }
 
     fn sizes(&self, id: Id) -> Result<Vec<usize>> {
-        match &self.nodes[id] {
+        match &self.nodes[id as usize] {
             Node::Tuple(items) | Node::List(items) if items.len() <= MAX_DIMENSIONS => {
                 items.iter().map(|item| self.size(*item)).collect()
             }
-            _ => Err("the shape of a tensor is no tuple of at most 16 sizes".into()),
+            _ => Err("the shape of a tensor is no tuple of at most 8 sizes".into()),
         }
     }
 
     fn size(&self, id: Id) -> Result<usize> {
-        match &self.nodes[id] {
+        match &self.nodes[id as usize] {
             Node::Int(size) => usize::try_from(*size)
                 .map_err(|_| format!("a tensor with the size or stride {size}").into()),
             _ => Err("a size of a tensor is no integer".into()),

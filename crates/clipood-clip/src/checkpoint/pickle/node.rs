@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::checkpoint::value::{Dtype, TensorRef};
 
 /// Position of an object.
-pub(super) type Id = usize;
+pub(super) type Id = u32;
 
 /// One object.
 #[derive(Debug, Clone)]
@@ -14,7 +14,7 @@ pub(super) enum Node {
     Bool(bool),
     Int(i64),
     /// An integer of more than 64 bits, little-endian.
-    Long(Vec<u8>),
+    Long(Box<[u8]>),
     Float(f64),
     Text(Arc<str>),
     /// Bytes, whose contents nothing needs.
@@ -23,8 +23,8 @@ pub(super) enum Node {
     Tuple(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Global(Global, Arc<str>),
-    Storage(Storage),
-    Tensor(TensorRef),
+    Storage(Box<Storage>),
+    Tensor(Box<TensorRef>),
     /// An object of a class of TorchScript, and its attributes.
     Record(Arc<str>, Option<Id>),
     /// An object whose contents are not read.
@@ -80,7 +80,7 @@ pub(super) fn known(module: &str, name: &str) -> Option<Global> {
 /// The two's complement integer of these little-endian bytes.
 pub(super) fn integer(bytes: Vec<u8>) -> Node {
     if bytes.len() > 8 {
-        return Node::Long(bytes);
+        return Node::Long(bytes.into());
     }
     let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
     let mut wide = [if negative { 0xFF } else { 0 }; 8];
