@@ -36,6 +36,8 @@
 //! # Ok::<(), clipood_core::CoreError>(())
 //! ```
 
+mod class_folders;
+mod class_list;
 mod class_texts;
 mod document;
 mod error;
@@ -49,7 +51,9 @@ mod recipe;
 mod rng;
 pub mod text_file;
 
-pub use class_texts::{DescriptionFormat, class_descriptions, class_list};
+pub use class_folders::{ImageFolder, classes_of_folders};
+pub use class_list::{ClassList, distinct_names, equal_names};
+pub use class_texts::{DescriptionFormat, class_descriptions, spaced};
 pub use error::{CoreError, Place};
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use image_key::image_key;

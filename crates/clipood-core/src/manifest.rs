@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::class_texts::spaced;
 use crate::document::{Problem, parse};
 use crate::error::CoreError;
 use crate::nearest::{hint, hint_with_list};
@@ -97,7 +98,7 @@ impl DatasetManifest {
     pub fn class_name(&self, folder: &str) -> String {
         match self.class_names.get(folder) {
             Some(name) => name.clone(),
-            None => folder.replace(['_', '-'], " "),
+            None => spaced(folder),
         }
     }
 

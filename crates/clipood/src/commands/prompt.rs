@@ -12,10 +12,11 @@ use clipood_clip::checkpoint::value::{Tensor, Value};
 use clipood_clip::model::Model;
 use clipood_clip::prompt::{PromptOptions, PromptState};
 use clipood_clip::tokenizer::Tokenizer;
-use clipood_core::{ClassToken, FingerprintBuilder, class_list};
+use clipood_core::{ClassToken, FingerprintBuilder};
 use clipood_pipeline::{PipelineError, PromptSet};
 
 use super::arrays::write_parquet;
+use super::class_list::read_class_list;
 use super::models::ModelArgs;
 use super::print;
 
@@ -70,7 +71,7 @@ struct Import {
     checkpoint: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
-    /// File with one class name per line, in the order of the labels.
+    /// File with one class name per line, in the order of the labels; CoOp's `classnames.txt` as it is.
     #[arg(long)]
     classes: PathBuf,
     /// Position of the class name in the prompt: end, middle or front.
@@ -209,9 +210,7 @@ fn import(args: &Import) -> Result<()> {
             return Err(PipelineError::Usage(problem).into());
         }
     };
-    let text = std::fs::read_to_string(&args.classes)
-        .with_context(|| format!("cannot read the class list {}", args.classes.display()))?;
-    let classes = class_list(&text, &args.classes.display().to_string())?;
+    let classes = read_class_list(&args.classes)?.names;
     let model = args.model.open()?;
     let checkpoint = read_state_dict(&args.checkpoint)?;
     let context = checkpoint
