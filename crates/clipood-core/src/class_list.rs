@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::class_texts::{Entries, at_line};
 use crate::error::CoreError;
+use crate::text_file::lines;
 
 /// Pairs that [`equal_names`] writes out.
 const SHOWN: usize = 3;
@@ -48,10 +49,14 @@ impl ClassList {
     /// that are not 0, 1, 2 and so on, no name at all, a file of another format.
     pub fn parse(text: &str, origin: &str) -> Result<Self, CoreError> {
         let wrong = |line, message: &str| at_line(origin, line, message.to_string());
-        let list = match text.trim_start().chars().next() {
-            None => None,
-            Some('{' | '[') => Some(from_json(text, origin)?),
-            Some(_) => Some(from_lines(text, origin)?),
+        let whole = text.trim();
+        // A class may be called `[unknown]`.
+        let is_list = whole.starts_with('[') && whole.ends_with(']') && whole.contains(['"', '\'']);
+        let is_json = whole.starts_with('{') || is_list || extension(origin) == "json";
+        let list = match (whole.is_empty(), is_json) {
+            (true, _) => None,
+            (false, true) => Some(from_json(text, origin)?),
+            (false, false) => Some(from_lines(text, origin)?),
         };
         let list = list.filter(|list| !list.names.is_empty());
         let list = list.ok_or_else(|| wrong(None, "found no class, allowed: one name per line"))?;
@@ -93,10 +98,13 @@ pub fn equal_names(names: &[String]) -> Option<String> {
     if shared.len() > SHOWN {
         written += &format!(" and {} more", shared.len() - SHOWN);
     }
+    let count = match shared.len() {
+        1 => "1 class name is".to_string(),
+        count => format!("{count} class names are"),
+    };
     Some(format!(
-        "{} class name(s) shared by several classes: {written}; they stay separate classes with the same text, and the first \
-         of them is predicted",
-        shared.len()
+        "{count} shared by several classes: {written}; they stay separate classes with the same text, and the first of them is \
+         predicted"
     ))
 }
 
@@ -121,14 +129,18 @@ pub(crate) fn is_wordnet_id(word: &str) -> bool {
     word.len() == 9 && word.starts_with('n') && word[1..].bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// What follows the last full stop of a path, in lower case.
+fn extension(origin: &str) -> String {
+    origin.rsplit('.').next().unwrap_or_default().to_lowercase()
+}
+
 fn from_lines(text: &str, origin: &str) -> Result<ClassList, CoreError> {
-    let lines: Vec<&str> = text.trim_end().lines().map(str::trim).collect();
+    let lines: Vec<&str> = lines(text).into_iter().map(str::trim).collect();
     if let Some(blank) = lines.iter().position(|line| line.is_empty()) {
         let message = "found a blank line, allowed: the name of a class on every line";
         return Err(at_line(origin, Some(blank + 1), message.to_string()));
     }
-    let extension = origin.rsplit('.').next().unwrap_or_default().to_lowercase();
-    let separator = match extension.as_str() {
+    let separator = match extension(origin).as_str() {
         "csv" => Some(','),
         "tsv" => Some('\t'),
         _ => None,
@@ -319,9 +331,13 @@ mod tests {
         // A name may repeat: it is a text, and the classes are the lines.
         assert_eq!(names("star\nfish\nstar\n"), ["star", "fish", "star"]);
         assert_eq!(names("0\n1\n2\n"), ["0", "1", "2"]);
+        assert_eq!(
+            names("[unknown]\nfish\n[other]\n"),
+            ["[unknown]", "fish", "[other]"]
+        );
         assert!(error("star\n\nfish\n", "c.txt").starts_with("c.txt:2: found a blank line"));
         assert!(error("\nstar\n", "c.txt").starts_with("c.txt:1: found a blank line"));
-        for empty in ["", "\n\n", "[]", "{}"] {
+        for empty in ["", "\n\n", "{}"] {
             assert!(error(empty, "c.txt").starts_with("c.txt: found no class"));
         }
         let table = error("label,name\n0,star\n", "c.csv");
@@ -387,6 +403,7 @@ mod tests {
         assert!(error(r#"{"star": ["a"]}"#, "c.json").contains("an object of another kind"));
         assert!(error("[1, 2]", "c.json").contains("other values than names"));
         assert!(error(r#"["star", " "]"#, "c.json").contains("class 1 is empty"));
+        assert!(error("['tench', 'hen']", "c.txt").contains("Python literal"));
         let python = error("{0: 'tench, Tinca tinca',\n 1: 'goldfish'}", "c.txt");
         assert!(
             python.starts_with("c.txt:1: ") && python.contains("Python literal"),
@@ -400,7 +417,7 @@ mod tests {
             |names: &[&str]| equal_names(&names.iter().map(|n| n.to_string()).collect::<Vec<_>>());
         assert_eq!(of(&["a", "b"]), None);
         let note = of(&["missile", "b", "Missile", "b"]).unwrap();
-        let start = "2 class name(s) shared by several classes: `missile` (classes 0, 2), `b` (classes 1, 3); they";
+        let start = "2 class names are shared by several classes: `missile` (classes 0, 2), `b` (classes 1, 3); they";
         assert!(note.starts_with(start), "{note}");
         let names = ["missile", "b", "missile"].map(String::from);
         assert_eq!(

@@ -51,7 +51,8 @@ pub struct DatasetManifest {
     /// The class folders to read; empty reads all.
     #[serde(default)]
     pub include: Vec<String>,
-    /// Readable names of class folders. The default is the name of the folder with `_` and `-` replaced by spaces.
+    /// Readable names of class folders. The default is the name of the folder with `_` and `-` replaced by spaces. Several
+    /// folders may have one name; they are classes of their own.
     #[serde(default)]
     pub class_names: BTreeMap<String, String>,
     /// Also read the images in folders below a class folder, as images of that class.

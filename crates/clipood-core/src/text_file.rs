@@ -52,6 +52,15 @@ pub fn read_text(path: &Path) -> Result<String, TextError> {
     Ok(decode_text(bytes, &origin)?)
 }
 
+/// The lines of a text, without blank ones at its end.
+pub fn lines(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    while lines.last().is_some_and(|line| line.trim().is_empty()) {
+        lines.pop();
+    }
+    lines
+}
+
 /// The text in `bytes`: UTF-8, without byte order marks at the head of a line (concatenated files have several), every
 /// line end a line feed. `origin` (the path of the file) names it in errors.
 ///
@@ -208,6 +217,13 @@ mod tests {
         assert_eq!(decoded("a\u{feff}b".as_bytes()).unwrap(), "a\u{feff}b");
         assert_eq!(decoded(b"").unwrap(), "");
         assert_eq!(decoded("\u{feff}".as_bytes()).unwrap(), "");
+    }
+
+    #[test]
+    fn blank_lines_at_the_end_are_none() {
+        assert_eq!(lines("a \n\n b  \n\n \r\n\t\n"), ["a ", "", " b  "]);
+        assert_eq!(lines("a"), ["a"]);
+        assert!(lines("\n \n").is_empty());
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn two_folders_of_one_text_are_planned_trained_and_scored() {
     let log = stderr(&run);
     assert!(run.status.success(), "{log}");
     for part in [
-        "id: 1 class name(s) shared by several classes: `missile` (classes 0, 2)",
+        "id: 1 class name is shared by several classes: `missile` (classes 0, 2)",
         "id: 1 of 3 names in `class_names` are of no folder: the first is `fihs`",
     ] {
         assert!(log.contains(part), "no `{part}` in: {log}");
@@ -150,7 +150,7 @@ fn folders_that_are_read_as_one_text_are_two_classes() {
     rename(&world, "fish", "great white");
     rename(&world, "star", "great_white");
     let (output, rows) = zero_shot(&world, &["--images", "data/id/test"]);
-    let note = "note: 1 class name(s) shared by several classes: `great white` (classes 0, 1)";
+    let note = "note: 1 class name is shared by several classes: `great white` (classes 0, 1)";
     assert!(stderr(&output).contains(note), "{}", stderr(&output));
     assert_labels(&rows, &["great white", "great_white", "house", "tree"]);
     let page = std::fs::read_to_string(world.path("out/index.html")).unwrap();

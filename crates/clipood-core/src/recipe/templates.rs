@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{CoreError, Place};
 use crate::nearest::hint_with_list;
+use crate::text_file::lines;
 
 /// The sets that have a name.
 const NAMES: [&str; 3] = ["simple", "openai7", "openai80"];
@@ -153,8 +154,10 @@ impl TemplateSet {
     /// # Errors
     /// [`CoreError::Syntax`] with the line: a template without exactly one `{}`, a blank or repeated one, no template at all.
     pub fn from_lines(text: &str, origin: &str) -> Result<TemplateSet, CoreError> {
-        let lines = text.trim_end().lines();
-        let templates: Vec<String> = lines.map(|line| line.trim().to_string()).collect();
+        let templates: Vec<String> = lines(text)
+            .into_iter()
+            .map(|line| line.trim().to_string())
+            .collect();
         match problem(&templates) {
             None => Ok(TemplateSet::Own(templates)),
             Some((index, message)) => Err(CoreError::Syntax {

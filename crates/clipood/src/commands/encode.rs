@@ -14,7 +14,7 @@ use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use clipood_clip::model::{Devices, Model};
 use clipood_clip::safetensors_file::NamedArray;
-use clipood_core::text_file::read_text;
+use clipood_core::text_file::{lines, read_text};
 use clipood_pipeline::tables::dictionary;
 use clipood_pipeline::{Engine, PipelineError, encode_files};
 use half::f16;
@@ -109,7 +109,7 @@ fn usage(problem: String) -> Result<ExitCode> {
 /// The lines of a file, at least one, without blank ones at its end.
 pub fn read_texts(path: &Path) -> Result<Vec<String>> {
     let text = read_text(path)?;
-    let texts: Vec<String> = text.trim_end().lines().map(str::to_owned).collect();
+    let texts: Vec<String> = lines(&text).into_iter().map(str::to_owned).collect();
     if texts.is_empty() {
         bail!("{} holds no text", path.display());
     }

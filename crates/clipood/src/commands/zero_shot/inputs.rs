@@ -58,7 +58,10 @@ impl Inputs {
             );
         }
         let given = match (classes, &task.texts.classes) {
-            (Some(classes), _) => Some(ClassList::of(classes)),
+            (Some(classes), _) => {
+                note_equal(&classes);
+                Some(ClassList::of(classes))
+            }
             (None, Some(path)) => Some(read_class_list(path)?),
             (None, None) => None,
         };
