@@ -1,7 +1,8 @@
-//! Files about classes: the list of their names, and texts that describe each class.
+//! Names of classes as texts, and the texts that describe each class.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -10,7 +11,8 @@ use crate::document::line_at;
 use crate::error::{CoreError, Place};
 use crate::nearest::nearest;
 
-fn at_line(origin: &str, line: Option<usize>, message: String) -> CoreError {
+/// An error in the text called `origin`.
+pub(crate) fn at_line(origin: &str, line: Option<usize>, message: String) -> CoreError {
     CoreError::Syntax {
         place: Place {
             origin: origin.to_string(),
@@ -20,29 +22,15 @@ fn at_line(origin: &str, line: Option<usize>, message: String) -> CoreError {
     }
 }
 
-/// Reads a list of class names, one per line: class `i` is on line `i + 1`. `origin` (the path of the file) names it in errors.
-///
-/// # Errors
-/// [`CoreError::Syntax`] with the line: a blank line, a repeated name, no name at all.
-pub fn class_list(text: &str, origin: &str) -> Result<Vec<String>, CoreError> {
-    let mut lines = BTreeMap::new();
-    let mut names = Vec::new();
-    for (line, name) in (1..).zip(text.lines().map(str::trim)) {
-        if name.is_empty() {
-            let message = "found a blank line, allowed: the name of a class on every line";
-            return Err(at_line(origin, Some(line), message.to_string()));
-        }
-        if let Some(first) = lines.insert(name, line) {
-            let message = format!("found class `{name}` again, it is already on line {first}");
-            return Err(at_line(origin, Some(line), message));
-        }
-        names.push(name.to_string());
-    }
-    if names.is_empty() {
-        let message = "found no class, allowed: one name per line";
-        return Err(at_line(origin, None, message.to_string()));
-    }
-    Ok(names)
+/// A name with `_` and `-` as spaces, as the names of class folders are read.
+pub fn spaced(name: &str) -> String {
+    name.replace(['_', '-'], " ")
+}
+
+/// What names are compared by where they differ as they stand: [`spaced`], with one space between words.
+pub(crate) fn comparable(name: &str) -> String {
+    let spaced = spaced(name);
+    spaced.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The format of a file of class descriptions.
@@ -54,7 +42,8 @@ pub enum DescriptionFormat {
     Toml,
 }
 
-/// Reads the texts of each of `classes`, in their order, from a file that lists them by name.
+/// Reads the texts of each of `classes`, in their order, from a file that lists them by name. Names are compared as they
+/// stand, and else with `_` and `-` as spaces. Classes of the same name have the same texts.
 ///
 /// # Errors
 /// [`CoreError::Syntax`], with the line if it is known: text that does not parse; a class that is repeated, missing, not
@@ -65,21 +54,24 @@ pub fn class_descriptions(
     format: DescriptionFormat,
     classes: &[String],
 ) -> Result<Vec<Vec<String>>, CoreError> {
-    let entries = match format {
-        DescriptionFormat::Json => serde_json::from_str::<Entries>(text)
+    let Entries(entries): Entries<Vec<String>> = match format {
+        DescriptionFormat::Json => serde_json::from_str(text)
             .map_err(|e| at_line(origin, Some(e.line()), e.to_string()))?,
-        DescriptionFormat::Toml => toml::from_str::<Entries>(text).map_err(|e| {
+        DescriptionFormat::Toml => toml::from_str(text).map_err(|e| {
             let line = e.span().map(|span| line_at(text, span.start));
             at_line(origin, line, e.message().to_string())
         })?,
     };
-    let known: Vec<&str> = classes.iter().map(String::as_str).collect();
-    let mut by_class: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (class, texts) in entries.0 {
+    let as_is: BTreeSet<&str> = classes.iter().map(String::as_str).collect();
+    let read: BTreeSet<String> = classes.iter().map(|class| comparable(class)).collect();
+    let mut by_name: BTreeMap<&str, &[String]> = BTreeMap::new();
+    let mut by_reading: BTreeMap<String, (&str, &[String])> = BTreeMap::new();
+    for (class, texts) in &entries {
         let wrong = |message: String| Err(at_line(origin, None, message));
-        if !known.contains(&class.as_str()) {
+        let reading = comparable(class);
+        if !as_is.contains(class.as_str()) && !read.contains(&reading) {
             // A list of a thousand classes would not help.
-            let hint = match nearest(&class, known.iter().copied()) {
+            let hint = match nearest(class, as_is.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "it is not among the classes".to_string(),
             };
@@ -92,39 +84,66 @@ pub fn class_descriptions(
             let number = place + 1;
             return wrong(format!("text {number} of class `{class}` is empty"));
         }
-        if by_class.contains_key(&class) {
+        if by_name.insert(class, texts).is_some() {
             return wrong(format!("found class `{class}` twice, allowed: once"));
         }
-        by_class.insert(class, texts);
+        if as_is.contains(class.as_str()) {
+            continue;
+        }
+        if let Some((other, _)) = by_reading.insert(reading, (class, texts)) {
+            return wrong(format!(
+                "found `{other}` and `{class}`, which are read as one class, allowed: one of them"
+            ));
+        }
     }
-    let texts_of = |class: &String| {
-        by_class.remove(class).ok_or_else(|| {
-            let message = format!("no texts for class `{class}`, every class needs some");
-            at_line(origin, None, message)
-        })
-    };
-    classes.iter().map(texts_of).collect()
+    let mut used = BTreeSet::new();
+    let mut all = Vec::with_capacity(classes.len());
+    for class in classes {
+        let reading = comparable(class);
+        let texts = match (by_name.get(class.as_str()), by_reading.get(&reading)) {
+            (Some(texts), _) => *texts,
+            (None, Some((_, texts))) => {
+                used.insert(reading);
+                *texts
+            }
+            (None, None) => {
+                let message = format!("no texts for class `{class}`, every class needs some");
+                return Err(at_line(origin, None, message));
+            }
+        };
+        all.push(texts.to_vec());
+    }
+    match by_reading
+        .iter()
+        .find(|(reading, _)| !used.contains(*reading))
+    {
+        None => Ok(all),
+        Some((_, (class, _))) => {
+            let message = format!("`{class}` is read as a class that has texts already");
+            Err(at_line(origin, None, message))
+        }
+    }
 }
 
 /// A map in the order of the file, including repeated keys, of which a `BTreeMap` would silently keep only the last.
-struct Entries(Vec<(String, Vec<String>)>);
+pub(crate) struct Entries<T>(pub Vec<(String, T)>);
 
-impl<'de> Deserialize<'de> for Entries {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EntriesVisitor)
+        deserializer.deserialize_map(EntriesVisitor(PhantomData))
     }
 }
 
-struct EntriesVisitor;
+struct EntriesVisitor<T>(PhantomData<T>);
 
-impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Entries;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
+    type Value = Entries<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of texts for each class")
+        f.write_str("a value for each class")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<T>, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
@@ -136,16 +155,6 @@ impl<'de> Visitor<'de> for EntriesVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_have_one_name_per_line() {
-        let names = class_list("star\r\n great white shark \nfish", "c.txt").unwrap();
-        assert_eq!(names, ["star", "great white shark", "fish"]);
-        let error = |text: &str| class_list(text, "c.txt").unwrap_err().to_string();
-        assert!(error("star\n\nfish\n").starts_with("c.txt:2: found a blank line"));
-        assert!(error("star\nfish\nstar\n").starts_with("c.txt:3: found class `star` again"));
-        assert!(error("").starts_with("c.txt: found no class"));
-    }
 
     #[test]
     fn descriptions_come_in_the_order_of_the_classes() {
@@ -160,6 +169,40 @@ mod tests {
             assert_eq!(texts[0], ["five corners"]);
             assert_eq!(texts[1], ["with fins", "it swims"]);
         }
+    }
+
+    #[test]
+    fn equal_classes_have_the_same_texts_and_names_are_read() {
+        let of = |text: &str, classes: &[&str]| {
+            let classes: Vec<String> = classes.iter().map(|class| class.to_string()).collect();
+            class_descriptions(text, "d", DescriptionFormat::Json, &classes)
+                .map_err(|error| error.to_string())
+        };
+        let texts = of(
+            r#"{"star": ["a"], "fish": ["b"]}"#,
+            &["star", "fish", "star"],
+        )
+        .unwrap();
+        assert_eq!(texts, [["a"], ["b"], ["a"]]);
+        for (key, class) in [
+            ("great_white", "great white"),
+            ("great white", "great_white"),
+            ("great-white", "great_white"),
+        ] {
+            let texts = of(&format!("{{\"{key}\": [\"a\"]}}"), &[class]).unwrap();
+            assert_eq!(texts, [["a"]], "{key}");
+        }
+        // As it stands first.
+        let both = r#"{"great_white": ["a"], "great white": ["b"]}"#;
+        let texts = of(both, &["great white", "great_white"]).unwrap();
+        assert_eq!(texts, [["b"], ["a"]]);
+        let error = of(both, &["great white"]).unwrap_err();
+        assert!(
+            error.contains("`great_white` is read as a class that has texts"),
+            "{error}"
+        );
+        let error = of(both, &["great-white"]).unwrap_err();
+        assert!(error.contains("read as one class"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Identifiers, fingerprints, recipes, manifests and errors of clipood, and the opening of files; no other I/O.
+//! Identifiers, fingerprints, recipes, manifests and errors of clipood, and the opening of files and texts; no other I/O.
 //!
 //! A recipe describes what to compute, a dataset manifest where the images of a dataset are. Both are TOML text read by the
 //! caller; every mistake is reported as a [`CoreError`] with file, line, key and the nearest valid word:
@@ -36,6 +36,8 @@
 //! # Ok::<(), clipood_core::CoreError>(())
 //! ```
 
+mod class_folders;
+mod class_list;
 mod class_texts;
 mod document;
 mod error;
@@ -47,8 +49,11 @@ mod method;
 mod nearest;
 mod recipe;
 mod rng;
+pub mod text_file;
 
-pub use class_texts::{DescriptionFormat, class_descriptions, class_list};
+pub use class_folders::{ImageFolder, classes_of_folders};
+pub use class_list::{ClassList, distinct_names, equal_names};
+pub use class_texts::{DescriptionFormat, class_descriptions, spaced};
 pub use error::{CoreError, Place};
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use image_key::image_key;

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::class_texts::spaced;
 use crate::document::{Problem, parse};
 use crate::error::CoreError;
 use crate::nearest::{hint, hint_with_list};
@@ -50,7 +51,8 @@ pub struct DatasetManifest {
     /// The class folders to read; empty reads all.
     #[serde(default)]
     pub include: Vec<String>,
-    /// Readable names of class folders. The default is the name of the folder with `_` and `-` replaced by spaces.
+    /// Readable names of class folders. The default is the name of the folder with `_` and `-` replaced by spaces. Several
+    /// folders may have one name; they are classes of their own.
     #[serde(default)]
     pub class_names: BTreeMap<String, String>,
     /// Also read the images in folders below a class folder, as images of that class.
@@ -97,7 +99,7 @@ impl DatasetManifest {
     pub fn class_name(&self, folder: &str) -> String {
         match self.class_names.get(folder) {
             Some(name) => name.clone(),
-            None => folder.replace(['_', '-'], " "),
+            None => spaced(folder),
         }
     }
 

@@ -71,19 +71,18 @@ pub enum DataError {
         /// The split that does not.
         missing: &'static str,
     },
-    /// Two class folders of an in-distribution dataset with the same readable name: no prompt can tell them apart.
+    /// A manifest whose `class_names` name not one class folder that exists.
     #[error(
-        "dataset `{dataset}`: class folders `{first}` and `{second}` are both named `{name}`; give one another name in `class_names`"
+        "dataset `{dataset}`: no key of `class_names` is a class folder, the first is `{key}`{}",
+        the_nearest(.nearest)
     )]
-    SameClassName {
+    NoNamedFolder {
         /// Name of the dataset.
         dataset: String,
-        /// The readable name.
-        name: String,
-        /// The first folder.
-        first: String,
-        /// The second folder.
-        second: String,
+        /// The first key.
+        key: String,
+        /// The folder nearest to it.
+        nearest: Option<String>,
     },
     /// A manifest that names a split which is not `train`, `val` or `test`.
     #[error("dataset `{dataset}`: unknown split `{split}`, expected train, val or test")]
@@ -148,6 +147,13 @@ pub enum DataError {
     /// A name that cannot stand in an image key.
     #[error(transparent)]
     Key(#[from] CoreError),
+}
+
+fn the_nearest(folder: &Option<String>) -> String {
+    match folder {
+        Some(folder) => format!("; the nearest folder is `{folder}`"),
+        None => String::new(),
+    }
 }
 
 fn unsearched(folders: &usize) -> String {

@@ -18,14 +18,26 @@ pub struct FewShotSplit {
     pub shots: usize,
     /// Seed of the draw.
     pub seed: u64,
-    /// Image keys of each class in the order drawn, by readable name: the first k of each class are the k-shot split.
-    pub classes: BTreeMap<String, Vec<String>>,
+    /// The classes, sorted by readable name, those of the same name by label.
+    #[serde(with = "by_name")]
+    pub classes: Vec<ClassShots>,
+}
+
+/// The shots of one class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassShots {
+    /// Readable name of the class, which it may share with another.
+    pub name: String,
+    /// Image keys in the order drawn: the first k are the k-shot split.
+    pub keys: Vec<String>,
 }
 
 impl FewShotSplit {
     /// All image keys, class by class.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.classes.values().flatten().map(String::as_str)
+        let keys = self.classes.iter().flat_map(|class| &class.keys);
+        keys.map(String::as_str)
     }
 
     /// blake3 of everything in the split.
@@ -39,7 +51,45 @@ impl FewShotSplit {
     }
 }
 
+/// The serialised form of the classes: a map from names to keys, or a list where several classes share a name.
+mod by_name {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::ClassShots;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Map(BTreeMap<String, Vec<String>>),
+        List(Vec<ClassShots>),
+    }
+
+    pub fn serialize<S: Serializer>(classes: &[ClassShots], to: S) -> Result<S::Ok, S::Error> {
+        let names: BTreeSet<&str> = classes.iter().map(|class| class.name.as_str()).collect();
+        match names.len() == classes.len() {
+            true => to.collect_map(classes.iter().map(|class| (&class.name, &class.keys))),
+            false => classes.serialize(to),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ClassShots>, D::Error> {
+        Ok(match Form::deserialize(from)? {
+            Form::List(classes) => classes,
+            Form::Map(classes) => {
+                let classes = classes.into_iter();
+                classes
+                    .map(|(name, keys)| ClassShots { name, keys })
+                    .collect()
+            }
+        })
+    }
+}
+
 /// Draws `shots` training images of every class in `records`.
+///
+/// A class is a label; its name is a text that another class may have as well.
 ///
 /// The images of a class are ordered by a hash of (seed, key), so the draw depends on the set of keys alone, not on the
 /// order of `records`. A smaller split is a prefix of every larger one with the same seed, and images that are added to a
@@ -55,15 +105,15 @@ pub fn few_shot_split(
     seed: u64,
     allow_fewer: bool,
 ) -> Result<FewShotSplit, DataError> {
-    let mut ranked: BTreeMap<&str, Vec<(u64, &str)>> = BTreeMap::new();
+    let mut ranked: BTreeMap<(&str, u32), Vec<(u64, &str)>> = BTreeMap::new();
     for record in records {
-        if let (Split::Train, Some(_), Some(name)) =
+        if let (Split::Train, Some(class), Some(name)) =
             (record.split, record.label, &record.class_name)
         {
             let label = format!("few-shot/{}", record.image_key);
             let rank = SplitMix64::keyed(seed, &label, 0).next_u64();
             ranked
-                .entry(name)
+                .entry((name, class))
                 .or_default()
                 .push((rank, &record.image_key));
         }
@@ -73,8 +123,8 @@ pub fn few_shot_split(
             dataset: dataset.to_string(),
         });
     }
-    let mut classes = BTreeMap::new();
-    for (name, mut keys) in ranked {
+    let mut classes = Vec::with_capacity(ranked.len());
+    for ((name, _), mut keys) in ranked {
         if keys.len() < shots && !allow_fewer {
             return Err(DataError::TooFewShots {
                 dataset: dataset.to_string(),
@@ -85,7 +135,10 @@ pub fn few_shot_split(
         }
         keys.sort_unstable();
         let drawn = keys.iter().take(shots).map(|(_, key)| (*key).to_string());
-        classes.insert(name.to_string(), drawn.collect());
+        classes.push(ClassShots {
+            name: name.to_string(),
+            keys: drawn.collect(),
+        });
     }
     Ok(FewShotSplit {
         dataset: dataset.to_string(),

@@ -16,16 +16,22 @@ use crate::record::{Found, Listing};
 pub fn list_dataset(manifest: &DatasetManifest, data_root: &Path) -> Result<Listing, DataError> {
     let mut records = Vec::new();
     let mut ignored = Vec::new();
+    let mut notes = Vec::new();
     visit_dataset(manifest, data_root, &mut |found| {
         match found {
             Found::Image(record) => records.push(record),
             Found::Ignored(path) => ignored.push(path),
+            Found::Note(note) => notes.push(note),
         }
         Ok::<(), DataError>(())
     })?;
     records.sort_by(|a, b| a.image_key.cmp(&b.image_key));
     ignored.sort();
-    Ok(Listing { records, ignored })
+    Ok(Listing {
+        records,
+        ignored,
+        notes,
+    })
 }
 
 /// Calls `visit` with everything that [`list_dataset`] lists, while only a small part of the dataset is held in memory.
@@ -35,8 +41,8 @@ pub fn list_dataset(manifest: &DatasetManifest, data_root: &Path) -> Result<List
 ///
 /// # Errors
 /// A folder that is missing or cannot be read, a split without classes, a class without images, splits of an
-/// in-distribution dataset with different classes, two of its classes with the same readable name, a number of images other
-/// than the manifest's `expected_images`, a path that is not UTF-8, a name that cannot stand in an image key. Some of them
+/// in-distribution dataset with different classes, `class_names` of which none is a folder, a number of images other than the
+/// manifest's `expected_images`, a path that is not UTF-8, a name that cannot stand in an image key. Some of them
 /// are returned after images were visited. The first error of `visit` ends the listing.
 pub fn visit_dataset<E: From<DataError>>(
     manifest: &DatasetManifest,

@@ -59,7 +59,7 @@ mod views;
 pub use decode::{DecodeError, DecodeLimits, decode, decode_safely, panic_message};
 pub use error::DataError;
 pub use extensions::EXTENSIONS;
-pub use few_shot::{FewShotSplit, few_shot_split, subsample_classes};
+pub use few_shot::{ClassShots, FewShotSplit, few_shot_split, subsample_classes};
 pub use layouts::{list_dataset, visit_dataset};
 pub use loose::{FoundImage, find_images};
 pub use record::{Found, ImageRecord, Listing, Split};

@@ -55,6 +55,8 @@ pub struct Listing {
     pub records: Vec<ImageRecord>,
     /// Files that were skipped, because they are hidden or not named as images, and folders that were not searched; sorted.
     pub ignored: Vec<PathBuf>,
+    /// What a user should know about the folders.
+    pub notes: Vec<String>,
 }
 
 /// What a reader finds in the folders of a dataset.
@@ -64,4 +66,6 @@ pub enum Found {
     Image(ImageRecord),
     /// Something else, as in [`Listing::ignored`].
     Ignored(PathBuf),
+    /// What a user should know about the folders, such as names in the manifest that no folder has.
+    Note(String),
 }

@@ -39,10 +39,12 @@ proptest! {
         images.reverse();
         let larger = few_shot_split("set", &images, small + more, seed, true).unwrap();
         prop_assert_eq!(k.classes.len(), counts.len());
-        for (name, keys) in &k.classes {
-            let label: usize = name["class ".len()..].parse().unwrap();
+        for (class, more) in k.classes.iter().zip(&larger.classes) {
+            let keys = &class.keys;
+            prop_assert_eq!(&class.name, &more.name);
+            let label: usize = class.name["class ".len()..].parse().unwrap();
             prop_assert_eq!(keys.len(), small.min(counts[label]));
-            prop_assert_eq!(keys, &larger.classes[name][..keys.len()]);
+            prop_assert_eq!(keys, &more.keys[..keys.len()]);
             let start = format!("set/train/c{label}/");
             prop_assert!(keys.iter().all(|key| key.starts_with(&start)));
             let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
@@ -101,7 +103,8 @@ fn too_few_images_are_named() {
         "dataset `set`: class `class 1` has 3 training images, 16 shots were asked for"
     );
     let fewer = few_shot_split("set", &images, 16, 1, true).unwrap();
-    assert_eq!(fewer.classes["class 1"].len(), 3);
+    assert_eq!(fewer.classes[1].name, "class 1");
+    assert_eq!(fewer.classes[1].keys.len(), 3);
     // Only labelled training images count.
     for image in &mut images {
         if image.label == Some(1) {
@@ -112,6 +115,44 @@ fn too_few_images_are_named() {
     }
     let error = few_shot_split("set", &images, 1, 1, true).unwrap_err();
     assert!(matches!(error, DataError::NoTrainImages { .. }), "{error}");
+}
+
+#[test]
+fn classes_of_the_same_name_are_drawn_apart() {
+    let mut images = records(&[4, 5, 6]);
+    let apart = few_shot_split("set", &images, 2, 1, false).unwrap();
+    for image in &mut images {
+        if image.label != Some(1) {
+            image.class_name = Some("missile".to_string());
+        }
+    }
+    let split = few_shot_split("set", &images, 2, 1, false).unwrap();
+    let names: Vec<&str> = split
+        .classes
+        .iter()
+        .map(|class| class.name.as_str())
+        .collect();
+    assert_eq!(names, ["class 1", "missile", "missile"]);
+    // The draws do not depend on the names.
+    for (class, before) in [(0, 1), (1, 0), (2, 2)] {
+        assert_eq!(split.classes[class].keys, apart.classes[before].keys);
+    }
+    let text = serde_json::to_string(&split).unwrap();
+    assert_eq!(
+        serde_json::from_str::<clipood_data::FewShotSplit>(&text).unwrap(),
+        split
+    );
+}
+
+#[test]
+fn splits_of_distinct_names_keep_their_file_format() {
+    let split = few_shot_split("set", &records(&[1, 1]), 1, 7, false).unwrap();
+    let json = r#"{"dataset":"set","shots":1,"seed":7,"classes":{"class 0":["set/train/c0/0.png"],"class 1":["set/train/c1/0.png"]}}"#;
+    assert_eq!(serde_json::to_string(&split).unwrap(), json);
+    assert_eq!(
+        serde_json::from_str::<clipood_data::FewShotSplit>(json).unwrap(),
+        split
+    );
 }
 
 #[test]

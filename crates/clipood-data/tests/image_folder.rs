@@ -223,13 +223,38 @@ fn images_outside_of_class_folders_are_an_error_if_there_is_nothing_else() {
 }
 
 #[test]
-fn two_classes_cannot_share_a_name() {
-    let root = tree(&["tree/a_b/1.png", "tree/a-b/1.png"]);
-    assert_eq!(
-        error("id", "", &root),
-        "dataset `set`: class folders `a-b` and `a_b` are both named `a b`; give one another name in `class_names`"
-    );
+fn classes_that_share_a_name_are_labelled_by_their_folders() {
+    let root = tree(&["tree/a_b/1.png", "tree/a-b/1.png", "tree/c/1.png"]);
+    let found = list("id", "", &root).unwrap();
+    let classes: Vec<_> = (found.records.iter())
+        .map(|record| (record.label.unwrap(), record.class_name.as_deref().unwrap()))
+        .collect();
+    assert_eq!(classes, [(0, "a b"), (1, "a b"), (2, "c")]);
     assert!(list("ood", "", &root).is_ok());
+}
+
+#[test]
+fn names_of_no_folder_are_noted() {
+    let root = tree(&["tree/n01/1.png", "tree/n02/1.png"]);
+    let notes = |names: &str| {
+        let found = list("id", &format!("[class_names]\n{names}"), &root);
+        found.unwrap().notes
+    };
+    assert!(notes("n01 = \"tench\"\nn02 = \"hen\"").is_empty());
+    // A part of the dataset: both folders have their names, so that no other key is meant for them.
+    assert_eq!(
+        notes("n01 = \"tench\"\nn02 = \"hen\"\nn03 = \"star\""),
+        ["1 of 3 names in `class_names` are of no folder: the first is `n03`"]
+    );
+    assert_eq!(
+        notes("n01 = \"tench\"\nn022 = \"hen\""),
+        ["1 of 2 names in `class_names` are of no folder: `n022` (did you mean `n02`?)"]
+    );
+    let misspelt = "[class_names]\nm01 = \"tench\"\nm02 = \"hen\"";
+    assert_eq!(
+        error("id", misspelt, &root),
+        "dataset `set`: no key of `class_names` is a class folder, the first is `m01`; the nearest folder is `n01`"
+    );
 }
 
 #[cfg(unix)]

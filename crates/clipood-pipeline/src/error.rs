@@ -5,6 +5,7 @@ use std::io;
 
 use clipood_clip::ClipError;
 use clipood_core::CoreError;
+use clipood_core::text_file::TextError;
 use clipood_data::DataError;
 use clipood_hub::HubError;
 use clipood_ood::OodError;
@@ -15,6 +16,9 @@ pub enum PipelineError {
     /// Recipe or manifest.
     #[error(transparent)]
     Core(#[from] CoreError),
+    /// A text file.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// Dataset or image.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -115,6 +119,7 @@ impl PipelineError {
         let is_configuration = match self {
             Self::Interrupted => return 3,
             Self::Core(_) | Self::Usage(_) => true,
+            Self::Text(error) => matches!(error, TextError::Encoding(_)),
             Self::Data(error) => is_data_configuration(error),
             Self::Clip(error) => is_clip_configuration(error),
             Self::Hub(error) => is_hub_configuration(error),
@@ -140,6 +145,8 @@ pub fn exit_code(error: &(dyn Error + 'static)) -> Option<u8> {
     }
     let is_configuration = if error.is::<CoreError>() {
         true
+    } else if let Some(error) = error.downcast_ref() {
+        matches!(error, TextError::Encoding(_))
     } else if let Some(error) = error.downcast_ref() {
         is_data_configuration(error)
     } else if let Some(error) = error.downcast_ref() {
@@ -174,7 +181,7 @@ fn is_data_configuration(error: &DataError) -> bool {
         | DataError::NoClasses { .. }
         | DataError::EmptyClass { .. }
         | DataError::ClassMissing { .. }
-        | DataError::SameClassName { .. }
+        | DataError::NoNamedFolder { .. }
         | DataError::UnknownSplit { .. }
         | DataError::ImageCount { .. }
         | DataError::NotUtf8 { .. }

@@ -1,9 +1,9 @@
 //! The datasets of a recipe: their manifests and roles.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::path::Path;
 
+use clipood_core::text_file::read_text;
 use clipood_core::{DatasetManifest, Recipe, Role, nearest};
 use serde::{Deserialize, Serialize};
 
@@ -92,19 +92,13 @@ fn load_manifest(folder: &Path, name: &str, role: Role) -> Result<DatasetManifes
 /// another name; a manifest that cannot be read.
 pub fn open_manifest(folder: &Path, name: &str) -> Result<DatasetManifest> {
     let path = folder.join(format!("{name}.toml"));
-    let (text, origin) = match std::fs::read_to_string(&path) {
+    let (text, origin) = match read_text(&path) {
         Ok(text) => (text, path.display().to_string()),
-        Err(e) if e.kind() == ErrorKind::NotFound => match builtin::manifest(name) {
+        Err(error) if error.is_missing() => match builtin::manifest(name) {
             Some(text) => (text.to_string(), format!("built-in manifest {name}.toml")),
             None => return Err(no_manifest(folder, name)),
         },
-        Err(source) => {
-            return Err(PipelineError::File {
-                path: path.display().to_string(),
-                action: "cannot read the dataset manifest",
-                source,
-            });
-        }
+        Err(error) => return Err(error.into()),
     };
     let manifest = DatasetManifest::parse(&text, &origin)?;
     if manifest.name != name {

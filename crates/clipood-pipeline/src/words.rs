@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
+use clipood_core::text_file::{TextError, read_text};
 use clipood_core::{Recipe, nearest};
 use serde::{Deserialize, Serialize};
 
@@ -40,12 +41,13 @@ pub fn read_word_lists(recipe: &Recipe, folder: &Path) -> Result<Vec<WordList>> 
         } else {
             folder.join(name)
         };
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_text(&path) {
             Ok(text) => text,
-            Err(error) => match builtin::words(name) {
-                Some(text) if error.kind() == ErrorKind::NotFound => text.to_string(),
-                _ => return Err(unreadable(folder, name, &path, &error)),
+            Err(TextError::File { source, .. }) => match builtin::words(name) {
+                Some(text) if source.kind() == ErrorKind::NotFound => text.to_string(),
+                _ => return Err(unreadable(folder, name, &path, &source)),
             },
+            Err(error) => return Err(error.into()),
         };
         let words = words(&text);
         if words.is_empty() {

@@ -3,6 +3,7 @@
 mod args;
 mod arrays;
 pub mod bench;
+mod class_list;
 mod columns;
 pub mod detect;
 pub mod detectors;

@@ -326,7 +326,6 @@ fn mistakes_are_named() {
     let world = World::new();
     let write = |name: &str, text: &str| world.write(&format!("data/{name}"), text);
     write("good.txt", "fish\nstar\n");
-    write("twice.txt", "fish\nstar\nfish\n");
     write("blank.txt", "fish\n\nstar\n");
     write("long.txt", &format!("fish\n{}\n", "very ".repeat(90)));
     write("templates.txt", "a photo of a {}\na photo\n");
@@ -341,11 +340,6 @@ fn mistakes_are_named() {
         fail(&world, &arguments, code, words);
     };
     with(&[], 2, &[image, "--classes"]);
-    with(
-        &["--classes", "twice.txt"],
-        2,
-        &["twice.txt:3", "`fish`", "line 1"],
-    );
     with(
         &["--classes", "blank.txt"],
         2,

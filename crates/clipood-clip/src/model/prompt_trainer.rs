@@ -6,6 +6,7 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::Model;
+use super::text_encoder::repeat_equal;
 use crate::device::{Device, Dtype};
 use crate::encoder::normalise;
 use crate::error::{ClipError, Result};
@@ -42,7 +43,11 @@ impl Model {
         }
         let context = TensorData::new(context.to_vec(), [rows, width]);
         let text = learner.text_features(&tower, Tensor::from_data(context, &device))?;
-        Ok(tensor_to_vec(text))
+        let mut text = tensor_to_vec(text);
+        if !prompt.class_specific {
+            repeat_equal(names, self.config.embed_dim, &mut text);
+        }
+        Ok(text)
     }
 
     /// The frozen text tower with gradients for a context, on `device`. On a GPU the tower runs in `dtype`; context, norms,
@@ -159,9 +164,14 @@ fn train_on<B: AutodiffBackend + ClipBackend>(
     let rows = learner.context_rows();
     let context = TensorData::new(state.context.clone(), [rows, tower.width()]);
     let text = learner.text_features(tower, Tensor::from_data(context, &tower.device()))?;
+    let dim = text.dims()[1];
+    let mut text = tensor_to_vec(normalise(text));
+    if !task.prompt.class_specific {
+        repeat_equal(task.names, dim, &mut text);
+    }
     Ok(TrainedPrompt {
         state,
         context_rows: rows,
-        text: tensor_to_vec(normalise(text)),
+        text,
     })
 }

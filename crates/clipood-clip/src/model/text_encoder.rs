@@ -1,5 +1,7 @@
 //! [`TextEncoder`]: texts to features.
 
+use std::collections::BTreeMap;
+
 use burn::backend::Flex;
 
 use super::Model;
@@ -101,7 +103,7 @@ impl TextEncoder {
     }
 
     /// One normalised feature per class, row-major `[classes, D]`: its texts, at least one, encoded, normalised, averaged
-    /// and normalised again.
+    /// and normalised again. Classes of equal texts have equal features, to the last bit.
     ///
     /// # Errors
     /// A text is longer than the context.
@@ -120,7 +122,21 @@ impl TextEncoder {
             unit(&mut mean);
             means.extend(mean);
         }
+        repeat_equal(texts, self.dim, &mut means);
         Ok(means)
+    }
+}
+
+/// Gives each of `texts` the feature of the first that equals it. The features `[texts, dim]` of equal texts may differ in
+/// the last bits, because a product rounds by the place of a row in its batch; then another than the first class of a text
+/// could be predicted.
+pub(super) fn repeat_equal<T: Ord>(texts: &[T], dim: usize, features: &mut [f32]) {
+    let mut first = BTreeMap::new();
+    for (row, text) in texts.iter().enumerate() {
+        let source = *first.entry(text).or_insert(row);
+        if source != row {
+            features.copy_within(source * dim..(source + 1) * dim, row * dim);
+        }
     }
 }
 
@@ -128,4 +144,16 @@ impl TextEncoder {
 fn unit(row: &mut [f32]) {
     let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt();
     row.iter_mut().for_each(|v| *v /= norm);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_texts_have_the_features_of_the_first() {
+        let mut features = vec![1.0, 2.0, 3.0, 4.0, 1.5, 2.5, 5.0, 6.0, 1.7, 2.7];
+        repeat_equal(&["a", "b", "a", "c", "a"], 2, &mut features);
+        assert_eq!(features, [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 5.0, 6.0, 1.0, 2.0]);
+    }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{CoreError, Place};
 use crate::nearest::hint_with_list;
+use crate::text_file::lines;
 
 /// The sets that have a name.
 const NAMES: [&str; 3] = ["simple", "openai7", "openai80"];
@@ -147,12 +148,16 @@ impl TemplateSet {
         })
     }
 
-    /// Reads a file with one template per line; `origin` (its path) names it in errors.
+    /// Reads a file with one template per line; `origin` (its path) names it in errors. Blank lines at the end are passed
+    /// over.
     ///
     /// # Errors
     /// [`CoreError::Syntax`] with the line: a template without exactly one `{}`, a blank or repeated one, no template at all.
     pub fn from_lines(text: &str, origin: &str) -> Result<TemplateSet, CoreError> {
-        let templates: Vec<String> = text.lines().map(|line| line.trim().to_string()).collect();
+        let templates: Vec<String> = lines(text)
+            .into_iter()
+            .map(|line| line.trim().to_string())
+            .collect();
         match problem(&templates) {
             None => Ok(TemplateSet::Own(templates)),
             Some((index, message)) => Err(CoreError::Syntax {
@@ -287,6 +292,13 @@ mod tests {
     fn files_have_one_template_per_line() {
         let set = TemplateSet::from_lines("a {}\r\n  the {}, drawn.\n", "t.txt").unwrap();
         assert_eq!(set.templates(), ["a {}", "the {}, drawn."]);
+        assert_eq!(
+            TemplateSet::from_lines("a {}\r\nthe {}, drawn.\n\n \n", "t.txt")
+                .unwrap()
+                .templates(),
+            set.templates()
+        );
+        assert!(TemplateSet::from_lines("\n\n", "t.txt").is_err());
         let error = |text: &str| {
             let error = TemplateSet::from_lines(text, "t.txt").unwrap_err();
             error.to_string()

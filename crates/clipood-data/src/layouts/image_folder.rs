@@ -5,11 +5,11 @@
 //! folder of each class are ordered by a hash of their keys, and the first of them (the fraction of all, rounded, at least
 //! one, at most all but one) become the training split.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clipood_core::{DatasetManifest, Role, SplitMix64, image_key};
+use clipood_core::{DatasetManifest, Role, SplitMix64, image_key, nearest};
 use rayon::prelude::*;
 
 use crate::error::DataError;
@@ -17,6 +17,9 @@ use crate::extensions::is_image;
 use crate::folder::{canonical, entries, is_hidden, utf8_name};
 use crate::record::{Found, ImageRecord, Split};
 use crate::source::Source;
+
+/// Names without a folder that a note writes out.
+const NAMES_SHOWN: usize = 3;
 
 /// The folder of a split, with one folder per class.
 struct Tree<'a> {
@@ -55,6 +58,9 @@ pub fn visit<E: From<DataError>>(
         let of_split = folders.iter().map(|path| utf8_name(path).map(String::from));
         names.insert(tree.split, of_split.collect::<Result<Vec<_>, _>>()?);
         trees.push((tree, folders));
+    }
+    if let Some(note) = unused_names(manifest, &names)? {
+        visit(Found::Note(note))?;
     }
     let labels = match manifest.role {
         Role::Id => labels(manifest, &names)?,
@@ -138,23 +144,58 @@ fn labels(
             });
         }
     }
-    let mut folder_of: BTreeMap<String, &str> = BTreeMap::new();
-    for folder in in_split.keys() {
-        let name = manifest.class_name(folder);
-        if let Some(first) = folder_of.insert(name.clone(), folder) {
-            return Err(DataError::SameClassName {
-                dataset: manifest.name.clone(),
-                name,
-                first: first.to_string(),
-                second: (*folder).to_string(),
-            });
-        }
-    }
     Ok(in_split
         .keys()
         .zip(0..)
         .map(|(name, label)| ((*name).to_string(), label))
         .collect())
+}
+
+/// A note about the `class_names` that name no folder; `None` if all do. Many keep a part of a dataset with the manifest of
+/// the whole, so that is no error, but a misspelt folder would silently be another text.
+///
+/// # Errors
+/// [`DataError::NoNamedFolder`] if not one of them names a folder.
+fn unused_names(
+    manifest: &DatasetManifest,
+    splits: &BTreeMap<Split, Vec<String>>,
+) -> Result<Option<String>, DataError> {
+    let names = &manifest.class_names;
+    let folders: BTreeSet<&str> = splits.values().flatten().map(String::as_str).collect();
+    let unused: Vec<&String> = names
+        .keys()
+        .filter(|folder| !folders.contains(folder.as_str()))
+        .collect();
+    let Some(first) = unused.first() else {
+        return Ok(None);
+    };
+    // A folder that has a name of its own is not the one that was meant.
+    let unnamed: Vec<&str> = (folders.iter().copied())
+        .filter(|folder| !names.contains_key(*folder))
+        .collect();
+    if unused.len() == names.len() {
+        return Err(DataError::NoNamedFolder {
+            dataset: manifest.name.clone(),
+            key: first.to_string(),
+            nearest: nearest(first, unnamed.iter().copied())
+                .or(unnamed.first().copied())
+                .map(String::from),
+        });
+    }
+    let meant = unused.iter().filter_map(|folder| {
+        let close = nearest(folder, unnamed.iter().copied())?;
+        Some(format!("`{folder}` (did you mean `{close}`?)"))
+    });
+    let mut shown: Vec<String> = meant.take(NAMES_SHOWN).collect();
+    if shown.is_empty() {
+        shown.push(format!("the first is `{first}`"));
+    }
+    Ok(Some(format!(
+        "{} of {} names in `class_names` are of no folder: {}",
+        unused.len(),
+        names.len(),
+        shown.join(", ")
+    )))
 }
 
 /// The images of a class with their splits: the split of the folder, or train and test as `train_fraction` divides it.

@@ -146,14 +146,19 @@ pub fn feature_index(experiment: &Experiment, plan: &Plan) -> FeatureIndex {
     let per_unit = (experiment.shard_rows() / views.len()).max(1);
     let mut train = BTreeMap::new();
     for (seed, split) in &plan.splits {
-        let largest = split.classes.values().map(Vec::len).max().unwrap_or(0);
+        let largest = split
+            .classes
+            .iter()
+            .map(|c| c.keys.len())
+            .max()
+            .unwrap_or(0);
         let mut list = Vec::new();
         let (mut first, mut end) = (0, 1);
         while first < largest {
             let mut images: Vec<PlannedImage> = split
                 .classes
-                .values()
-                .flat_map(|keys| keys.iter().skip(first).take(end - first))
+                .iter()
+                .flat_map(|class| class.keys.iter().skip(first).take(end - first))
                 .filter_map(|key| by_key.get(key.as_str()).map(|image| (*image).clone()))
                 .collect();
             images.sort_by(|a, b| a.key.cmp(&b.key));

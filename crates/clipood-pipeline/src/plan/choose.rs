@@ -1,8 +1,8 @@
 //! Choosing classes, validation images and few-shot splits from the in-distribution dataset.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use clipood_core::SubsampleClasses;
+use clipood_core::equal_names;
 use clipood_data::{FewShotSplit, ImageRecord, few_shot_split, subsample_classes};
 
 use super::list::{Draws, Listed};
@@ -15,7 +15,10 @@ const VALIDATION_SEED: u64 = u64::MAX;
 
 /// What is drawn from the in-distribution dataset.
 pub(super) struct Chosen {
+    /// Names of the classes.
     pub classes: Vec<String>,
+    /// From the label of a class in the dataset to its place in `classes`.
+    pub labels: HashMap<u32, u32>,
     pub splits: BTreeMap<u64, FewShotSplit>,
     /// Keys of the training images that are used for validation.
     pub held_out: HashSet<String>,
@@ -54,11 +57,10 @@ fn largest_shots(job: &Job) -> Option<usize> {
 /// # Errors
 /// Fewer than two classes, no training images although some are needed, a class with too few of them.
 pub(super) fn choose(job: &Job, listed: &Listed) -> Result<Chosen> {
-    let all: Vec<String> = listed.classes.values().cloned().collect();
-    let classes = match job.experiment.recipe.data.subsample_classes {
-        SubsampleClasses::All => all,
-        which => subsample_classes(&all, which).to_vec(),
-    };
+    let all: Vec<(&u32, &String)> = listed.classes.iter().collect();
+    let taken = subsample_classes(&all, job.experiment.recipe.data.subsample_classes);
+    let classes: Vec<String> = taken.iter().map(|(_, name)| name.to_string()).collect();
+    let labels: HashMap<u32, u32> = taken.iter().map(|(label, _)| **label).zip(0..).collect();
     if classes.len() < 2 {
         return Err(PipelineError::Usage(format!(
             "dataset `{}` has {} classes, at least two are needed",
@@ -66,12 +68,19 @@ pub(super) fn choose(job: &Job, listed: &Listed) -> Result<Chosen> {
             classes.len()
         )));
     }
+    if let Some(note) = equal_names(&classes) {
+        let dataset = &job.experiment.manifests.id.name;
+        job.worker.reporting.say(&format!("{dataset}: {note}"));
+    }
     let largest = largest_shots(job);
-    let has_validation = classes.iter().any(|name| listed.val_classes.contains(name));
+    let has_validation = labels
+        .keys()
+        .any(|label| listed.val_classes.contains(label));
     let holds_out = job.experiment.manifests.validates() && !has_validation;
     let is_chosen = |record: &&ImageRecord| {
-        let name = record.class_name.as_ref();
-        name.is_some_and(|name| classes.contains(name))
+        record
+            .label
+            .is_some_and(|label| labels.contains_key(&label))
     };
     let mut train: Vec<ImageRecord> = listed.train.iter().filter(is_chosen).cloned().collect();
     if train.is_empty() && (holds_out || largest.is_some()) {
@@ -109,6 +118,7 @@ pub(super) fn choose(job: &Job, listed: &Listed) -> Result<Chosen> {
     }
     Ok(Chosen {
         classes,
+        labels,
         splits,
         held_out,
     })

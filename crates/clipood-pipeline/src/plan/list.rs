@@ -20,8 +20,8 @@ pub(super) struct Listed {
     pub val: Spool,
     /// Readable names of the classes by label; empty out of distribution.
     pub classes: BTreeMap<u32, String>,
-    /// Names of the classes that have images in `val`.
-    pub val_classes: BTreeSet<String>,
+    /// Labels of the classes that have images in `val`.
+    pub val_classes: BTreeSet<u32>,
     /// Training images that are in at least one draw: the draws from these are the same as from all training images.
     pub train: Vec<ImageRecord>,
 }
@@ -83,7 +83,7 @@ pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves) -> Re
                     listed.val.push(image_row(record))?;
                 }
                 (Split::Val, Serves::Id(_)) if validates => {
-                    listed.val_classes.extend(record.class_name.clone());
+                    listed.val_classes.extend(record.label);
                     listed.val.push(image_row(record))?;
                 }
                 (Split::Train, Serves::Id(draws)) => {
@@ -117,7 +117,7 @@ fn drawn(mut class: Vec<ImageRecord>, draws: &Draws) -> Result<Vec<ImageRecord>>
     if !class.is_empty() {
         for seed in &draws.seeds {
             let split = few_shot_split("", &class, draws.images, *seed, true)?;
-            taken.extend(split.classes.into_values().flatten());
+            taken.extend(split.keys().map(String::from));
         }
     }
     class.retain(|record| taken.contains(&record.image_key));
@@ -206,6 +206,10 @@ fn visit_images(
     let mut first: Option<PathBuf> = None;
     visit_dataset(manifest, data, &mut |found| match found {
         Found::Image(record) => visit(record),
+        Found::Note(note) => {
+            reporting.say(&format!("{}: {note}", manifest.name));
+            Ok(())
+        }
         Found::Ignored(path) => {
             ignored += 1;
             if first.as_ref().is_none_or(|first| path < *first) {
@@ -274,10 +278,10 @@ mod tests {
             // The first seed holds images out, like validation; the others draw from the rest.
             let both = |mut from: Vec<ImageRecord>| {
                 let draw = |from: &[ImageRecord], shots, seed| {
-                    few_shot_split("set", from, shots, seed, true).map(|split| split.classes).ok()
+                    few_shot_split("set", from, shots, seed, true).map(|split| split.classes[0].keys.clone()).ok()
                 };
                 let validation = draw(&from, held_out, seeds[0]);
-                let taken: BTreeSet<String> = validation.iter().flat_map(|c| c["a"].clone()).collect();
+                let taken: BTreeSet<String> = validation.iter().flatten().cloned().collect();
                 from.retain(|record| !taken.contains(&record.image_key));
                 let shots: Vec<_> = seeds[1..].iter().map(|seed| draw(&from, shots, *seed)).collect();
                 (validation, shots)

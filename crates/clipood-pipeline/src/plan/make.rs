@@ -71,15 +71,14 @@ pub(super) fn make(job: &Job, units: &[Unit]) -> Result<()> {
 
 /// The images of the chosen classes, those held out for validation, and those that are shots.
 fn take_chosen(listed: Listed, chosen: &Chosen) -> Result<Rows> {
-    let labels: HashMap<&str, u32> = chosen.classes.iter().map(String::as_str).zip(0..).collect();
+    let labels = &chosen.labels;
     let relabel = |row: &mut ImageRow| {
-        let label = row.class_name.as_deref().and_then(|name| labels.get(name));
-        row.label = label.copied();
-        label.is_some()
+        row.label = row.label.and_then(|label| labels.get(&label).copied());
+        row.label.is_some()
     };
     let of_chosen = |images: Spool| -> Result<Spool> {
-        if labels.len() == listed.classes.len() {
-            // With all classes the labels of the rows are right already.
+        if labels.len() == listed.classes.len() && labels.iter().all(|(from, to)| from == to) {
+            // The labels of the rows are right already.
             return Ok(images);
         }
         let mut taken = Spool::new();

@@ -119,14 +119,14 @@ pub fn name_losses(job: &Job, planned: &Planned, key: &PromptKey, labels: &[u32]
 /// A key without shots, which cannot come from a recipe.
 pub fn labels_of<'a>(plan: &'a Plan, key: &PromptKey) -> Result<BTreeMap<&'a str, u32>> {
     let (shots, seed) = key.shots_and_seed()?;
+    let train = plan.id().train.iter();
+    let label_of: BTreeMap<&str, u32> = train
+        .filter_map(|image| Some((image.key.as_str(), image.label?)))
+        .collect();
     let classes = plan.split(seed)?.classes.iter();
-    let labelled = classes.flat_map(|(name, keys)| {
-        let label = plan.classes.iter().position(|c| c == name);
-        keys.iter()
-            .take(shots)
-            .filter_map(move |key| Some((key.as_str(), label? as u32)))
-    });
-    Ok(labelled.collect())
+    let drawn = classes.flat_map(|class| class.keys.iter().take(shots));
+    let labelled = drawn.filter_map(|key| label_of.get_key_value(key.as_str()));
+    Ok(labelled.map(|(key, label)| (*key, *label)).collect())
 }
 
 /// Features of the evaluation views of the shots of `key`, `[n, D]` before normalisation, and their labels, for fitting

@@ -135,9 +135,9 @@ fn shot_images(plan: &Plan, shots: usize, seed: u64) -> Result<Vec<(&str, &str, 
         .map(|image| (image.key.as_str(), image.content_hash.as_str()))
         .collect();
     let split = plan.split(seed)?;
-    let keys = split.classes.iter().flat_map(|(class, keys)| {
-        let first = keys.iter().take(shots);
-        first.map(move |key| (class.as_str(), key.as_str()))
+    let keys = split.classes.iter().flat_map(|class| {
+        let first = class.keys.iter().take(shots);
+        first.map(move |key| (class.name.as_str(), key.as_str()))
     });
     Ok(keys
         .map(|(class, key)| (class, key, content.get(key).copied().unwrap_or_default()))

@@ -14,6 +14,7 @@ use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use clipood_clip::model::{Devices, Model};
 use clipood_clip::safetensors_file::NamedArray;
+use clipood_core::text_file::{lines, read_text};
 use clipood_pipeline::tables::dictionary;
 use clipood_pipeline::{Engine, PipelineError, encode_files};
 use half::f16;
@@ -36,7 +37,7 @@ pub struct Args {
     /// Image files. Those that cannot be read are listed on standard error and have no row; the exit code is 1 then.
     #[arg(long, num_args = 1.., value_name = "PATH")]
     images: Vec<PathBuf>,
-    /// File with one text per line; nothing is added to them.
+    /// File with one text per line; nothing is added to them. Blank lines at its end are passed over.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     /// File to write, named .safetensors (whose metadata `images` lists the paths of the rows, as a JSON array) or
@@ -105,11 +106,10 @@ fn usage(problem: String) -> Result<ExitCode> {
     Err(PipelineError::Usage(problem).into())
 }
 
-/// The lines of a file, at least one.
+/// The lines of a file, at least one, without blank ones at its end.
 pub fn read_texts(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the texts {}", path.display()))?;
-    let texts: Vec<String> = text.lines().map(str::to_owned).collect();
+    let text = read_text(path)?;
+    let texts: Vec<String> = lines(&text).into_iter().map(str::to_owned).collect();
     if texts.is_empty() {
         bail!("{} holds no text", path.display());
     }

@@ -13,15 +13,14 @@ use clipood_clip::model::Model;
 use clipood_clip::prompt::{CoopContext, PromptOptions, PromptState};
 use clipood_clip::tokenizer::Tokenizer;
 use clipood_core::files::read_file;
-use clipood_core::{ClassToken, FingerprintBuilder, class_list};
+use clipood_core::{ClassToken, FingerprintBuilder};
 use clipood_pipeline::{PipelineError, PromptSet};
 
 use super::arrays::write_parquet;
+use super::class_list::read_class_list;
 use super::models::ModelArgs;
 use super::print;
 
-/// Most bytes of a class list.
-const MAX_CLASS_LIST: u64 = 64 << 20;
 /// Most bytes of a prompt set: 21,000 classes with 16 vectors of 1,024 values each have 1.4 GB.
 const MAX_PROMPT: u64 = 4 << 30;
 
@@ -76,7 +75,7 @@ struct Import {
     checkpoint: PathBuf,
     #[command(flatten)]
     model: ModelArgs,
-    /// File with one class name per line, in the order of the labels.
+    /// File with one class name per line, in the order of the labels; CoOp's `classnames.txt` as it is.
     #[arg(long)]
     classes: PathBuf,
     /// Position of the class name in the prompt: end, middle or front.
@@ -228,10 +227,7 @@ fn import(args: &Import) -> Result<()> {
             return Err(PipelineError::Usage(problem).into());
         }
     };
-    let list = read_file(&args.classes, MAX_CLASS_LIST)
-        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
-        .with_context(|| format!("cannot read the class list {}", args.classes.display()))?;
-    let classes = class_list(&list, &args.classes.display().to_string())?;
+    let classes = read_class_list(&args.classes)?.names;
     let model = args.model.open()?;
     let checkpoint = read_state_dict(&args.checkpoint)?;
     let width = model.config.text.width;

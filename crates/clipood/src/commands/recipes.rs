@@ -5,8 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clipood_core::nearest;
+use clipood_core::text_file::read_text;
 use clipood_pipeline::{PipelineError, builtin};
 use serde_json::{Value, json};
 
@@ -109,8 +110,7 @@ fn all(folder: &Path) -> Result<Vec<Recipe>> {
 }
 
 fn read(name: &str, path: &Path) -> Result<Recipe> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the recipe {}", path.display()))?;
+    let text = read_text(path)?;
     Ok(Recipe {
         name: name.to_string(),
         origin: Origin::File(path.to_path_buf()),

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clipood_core::distinct_names;
 use clipood_data::Split;
 use clipood_ood::DetectorSpec;
 use clipood_pipeline::tables::QuarantineRow;
@@ -119,7 +120,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             images: &inputs.source,
             model: task.model.name_or("demo"),
             texts: &task.texts.origin(),
-            classes: &inputs.classes,
+            classes: &distinct_names(&inputs.classes),
             tally: &tally,
         };
         let path = folder.join("index.html");

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clipood_core::class_list;
+use clipood_core::{ClassList, ImageFolder, classes_of_folders, nearest, spaced};
 use clipood_data::{At, EXTENSIONS, Split, find_images};
 use clipood_pipeline::{PipelineError, Reporting, list_images, open_manifest};
 
+use super::super::class_list::{note_equal, read_class_list};
 use super::task::Task;
 
 /// What is classified.
@@ -56,34 +57,40 @@ impl Inputs {
                 EXTENSIONS.join(", ")
             );
         }
-        let classes = match (classes, &task.texts.classes) {
-            (Some(classes), _) => classes,
-            (None, Some(path)) => {
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("cannot read the class list {}", path.display()))?;
-                class_list(&text, &path.display().to_string())?
+        let given = match (classes, &task.texts.classes) {
+            (Some(classes), _) => {
+                note_equal(&classes);
+                Some(ClassList::of(classes))
             }
-            (None, None) => folder_names(&images)?,
+            (None, Some(path)) => Some(read_class_list(path)?),
+            (None, None) => None,
         };
-        let number_of: BTreeMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
-        let label = |name: &String| number_of.get(name.as_str()).copied();
-        let labels: Vec<Option<u32>> = images
+        let (classes, class_of) = match given {
+            Some(list) => {
+                let class_of = classes_by_name(&list, &images);
+                (list.names, class_of)
+            }
+            None => {
+                let class_of = classes_by_folder(&images)?;
+                let mut folders: Vec<_> = class_of.iter().collect();
+                folders.sort_by_key(|(_, class)| **class);
+                let classes: Vec<String> = folders
+                    .into_iter()
+                    .map(|(folder, _)| folder.name.clone())
+                    .collect();
+                note_equal(&classes);
+                (classes, class_of)
+            }
+        };
+        let label = |folder: &ImageFolder| class_of.get(folder).copied();
+        let labels = images
             .iter()
-            .map(|(_, name)| name.as_ref().and_then(label))
+            .map(|(_, folder)| folder.as_ref().and_then(label))
             .collect();
-        let others: BTreeSet<&str> = images
-            .iter()
-            .zip(&labels)
-            .filter(|(_, label)| label.is_none())
-            .filter_map(|((_, name), _)| name.as_deref())
-            .collect();
-        if let Some(first) = others.first() {
-            eprintln!(
-                "{} folders are not named as a class, the first is `{first}`: their images do not count for the accuracy",
-                others.len()
-            );
-        }
-        let (files, known) = images.into_iter().unzip();
+        let (files, known) = images
+            .into_iter()
+            .map(|(file, folder)| (file, folder.map(|folder| folder.name)))
+            .unzip();
         Ok(Self {
             files,
             known,
@@ -94,8 +101,8 @@ impl Inputs {
     }
 }
 
-/// An image, and the readable name of its class or folder.
-type Image = (PathBuf, Option<String>);
+/// An image, and its class folder.
+type Image = (PathBuf, Option<ImageFolder>);
 
 /// The images of a split of a dataset.
 fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Vec<Image>> {
@@ -104,7 +111,17 @@ fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Vec<Image>> {
     let tested = records.into_iter().filter(|record| record.split == split);
     tested
         .map(|record| match record.source.at {
-            At::Whole => Ok((record.source.uri.into(), record.class_name)),
+            At::Whole => {
+                // `dataset/split/class folder/file`
+                let folder = record
+                    .image_key
+                    .split('/')
+                    .nth(2)
+                    .unwrap_or_default()
+                    .to_owned();
+                let known = record.class_name.map(|name| ImageFolder { folder, name });
+                Ok((record.source.uri.into(), known))
+            }
             At::Bytes(_) => bail!(
                 "{} lies inside {}; only images in separate files can be classified here",
                 record.image_key,
@@ -143,7 +160,6 @@ pub fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 /// The files, and the images below the folders.
 fn of_paths(paths: &[PathBuf]) -> Result<Vec<Image>> {
     let mut images = Vec::new();
-    let mut folder_of: BTreeMap<String, String> = BTreeMap::new();
     for path in paths {
         if !path.is_dir() {
             check_file(path)?;
@@ -151,22 +167,11 @@ fn of_paths(paths: &[PathBuf]) -> Result<Vec<Image>> {
             continue;
         }
         for found in find_images(path).map_err(PipelineError::from)? {
-            let name = found.top_folder.map(|folder| {
-                let name = folder.replace(['_', '-'], " ");
-                let first = folder_of
-                    .entry(name.clone())
-                    .or_insert_with(|| folder.clone());
-                (name, first.clone(), folder)
+            let known = found.top_folder.map(|folder| ImageFolder {
+                name: spaced(&folder),
+                folder,
             });
-            if let Some((name, first, folder)) = &name
-                && first != folder
-            {
-                return Err(PipelineError::Usage(format!(
-                    "class folders `{first}` and `{folder}` are both read as `{name}`; rename one"
-                ))
-                .into());
-            }
-            images.push((found.path, name.map(|(name, ..)| name)));
+            images.push((found.path, known));
         }
     }
     Ok(images)
@@ -178,21 +183,45 @@ fn check_file(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The class names that the folders give, in the order of the images.
-fn folder_names(images: &[Image]) -> Result<Vec<String>> {
-    let mut seen = BTreeSet::new();
-    let mut names = Vec::new();
-    for (path, name) in images {
-        let Some(name) = name else {
+/// The class of each folder when the folders are the classes, in the order of the images. Folders of the same readable
+/// name are classes of their own.
+fn classes_by_folder(images: &[Image]) -> Result<BTreeMap<ImageFolder, u32>> {
+    let mut class_of = BTreeMap::new();
+    for (path, folder) in images {
+        let Some(folder) = folder else {
             return Err(PipelineError::Usage(format!(
                 "{} lies in no class folder; give the classes with --classes FILE, one name per line",
                 path.display()
             ))
             .into());
         };
-        if seen.insert(name) {
-            names.push(name.clone());
+        if !class_of.contains_key(folder) {
+            class_of.insert(folder.clone(), class_of.len() as u32);
         }
     }
-    Ok(names)
+    Ok(class_of)
+}
+
+/// The class of each folder that is named as one of a list; the others are counted on standard error.
+fn classes_by_name(list: &ClassList, images: &[Image]) -> BTreeMap<ImageFolder, u32> {
+    let folders: BTreeSet<&ImageFolder> = images.iter().filter_map(|(_, f)| f.as_ref()).collect();
+    let folders: Vec<ImageFolder> = folders.into_iter().cloned().collect();
+    let found = classes_of_folders(list, &folders);
+    let (mut class_of, mut others) = (BTreeMap::new(), Vec::new());
+    for (folder, class) in folders.into_iter().zip(found) {
+        match class {
+            Some(class) => drop(class_of.insert(folder, class)),
+            None => others.push(folder.name),
+        }
+    }
+    if let Some(first) = others.first() {
+        let names = list.names.iter().map(String::as_str);
+        let hint =
+            nearest(first, names).map_or(String::new(), |n| format!(" (nearest class: `{n}`)"));
+        eprintln!(
+            "{} folders are not named as a class, the first is `{first}`{hint}: their images do not count for the accuracy",
+            others.len()
+        );
+    }
+    class_of
 }

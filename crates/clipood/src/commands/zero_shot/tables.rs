@@ -169,7 +169,7 @@ fn prob_item() -> Arc<Field> {
     Arc::new(Field::new("element", DataType::Float32, false))
 }
 
-/// `classes.parquet`, one row per class: `class_name`, `predicted`, `labelled`, `correct`, in images.
+/// `classes.parquet`, one row per class in the order of the labels: `class_name`, `predicted`, `labelled`, `correct`, in images.
 pub fn write_classes(folder: &Path, classes: &[String], tally: &Tally) -> Result<()> {
     let numbers = |of: fn(&clipood_pipeline::ClassCounts) -> u64| -> ArrayRef {
         Arc::new(UInt64Array::from_iter_values(tally.classes.iter().map(of)))
@@ -190,8 +190,8 @@ pub fn write_classes(folder: &Path, classes: &[String], tally: &Tally) -> Result
     write_parquet(&folder.join("classes.parquet"), &schema, [Ok(batch)])
 }
 
-/// `confusion.parquet`, one row for each pair that occurs: the known class `true`, `predicted`, `count`; no row without
-/// known classes.
+/// `confusion.parquet`, one row for each pair that occurs: the known class `true`, `predicted`, `count`, and the numbers
+/// `label` and `pred` of the two classes, of which several may have one name; no row without known classes.
 pub fn write_confusion(folder: &Path, classes: &[String], tally: &Tally) -> Result<()> {
     let name = |class: u32| classes[class as usize].as_str();
     let pairs = || tally.confusion.keys();
@@ -202,8 +202,18 @@ pub fn write_confusion(folder: &Path, classes: &[String], tally: &Tally) -> Resu
         Field::new("true", dictionary(), false),
         Field::new("predicted", dictionary(), false),
         Field::new("count", DataType::UInt64, false),
+        Field::new("label", DataType::Int32, false),
+        Field::new("pred", DataType::Int32, false),
     ]));
-    let columns: Vec<ArrayRef> = vec![Arc::new(known), Arc::new(predicted), Arc::new(counts)];
+    let labels = Int32Array::from_iter_values(pairs().map(|(known, _)| *known as i32));
+    let preds = Int32Array::from_iter_values(pairs().map(|(_, class)| *class as i32));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(known),
+        Arc::new(predicted),
+        Arc::new(counts),
+        Arc::new(labels),
+        Arc::new(preds),
+    ];
     let batch = RecordBatch::try_new(schema.clone(), columns)?;
     write_parquet(&folder.join("confusion.parquet"), &schema, [Ok(batch)])
 }

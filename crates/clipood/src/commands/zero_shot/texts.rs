@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clipood_clip::ClipError;
 use clipood_clip::model::{Device, Model};
 use clipood_clip::tokenizer::Tokenizer;
+use clipood_core::text_file::read_text;
 use clipood_core::{CoreError, DescriptionFormat, TemplateSet, class_descriptions};
 use clipood_pipeline::PipelineError;
 
@@ -14,7 +15,8 @@ use super::super::arrays::extension;
 /// Which texts stand for the classes.
 #[derive(clap::Args)]
 pub struct TextArgs {
-    /// File with one class name per line (default: the names of the class folders).
+    /// File with one class name per line, with or without its WordNet id, or a JSON list (default: the names of the class
+    /// folders). Names may repeat: an image that fits several classes of one name is given to the first.
     #[arg(long, value_name = "FILE")]
     pub classes: Option<PathBuf>,
     /// Templates: simple, openai7, openai80, or a file with one per line, `{}` for the class name.
@@ -55,8 +57,7 @@ impl TextArgs {
                 .into());
             }
         };
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the descriptions {}", path.display()))?;
+        let text = read_text(path)?;
         let origin = path.display().to_string();
         Ok(class_descriptions(&text, &origin, format, classes)?)
     }
@@ -93,6 +94,7 @@ impl TextArgs {
         })?;
         let place = match (&self.descriptions, &self.classes) {
             (Some(path), _) => format!("{}: ", path.display()),
+            (None, Some(path)) if extension(path) == "json" => format!("{}: ", path.display()),
             // No line of a class list is blank.
             (None, Some(path)) => format!("{}:{}: ", path.display(), class + 1),
             (None, None) => String::new(),
@@ -106,8 +108,7 @@ fn templates(name: &str) -> Result<TemplateSet> {
     match TemplateSet::named(name) {
         Ok(set) => Ok(set),
         Err(_) if Path::new(name).is_file() => {
-            let text = std::fs::read_to_string(name)
-                .with_context(|| format!("cannot read the templates {name}"))?;
+            let text = read_text(Path::new(name))?;
             Ok(TemplateSet::from_lines(&text, name)?)
         }
         Err(CoreError::UnknownName { hint, .. }) => Err(PipelineError::Usage(format!(
