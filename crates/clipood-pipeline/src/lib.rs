@@ -29,6 +29,7 @@
 
 mod agreement;
 pub mod builtin;
+mod class_templates;
 mod columns;
 mod devices;
 mod dual_pattern;
