@@ -299,7 +299,11 @@ fn coarse_scores_are_called_coarse() {
     let nearly = ood_metrics(&fine, &other(180)).unwrap();
     assert_eq!(nearly.resolution(), 0.91);
     assert!(!nearly.has_low_resolution());
-    assert!(ood_metrics(&fine, &other(220)).unwrap().has_low_resolution());
+    assert!(
+        ood_metrics(&fine, &other(220))
+            .unwrap()
+            .has_low_resolution()
+    );
 }
 
 /// Two overlapping lists of distinct-ish scores.

@@ -23,7 +23,9 @@ pub fn with_class_templates(
     };
     for column in columns {
         for method in &recipe.methods {
-            let needs = column.spec(*method)?.and_then(|spec| spec.needs().negatives);
+            let needs = column
+                .spec(*method)?
+                .and_then(|spec| spec.needs().negatives);
             if needs == Some(Negatives::Mined) {
                 return Ok(builder.field(CLASS_TEMPLATES, &templates));
             }

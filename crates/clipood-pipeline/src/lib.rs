@@ -37,6 +37,7 @@ mod encode;
 mod error;
 mod experiment;
 mod extract;
+pub mod feature_checks;
 mod features;
 mod heap;
 mod inputs;

@@ -99,7 +99,10 @@ fn resolution_warnings(metrics: &Metrics) -> Vec<String> {
             .min_by(|a, b| a.score_resolution.total_cmp(&b.score_resolution))?;
         let others = match coarse.count() - 1 {
             0 => String::new(),
-            others => format!(", and below {}% in {others} more rows", 100.0 * LOW_RESOLUTION),
+            others => format!(
+                ", and below {}% in {others} more rows",
+                100.0 * LOW_RESOLUTION
+            ),
         };
         Some(format!(
             "{detector} of {} on {}: {}% of the scores are distinct{others}; ties count as half",

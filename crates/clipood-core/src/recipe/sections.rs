@@ -94,7 +94,7 @@ pub enum ClassToken {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSection {
-    /// Passes over the shots; absent: the default of each method.
+    /// Passes over the shots, 1 to 1000000; absent: the default of each method.
     pub epochs: Option<usize>,
     /// Learning rate at the start of the cosine schedule, above 0.
     pub lr: f64,
@@ -104,7 +104,7 @@ pub struct TrainSection {
     pub weight_decay: f64,
     /// Learning rate of the first epoch, at least 0.
     pub warmup_lr: f64,
-    /// Images per step, at least 1.
+    /// Images per step, 1 to 1000000.
     pub batch_size: usize,
     /// Random crops per training image whose features are computed in advance, 0 to 10000; every step draws one of them. 0: one
     /// per epoch, each used once, like the reference implementations; the features of all of them are kept.
@@ -275,7 +275,7 @@ fn default_word_template() -> String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineSection {
-    /// Target size of a part in bytes, at least 1.
+    /// Target size of a part in bytes, 1 to 4 GiB.
     pub shard_bytes: u64,
     /// Fraction of the images of a dataset, 0 to 1, that may be unreadable before the run fails.
     pub max_quarantine_fraction: f64,
@@ -298,7 +298,7 @@ impl Default for EngineSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsSection {
-    /// Number of resamples for the 95% bootstrap intervals; 0 computes no intervals.
+    /// Number of resamples for the 95% bootstrap intervals, at most 1000000; 0 computes no intervals.
     pub bootstrap: usize,
     /// Seed of the resamples.
     pub bootstrap_seed: u64,

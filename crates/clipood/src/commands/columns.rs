@@ -2,6 +2,7 @@
 //!
 //! The kind of a file follows from its first bytes, and for texts from the ending of its name.
 
+mod choose;
 mod json;
 mod record_batches;
 mod text;
@@ -13,15 +14,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clipood_core::files::{open_file, read_file};
-use clipood_core::nearest;
 use clipood_pipeline::PipelineError;
 
-use super::arrays::extension;
+use super::arrays::{LONGEST_FILE, extension};
 use super::npy::Npy;
 use super::npz;
-
-/// Longest text or array file that is read as a whole, in bytes.
-pub const LONGEST_FILE: u64 = 8 << 30;
 
 /// Reads the column called `wanted`, or the only numeric column; in an `.npz` file, the array. A plain list has no
 /// columns, so `wanted` is ignored there. Scores may be infinite.
@@ -83,8 +80,7 @@ enum Kind {
 
 impl Kind {
     fn of(head: &[u8], extension: &str) -> Self {
-        const PICKLE: &str =
-            "a file of Python's pickle or torch.save; save the array with numpy.save(FILE, tensor.numpy())";
+        const PICKLE: &str = "a file of Python's pickle or torch.save; save the array with numpy.save(FILE, tensor.numpy())";
         const EXCEL: &str = "an Excel workbook; export the sheet as CSV";
         const COMPRESSED: &str = "a compressed file; decompress it first";
         match head {
@@ -140,128 +136,4 @@ fn array_scores(bytes: &[u8]) -> Result<Vec<f64>> {
         bail!("row {row} is NaN, expected a score");
     }
     Ok(values)
-}
-
-/// A column that may be chosen.
-struct Candidate<'a> {
-    name: &'a str,
-    /// Whether it holds numbers.
-    is_numeric: bool,
-    /// Whether it is the row index of a data frame, which is no score.
-    is_index: bool,
-}
-
-/// Index of the wanted column, or of the only numeric one.
-fn choose(path: &Path, columns: &[Candidate<'_>], wanted: Option<&str>) -> Result<usize> {
-    let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
-    let numbers: Vec<usize> = (0..columns.len())
-        .filter(|&at| columns[at].is_numeric && !columns[at].is_index)
-        .collect();
-    let file = path.display();
-    let problem = match (wanted, &numbers[..]) {
-        (Some(wanted), _) => {
-            let found: Vec<usize> = (0..names.len())
-                .filter(|&at| names[at] == wanted)
-                .collect();
-            match found[..] {
-                [at] if columns[at].is_numeric => return Ok(at),
-                [_] => format!("{file}: column `{wanted}` holds no numbers"),
-                [] => {
-                    let hint = nearest(wanted, names.iter().copied())
-                        .map_or(String::new(), |close| format!("; did you mean `{close}`?"));
-                    format!(
-                        "{file}: no column `{wanted}`{hint} (columns: {})",
-                        names.join(", ")
-                    )
-                }
-                _ => format!(
-                    "{file}: found {} columns `{wanted}`, expected one",
-                    found.len()
-                ),
-            }
-        }
-        (None, [only]) => return Ok(*only),
-        (None, []) => format!(
-            "{file}: no column of numbers (columns: {})",
-            names.join(", ")
-        ),
-        (None, several) => {
-            let several: Vec<&str> = several.iter().map(|&at| names[at]).collect();
-            format!(
-                "{file}: several columns of numbers, choose one with --column: {}",
-                several.join(", ")
-            )
-        }
-    };
-    Err(PipelineError::Usage(problem).into())
-}
-
-/// A column of a text or JSON table while it is read.
-#[derive(Default)]
-struct Column {
-    name: String,
-    is_index: bool,
-    values: Vec<f64>,
-    /// Entries that are numbers, NaN among them, and entries that are texts.
-    numbers: usize,
-    texts: usize,
-    /// Place of the first entry that is no score, and what it is.
-    bad: Option<(String, String)>,
-}
-
-/// An entry of a text or JSON table.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Cell<'a> {
-    /// A number, which may be infinite or NaN.
-    Number(f64),
-    /// Nothing, as the file writes it.
-    Missing(&'a str),
-    /// Anything else.
-    Text(&'a str),
-}
-
-impl Column {
-    fn push(&mut self, cell: Cell<'_>, place: impl Fn() -> String) {
-        let problem = match cell {
-            Cell::Number(value) => {
-                self.numbers += 1;
-                if !value.is_nan() {
-                    self.values.push(value);
-                    return;
-                }
-                "found NaN, expected a number".to_owned()
-            }
-            Cell::Missing(text) => format!("the value is missing (`{text}`)"),
-            Cell::Text(text) => {
-                self.texts += 1;
-                format!("`{text}` is no number")
-            }
-        };
-        self.bad.get_or_insert_with(|| (place(), problem));
-    }
-}
-
-/// The values of the wanted column, or of the only numeric one.
-fn chosen(path: &Path, mut columns: Vec<Column>, wanted: Option<&str>) -> Result<Vec<f64>> {
-    let alone = columns.len() == 1;
-    let candidates: Vec<Candidate<'_>> = columns
-        .iter()
-        .map(|column| Candidate {
-            name: &column.name,
-            // A column of scores in which some are missing or are words is no other column's excuse: it is reported. The
-            // requested column, or the only one, is read in any case.
-            is_numeric: column.numbers > column.texts || alone || wanted == Some(&*column.name),
-            is_index: column.is_index && !alone,
-        })
-        .collect();
-    let at = choose(path, &candidates, wanted)?;
-    let column = columns.swap_remove(at);
-    if let Some((place, problem)) = column.bad {
-        bail!(
-            "{}: column `{}`, {place}: {problem}",
-            path.display(),
-            column.name
-        );
-    }
-    Ok(column.values)
 }

@@ -13,13 +13,13 @@ use arrow::compute::{cast, concat, filter};
 use arrow::datatypes::{DataType, Float32Type, Int64Type};
 use clipood_core::files::{open_file, read_file};
 use clipood_ood::{LocalFeatures, Matrix};
+use clipood_pipeline::feature_checks::Variation;
 use half::{bf16, f16};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::arrays::extension;
-use super::columns::LONGEST_FILE;
+use super::arrays::{LONGEST_FILE, extension};
 use super::npy::{Npy, Numbers};
 use super::npz;
 
@@ -40,6 +40,15 @@ impl Array {
         match self.shape[..] {
             [rows, dim] => Ok(Matrix::new(self.name, &self.values, rows, dim)?),
             _ => Err(self.misshapen("[rows, features]")),
+        }
+    }
+
+    /// Warns on standard error about features that do not vary over the rows.
+    pub fn warn_if_flat(&self) {
+        let mut variation = Variation::default();
+        variation.add(&self.values, self.shape.last().copied().unwrap_or(0));
+        if let Some(problem) = variation.problem() {
+            eprintln!("warning: array `{}`: {problem}", self.name);
         }
     }
 
@@ -75,7 +84,8 @@ impl FromStr for Source {
         };
         if !known(path) {
             return Err(
-                "expected FILE.npy, FILE.npz:ARRAY, FILE.safetensors:TENSOR or FILE.parquet:COLUMN".to_owned(),
+                "expected FILE.npy, FILE.npz:ARRAY, FILE.safetensors:TENSOR or FILE.parquet:COLUMN"
+                    .to_owned(),
             );
         }
         Ok(Self {
@@ -117,11 +127,13 @@ impl Source {
         {
             shape = vec![*rows, wide / dim, dim];
         }
-        Ok(Array {
+        let array = Array {
             name,
             shape,
             values,
-        })
+        };
+        array.warn_if_flat();
+        Ok(array)
     }
 
     /// Class numbers.
@@ -143,7 +155,11 @@ impl Source {
             "npy" => array(&read_file(&self.path, LONGEST_FILE)?),
             "npz" => {
                 let bytes = read_file(&self.path, LONGEST_FILE)?;
-                array(&npz::member(&bytes, self.array.as_deref(), "FILE.npz:ARRAY")?)
+                array(&npz::member(
+                    &bytes,
+                    self.array.as_deref(),
+                    "FILE.npz:ARRAY",
+                )?)
             }
             "safetensors" => {
                 let bytes = read_file(&self.path, LONGEST_FILE)?;

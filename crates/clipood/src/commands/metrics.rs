@@ -92,10 +92,7 @@ fn figures(id: &[f64], ood: &[f64], resamples: Option<u32>) -> Result<Vec<(&'sta
         ("balanced_accuracy", Figure::Number(all.balanced_accuracy)),
         ("balanced_threshold", Figure::Number(all.balanced_threshold)),
         ("ties", Figure::Count(all.ties)),
-        (
-            "score_resolution",
-            Figure::Number(all.resolution()),
-        ),
+        ("score_resolution", Figure::Number(all.resolution())),
     ];
     if all.has_low_resolution() {
         eprintln!(

@@ -29,18 +29,7 @@ impl<'a> Npy<'a> {
     /// # Errors
     /// A file of another format, of a type that is neither a float nor an integer, or truncated.
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
-        let [
-            b'\x93',
-            b'N',
-            b'U',
-            b'M',
-            b'P',
-            b'Y',
-            version,
-            _,
-            rest @ ..,
-        ] = bytes
-        else {
+        let [b'\x93', b'N', b'U', b'M', b'P', b'Y', version, _, rest @ ..] = bytes else {
             bail!("no .npy file");
         };
         let (length, rest) = match (version, rest) {
@@ -208,7 +197,10 @@ mod tests {
 
     #[test]
     fn other_layouts_are_turned_round() {
-        let big: Vec<u8> = [0.1f64, -2.5].iter().flat_map(|v| v.to_be_bytes()).collect();
+        let big: Vec<u8> = [0.1f64, -2.5]
+            .iter()
+            .flat_map(|v| v.to_be_bytes())
+            .collect();
         let bytes = file(&header(">f8", "(2,)"), &big);
         assert_eq!(Npy::parse(&bytes).unwrap().wide().unwrap(), [0.1, -2.5]);
         // [[[0, 1, 2], [3, 4, 5]]] of shape (1, 2, 3) in Fortran order.

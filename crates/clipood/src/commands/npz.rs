@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use flate2::Crc;
 use flate2::read::DeflateDecoder;
 
+use super::arrays::LONGEST_FILE;
+
 /// A 32-bit field whose value is in the zip64 field.
 const IN_ZIP64: u64 = 0xFFFF_FFFF;
 
@@ -44,11 +46,12 @@ pub fn member(archive: &[u8], wanted: Option<&str>, option: &str) -> Result<Vec<
     let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
     let list = names.join(", ");
     let entry = match (wanted, &arrays[..]) {
-        (Some(wanted), all) => all
-            .iter()
-            .find(|(name, _)| name == wanted)
-            .with_context(|| format!("no array `{wanted}` (arrays: {list})"))?
-            .1,
+        (Some(wanted), all) => {
+            all.iter()
+                .find(|(name, _)| name == wanted)
+                .with_context(|| format!("no array `{wanted}` (arrays: {list})"))?
+                .1
+        }
         (None, [(_, only)]) => only,
         (None, []) => bail!("a zip archive without arrays"),
         (None, _) => bail!("several arrays, choose one with {option}: {list}"),
@@ -60,7 +63,10 @@ pub fn member(archive: &[u8], wanted: Option<&str>, option: &str) -> Result<Vec<
 fn number(bytes: &[u8], at: usize, width: usize) -> Result<u64> {
     let field = at.checked_add(width).and_then(|end| bytes.get(at..end));
     let field = field.context("the zip archive is cut off")?;
-    Ok(field.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte)))
+    Ok(field
+        .iter()
+        .rev()
+        .fold(0, |n, byte| n << 8 | u64::from(*byte)))
 }
 
 fn entries(archive: &[u8]) -> Result<Vec<Entry>> {
@@ -71,9 +77,15 @@ fn entries(archive: &[u8]) -> Result<Vec<Entry>> {
         .context("a zip archive without its directory: the file is cut off")?;
     let (mut count, mut at) = (number(archive, end + 10, 2)?, number(archive, end + 16, 4)?);
     if count == 0xFFFF || at == IN_ZIP64 {
-        let locator = end.checked_sub(20).context("a zip64 archive without its locator")?;
+        let locator = end
+            .checked_sub(20)
+            .context("a zip64 archive without its locator")?;
         let record = number(archive, locator + 8, 8)? as usize;
-        if !archive.get(record..).unwrap_or_default().starts_with(b"PK\x06\x06") {
+        if !archive
+            .get(record..)
+            .unwrap_or_default()
+            .starts_with(b"PK\x06\x06")
+        {
             bail!("a zip64 archive whose locator points nowhere");
         }
         count = number(archive, record + 32, 8)?;
@@ -133,6 +145,12 @@ fn unpacked(archive: &[u8], entry: &Entry) -> Result<Vec<u8>> {
     let end = start.checked_add(entry.packed as usize);
     let packed = end.and_then(|end| archive.get(start..end));
     let packed = packed.context("the zip archive is cut off")?;
+    if entry.length > LONGEST_FILE {
+        bail!(
+            "is {} bytes long, allowed: at most {LONGEST_FILE}",
+            entry.length
+        );
+    }
     let bytes = match entry.method {
         0 => packed.to_vec(),
         8 => {

@@ -14,13 +14,13 @@ use clipood_pipeline::tables::dictionary;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-use super::arrays::{check_folder, write_parquet};
-use super::columns::LONGEST_FILE;
+use super::arrays::{LONGEST_FILE, check_folder, write_parquet};
 use super::features::{Array, Source, class_numbers, numbers};
 use super::npy::Numbers;
 
 /// Heading of the options for arrays, which explains ARRAY.
-const ARRAYS: &str = "Arrays (FILE.npy, FILE.npz:ARRAY, FILE.safetensors:TENSOR or FILE.parquet:COLUMN)";
+const ARRAYS: &str =
+    "Arrays (FILE.npy, FILE.npz:ARRAY, FILE.safetensors:TENSOR or FILE.parquet:COLUMN)";
 
 /// Options of `clipood score`.
 #[derive(clap::Args)]
@@ -235,11 +235,15 @@ impl Given<'_> {
             return Ok(None);
         };
         match numbers(&tensor).with_context(|| format!("array `{name}`"))? {
-            Numbers::Floats(values) => Ok(Some(Array {
-                name,
-                shape: tensor.shape().to_vec(),
-                values,
-            })),
+            Numbers::Floats(values) => {
+                let array = Array {
+                    name,
+                    shape: tensor.shape().to_vec(),
+                    values,
+                };
+                array.warn_if_flat();
+                Ok(Some(array))
+            }
             Numbers::Integers(_) => {
                 let found = tensor.dtype();
                 bail!("array `{name}` is of type {found:?}, expected F32, F16 or BF16")

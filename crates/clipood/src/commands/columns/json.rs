@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
-use super::{Cell, Column, chosen};
+use super::choose::{Cell, Column, chosen};
 
 /// The wanted column, or the only one of numbers. With `lines` (or if several values follow one another) every value is a
 /// row.
@@ -142,7 +142,9 @@ fn of_object(object: &Map<String, Value>) -> Result<Vec<Column>> {
         }
         return Ok(vec![only]);
     }
-    bail!("found an object of single values, expected an array of numbers, or a table by rows or columns")
+    bail!(
+        "found an object of single values, expected an array of numbers, or a table by rows or columns"
+    )
 }
 
 fn split(names: &[Value], data: &[Value]) -> Result<Vec<Column>> {
@@ -151,7 +153,10 @@ fn split(names: &[Value], data: &[Value]) -> Result<Vec<Column>> {
     for (row, values) in data.iter().enumerate() {
         let values = values.as_array().filter(|v| v.len() == columns.len());
         let Some(values) = values else {
-            bail!("data, row {row}: expected an array of {} values", columns.len());
+            bail!(
+                "data, row {row}: expected an array of {} values",
+                columns.len()
+            );
         };
         for (column, value) in columns.iter_mut().zip(values) {
             push(column, Some(value), || format!("row {row}"));
@@ -217,7 +222,10 @@ mod tests {
             assert_eq!(found, [0.5, f64::INFINITY], "{text}");
         }
         assert_eq!(scores("{\"score\": 0.5}\n", true, None).unwrap(), [0.5]);
-        assert_eq!(scores(r#"{"a": [1], "b": [2]}"#, false, Some("b")).unwrap(), [2.0]);
+        assert_eq!(
+            scores(r#"{"a": [1], "b": [2]}"#, false, Some("b")).unwrap(),
+            [2.0]
+        );
     }
 
     #[test]

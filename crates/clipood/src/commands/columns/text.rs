@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use clipood_pipeline::PipelineError;
 
-use super::{Cell, Column, chosen};
+use super::choose::{Cell, Column, chosen};
 
 /// Separators in the order in which they are tried: commas stand inside the fields of the first two, too.
 const SEPARATORS: [u8; 5] = *b";\t,| ";
@@ -56,7 +56,7 @@ pub fn column(path: &Path, bytes: &[u8], wanted: Option<&str>) -> Result<Vec<f64
         }
     }
     if let [only] = &mut columns[..] {
-        body.blank_lines(records[0].0, records[records.len() - 1].0, only);
+        body.blank_lines(only);
     }
     for column in &mut columns {
         if let Some((_, problem)) = &mut column.bad
@@ -173,7 +173,9 @@ impl<'a> Body<'a> {
                 (_, byte) if byte == self.separator => Place::Start,
                 (Place::Closed, b' ') => Place::Closed,
                 (Place::Closed, _) => {
-                    bail!("line {line}: text after the closing quote of a field that begins in line {opened}")
+                    bail!(
+                        "line {line}: text after the closing quote of a field that begins in line {opened}"
+                    )
                 }
                 (Place::Start | Place::Plain, _) => Place::Plain,
             };
@@ -262,13 +264,14 @@ impl<'a> Body<'a> {
 
     /// Notes the first blank line between the records of a table with one column: a missing value that the reader of
     /// records skips.
-    fn blank_lines(&self, first: u64, last: u64, column: &mut Column) {
+    fn blank_lines(&self, column: &mut Column) {
         // Line breaks inside quotes belong to names of texts, not to numbers.
         if self.text.contains('"') {
             return;
         }
-        let lines = (self.skipped + 1..).zip(self.text.lines());
-        let mut blank = lines.filter(|(at, line)| (first..last).contains(at) && line.trim().is_empty());
+        let lines = (self.skipped + 1..).zip(self.text.trim_end().lines());
+        let begun = lines.skip_while(|(_, line)| line.trim().is_empty());
+        let mut blank = begun.filter(|(_, line)| line.trim().is_empty());
         if let Some((line, _)) = blank.next() {
             column.push(Cell::Missing(""), || format!("line {line}"));
         }
@@ -292,13 +295,14 @@ struct Marks {
 }
 
 impl Marks {
-    /// Adds those of a field; whether there are both now, so that one of them separates thousands.
+    /// Adds those of a field; whether it is the first with which there are both, so that one of them separates thousands.
     fn add(&mut self, field: &str, cell: Cell<'_>) -> bool {
+        let before = self.comma && self.point;
         if matches!(cell, Cell::Number(_)) {
             self.comma |= field.contains(',');
             self.point |= field.contains('.');
         }
-        self.comma && self.point
+        !before && self.comma && self.point
     }
 }
 
@@ -355,11 +359,19 @@ mod tests {
             ("n,s\na,1\nb,\"2\nc,3\n", None, &["line 3", "never closed"]),
             ("n,s\n\"a,1\n\"b\",2\n", None, &["line 2", "closing quote"]),
             ("s\n0,5\n0,7\n", None, &["line 2", "1"]),
-            ("a;b\nx;1,5\ny;1.234\n", None, &["line 3", "`1.234`"]),
+            (
+                "a;b\nw;1,5\nx;2,5\ny;1.234\nz;1,5\n",
+                None,
+                &["line 4", "`1.234`"],
+            ),
             ("n,s\na,1\nb\n", None, &["line 3", "found 1 fields"]),
             ("0\n0.5\n", None, &["--column 0"]),
             ("s,s\n1,2\n", Some("s"), &["2 columns `s`"]),
-            ("a.png,0.5\nb.png,x\nc.png,1\n", None, &["`2`", "line 2", "`x`"]),
+            (
+                "a.png,0.5\nb.png,x\nc.png,1\n",
+                None,
+                &["`2`", "line 2", "`x`"],
+            ),
         ] {
             let error = format!("{:#}", scores(text, wanted).unwrap_err());
             for word in words {
