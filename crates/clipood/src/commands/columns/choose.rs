@@ -83,6 +83,16 @@ pub enum Cell<'a> {
 }
 
 impl Column {
+    /// A column without entries.
+    pub fn new(name: &str, is_index: bool) -> Self {
+        Self {
+            name: name.to_owned(),
+            is_index,
+            ..Self::default()
+        }
+    }
+
+    /// Adds an entry; `place` names it in errors.
     pub fn push(&mut self, cell: Cell<'_>, place: impl Fn() -> String) {
         let problem = match cell {
             Cell::Number(value) => {

@@ -166,10 +166,7 @@ fn split(names: &[Value], data: &[Value]) -> Result<Vec<Column>> {
 }
 
 fn named(name: &str) -> Column {
-    Column {
-        name: name.to_owned(),
-        ..Column::default()
-    }
+    Column::new(name, false)
 }
 
 fn push(column: &mut Column, value: Option<&Value>, place: impl Fn() -> String) {

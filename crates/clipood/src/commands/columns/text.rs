@@ -33,16 +33,13 @@ pub fn column(path: &Path, bytes: &[u8], wanted: Option<&str>) -> Result<Vec<f64
     let named = first.iter().any(|name| !name.is_empty());
     let mut columns: Vec<Column> = (1..)
         .zip(first)
-        .map(|(number, name)| Column {
-            name: match has_names {
-                true => name.to_owned(),
-                false => number.to_string(),
-            },
+        .map(|(number, name)| match has_names {
             // The first name is empty where pandas, R and others write the row index.
-            is_index: has_names
-                && number == 1
-                && (named && name.is_empty() || name == "Unnamed: 0"),
-            ..Column::default()
+            true => Column::new(
+                name,
+                number == 1 && (named && name.is_empty() || name == "Unnamed: 0"),
+            ),
+            false => Column::new(&number.to_string(), false),
         })
         .collect();
     let mut marks = vec![Marks::default(); columns.len()];
