@@ -1,4 +1,4 @@
-//! Identifiers, fingerprints, recipes, manifests and errors of clipood, and the opening of files; no other I/O.
+//! Identifiers, fingerprints, recipes, manifests and errors of clipood, and the opening of files and texts; no other I/O.
 //!
 //! A recipe describes what to compute, a dataset manifest where the images of a dataset are. Both are TOML text read by the
 //! caller; every mistake is reported as a [`CoreError`] with file, line, key and the nearest valid word:
@@ -47,6 +47,7 @@ mod method;
 mod nearest;
 mod recipe;
 mod rng;
+pub mod text_file;
 
 pub use class_texts::{DescriptionFormat, class_descriptions, class_list};
 pub use error::{CoreError, Place};
