@@ -51,8 +51,8 @@ pub fn read_scores(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
             let member = npz::member(&bytes, wanted, "--column").with_context(given)?;
             array_scores(&member).with_context(given)
         }
-        Kind::Csv => text::column(path, &whole()?, wanted),
-        Kind::Json { lines } => json::column(path, &whole()?, lines, wanted),
+        Kind::Csv => text::column(path, whole()?, wanted),
+        Kind::Json { lines } => json::column(path, whole()?, lines, wanted),
         Kind::Refused(advice) => bail!("{}: {advice}", path.display()),
         Kind::Unknown => Err(PipelineError::Usage(format!(
             "{}: expected a file named .parquet, .feather, .csv, .tsv, .txt, .json, .jsonl, .npy or .npz",

@@ -3,17 +3,17 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use clipood_core::text_file::decode_text;
 use serde_json::{Map, Value};
 
 use super::choose::{Cell, Column, chosen};
 
 /// The wanted column, or the only one of numbers. With `lines` (or if several values follow one another) every value is a
 /// row.
-pub fn column(path: &Path, bytes: &[u8], lines: bool, wanted: Option<&str>) -> Result<Vec<f64>> {
+pub fn column(path: &Path, bytes: Vec<u8>, lines: bool, wanted: Option<&str>) -> Result<Vec<f64>> {
     let given = || path.display().to_string();
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes).context("expected text in UTF-8");
-    let text = with_quoted_specials(text.with_context(given)?);
+    let text = decode_text(bytes, &path.display().to_string())?;
+    let text = with_quoted_specials(&text);
     let values = serde_json::Deserializer::from_str(&text).into_iter();
     let mut values: Vec<Value> = values.collect::<Result<_, _>>().with_context(given)?;
     let columns = match (values.pop(), lines) {
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     fn scores(text: &str, lines: bool, wanted: Option<&str>) -> Result<Vec<f64>> {
-        column(Path::new("t.json"), text.as_bytes(), lines, wanted)
+        column(Path::new("t.json"), text.as_bytes().to_vec(), lines, wanted)
     }
 
     #[test]

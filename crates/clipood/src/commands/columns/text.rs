@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
+use clipood_core::text_file::decode_text;
 use clipood_pipeline::PipelineError;
 
 use super::choose::{Cell, Column, chosen};
@@ -18,9 +19,9 @@ const MISSING: [&str; 9] = [
 
 /// The wanted column, or the only one of numbers. The first line holds the names if none of its fields is a number;
 /// without names, columns are called 1, 2, and so on.
-pub fn column(path: &Path, bytes: &[u8], wanted: Option<&str>) -> Result<Vec<f64>> {
+pub fn column(path: &Path, bytes: Vec<u8>, wanted: Option<&str>) -> Result<Vec<f64>> {
     let given = || path.display().to_string();
-    let text = decoded(bytes).with_context(given)?;
+    let text = decode_text(bytes, &path.display().to_string())?;
     let body = Body::of(&text);
     body.check_quotes().with_context(given)?;
     let records = body.records().with_context(given)?;
@@ -64,31 +65,6 @@ pub fn column(path: &Path, bytes: &[u8], wanted: Option<&str>) -> Result<Vec<f64
         }
     }
     chosen(path, columns, wanted)
-}
-
-/// The text of a file in UTF-8, or in UTF-16 with a byte order mark, as Excel exports it.
-fn decoded(bytes: &[u8]) -> Result<String> {
-    let wide = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
-        let units: Vec<u16> = bytes
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|pair| unit(*pair))
-            .collect();
-        String::from_utf16(&units).map_err(|_| anyhow!("no text in UTF-16"))
-    };
-    match bytes {
-        [0xFF, 0xFE, rest @ ..] => wide(rest, u16::from_le_bytes),
-        [0xFE, 0xFF, rest @ ..] => wide(rest, u16::from_be_bytes),
-        [0xEF, 0xBB, 0xBF, rest @ ..] | rest => {
-            let text = std::str::from_utf8(rest).map_err(|error| {
-                let before = &rest[..error.valid_up_to()];
-                let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-                anyhow!("line {line} is no UTF-8 text; save the file as UTF-8")
-            })?;
-            Ok(text.to_owned())
-        }
-    }
 }
 
 /// The records of a file, without the lines before them.
@@ -308,7 +284,7 @@ mod tests {
     use super::*;
 
     fn scores(text: &str, wanted: Option<&str>) -> Result<Vec<f64>> {
-        column(Path::new("t.csv"), text.as_bytes(), wanted)
+        column(Path::new("t.csv"), text.as_bytes().to_vec(), wanted)
     }
 
     #[test]
@@ -335,11 +311,6 @@ mod tests {
         assert_eq!(scores("0\n0.5\n", Some("0")).unwrap(), [0.5]);
         assert_eq!(scores("0\n0.5\n", Some("1")).unwrap(), [0.0, 0.5]);
         assert_eq!(scores("0\n1\n", None).unwrap(), [0.0, 1.0]);
-        let utf16: Vec<u8> = "\u{feff}n\ts\r\na\t0.5\r\n"
-            .encode_utf16()
-            .flat_map(u16::to_le_bytes)
-            .collect();
-        assert_eq!(column(Path::new("t.txt"), &utf16, None).unwrap(), [0.5]);
     }
 
     #[test]
