@@ -5,10 +5,10 @@ use crate::error::{PipelineError, Result};
 /// Fewest rows about which [`Variation`] says anything: two images may well be copies of one another.
 const FEWEST: usize = 3;
 
-/// Checks rows of `dim` global features; `name` names the image of a row.
+/// Checks rows of `dim` features; `name` names the image or the text of a row.
 ///
 /// # Errors
-/// [`PipelineError::Inconsistent`] with the first image that has a NaN or an infinity, or zeros alone: no cosine is
+/// [`PipelineError::Inconsistent`] with the first one that has a NaN or an infinity, or zeros alone: no cosine is
 /// defined for it.
 pub fn check_rows(values: &[f32], dim: usize, name: impl Fn(usize) -> String) -> Result<()> {
     for (row, features) in values.chunks_exact(dim.max(1)).enumerate() {
@@ -18,7 +18,7 @@ pub fn check_rows(values: &[f32], dim: usize, name: impl Fn(usize) -> String) ->
             None => continue,
         };
         return Err(PipelineError::Inconsistent(format!(
-            "{}: its image features {problem}, expected finite numbers that are not all zero: check the weights of the model",
+            "{}: its features {problem}, expected finite numbers that are not all zero: check the weights of the model",
             name(row)
         )));
     }
