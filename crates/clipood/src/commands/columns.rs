@@ -4,11 +4,10 @@
 
 mod choose;
 mod json;
-mod record_batches;
+mod parquet_column;
 mod text;
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -39,12 +38,11 @@ pub fn read_scores(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
     let whole = || read_file(path, LONGEST_FILE).with_context(what);
     let given = || path.display().to_string();
     match kind {
-        // The decoders panic on some corrupt files; that becomes an ordinary error.
-        Kind::Parquet => guarded(path, || record_batches::parquet(path, file, wanted)),
-        Kind::Arrow => {
-            let file: BufReader<File> = BufReader::new(file);
-            guarded(path, || record_batches::ipc(path, file, wanted))
-        }
+        // The decoder panics on some corrupt files; that becomes an ordinary error.
+        Kind::Parquet => catch_unwind(AssertUnwindSafe(|| {
+            parquet_column::column(path, file, wanted)
+        }))
+        .unwrap_or_else(|_| Err(anyhow!("{}: the Parquet file is corrupt", path.display()))),
         Kind::Npy => array_scores(&whole()?).with_context(given),
         Kind::Npz => {
             let bytes = whole()?;
@@ -55,7 +53,7 @@ pub fn read_scores(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
         Kind::Json { lines } => json::column(path, whole()?, lines, wanted),
         Kind::Refused(advice) => bail!("{}: {advice}", path.display()),
         Kind::Unknown => Err(PipelineError::Usage(format!(
-            "{}: expected a file named .parquet, .feather, .csv, .tsv, .txt, .json, .jsonl, .npy or .npz",
+            "{}: expected a file named .parquet, .csv, .tsv, .txt, .json, .jsonl, .npy or .npz",
             path.display()
         ))
         .into()),
@@ -65,7 +63,6 @@ pub fn read_scores(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
 /// What a file is.
 enum Kind {
     Parquet,
-    Arrow,
     Npy,
     Npz,
     Csv,
@@ -81,13 +78,13 @@ enum Kind {
 impl Kind {
     fn of(head: &[u8], extension: &str) -> Self {
         const PICKLE: &str = "a file of Python's pickle or torch.save; save the array with numpy.save(FILE, tensor.numpy())";
+        const FEATHER: &str = "an Arrow file (Feather); write Parquet";
         const EXCEL: &str = "an Excel workbook; export the sheet as CSV";
         const COMPRESSED: &str = "a compressed file; decompress it first";
         match head {
             [b'P', b'A', b'R', b'1', ..] => return Self::Parquet,
-            [b'A', b'R', b'R', b'O', b'W', b'1', ..] => return Self::Arrow,
-            [b'F', b'E', b'A', b'1', ..] => {
-                return Self::Refused("a Feather file of version 1; write version 2 or Parquet");
+            [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [b'F', b'E', b'A', b'1', ..] => {
+                return Self::Refused(FEATHER);
             }
             [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => return Self::Npy,
             [b'P', b'K', 3, 4, ..] if ["xlsx", "xlsm", "ods"].contains(&extension) => {
@@ -106,7 +103,7 @@ impl Kind {
         }
         match extension {
             "parquet" | "pq" => Self::Parquet,
-            "feather" | "arrow" | "ipc" => Self::Arrow,
+            "feather" | "arrow" | "ipc" => Self::Refused(FEATHER),
             "npy" => Self::Npy,
             "npz" => Self::Npz,
             "csv" | "tsv" | "tab" | "txt" | "dat" => Self::Csv,
@@ -118,11 +115,6 @@ impl Kind {
             _ => Self::Unknown,
         }
     }
-}
-
-fn guarded(path: &Path, read: impl FnOnce() -> Result<Vec<f64>>) -> Result<Vec<f64>> {
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(anyhow!("{}: the file is corrupt", path.display())))
 }
 
 /// Scores of an array `[n]` or `[n, 1]`.

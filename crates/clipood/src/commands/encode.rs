@@ -131,7 +131,9 @@ fn encode(model: &Model, devices: &Devices, args: &Args, texts: &[String]) -> Re
             .text_encoder(devices.first())?
             .encode(texts)
             .with_context(|| format!("cannot encode the texts {}", path.display()))?;
-        check_rows(&features.text, features.dim, |row| format!("text `{}`", texts[row]))?;
+        check_rows(&features.text, features.dim, |row| {
+            format!("text `{}`", texts[row])
+        })?;
     }
     if args.images.is_empty() {
         return Ok(features);

@@ -17,7 +17,7 @@ const MOST_RESAMPLES: i64 = 1_000_000;
 /// Options of `clipood metrics`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// In-distribution scores, higher = more in-distribution: a table (Parquet, Feather, CSV, TSV, JSON or JSON Lines),
+    /// In-distribution scores, higher = more in-distribution: a table (Parquet, CSV, TSV, JSON or JSON Lines),
     /// a list of numbers (text or JSON) or an array (.npy, .npz).
     #[arg(long)]
     id: PathBuf,

@@ -6,6 +6,9 @@ use anyhow::{Result, bail};
 use clipood_core::nearest;
 use clipood_pipeline::PipelineError;
 
+/// Letters of an entry that an error shows.
+const LONGEST_SHOWN: usize = 80;
+
 /// A column that may be chosen.
 pub struct Candidate<'a> {
     pub name: &'a str,
@@ -106,7 +109,11 @@ impl Column {
             Cell::Missing(text) => format!("the value is missing (`{text}`)"),
             Cell::Text(text) => {
                 self.texts += 1;
-                format!("`{text}` is no number")
+                let end = text.char_indices().nth(LONGEST_SHOWN);
+                match end {
+                    None => format!("`{text}` is no number"),
+                    Some((end, _)) => format!("`{}...` is no number", &text[..end]),
+                }
             }
         };
         self.bad.get_or_insert_with(|| (place(), problem));

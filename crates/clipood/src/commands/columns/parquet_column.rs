@@ -1,15 +1,12 @@
-//! Columns of Parquet files and of Arrow files (Feather).
+//! Columns of Parquet files.
 
 use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Schema};
-use arrow::error::ArrowError;
-use arrow::ipc::reader::FileReader;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
@@ -19,7 +16,8 @@ use super::choose::{Candidate, choose};
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 65_536;
 
-pub fn parquet(path: &Path, file: File, wanted: Option<&str>) -> Result<Vec<f64>> {
+/// The wanted column, or the only one of numbers.
+pub fn column(path: &Path, file: File, wanted: Option<&str>) -> Result<Vec<f64>> {
     let what = || format!("cannot read {}", path.display());
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(what)?;
     let at = choose_in(path, builder.schema(), wanted)?;
@@ -30,16 +28,26 @@ pub fn parquet(path: &Path, file: File, wanted: Option<&str>) -> Result<Vec<f64>
         .with_batch_size(BATCH_ROWS)
         .build()
         .with_context(what)?;
-    values(path, &name, batches)
-}
-
-pub fn ipc(path: &Path, file: BufReader<File>, wanted: Option<&str>) -> Result<Vec<f64>> {
-    let what = || format!("cannot read {}", path.display());
-    let reader = FileReader::try_new(file, None).with_context(what)?;
-    let schema = reader.schema();
-    let at = choose_in(path, &schema, wanted)?;
-    let column = reader.map(|batch| batch?.project(&[at]));
-    values(path, schema.field(at).name(), column)
+    let mut values = Vec::new();
+    for batch in batches {
+        let batch = batch.with_context(what)?;
+        let array = cast(batch.column(0), &DataType::Float64).with_context(what)?;
+        let numbers = array.as_primitive_opt::<Float64Type>().with_context(what)?;
+        for row in 0..numbers.len() {
+            let problem = match numbers.is_null(row) {
+                true => "is null",
+                false if numbers.value(row).is_nan() => "is NaN",
+                false => continue,
+            };
+            let row = values.len() + row;
+            bail!(
+                "{}: column `{name}`, row {row} {problem}, expected a score",
+                path.display()
+            );
+        }
+        values.extend_from_slice(numbers.values());
+    }
+    Ok(values)
 }
 
 fn choose_in(path: &Path, schema: &Schema, wanted: Option<&str>) -> Result<usize> {
@@ -78,35 +86,6 @@ fn pandas_index(schema: &Schema) -> Vec<String> {
     listed.chain(unnamed.cloned()).collect()
 }
 
-/// The values of the only column of all batches.
-fn values(
-    path: &Path,
-    name: &str,
-    batches: impl Iterator<Item = Result<RecordBatch, ArrowError>>,
-) -> Result<Vec<f64>> {
-    let what = || format!("cannot read {}", path.display());
-    let mut values = Vec::new();
-    for batch in batches {
-        let batch = batch.with_context(what)?;
-        let array = cast(batch.column(0), &DataType::Float64).with_context(what)?;
-        let numbers = array.as_primitive_opt::<Float64Type>().with_context(what)?;
-        for row in 0..numbers.len() {
-            let problem = match numbers.is_null(row) {
-                true => "is null",
-                false if numbers.value(row).is_nan() => "is NaN",
-                false => continue,
-            };
-            let row = values.len() + row;
-            bail!(
-                "{}: column `{name}`, row {row} {problem}, expected a score",
-                path.display()
-            );
-        }
-        values.extend_from_slice(numbers.values());
-    }
-    Ok(values)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -114,9 +93,9 @@ mod tests {
 
     use arrow::array::{
         ArrayRef, Decimal128Array, Float32Array, Float64Array, Int64Array, LargeStringArray,
+        RecordBatch,
     };
     use arrow::datatypes::{Field, Int32Type};
-    use arrow::ipc::writer::FileWriter;
     use parquet::arrow::ArrowWriter;
     use parquet::basic::Compression;
     use parquet::file::properties::WriterProperties;
@@ -124,7 +103,7 @@ mod tests {
     use super::super::read_scores;
     use super::*;
 
-    /// A table in both formats; both must read alike.
+    /// The scores of a table, or the error.
     fn read(
         columns: &[(&str, ArrayRef)],
         pandas: Option<&str>,
@@ -146,16 +125,7 @@ mod tests {
         let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
-        let found = read_scores(&path, wanted).map_err(|error| format!("{error:#}"));
-        let path = folder.path().join("t.arrow");
-        let file = File::create(&path).unwrap();
-        let mut writer = FileWriter::try_new(file, &batch.schema()).unwrap();
-        writer.write(&batch).unwrap();
-        writer.finish().unwrap();
-        let other = read_scores(&path, wanted).map_err(|error| format!("{error:#}"));
-        let plain = |text: String| text.replace("t.arrow", "t.parquet");
-        assert_eq!(found, other.map_err(plain));
-        found
+        read_scores(&path, wanted).map_err(|error| format!("{error:#}"))
     }
 
     fn names() -> ArrayRef {
