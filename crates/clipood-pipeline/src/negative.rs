@@ -2,8 +2,9 @@
 //!
 //! Jiang et al., ICLR 2024: the words of each list (nouns, adjectives) are put into its template, and the words that
 //! are farthest from the classes are kept. As in the authors' code, all lists are compared with one and the same set of
-//! class texts, those of the zero-shot prompt (`prompt.templates`), whatever the template of the list. CSP (Chen et al., NeurIPS 2024) adds a list of adjectives in templates of
-//! superclasses ("a photo of a {} creature"), and leaves out words that are too near to a class: `exclude_above`.
+//! class texts, those of the zero-shot prompt (`prompt.templates`), whatever the template of the list. CSP (Chen et al.,
+//! NeurIPS 2024) adds a list of adjectives in templates of superclasses ("a photo of a {} creature"), and leaves out words
+//! that are too near to a class: `exclude_above`.
 
 use std::collections::BTreeMap;
 
