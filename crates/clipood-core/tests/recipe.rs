@@ -621,3 +621,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn absurd_amounts_are_refused_with_their_bounds() {
+    let recipe = |section: &str| {
+        let text = format!(
+            "name = \"r\"\nmodel = \"demo\"\nmethods = [\"zero-shot\"]\ndetectors = [\"mcm\"]\n\
+             [data]\nid = \"a\"\nood = [\"b\"]\n{section}\n"
+        );
+        Recipe::parse(&text, "r.toml")
+    };
+    for (section, key, most) in [
+        ("metrics", "bootstrap", 1_000_000_u64),
+        ("engine", "shard_bytes", 1 << 32),
+        ("train", "epochs", 1_000_000),
+        ("train", "batch_size", 1_000_000),
+        ("linear_probe", "max_iter", 1_000_000),
+    ] {
+        let with = |value: u64| recipe(&format!("[{section}]\n{key} = {value}"));
+        assert!(with(most).is_ok(), "{key}");
+        for value in [most + 1, 1_000_000_000_000] {
+            let error = with(value).unwrap_err().to_string();
+            let expected = format!("key `{section}.{key}`: found {value}, allowed: at most {most}");
+            assert!(error.contains(&expected), "{error}");
+        }
+    }
+}

@@ -13,7 +13,7 @@ mod recall;
 mod sort;
 mod summary;
 
-pub use accumulator::{OodAccumulator, OodMetrics, ood_metrics};
+pub use accumulator::{LOW_RESOLUTION, OodAccumulator, OodMetrics, ood_metrics};
 pub use bootstrap::{
     BootstrapOptions, Interval, MetricIntervals, PairedDifference, ScorePair, bootstrap,
     paired_bootstrap,

@@ -2,7 +2,7 @@
 //!
 //! Jiang et al., "Negative Label Guided OOD Detection with Pretrained Vision-Language Models", ICLR 2024: a word is as near
 //! to the classes as the 0.95 quantile of its cosines to their texts, and the 15% farthest words are kept, nouns and
-//! adjectives apart (call once for each). Cost: `candidates * classes * dim` multiplications, in parallel.
+//! adjectives apart (call once for each, with the same class texts). Cost: `candidates * classes * dim` multiplications, in parallel.
 
 use crate::bank::Bank;
 use crate::error::OodError;

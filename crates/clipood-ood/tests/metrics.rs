@@ -290,7 +290,20 @@ fn coarse_scores_are_called_coarse() {
     let both = ood_metrics(&coarse, &coarse).unwrap();
     assert_eq!((both.distinct(), both.ties), (9, 1991));
     assert!(both.has_low_resolution());
-    assert!(!ood_metrics(&fine, &coarse).unwrap().has_low_resolution());
+    // 1,000 distinct scores of 2,000, then 91% and 89%.
+    assert!(ood_metrics(&fine, &coarse).unwrap().has_low_resolution());
+    let other = |same: usize| -> Vec<f32> {
+        let others = (same..1000).map(|i| i as f32 + 0.5);
+        (0..same).map(|i| i as f32).chain(others).collect()
+    };
+    let nearly = ood_metrics(&fine, &other(180)).unwrap();
+    assert_eq!(nearly.resolution(), 0.91);
+    assert!(!nearly.has_low_resolution());
+    assert!(
+        ood_metrics(&fine, &other(220))
+            .unwrap()
+            .has_low_resolution()
+    );
 }
 
 /// Two overlapping lists of distinct-ish scores.

@@ -5,6 +5,7 @@ use clipood_clip::model::{Devices, Dtype, Model};
 use clipood_core::{Fingerprint, FingerprintBuilder, Recipe};
 use serde_json::{Value, json};
 
+use crate::class_templates::with_class_templates;
 use crate::columns::{Candidates, ScoreColumn, score_columns};
 use crate::error::Result;
 use crate::manifests::Manifests;
@@ -87,6 +88,7 @@ impl Experiment {
         if !manifests.words.is_empty() {
             fingerprint = fingerprint.field("words", &manifests.words);
         }
+        fingerprint = with_class_templates(&recipe, &columns, fingerprint)?;
         Ok(Self {
             fingerprint: fingerprint.finish()?,
             recipe,

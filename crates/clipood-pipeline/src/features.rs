@@ -4,6 +4,7 @@ use half::f16;
 
 use crate::error::{PipelineError, Result};
 use crate::extract::{ExtractUnit, GLOBAL, LOCAL, ledger_unit, part_path};
+use crate::feature_checks::check_rows;
 use crate::job::Job;
 use crate::tables::{QuarantineRow, read_footer, read_global, read_local};
 
@@ -25,7 +26,8 @@ pub struct FeatureBlock {
 /// Reads the features of a unit; with `local` also its patch features.
 ///
 /// # Errors
-/// A part that is missing or damaged, or whose sizes differ from the model's.
+/// A part that is missing or damaged, or whose sizes differ from the model's; features that cannot be compared, with
+/// their image.
 pub fn read_features(job: &Job, unit: &ExtractUnit, local: bool) -> Result<FeatureBlock> {
     let config = &job.experiment.model.config;
     let store = job.places.features.ledger.store();
@@ -55,6 +57,9 @@ pub fn read_features(job: &Job, unit: &ExtractUnit, local: bool) -> Result<Featu
         local: Vec::new(),
         quarantined,
     };
+    check_rows(&block.global, config.embed_dim, |row| {
+        format!("{path}: image {}", block.keys[row])
+    })?;
     if local {
         let (path, bytes) = fetch(LOCAL)?;
         let table = read_local(bytes, &path)?;

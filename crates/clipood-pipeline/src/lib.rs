@@ -29,6 +29,7 @@
 
 mod agreement;
 pub mod builtin;
+mod class_templates;
 mod columns;
 mod devices;
 mod dual_pattern;
@@ -36,6 +37,7 @@ mod encode;
 mod error;
 mod experiment;
 mod extract;
+pub mod feature_checks;
 mod features;
 mod heap;
 mod inputs;

@@ -12,8 +12,6 @@ use crate::tables::{
 pub const AVERAGE: &str = "average";
 /// Name of the fused dual-pattern score.
 pub const DUAL_PATTERN: &str = "dual_pattern";
-/// Below this share of distinct scores, ties dominate the metrics and the report warns about it.
-pub const LOW_RESOLUTION: f64 = 0.01;
 
 /// Name and path of each table, relative to the run directory.
 pub const TABLES: [(&str, &str); 4] = [

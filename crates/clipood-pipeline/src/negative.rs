@@ -1,8 +1,10 @@
 //! Texts of no class: negative labels mined from word lists (NegLabel), and prompts for the unknown.
 //!
 //! Jiang et al., ICLR 2024: the words of each list (nouns, adjectives) are put into its template, and the words that
-//! are farthest from the classes are kept. CSP (Chen et al., NeurIPS 2024) adds a list of adjectives in templates of
-//! superclasses ("a photo of a {} creature"), and leaves out words that are too near to a class: `exclude_above`.
+//! are farthest from the classes are kept. As in the authors' code, all lists are compared with one and the same set of
+//! class texts, those of the zero-shot prompt (`prompt.templates`), whatever the template of the list. CSP (Chen et al.,
+//! NeurIPS 2024) adds a list of adjectives in templates of superclasses ("a photo of a {} creature"), and leaves out words
+//! that are too near to a class: `exclude_above`.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +12,7 @@ use clipood_core::{FingerprintBuilder, NegativeLabelsSection};
 use clipood_ood::{DetectorSpec, Negatives};
 use clipood_store::Unit;
 
+use crate::class_templates::{CLASS_TEMPLATES, own_class_templates, with_class_templates};
 use crate::error::{PipelineError, Result};
 use crate::experiment::{Experiment, RESULTS_VERSION};
 use crate::places::Places;
@@ -39,13 +42,16 @@ impl PlannedNegatives {
         let Some(section) = negative_section(experiment)? else {
             return Ok(None);
         };
-        let builder = FingerprintBuilder::new(NEGATIVE)
+        let mut builder = FingerprintBuilder::new(NEGATIVE)
             .field("results", &RESULTS_VERSION)
             .field("model", &experiment.model.hash)
             .field("backend", &experiment.numerics.backend)
             .field("section", &section)
             .field("words", &experiment.manifests.words)
             .field("classes", &plan.classes);
+        if let Some(templates) = own_class_templates(&experiment.recipe) {
+            builder = builder.field(CLASS_TEMPLATES, &templates);
+        }
         let inputs = builder.inputs().clone();
         let fingerprint = builder.finish()?.to_string();
         Ok(Some(Self {
@@ -97,9 +103,12 @@ pub fn with_negatives(
 ) -> Result<FingerprintBuilder> {
     Ok(match negative_section(experiment)? {
         None => builder,
-        Some(section) => builder
-            .field("negative_labels", &section)
-            .field("words", &experiment.manifests.words),
+        Some(section) => {
+            let builder = builder
+                .field("negative_labels", &section)
+                .field("words", &experiment.manifests.words);
+            with_class_templates(&experiment.recipe, &experiment.columns, builder)?
+        }
     })
 }
 

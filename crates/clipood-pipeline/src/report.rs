@@ -7,6 +7,7 @@ mod text_table;
 mod zero_shot;
 
 use bytes::Bytes;
+use clipood_ood::metrics::LOW_RESOLUTION;
 
 pub use self::zero_shot::ZeroShotPage;
 
@@ -19,13 +20,14 @@ use self::tables::{
 use self::text_table::escape;
 use crate::error::Result;
 use crate::job::Job;
-use crate::metrics::{AVERAGE, DUAL_PATTERN, LOW_RESOLUTION, Metrics};
+use crate::metrics::{AVERAGE, DUAL_PATTERN, Metrics};
 use crate::tables::SummaryRow;
 
 /// Largest number of prompt sets for which the console shows single rows; more are summarised over seeds.
 const FEW_PROMPTS: usize = 8;
 
-const ORACLE_NOTE: &str = "* chosen on the tested images themselves: an upper bound to read beside the other rows, not a result.";
+const ORACLE_NOTE: &str = "* chosen on the tested images themselves to maximise AUROC - FPR95: an upper bound of that difference to read beside the \
+    other rows, not a result.";
 
 /// The tables of a run as text. Few prompt sets: each with its OOD sets, first with its first detector, then with all
 /// detectors. Many prompt sets: means and standard deviations over seeds.
@@ -51,7 +53,7 @@ pub fn console(metrics: &Metrics) -> String {
     if has_oracles(metrics) {
         text += &format!("\n{ORACLE_NOTE}\n");
     }
-    if let Some(warning) = resolution_warning(metrics) {
+    for warning in resolution_warnings(metrics) {
         text += &format!("\nwarning: {warning}\n");
     }
     text
@@ -86,22 +88,30 @@ fn charted<'a>(metrics: &'a Metrics, method: &str) -> Option<&'a str> {
     }
 }
 
-/// Warns about detectors with so many ties that these dominate the metrics.
-fn resolution_warning(metrics: &Metrics) -> Option<String> {
-    let coarse: Vec<_> = metrics
-        .ood
-        .iter()
-        .filter(|row| row.score_resolution < LOW_RESOLUTION && row.n_id > 0)
-        .collect();
-    let first = coarse.first()?;
-    Some(format!(
-        "{} rows have fewer distinct scores than 1% of their images ({} of {} on {}: {}%); ties decide their figures",
-        coarse.len(),
-        first.detector,
-        first.prompt,
-        first.ood_dataset,
-        percent(first.score_resolution)
-    ))
+/// A warning for each detector with many equal scores, about the worst of its rows.
+fn resolution_warnings(metrics: &Metrics) -> Vec<String> {
+    let warning = |detector: &&str| {
+        let own = metrics.ood.iter().filter(|row| row.detector == **detector);
+        // Averages count no images.
+        let coarse = own.filter(|row| row.score_resolution < LOW_RESOLUTION && row.n_id > 0);
+        let worst = coarse
+            .clone()
+            .min_by(|a, b| a.score_resolution.total_cmp(&b.score_resolution))?;
+        let others = match coarse.count() - 1 {
+            0 => String::new(),
+            others => format!(
+                ", and below {}% in {others} more rows",
+                100.0 * LOW_RESOLUTION
+            ),
+        };
+        Some(format!(
+            "{detector} of {} on {}: {}% of the scores are distinct{others}; ties count as half",
+            worst.prompt,
+            worst.ood_dataset,
+            percent(worst.score_resolution)
+        ))
+    };
+    detectors(&metrics.ood).iter().filter_map(warning).collect()
 }
 
 /// The lines of the charts: each method with its first detector, which is named if it is not the first of the table,
@@ -154,7 +164,7 @@ pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
     let mut body = format!(
         "<h1>{}</h1>\n<p>Model <code>{}</code>, run <code>{}</code>. All figures in percent; ID is the positive class; \
          FPR95 at the threshold whose recall is nearest to 95%. Selection <code>fixed</code>: nothing was chosen; \
-         <code>validation</code>: chosen on images that are not tested. Trained prompts use {} an image.</p>\n",
+         <code>validation</code>: chosen on images that are not tested, to maximise AUROC - FPR95. Trained prompts use {} an image.</p>\n",
         escape(&job.experiment.recipe.name),
         escape(&job.experiment.recipe.model),
         job.experiment.fingerprint.short(),
@@ -166,7 +176,7 @@ pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
     if has_oracles(metrics) {
         body += &format!("<p>{}</p>\n", escape(ORACLE_NOTE));
     }
-    if let Some(warning) = resolution_warning(metrics) {
+    for warning in resolution_warnings(metrics) {
         body += &format!("<p><strong>Warning:</strong> {}.</p>\n", escape(&warning));
     }
     let charts: Vec<String> = [
@@ -264,9 +274,12 @@ mod tests {
     fn coarse_scores_are_named() {
         let mut metrics = metrics();
         metrics.ood[2].score_resolution = 0.009;
+        metrics.ood[4].score_resolution = 0.899;
         let text = console(&metrics);
-        assert!(text.contains("warning: 1 rows"), "{text}");
-        assert!(text.contains("msp of zero-shot on a & b: 0.90%"), "{text}");
+        // One warning for each detector.
+        assert_eq!(text.matches("warning: ").count(), 1, "{text}");
+        let warning = "warning: msp of zero-shot on a & b: 0.90% of the scores are distinct, and below 90% in 1 more rows";
+        assert!(text.contains(warning), "{text}");
     }
 
     #[test]

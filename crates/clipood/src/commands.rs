@@ -16,6 +16,7 @@ mod look;
 pub mod metrics;
 mod models;
 mod npy;
+mod npz;
 pub mod plan;
 pub mod preprocess;
 pub mod prompt;

@@ -58,6 +58,110 @@ fn texts(world: &World) -> Vec<String> {
     serde_json::from_str(&header.metadata().as_ref().unwrap()["clipood.classes"]).unwrap()
 }
 
+/// The 0.95 quantile of the cosines of a word to the classes, interpolated linearly between order statistics, in plain f64.
+fn nearness(word: &[f32], classes: &[Vec<f32>]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        let pairs = a.iter().zip(b);
+        pairs.map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+    };
+    let cosine = |class: &Vec<f32>| dot(word, class) / (dot(word, word) * dot(class, class)).sqrt();
+    let mut cosines: Vec<f64> = classes.iter().map(cosine).collect();
+    cosines.sort_by(f64::total_cmp);
+    let at = 0.95 * (cosines.len() - 1) as f64;
+    let (low, high) = (cosines[at.floor() as usize], cosines[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}
+
+#[test]
+fn the_words_of_all_lists_are_compared_with_the_same_class_texts() {
+    let world = World::new();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../manifests/words");
+    let mut lists = Vec::new();
+    for name in ["demo-nouns", "demo-adjectives"] {
+        let text = std::fs::read_to_string(format!("{root}/{name}.txt")).unwrap();
+        let words = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let words: Vec<String> = words
+            .filter(|word| !CLASSES.contains(&word.to_lowercase().as_str()))
+            .map(|word| word.replace('_', " "))
+            .collect();
+        assert!(words.len() > 20, "{name}");
+        lists.push(words);
+    }
+    let section = "[negative_labels]\nkeep = 0.5\n\
+        [[negative_labels.lists]]\nwords = \"demo-nouns\"\ntemplate = \"the nice {}\"\n\
+        [[negative_labels.lists]]\nwords = \"demo-adjectives\"\ntemplate = \"this is a {} photo\"\n";
+    world.write("recipe.toml", recipe(section));
+    let run = world.run("run", &["--store", "store"]);
+    assert!(run.status.success(), "{}", stderr(&run));
+    let found = texts(&world);
+
+    // The features of these texts by another command.
+    let encode = |texts: &[String]| -> Vec<Vec<f32>> {
+        world.write("texts.txt", texts.join("\n"));
+        let words = [
+            "encode",
+            "--model",
+            "demo",
+            "--texts",
+            "texts.txt",
+            "--out",
+            "t.safetensors",
+        ];
+        let done = world.clipood(&words).output().unwrap();
+        assert!(done.status.success(), "{}", stderr(&done));
+        let bytes = std::fs::read(world.path("t.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = file.tensor("text").unwrap();
+        let values = tensor.data().as_chunks::<4>().0.iter();
+        let values: Vec<f32> = values.map(|b| f32::from_le_bytes(*b)).collect();
+        values
+            .chunks(tensor.shape()[1])
+            .map(<[f32]>::to_vec)
+            .collect()
+    };
+    let filled = |template: &str, names: &[String]| -> Vec<String> {
+        names
+            .iter()
+            .map(|name| template.replace("{}", name))
+            .collect()
+    };
+    let classes = CLASSES.map(String::from);
+    // `prompt.templates` of the recipe is the default.
+    let class_texts = encode(&filled("a photo of a {}", &classes));
+    let (mut taken, mut moved) = (0, 0);
+    for (words, template) in lists.iter().zip(["the nice {}", "this is a {} photo"]) {
+        let candidates = filled(template, words);
+        let features = encode(&candidates);
+        let near: Vec<f64> = features.iter().map(|f| nearness(f, &class_texts)).collect();
+        let keep = words.len() / 2;
+        let kept = &found[taken..taken + keep];
+        taken += keep;
+        let place = |text: &String| candidates.iter().position(|c| c == text).unwrap();
+        let places: Vec<usize> = kept.iter().map(place).collect();
+        // The farthest first, and none that was left out is farther. Sums in f32 may exchange equals.
+        for pair in places.windows(2) {
+            assert!(near[pair[0]] <= near[pair[1]] + 1e-5, "{kept:?}");
+        }
+        let last = near[places[keep - 1]];
+        let left_out = (0..words.len()).filter(|i| !places.contains(i));
+        for i in left_out {
+            assert!(near[i] >= last - 1e-5, "{} was left out", candidates[i]);
+        }
+        // Classes in the template of the list would give another order.
+        let own = encode(&filled(template, &classes));
+        let other: Vec<f64> = features.iter().map(|f| nearness(f, &own)).collect();
+        moved += places
+            .windows(2)
+            .filter(|p| other[p[0]] > other[p[1]] + 1e-3)
+            .count();
+    }
+    assert!(moved > 0, "the lists do not tell the class texts apart");
+    // Then the prompt for the unknown.
+    assert_eq!(found.len(), taken + 1);
+}
+
 #[test]
 fn words_that_are_no_class_serve_as_negative_labels() {
     let world = world();

@@ -7,6 +7,14 @@ use super::{Recipe, SelectSection};
 use crate::document::Problem;
 use crate::manifest::check_name;
 
+/// Upper bounds of what a recipe may ask for: far above any use, so that a slip of the keyboard fails at once instead of
+/// running for years or filling the memory.
+const MOST_EPOCHS: u64 = 1_000_000;
+const MOST_BATCH: u64 = 1_000_000;
+const MOST_STEPS: u64 = 1_000_000;
+const MOST_RESAMPLES: u64 = 1_000_000;
+const MOST_SHARD_BYTES: u64 = 1 << 32;
+
 impl Recipe {
     /// Returns the first mistake, in the order of the keys in the documentation.
     pub(super) fn check(&self) -> Result<(), Problem> {
@@ -38,6 +46,16 @@ impl Recipe {
         if self.engine.shard_bytes == 0 {
             return Err(at_least_one("engine.shard_bytes"));
         }
+        at_most(
+            "engine.shard_bytes",
+            self.engine.shard_bytes,
+            MOST_SHARD_BYTES,
+        )?;
+        at_most(
+            "metrics.bootstrap",
+            self.metrics.bootstrap as u64,
+            MOST_RESAMPLES,
+        )?;
         if self.engine.checkpoint_steps == 0 {
             return Err(at_least_one("engine.checkpoint_steps"));
         }
@@ -148,7 +166,7 @@ impl Recipe {
         if section.max_iter == 0 {
             return Err(at_least_one("linear_probe.max_iter"));
         }
-        Ok(())
+        at_most("linear_probe.max_iter", section.max_iter as u64, MOST_STEPS)
     }
 
     fn check_negative_labels(&self) -> Result<(), Problem> {
@@ -198,6 +216,11 @@ impl Recipe {
         if train.epochs == Some(0) {
             return Err(at_least_one("train.epochs"));
         }
+        at_most(
+            "train.epochs",
+            train.epochs.unwrap_or(0) as u64,
+            MOST_EPOCHS,
+        )?;
         positive("train.lr", train.lr)?;
         if !(0.0..1.0).contains(&train.momentum) {
             let text = format!("found {}, allowed: 0 to below 1", train.momentum);
@@ -208,6 +231,7 @@ impl Recipe {
         if train.batch_size == 0 {
             return Err(at_least_one("train.batch_size"));
         }
+        at_most("train.batch_size", train.batch_size as u64, MOST_BATCH)?;
         if train.views > 10_000 {
             let text = format!("found {}, allowed: 0 to 10000", train.views);
             return Err(Problem::new("train.views", text));
@@ -231,6 +255,14 @@ impl Recipe {
 
 fn at_least_one(key: &str) -> Problem {
     Problem::new(key, "found 0, allowed: at least 1")
+}
+
+fn at_most(key: &str, value: u64, most: u64) -> Result<(), Problem> {
+    if value <= most {
+        return Ok(());
+    }
+    let text = format!("found {value}, allowed: at most {most}");
+    Err(Problem::new(key, text))
 }
 
 fn positive(key: &str, value: f64) -> Result<(), Problem> {

@@ -94,7 +94,7 @@ pub enum ClassToken {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSection {
-    /// Passes over the shots; absent: the default of each method.
+    /// Passes over the shots, 1 to 1000000; absent: the default of each method.
     pub epochs: Option<usize>,
     /// Learning rate at the start of the cosine schedule, above 0.
     pub lr: f64,
@@ -104,7 +104,7 @@ pub struct TrainSection {
     pub weight_decay: f64,
     /// Learning rate of the first epoch, at least 0.
     pub warmup_lr: f64,
-    /// Images per step, at least 1.
+    /// Images per step, 1 to 1000000.
     pub batch_size: usize,
     /// Random crops per training image whose features are computed in advance, 0 to 10000; every step draws one of them. 0: one
     /// per epoch, each used once, like the reference implementations; the features of all of them are kept.
@@ -177,14 +177,15 @@ impl Default for LocoopSection {
     }
 }
 
-/// `[linear_probe]`: logistic regression on the image features of the shots, as in the CLIP paper.
+/// `[linear_probe]`: logistic regression on the image features of the shots, as in the CLIP paper: features are neither
+/// normalised nor standardised, so that `c` depends on their scale.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinearProbeSection {
-    /// Inverse of the strength of the L2 penalty, above 0, as `C` in scikit-learn. The default is that of the example in
-    /// OpenAI's repository.
+    /// Inverse of the strength of the L2 penalty, above 0, as `C` in scikit-learn. The default, 0.316, is that of the
+    /// example in OpenAI's repository; scikit-learn's is 1.
     pub c: f64,
-    /// Largest number of L-BFGS steps, at least 1.
+    /// Largest number of L-BFGS steps, 1 to 1000000; scikit-learn stops after 100 by default.
     pub max_iter: usize,
 }
 
@@ -213,7 +214,7 @@ impl Default for DualPatternSection {
 }
 
 /// `[[select]]`: a detector parameter that is selected from a list of values on validation data and, for comparison and
-/// marked as such, on the test sets.
+/// marked as such, on the test sets (`oracle`). The selected value maximises AUROC - FPR95.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelectSection {
@@ -261,7 +262,7 @@ pub struct WordListSection {
     /// Name of the list: `NAME.txt` in the folder `words` beside that of the dataset manifests, or the name of a WordNet file
     /// there, such as `data.noun`.
     pub words: String,
-    /// Text with one `{}` for the word; the class names are put into the same template for comparison.
+    /// Text with one `{}` for the word. It is compared with the class texts of `prompt.templates`, the same for all lists.
     #[serde(default = "default_word_template")]
     pub template: String,
 }
@@ -274,7 +275,7 @@ fn default_word_template() -> String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineSection {
-    /// Target size of a part in bytes, at least 1.
+    /// Target size of a part in bytes, 1 to 4 GiB.
     pub shard_bytes: u64,
     /// Fraction of the images of a dataset, 0 to 1, that may be unreadable before the run fails.
     pub max_quarantine_fraction: f64,
@@ -297,7 +298,7 @@ impl Default for EngineSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsSection {
-    /// Number of resamples for the 95% bootstrap intervals; 0 computes no intervals.
+    /// Number of resamples for the 95% bootstrap intervals, at most 1000000; 0 computes no intervals.
     pub bootstrap: usize,
     /// Seed of the resamples.
     pub bootstrap_seed: u64,

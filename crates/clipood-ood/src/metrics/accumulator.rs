@@ -5,6 +5,10 @@ use crate::metrics::recall::{FirstRecall, NearestRecall, OpenOodRecall, Point};
 use crate::metrics::sort::{Score, sorted_keys, value};
 use serde::{Deserialize, Serialize};
 
+/// Below this share of distinct scores, ties (which count as half in the AUROC) hide how a detector ranks many images, as
+/// softmax scores that saturate do.
+pub const LOW_RESOLUTION: f64 = 0.9;
+
 /// Figures of one pair of score lists. Rates are in [0, 1]; names are the columns of the metrics table.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct OodMetrics {
@@ -48,10 +52,14 @@ impl OodMetrics {
         (self.n_id + self.n_ood).saturating_sub(self.ties)
     }
 
-    /// Whether distinct scores are fewer than 1% of the images: the score is too coarse for its ranks to be trusted, as
-    /// half-precision softmax scores are.
+    /// Distinct scores as a share of the images, 0 to 1.
+    pub fn resolution(&self) -> f64 {
+        self.distinct() as f64 / (self.n_id + self.n_ood) as f64
+    }
+
+    /// Whether that share is below [`LOW_RESOLUTION`].
     pub fn has_low_resolution(&self) -> bool {
-        self.distinct() * 100 < self.n_id + self.n_ood
+        self.resolution() < LOW_RESOLUTION
     }
 
     /// AUROC - FPR95, what hyperparameters are chosen by.

@@ -58,11 +58,12 @@ pub fn average(sets: &[OodMetrics]) -> Option<OodMetrics> {
 pub enum Selection {
     /// Named in the recipe.
     Fixed,
-    /// The best on validation OOD images that are not tested.
+    /// The best on validation OOD images that are not tested, by the largest AUROC - FPR95.
     Validation,
-    /// The best on the tested images themselves, for each OOD set apart: an upper bound, shown beside honest rows only.
+    /// The best on the tested images themselves, for each OOD set apart: an upper bound of AUROC - FPR95 (not of either
+    /// figure alone), shown beside honest rows only.
     Oracle,
-    /// One value for all OOD sets, the best on average on the tested images: an upper bound, too.
+    /// One value for all OOD sets, that with the largest mean of AUROC - FPR95 on the tested images: an upper bound, too.
     OracleShared,
 }
 

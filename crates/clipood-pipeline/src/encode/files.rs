@@ -12,6 +12,7 @@ use super::engine::{BatchSink, Engine};
 use super::in_order::in_order;
 use super::queue::Clock;
 use crate::error::{PipelineError, Result};
+use crate::feature_checks::{Variation, check_rows};
 use crate::heap::trim_heap;
 use crate::interrupt::Interrupt;
 use crate::progress::Reporting;
@@ -57,7 +58,7 @@ impl<'a> Engine<'a> {
 /// read, in the order of `files`. Memory use does not grow with their number.
 ///
 /// # Errors
-/// As [`Engine::run`].
+/// As [`Engine::run`], and as [`check_rows`] with the path of the image.
 pub fn encode_files(
     engine: &Engine<'_>,
     files: &[PathBuf],
@@ -89,7 +90,10 @@ pub(crate) fn convert_files<T>(
     let (occupy, slots) = bounded::<()>(window);
     let mut waiting: BTreeMap<usize, FileUnit<T>> = BTreeMap::new();
     let mut next = 0;
-    engine.run(
+    let dim = engine.model.config.embed_dim;
+    let mut variation = Variation::default();
+    let watched = &mut variation;
+    let done = engine.run(
         &Clock::default(),
         |sink| decode_files(sink, files, side, || occupy.send(()).is_ok()),
         // Owns `slots`, so that a source that waits for a slot ends with the consumer.
@@ -102,6 +106,9 @@ pub(crate) fn convert_files<T>(
                     local,
                     ..
                 } => {
+                    let path = |row: usize| files[rows[row].0].display().to_string();
+                    check_rows(&global, dim, path)?;
+                    watched.add(&global, dim);
                     let values = convert(EncodedImages { global, local })?;
                     if values.len() != rows.len() {
                         return Err(PipelineError::Inconsistent(format!(
@@ -135,7 +142,14 @@ pub(crate) fn convert_files<T>(
             }
             Ok(())
         },
-    )
+    );
+    if done.is_ok()
+        && let Some(problem) = variation.problem()
+    {
+        let warning = format!("warning: {problem}: check the images and the weights of the model");
+        engine.reporting.say(&warning);
+    }
+    done
 }
 
 /// What has arrived of the files of one unit, by their number.

@@ -11,6 +11,7 @@ use super::units::ExtractUnit;
 use crate::agreement::compare_features;
 use crate::encode::{Clock, EncodeEvent};
 use crate::error::Result;
+use crate::feature_checks::{Variation, check_rows};
 use crate::heap::trim_heap;
 use crate::inputs::recorded;
 use crate::job::Job;
@@ -55,6 +56,8 @@ pub(super) struct UnitWriter<'a> {
     local: bool,
     progress: StageProgress,
     arrived: BTreeMap<usize, Arrived>,
+    /// Units whose features do not vary.
+    flat: usize,
 }
 
 impl<'a> UnitWriter<'a> {
@@ -67,6 +70,7 @@ impl<'a> UnitWriter<'a> {
             local,
             progress: job.worker.progress("extract", "views", total as u64),
             arrived: BTreeMap::new(),
+            flat: 0,
         }
     }
 
@@ -111,7 +115,16 @@ impl<'a> UnitWriter<'a> {
                 end: Some((end, _)),
             }) = self.arrived.remove(&unit)
         {
-            commit(self.job, self.pending[unit], self.local, batches, end)?;
+            if let Some(problem) = commit(self.job, self.pending[unit], self.local, batches, end)? {
+                self.flat += 1;
+                // A model that is broken is so in every shard.
+                if self.flat == 1 {
+                    self.progress.note(&format!(
+                        "warning: {problem} of shard {}: check the images and the weights of the model",
+                        self.pending[unit].key
+                    ));
+                }
+            }
             trim_heap();
         }
         Ok(())
@@ -119,17 +132,22 @@ impl<'a> UnitWriter<'a> {
 
     /// Ends the stage's progress.
     pub(super) fn finish(self) {
+        if self.flat > 1 {
+            let text = format!("warning: so are {} more shards", self.flat - 1);
+            self.progress.note(&text);
+        }
         self.progress.finish();
     }
 }
 
+/// Commits a unit; returns what does not vary in its features, in words.
 fn commit(
     job: &Job,
     unit: &ExtractUnit,
     local: bool,
     batches: BTreeMap<usize, Encoded>,
     end: UnitEnd,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let config = &job.experiment.model.config;
     let (dim, patches) = (config.embed_dim, config.image.positions());
     let mut global = GlobalFeatures {
@@ -150,6 +168,7 @@ fn commit(
         global.values.extend(features);
         values.extend(patch_features.into_iter().map(f16::from_f32));
     }
+    check_rows(&global.values, dim, |row| global.keys[row].clone())?;
     let meta = FileMeta {
         fingerprint: job.places.features.fingerprint.to_string(),
         recipe: job.experiment.recipe.name.clone(),
@@ -189,7 +208,15 @@ fn commit(
     }
     let bytes = write_global(&global, GlobalType::F32, &meta)?;
     let outcome = publish(job, GLOBAL, unit, bytes)?;
-    compare_features(job, &part_path(GLOBAL, unit), &global, &outcome)
+    compare_features(job, &part_path(GLOBAL, unit), &global, &outcome)?;
+    let mut variation = Variation::default();
+    // The views of one image may be equal.
+    for (row, features) in global.values.chunks_exact(dim).enumerate() {
+        if row == 0 || global.keys[row] != global.keys[row - 1] {
+            variation.add(features, dim);
+        }
+    }
+    Ok(variation.problem())
 }
 
 fn publish(job: &Job, table: &str, unit: &ExtractUnit, bytes: Vec<u8>) -> Result<CommitOutcome> {

@@ -74,9 +74,18 @@ fn make(job: &Job, planned: &Planned, negatives: &PlannedNegatives) -> Result<Pr
     let section = &negatives.section;
     let words = &job.experiment.manifests.words;
     let total: usize = words.iter().map(|list| list.words.len()).sum();
+    let classes = &planned.plan.classes;
+    let class_texts = match section.lists.is_empty() {
+        true => Vec::new(),
+        false => {
+            let templates = job.experiment.recipe.prompt.templates.templates();
+            encoder.classes(classes, &templates)?
+        }
+    };
     let mut mining = Mining {
         job,
-        classes: &planned.plan.classes,
+        classes,
+        class_texts,
         encoder: &encoder,
         section,
         progress: job.worker.progress(NEGATIVE, "words", total as u64),
@@ -103,6 +112,8 @@ fn make(job: &Job, planned: &Planned, negatives: &PlannedNegatives) -> Result<Pr
 struct Mining<'a> {
     job: &'a Job,
     classes: &'a [String],
+    /// Their features, `[classes, D]`, which the words of all lists are compared with.
+    class_texts: Vec<f32>,
     encoder: &'a TextEncoder,
     section: &'a NegativeLabelsSection,
     progress: StageProgress,
@@ -126,7 +137,6 @@ impl Mining<'_> {
             .filter(|word| !own.contains(&word.to_lowercase()))
             .cloned()
             .collect();
-        let classes = self.encoder.classes(self.classes, &template)?;
         let mut candidates = Vec::with_capacity(words.len() * dim);
         for chunk in words.chunks(CHUNK) {
             self.job.worker.interrupt.check()?;
@@ -135,9 +145,9 @@ impl Mining<'_> {
         }
         let (words, candidates) = match section.exclude_above {
             None => (words, candidates),
-            Some(limit) => far_enough(words, &candidates, &classes, dim, limit),
+            Some(limit) => far_enough(words, &candidates, &self.class_texts, dim, limit),
         };
-        let text = Matrix::new("class texts", &classes, self.classes.len(), dim)?;
+        let text = Matrix::new("class texts", &self.class_texts, self.classes.len(), dim)?;
         let matrix = Matrix::new("words", &candidates, words.len(), dim)?;
         let kept = mine_negative_labels(&text, &matrix, section.quantile, section.keep)?;
         if kept.is_empty() {

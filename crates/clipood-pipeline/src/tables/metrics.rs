@@ -24,7 +24,7 @@ pub struct OodRow {
     pub ood_dataset: String,
     /// Detector.
     pub detector: String,
-    /// How hyperparameters were chosen: `fixed`, `validation`, `oracle` or `oracle-shared`.
+    /// How hyperparameters were chosen: `fixed`, or `validation`, `oracle` or `oracle-shared`, which maximise AUROC - FPR95.
     pub selection: String,
     /// Scaling of a fused score: `transductive` or `calibrated`; absent for others.
     pub scaling: Option<String>,

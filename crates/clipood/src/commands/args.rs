@@ -14,6 +14,17 @@ pub mod heading {
     pub const FILES: &str = "Folders and stores";
 }
 
+/// Most images per pass of an image tower: their pixels alone are tens of gigabytes then.
+pub const MOST_IMAGES: usize = 65_536;
+
+/// Reads a number from 1 to `MOST`.
+pub fn count<const MOST: usize>(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from 1 to {MOST}")),
+    }
+}
+
 /// Help text of `RUN` in all commands.
 const RUN_HELP: &str = "Run directory, a path or URL";
 
@@ -43,7 +54,7 @@ pub struct RunDeviceArgs {
     #[command(flatten)]
     device: DeviceArgs,
     /// Images per pass of the image tower (default: 32 on the CPU, by memory on a GPU).
-    #[arg(long, value_name = "N", help_heading = heading::DEVICE)]
+    #[arg(long, value_name = "N", value_parser = count::<MOST_IMAGES>, help_heading = heading::DEVICE)]
     batch: Option<usize>,
 }
 
@@ -203,6 +214,15 @@ mod tests {
         for option in ["--devices", "--device"] {
             let worker = Worker::try_parse_from(["worker", "a", option, "cpu"]).unwrap();
             assert_eq!(worker.devices.devices, "cpu");
+        }
+    }
+
+    #[test]
+    fn counts_are_bounded() {
+        assert_eq!(count::<MOST_IMAGES>("65536"), Ok(MOST_IMAGES));
+        for text in ["0", "65537", "1000000000000", "-1", "x"] {
+            let error = count::<MOST_IMAGES>(text).unwrap_err();
+            assert!(error.contains("1 to 65536"), "{text}: {error}");
         }
     }
 

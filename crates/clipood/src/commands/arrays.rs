@@ -10,6 +10,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
+/// Longest text or array file that is read as a whole, in bytes.
+pub const LONGEST_FILE: u64 = 8 << 30;
+
 /// The ending of a file's name in lower case, without the dot; empty if there is none.
 pub fn extension(path: &Path) -> String {
     let ending = path.extension().and_then(|ending| ending.to_str());

@@ -1,181 +1,131 @@
-//! Reading a list of scores: a column of a Parquet or CSV table, or a JSON array.
+//! Reading a list of scores: a column of a table, or an array, as other programs write them.
+//!
+//! The kind of a file follows from its first bytes, and for texts from the ending of its name.
 
-use std::fs::File;
+mod choose;
+mod json;
+mod parquet_column;
+mod text;
+
+use std::io::{Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use arrow::array::{Array, AsArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
-use clipood_core::nearest;
+use clipood_core::files::{open_file, read_file};
 use clipood_pipeline::PipelineError;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::arrays::extension;
+use super::arrays::{LONGEST_FILE, extension};
+use super::npy::Npy;
+use super::npz;
 
-/// Rows decoded at a time.
-const BATCH_ROWS: usize = 65_536;
-
-/// Reads the column called `wanted`, or the only numeric column. A JSON array has no columns, so `wanted` is ignored
-/// there.
+/// Reads the column called `wanted`, or the only numeric column; in an `.npz` file, the array. A plain list has no
+/// columns, so `wanted` is ignored there. Scores may be infinite.
+///
+/// # Errors
+/// A file of another kind, a missing or NaN entry in the column with its row, a table without or with several numeric
+/// columns if `wanted` names none.
 pub fn read_scores(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
-    match extension(path).as_str() {
+    let what = || format!("cannot read {}", path.display());
+    let mut file = open_file(path).with_context(what)?;
+    let mut head = Vec::new();
+    (&mut file)
+        .take(16)
+        .read_to_end(&mut head)
+        .with_context(what)?;
+    file.rewind().with_context(what)?;
+    let kind = Kind::of(&head, &extension(path));
+    let whole = || read_file(path, LONGEST_FILE).with_context(what);
+    let given = || path.display().to_string();
+    match kind {
         // The decoder panics on some corrupt files; that becomes an ordinary error.
-        "parquet" => catch_unwind(AssertUnwindSafe(|| parquet_column(path, wanted)))
-            .unwrap_or_else(|_| Err(anyhow!("{}: the Parquet file is corrupt", path.display()))),
-        "csv" => csv_column(path, wanted),
-        "json" => json_array(path),
-        _ => Err(PipelineError::Usage(format!(
-            "{}: expected a file named .parquet, .csv or .json",
+        Kind::Parquet => catch_unwind(AssertUnwindSafe(|| {
+            parquet_column::column(path, file, wanted)
+        }))
+        .unwrap_or_else(|_| Err(anyhow!("{}: the Parquet file is corrupt", path.display()))),
+        Kind::Npy => array_scores(&whole()?).with_context(given),
+        Kind::Npz => {
+            let bytes = whole()?;
+            let member = npz::member(&bytes, wanted, "--column").with_context(given)?;
+            array_scores(&member).with_context(given)
+        }
+        Kind::Csv => text::column(path, whole()?, wanted),
+        Kind::Json { lines } => json::column(path, whole()?, lines, wanted),
+        Kind::Refused(advice) => bail!("{}: {advice}", path.display()),
+        Kind::Unknown => Err(PipelineError::Usage(format!(
+            "{}: expected a file named .parquet, .csv, .tsv, .txt, .json, .jsonl, .npy or .npz",
             path.display()
         ))
         .into()),
     }
 }
 
-/// Index of the wanted column, or of the only numeric one. Columns are given as (name, whether it is numeric).
-fn choose(path: &Path, columns: &[(&str, bool)], wanted: Option<&str>) -> Result<usize> {
-    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    let numbers: Vec<usize> = (0..columns.len()).filter(|&at| columns[at].1).collect();
-    let file = path.display();
-    let problem = match (wanted, &numbers[..]) {
-        (Some(wanted), _) => match names.iter().position(|name| *name == wanted) {
-            Some(at) if columns[at].1 => return Ok(at),
-            Some(_) => format!("{file}: column `{wanted}` holds no numbers"),
-            None => {
-                let hint = nearest(wanted, names.iter().copied())
-                    .map_or(String::new(), |close| format!("; did you mean `{close}`?"));
-                format!(
-                    "{file}: no column `{wanted}`{hint} (columns: {})",
-                    names.join(", ")
-                )
-            }
-        },
-        (None, [only]) => return Ok(*only),
-        (None, []) => format!(
-            "{file}: no column of numbers (columns: {})",
-            names.join(", ")
-        ),
-        (None, several) => {
-            let several: Vec<&str> = several.iter().map(|&at| names[at]).collect();
-            format!(
-                "{file}: several columns of numbers, choose one with --column: {}",
-                several.join(", ")
-            )
-        }
-    };
-    Err(PipelineError::Usage(problem).into())
+/// What a file is.
+enum Kind {
+    Parquet,
+    Npy,
+    Npz,
+    Csv,
+    Json {
+        /// Whether every line is a value of its own.
+        lines: bool,
+    },
+    /// Known but not read, with what to do.
+    Refused(&'static str),
+    Unknown,
 }
 
-fn parquet_column(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
-    let what = || format!("cannot read {}", path.display());
-    let file = File::open(path).with_context(what)?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).with_context(what)?;
-    let schema = builder.schema().clone();
-    let columns: Vec<(&str, bool)> = schema
-        .fields()
-        .iter()
-        .map(|field| (field.name().as_str(), field.data_type().is_numeric()))
-        .collect();
-    let at = choose(path, &columns, wanted)?;
-    let mask = ProjectionMask::roots(builder.parquet_schema(), [at]);
-    let batches = builder
-        .with_projection(mask)
-        .with_batch_size(BATCH_ROWS)
-        .build()
-        .with_context(what)?;
-    let mut values = Vec::new();
-    for batch in batches {
-        let batch = batch.with_context(what)?;
-        let array = cast(batch.column(0), &DataType::Float64).with_context(what)?;
-        if let Some(row) = (0..array.len()).find(|&row| array.is_null(row)) {
-            let row = values.len() + row;
-            bail!(
-                "{}: column `{}`, row {row} is null",
-                path.display(),
-                columns[at].0
-            );
+impl Kind {
+    fn of(head: &[u8], extension: &str) -> Self {
+        const PICKLE: &str = "a file of Python's pickle or torch.save; save the array with numpy.save(FILE, tensor.numpy())";
+        const FEATHER: &str = "an Arrow file (Feather); write Parquet";
+        const EXCEL: &str = "an Excel workbook; export the sheet as CSV";
+        const COMPRESSED: &str = "a compressed file; decompress it first";
+        match head {
+            [b'P', b'A', b'R', b'1', ..] => return Self::Parquet,
+            [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [b'F', b'E', b'A', b'1', ..] => {
+                return Self::Refused(FEATHER);
+            }
+            [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => return Self::Npy,
+            [b'P', b'K', 3, 4, ..] if ["xlsx", "xlsm", "ods"].contains(&extension) => {
+                return Self::Refused(EXCEL);
+            }
+            [b'P', b'K', 3 | 5, ..] => return Self::Npz,
+            [0xD0, 0xCF, 0x11, 0xE0, ..] => return Self::Refused(EXCEL),
+            [0x80, 2..=5, ..] => return Self::Refused(PICKLE),
+            [0x1F, 0x8B, ..] | [0x28, 0xB5, 0x2F, 0xFD, ..] | [b'B', b'Z', b'h', ..] => {
+                return Self::Refused(COMPRESSED);
+            }
+            [0x89, b'H', b'D', b'F', ..] => {
+                return Self::Refused("an HDF5 file; save the array with numpy.save");
+            }
+            _ => {}
         }
-        let numbers = array.as_primitive_opt::<Float64Type>().with_context(what)?;
-        values.extend_from_slice(numbers.values());
+        match extension {
+            "parquet" | "pq" => Self::Parquet,
+            "feather" | "arrow" | "ipc" => Self::Refused(FEATHER),
+            "npy" => Self::Npy,
+            "npz" => Self::Npz,
+            "csv" | "tsv" | "tab" | "txt" | "dat" => Self::Csv,
+            "json" => Self::Json { lines: false },
+            "jsonl" | "ndjson" => Self::Json { lines: true },
+            "pt" | "pth" | "bin" | "ckpt" | "pkl" | "pickle" => Self::Refused(PICKLE),
+            "xlsx" | "xlsm" | "xls" | "ods" => Self::Refused(EXCEL),
+            "gz" | "zst" | "bz2" | "xz" => Self::Refused(COMPRESSED),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Scores of an array `[n]` or `[n, 1]`.
+fn array_scores(bytes: &[u8]) -> Result<Vec<f64>> {
+    let array = Npy::parse(bytes)?;
+    let ([_] | [_, 1]) = array.shape[..] else {
+        bail!("has shape {:?}, expected [n] or [n, 1]", array.shape);
+    };
+    let values = array.wide()?;
+    if let Some(row) = values.iter().position(|value| value.is_nan()) {
+        bail!("row {row} is NaN, expected a score");
     }
     Ok(values)
-}
-
-/// A CSV column while it is read.
-struct CsvColumn {
-    name: String,
-    values: Vec<f64>,
-    /// Line and text of the first field that is not a number.
-    bad: Option<(u64, String)>,
-}
-
-/// The first line holds the names, unless all its fields are numbers: then the columns are called 1, 2, and so on.
-fn csv_column(path: &Path, wanted: Option<&str>) -> Result<Vec<f64>> {
-    let what = || format!("cannot read {}", path.display());
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .trim(csv::Trim::All)
-        .from_path(path)
-        .with_context(what)?;
-    let mut columns: Vec<CsvColumn> = Vec::new();
-    for record in reader.records() {
-        let record = record.with_context(what)?;
-        let line = record.position().map_or(0, csv::Position::line);
-        if columns.is_empty() {
-            let is_header = record.iter().any(|field| field.parse::<f64>().is_err());
-            columns = (1..)
-                .zip(&record)
-                .map(|(number, field)| CsvColumn {
-                    name: if is_header {
-                        field.to_owned()
-                    } else {
-                        number.to_string()
-                    },
-                    values: Vec::new(),
-                    bad: None,
-                })
-                .collect();
-            if is_header {
-                continue;
-            }
-        }
-        for (column, field) in columns.iter_mut().zip(&record) {
-            match field.parse::<f64>() {
-                Ok(value) => column.values.push(value),
-                Err(_) if column.bad.is_none() => column.bad = Some((line, field.to_owned())),
-                Err(_) => {}
-            }
-        }
-    }
-    // The requested column, or the only one, is read in any case, so that its bad field is reported.
-    let is_meant = |column: &CsvColumn| columns.len() == 1 || wanted == Some(column.name.as_str());
-    let candidates: Vec<(&str, bool)> = columns
-        .iter()
-        .map(|column| {
-            (
-                column.name.as_str(),
-                column.bad.is_none() || is_meant(column),
-            )
-        })
-        .collect();
-    let at = choose(path, &candidates, wanted)?;
-    let column = columns.swap_remove(at);
-    if let Some((line, text)) = column.bad {
-        bail!(
-            "{}: column `{}`, line {line}: `{text}` is no number",
-            path.display(),
-            column.name
-        );
-    }
-    Ok(column.values)
-}
-
-fn json_array(path: &Path) -> Result<Vec<f64>> {
-    let what = || format!("cannot read {}", path.display());
-    let text = std::fs::read_to_string(path).with_context(what)?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("{}: expected a JSON array of numbers", path.display()))
 }

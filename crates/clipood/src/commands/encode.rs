@@ -15,6 +15,7 @@ use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use clipood_clip::model::{Devices, Model};
 use clipood_clip::safetensors_file::NamedArray;
 use clipood_core::text_file::{lines, read_text};
+use clipood_pipeline::feature_checks::check_rows;
 use clipood_pipeline::tables::dictionary;
 use clipood_pipeline::{Engine, PipelineError, encode_files};
 use half::f16;
@@ -130,6 +131,9 @@ fn encode(model: &Model, devices: &Devices, args: &Args, texts: &[String]) -> Re
             .text_encoder(devices.first())?
             .encode(texts)
             .with_context(|| format!("cannot encode the texts {}", path.display()))?;
+        check_rows(&features.text, features.dim, |row| {
+            format!("text `{}`", texts[row])
+        })?;
     }
     if args.images.is_empty() {
         return Ok(features);

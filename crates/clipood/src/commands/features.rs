@@ -1,6 +1,6 @@
-//! Reading feature arrays and labels from files of other programs: `.npy`, `FILE.safetensors:TENSOR`, `FILE.parquet:COLUMN`.
+//! Reading feature arrays and labels from files of other programs: `.npy`, `FILE.npz:ARRAY`, `FILE.safetensors:TENSOR`,
+//! `FILE.parquet:COLUMN`.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,14 +11,17 @@ use arrow::array::{
 };
 use arrow::compute::{cast, concat, filter};
 use arrow::datatypes::{DataType, Float32Type, Int64Type};
+use clipood_core::files::{open_file, read_file};
 use clipood_ood::{LocalFeatures, Matrix};
+use clipood_pipeline::feature_checks::Variation;
 use half::{bf16, f16};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::arrays::extension;
-use super::npy::{self, Numbers};
+use super::arrays::{LONGEST_FILE, extension};
+use super::npy::{Npy, Numbers};
+use super::npz;
 
 /// A feature array, row-major.
 #[derive(Debug)]
@@ -37,6 +40,15 @@ impl Array {
         match self.shape[..] {
             [rows, dim] => Ok(Matrix::new(self.name, &self.values, rows, dim)?),
             _ => Err(self.misshapen("[rows, features]")),
+        }
+    }
+
+    /// Warns on standard error about features that do not vary over the rows.
+    pub fn warn_if_flat(&self) {
+        let mut variation = Variation::default();
+        variation.add(&self.values, self.shape.last().copied().unwrap_or(0));
+        if let Some(problem) = variation.problem() {
+            eprintln!("warning: array `{}`: {problem}", self.name);
         }
     }
 
@@ -72,7 +84,8 @@ impl FromStr for Source {
         };
         if !known(path) {
             return Err(
-                "expected FILE.npy, FILE.safetensors:TENSOR or FILE.parquet:COLUMN".to_owned(),
+                "expected FILE.npy, FILE.npz:ARRAY, FILE.safetensors:TENSOR or FILE.parquet:COLUMN"
+                    .to_owned(),
             );
         }
         Ok(Self {
@@ -83,7 +96,7 @@ impl FromStr for Source {
 }
 
 fn known(path: &str) -> bool {
-    ["npy", "safetensors", "parquet"].contains(&extension(path.as_ref()).as_str())
+    ["npy", "npz", "safetensors", "parquet"].contains(&extension(path.as_ref()).as_str())
 }
 
 impl Source {
@@ -114,11 +127,13 @@ impl Source {
         {
             shape = vec![*rows, wide / dim, dim];
         }
-        Ok(Array {
+        let array = Array {
             name,
             shape,
             values,
-        })
+        };
+        array.warn_if_flat();
+        Ok(array)
     }
 
     /// Class numbers.
@@ -137,9 +152,17 @@ impl Source {
 
     fn read(&self, kind: &str) -> Result<(Vec<usize>, Numbers)> {
         match extension(&self.path).as_str() {
-            "npy" => npy::parse(&std::fs::read(&self.path)?),
+            "npy" => array(&read_file(&self.path, LONGEST_FILE)?),
+            "npz" => {
+                let bytes = read_file(&self.path, LONGEST_FILE)?;
+                array(&npz::member(
+                    &bytes,
+                    self.array.as_deref(),
+                    "FILE.npz:ARRAY",
+                )?)
+            }
             "safetensors" => {
-                let bytes = std::fs::read(&self.path)?;
+                let bytes = read_file(&self.path, LONGEST_FILE)?;
                 let tensors = SafeTensors::deserialize(&bytes)?;
                 let mut names = tensors.names();
                 names.sort_unstable();
@@ -163,7 +186,7 @@ impl Source {
 
     /// A column of lists of floats, or of integers.
     fn column(&self, kind: &str) -> Result<(Vec<usize>, Numbers)> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(&self.path)?)?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(open_file(&self.path)?)?;
         let schema = builder.schema().clone();
         let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
         let name = self.array.as_deref().unwrap_or("global");
@@ -237,6 +260,13 @@ impl Source {
             values = inner;
         }
     }
+}
+
+/// Shape and values of a `.npy` file.
+fn array(bytes: &[u8]) -> Result<(Vec<usize>, Numbers)> {
+    let array = Npy::parse(bytes)?;
+    let numbers = array.numbers()?;
+    Ok((array.shape, numbers))
 }
 
 /// The common length of all lists, and their concatenated values.

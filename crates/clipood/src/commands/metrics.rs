@@ -11,20 +11,24 @@ use serde_json::{Map, Value};
 use super::columns::read_scores;
 use super::print;
 
+/// Largest number of bootstrap resamples; intervals hardly change beyond 10,000.
+const MOST_RESAMPLES: i64 = 1_000_000;
+
 /// Options of `clipood metrics`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// In-distribution scores, higher = more in-distribution: a Parquet or CSV table or a JSON array.
+    /// In-distribution scores, higher = more in-distribution: a table (Parquet, CSV, TSV, JSON or JSON Lines),
+    /// a list of numbers (text or JSON) or an array (.npy, .npz).
     #[arg(long)]
     id: PathBuf,
     /// Out-of-distribution scores, likewise.
     #[arg(long)]
     ood: PathBuf,
-    /// Column of both tables; needed only if a table has several numeric columns.
+    /// Column of both tables, or array of both .npz files; needed only if there are several numeric ones.
     #[arg(long)]
     column: Option<String>,
     /// Add 95% intervals of AUROC and FPR95 from this many bootstrap resamples.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_RESAMPLES))]
     bootstrap: Option<u32>,
     /// Print one flat JSON object; an infinite threshold is null.
     #[arg(long)]
@@ -88,17 +92,15 @@ fn figures(id: &[f64], ood: &[f64], resamples: Option<u32>) -> Result<Vec<(&'sta
         ("balanced_accuracy", Figure::Number(all.balanced_accuracy)),
         ("balanced_threshold", Figure::Number(all.balanced_threshold)),
         ("ties", Figure::Count(all.ties)),
-        (
-            "score_resolution",
-            Figure::Number(all.distinct() as f64 / (all.n_id + all.n_ood) as f64),
-        ),
+        ("score_resolution", Figure::Number(all.resolution())),
     ];
     if all.has_low_resolution() {
         eprintln!(
-            "warning: {} distinct scores among {} images: ties count as half, so the figures may hide a \
+            "warning: {} distinct scores among {} images ({:.2}%): ties count as half, so the figures may hide a \
              detector that saturates",
             all.distinct(),
-            all.n_id + all.n_ood
+            all.n_id + all.n_ood,
+            100.0 * all.resolution()
         );
     }
     if let Some(resamples) = resamples {

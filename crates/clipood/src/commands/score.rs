@@ -7,18 +7,20 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, DictionaryArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+use clipood_core::files::read_file;
 use clipood_ood::{DetectorSpec, FitInputs, FittedDetector, ScoreInputs, fit, score_all};
 use clipood_pipeline::PipelineError;
 use clipood_pipeline::tables::dictionary;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-use super::arrays::{check_folder, write_parquet};
+use super::arrays::{LONGEST_FILE, check_folder, write_parquet};
 use super::features::{Array, Source, class_numbers, numbers};
 use super::npy::Numbers;
 
 /// Heading of the options for arrays, which explains ARRAY.
-const ARRAYS: &str = "Arrays (FILE.npy, FILE.safetensors:TENSOR or FILE.parquet:COLUMN)";
+const ARRAYS: &str =
+    "Arrays (FILE.npy, FILE.npz:ARRAY, FILE.safetensors:TENSOR or FILE.parquet:COLUMN)";
 
 /// Options of `clipood score`.
 #[derive(clap::Args)]
@@ -81,7 +83,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let bytes = match &args.bundle {
         None => None,
         Some(file) => Some(
-            std::fs::read(file)
+            read_file(file, LONGEST_FILE)
                 .with_context(|| format!("cannot read the bundle {}", file.display()))?,
         ),
     };
@@ -233,11 +235,15 @@ impl Given<'_> {
             return Ok(None);
         };
         match numbers(&tensor).with_context(|| format!("array `{name}`"))? {
-            Numbers::Floats(values) => Ok(Some(Array {
-                name,
-                shape: tensor.shape().to_vec(),
-                values,
-            })),
+            Numbers::Floats(values) => {
+                let array = Array {
+                    name,
+                    shape: tensor.shape().to_vec(),
+                    values,
+                };
+                array.warn_if_flat();
+                Ok(Some(array))
+            }
             Numbers::Integers(_) => {
                 let found = tensor.dtype();
                 bail!("array `{name}` is of type {found:?}, expected F32, F16 or BF16")

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clipood_pipeline::feature_checks::check_rows;
 use clipood_pipeline::{Engine, PipelineError, encode_files};
 use serde_json::{Value, json};
 
@@ -69,6 +70,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         .text_encoder(devices.first())?
         .encode(&texts)
         .context("cannot encode the texts")?;
+    check_rows(&text_features, dim, |row| format!("text `{}`", texts[row]))?;
     let engine = Engine::for_files(&model, &devices).spread(args.images.len());
     let mut images: Vec<&PathBuf> = Vec::with_capacity(args.images.len());
     let mut rows: Vec<Vec<Nearness>> = Vec::with_capacity(args.images.len());

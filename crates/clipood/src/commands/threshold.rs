@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use clipood_core::files::read_file;
 use clipood_data::Split;
 use clipood_ood::metrics::threshold_at_tpr;
 use clipood_pipeline::{Engine, PipelineError, classify_files};
@@ -18,6 +19,8 @@ use super::zero_shot::task::Task;
 
 /// Version of the file format.
 const FORMAT: u32 = 1;
+/// Longest file of a threshold, in bytes: far more than the texts of a hundred thousand classes.
+const LONGEST_THRESHOLD: u64 = 1 << 30;
 
 /// Options of `clipood threshold`.
 #[derive(clap::Args)]
@@ -27,8 +30,8 @@ pub struct Args {
     /// Share of in-distribution images that the threshold accepts.
     #[arg(long, default_value_t = 0.95)]
     tpr: f64,
-    /// Scores of OOD images by the same detector, to report how many of them the threshold accepts: a Parquet or CSV
-    /// table or a JSON array.
+    /// Scores of OOD images by the same detector, to report how many of them the threshold accepts: a
+    /// table, list or array as `clipood metrics` takes it.
     #[arg(long, value_name = "FILE")]
     ood_scores: Option<PathBuf>,
     /// Column of that table.
@@ -140,14 +143,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Checks that there is at least one score, and no NaN: no threshold accepts NaN, so the detector would look too good.
+/// The scores, at least one.
 fn read_ood_scores(path: &Path, column: Option<&str>) -> Result<Vec<f64>> {
     let scores = read_scores(path, column)?;
     if scores.is_empty() {
         bail!("{}: expected OOD scores, found none", path.display());
-    }
-    if let Some(row) = scores.iter().position(|score| score.is_nan()) {
-        bail!("{}: score {row} is NaN", path.display());
     }
     Ok(scores)
 }
@@ -157,9 +157,9 @@ fn read_ood_scores(path: &Path, column: Option<&str>) -> Result<Vec<f64>> {
 /// # Errors
 /// A file that is missing or not written by `clipood threshold`.
 pub fn read(path: &Path) -> Result<Fitted> {
-    let text = std::fs::read_to_string(path)
+    let text = read_file(path, LONGEST_THRESHOLD)
         .with_context(|| format!("cannot read the threshold {}", path.display()))?;
-    let fitted: Fitted = serde_json::from_str(&text)
+    let fitted: Fitted = serde_json::from_slice(&text)
         .with_context(|| format!("{} is no file of `clipood threshold`", path.display()))?;
     if fitted.format != FORMAT || fitted.classes.len() != fitted.texts.len() {
         bail!(

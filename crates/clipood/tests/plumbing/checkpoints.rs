@@ -16,13 +16,13 @@ const CHECKPOINTS: &str = concat!(
     "/../clipood-clip/tests/data/checkpoints"
 );
 /// The images.
-const IMAGES: &str = concat!(
+pub const IMAGES: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../clipood-data/tests/data/preprocess"
 );
 
 /// Unpacks a weight file into a folder.
-fn unpack(file: &str, folder: &Path, name: &str) -> PathBuf {
+pub fn unpack(file: &str, folder: &Path, name: &str) -> PathBuf {
     let packed = Path::new(CHECKPOINTS).join(format!("{file}.gz"));
     let mut bytes = Vec::new();
     GzDecoder::new(File::open(packed).unwrap())

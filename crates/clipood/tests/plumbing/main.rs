@@ -6,12 +6,14 @@
 
 mod bench;
 mod checkpoints;
+mod flat_features;
 mod helpers;
 mod inputs;
 mod metrics;
 mod score;
 mod score_arrays;
 mod similarity;
+mod tables_elsewhere;
 
 use helpers::succeed;
 use serde_json::Value;

@@ -196,7 +196,7 @@ fn metrics_names_what_is_wrong() {
             1,
             &["a.json", "array of numbers"],
         ),
-        ("a.npy", b"", &[], 2, &["a.npy", ".csv"]),
+        ("a.xyz", b"", &[], 2, &["a.xyz", ".csv"]),
         (
             "a.csv",
             b"x,y\n1,2\n",

@@ -12,6 +12,7 @@ use clipood_pipeline::{
 };
 use serde_json::{Value, json};
 
+use super::super::args::{MOST_IMAGES, count};
 use super::models::{image_operations, model};
 use super::{Common, agrees, exit, median, relative_difference, report, smallest_cosine};
 
@@ -26,10 +27,10 @@ pub struct Args {
     #[command(flatten)]
     common: Common,
     /// Images per pass, several separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "32")]
+    #[arg(long, value_delimiter = ',', default_value = "32", value_parser = count::<MOST_IMAGES>)]
     batches: Vec<usize>,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 3.0)]
+    /// Seconds of each measurement, 0.01 to 600.
+    #[arg(long, default_value_t = 3.0, value_parser = seconds)]
     seconds: f64,
     /// Compute patch features as well.
     #[arg(long)]
@@ -41,6 +42,13 @@ pub struct Args {
     /// CPU (`features.f32`, `[n, D]`), for other programs to compare with.
     #[arg(long, value_name = "FOLDER")]
     export: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.trim().parse() {
+        Ok(number) if (0.01..=600.0).contains(&number) => Ok(number),
+        _ => Err("expected a number from 0.01 to 600".to_owned()),
+    }
 }
 
 /// Measures every number format and batch size.
@@ -203,7 +211,7 @@ fn measure(
         full: batch,
         ..Engine::for_files(model, devices)
     };
-    let least = Duration::from_secs_f64(args.seconds.clamp(0.01, 600.0));
+    let least = Duration::from_secs_f64(args.seconds);
     let mut passes = Passes::new(devices.workers.len().max(1));
     let mut unreadable = None;
     let mut done = false;

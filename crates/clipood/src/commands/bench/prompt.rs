@@ -12,6 +12,7 @@ use clipood_core::{ClassToken, Method, SplitMix64};
 use clipood_pipeline::PipelineError;
 use serde_json::{Value, json};
 
+use super::super::args::{MOST_IMAGES, count};
 use super::models::model;
 use super::{Common, exit, median, relative_difference, report, smallest_cosine};
 
@@ -29,13 +30,13 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "coop,locoop")]
     methods: Vec<String>,
     /// Classes.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = count::<100_000>)]
     classes: usize,
     /// Images per step.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = count::<MOST_IMAGES>)]
     images: usize,
     /// Steps that are timed.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = count::<1_000_000>)]
     steps: usize,
 }
 

@@ -8,6 +8,7 @@ use clipood_clip::device::kernel_cache;
 use clipood_clip::model::Model;
 use serde_json::json;
 
+use super::super::args::{MOST_IMAGES, count};
 use super::models::model;
 use super::{Common, exit, report};
 
@@ -17,7 +18,7 @@ pub struct Args {
     #[command(flatten)]
     common: Common,
     /// Images per pass, several separated by commas (default: the batch size of a run).
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = count::<MOST_IMAGES>)]
     batches: Option<Vec<usize>>,
     /// Compute patch features as well.
     #[arg(long)]
