@@ -45,6 +45,7 @@ mod image_key;
 mod manifest;
 mod method;
 mod nearest;
+mod printable;
 mod recipe;
 mod rng;
 
@@ -55,6 +56,7 @@ pub use image_key::image_key;
 pub use manifest::{DatasetManifest, Layout, Role};
 pub use method::Method;
 pub use nearest::nearest;
+pub use printable::{key_part, shown, stored};
 pub use recipe::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
     MetricsSection, NegativeLabelsSection, Overrides, PromptSection, Recipe, SelectSection,

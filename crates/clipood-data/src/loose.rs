@@ -1,11 +1,12 @@
 //! The images of a folder that no manifest describes.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::DataError;
-use crate::extensions::is_image;
-use crate::folder::{canonical, entries, is_hidden, utf8_name};
+use crate::folder::class_folder_name;
+use crate::left_out::LeftOutCounts;
+use crate::walk::{Step, Walk};
 
 /// An image below a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,46 +19,33 @@ pub struct FoundImage {
 }
 
 /// Every file below `root`, at any depth, that is named as an image: folder by folder, each sorted by name, files before
-/// folders. Hidden files and folders are skipped. Each folder is searched once, so that links cannot lead in circles.
+/// folders; and counts of the files that are not. Links are followed, and each folder is searched once, so that they cannot
+/// lead in circles.
 ///
 /// # Errors
-/// A folder that cannot be read, a folder directly below `root` whose name is not UTF-8.
-pub fn find_images(root: &Path) -> Result<Vec<FoundImage>, DataError> {
+/// A folder that cannot be read, a folder directly below `root` that contains images and whose name is not UTF-8 or holds a
+/// control character.
+pub fn find_images(root: &Path) -> Result<(Vec<FoundImage>, LeftOutCounts), DataError> {
     let mut found = Vec::new();
-    let mut seen = HashSet::from([canonical(root)?]);
-    search(root, None, &mut seen, &mut found)?;
-    Ok(found)
+    let mut left_out = LeftOutCounts::default();
+    for step in Walk::new(root.to_path_buf(), true, HashSet::new()) {
+        match step? {
+            Step::Image(path) => {
+                let top_folder = top_folder(root, &path)?;
+                found.push(FoundImage { path, top_folder });
+            }
+            Step::LeftOut(step) => left_out.add(&step),
+        }
+    }
+    Ok((found, left_out))
 }
 
-fn search(
-    folder: &Path,
-    top_folder: Option<&str>,
-    seen: &mut HashSet<PathBuf>,
-    found: &mut Vec<FoundImage>,
-) -> Result<(), DataError> {
-    let mut folders = Vec::new();
-    for entry in entries(folder)? {
-        if is_hidden(&entry.path) {
-            continue;
+fn top_folder(root: &Path, path: &Path) -> Result<Option<String>, DataError> {
+    let mut below = path.strip_prefix(root).unwrap_or(path).components();
+    match (below.next(), below.next()) {
+        (Some(Component::Normal(folder)), Some(_)) => {
+            class_folder_name(&root.join(folder)).map(|name| Some(name.to_string()))
         }
-        if entry.is_folder {
-            folders.push(entry.path);
-        } else if is_image(&entry.path) {
-            found.push(FoundImage {
-                path: entry.path,
-                top_folder: top_folder.map(str::to_string),
-            });
-        }
+        _ => Ok(None),
     }
-    for path in folders {
-        if !seen.insert(canonical(&path)?) {
-            continue;
-        }
-        let top = match top_folder {
-            Some(top) => top,
-            None => utf8_name(&path)?,
-        };
-        search(&path, Some(top), seen, found)?;
-    }
-    Ok(())
 }
