@@ -117,15 +117,29 @@ impl LeftOutCounts {
             parts.push(format!("{rest} with other extensions"));
         }
         let mut total: usize = self.extensions.values().sum();
-        for (why, words) in [
-            (Why::NoClass, "images in no class folder"),
-            (Why::Broken, "links that lead nowhere"),
-            (Why::Junk, "hidden or of the system"),
+        for (why, one, several) in [
+            (
+                Why::NoClass,
+                "image in no class folder",
+                "images in no class folder",
+            ),
+            (
+                Why::Broken,
+                "link that leads nowhere",
+                "links that lead nowhere",
+            ),
+            (
+                Why::Junk,
+                "hidden or of the system",
+                "hidden or of the system",
+            ),
         ] {
             let count = self.count(why);
             total += count;
-            if count > 0 {
-                parts.push(format!("{count} {words}"));
+            match count {
+                0 => {}
+                1 => parts.push(format!("1 {one}")),
+                _ => parts.push(format!("{count} {several}")),
             }
         }
         (total, parts)
@@ -201,8 +215,8 @@ mod tests {
         ]);
         assert_eq!(
             found.to_string(),
-            "10 files left out: 2 without an extension, 2 .gif, 1 .heic, 1 `.jpg `, 1 images in no class folder, \
-             1 links that lead nowhere, 2 hidden or of the system; 1 folder not searched (`nested` is false); \
+            "10 files left out: 2 without an extension, 2 .gif, 1 .heic, 1 `.jpg `, 1 image in no class folder, \
+             1 link that leads nowhere, 2 hidden or of the system; 1 folder not searched (`nested` is false); \
              1 folder searched once only (linked again)"
         );
         assert_eq!(found.first(), Some(Path::new("d/1.jpg")));

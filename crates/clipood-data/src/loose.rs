@@ -15,7 +15,17 @@ pub struct FoundImage {
     pub path: PathBuf,
     /// The folder directly below the searched one that contains the file at any depth; `None` for a file of the searched
     /// folder itself.
-    pub top_folder: Option<String>,
+    pub top: Option<PathBuf>,
+}
+
+impl FoundImage {
+    /// The name of the folder `top`, as the name of a class.
+    ///
+    /// # Errors
+    /// A name that is not UTF-8 or holds a control character.
+    pub fn top_folder(&self) -> Result<Option<&str>, DataError> {
+        self.top.as_deref().map(class_folder_name).transpose()
+    }
 }
 
 /// Every file below `root`, at any depth, that is named as an image: folder by folder, each sorted by name, files before
@@ -23,16 +33,15 @@ pub struct FoundImage {
 /// lead in circles.
 ///
 /// # Errors
-/// A folder that cannot be read, a folder directly below `root` that contains images and whose name is not UTF-8 or holds a
-/// control character.
+/// A folder that cannot be read.
 pub fn find_images(root: &Path) -> Result<(Vec<FoundImage>, LeftOutCounts), DataError> {
     let mut found = Vec::new();
     let mut left_out = LeftOutCounts::default();
     for step in Walk::new(root.to_path_buf(), true, HashSet::new()) {
         match step? {
             Step::Image(path) => {
-                let top_folder = top_folder(root, &path)?;
-                found.push(FoundImage { path, top_folder });
+                let top = top(root, &path);
+                found.push(FoundImage { path, top });
             }
             Step::LeftOut(step) => left_out.add(&step),
         }
@@ -40,12 +49,10 @@ pub fn find_images(root: &Path) -> Result<(Vec<FoundImage>, LeftOutCounts), Data
     Ok((found, left_out))
 }
 
-fn top_folder(root: &Path, path: &Path) -> Result<Option<String>, DataError> {
+fn top(root: &Path, path: &Path) -> Option<PathBuf> {
     let mut below = path.strip_prefix(root).unwrap_or(path).components();
     match (below.next(), below.next()) {
-        (Some(Component::Normal(folder)), Some(_)) => {
-            class_folder_name(&root.join(folder)).map(|name| Some(name.to_string()))
-        }
-        _ => Ok(None),
+        (Some(Component::Normal(folder)), Some(_)) => Some(root.join(folder)),
+        _ => None,
     }
 }

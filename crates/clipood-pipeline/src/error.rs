@@ -177,7 +177,9 @@ fn is_data_configuration(error: &DataError) -> bool {
         | DataError::SameClassName { .. }
         | DataError::UnknownSplit { .. }
         | DataError::ImageCount { .. }
-        | DataError::NotUtf8 { .. }
+        | DataError::NotClasses { .. }
+        | DataError::ClassFolderName { .. }
+        | DataError::LongPath { .. }
         | DataError::TooFewToDivide { .. }
         | DataError::NoTrainImages { .. }
         | DataError::TooFewShots { .. }
