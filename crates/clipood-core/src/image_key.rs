@@ -85,7 +85,15 @@ mod tests {
     #[test]
     fn refuses_what_is_not_portable() {
         for key in [
-            "", "a", "a/b", "a/b/", "/a/b/c", "a//b/c", "a/b/../c", "a/./b/c", "a/b/c\\d",
+            "",
+            "a",
+            "a/b",
+            "a/b/",
+            "/a/b/c",
+            "a//b/c",
+            "a/b/../c",
+            "a/./b/c",
+            "a/b/c\\d",
             "a/b/c\n",
             "a/b/c\\",
             "a/b/c\\x5",

@@ -42,7 +42,7 @@ pub fn stored(path: &Path) -> String {
 
 fn escaped(text: &OsStr, escapes: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut escape = |out: &mut String, bytes: &[u8]| {
+    let escape = |out: &mut String, bytes: &[u8]| {
         for byte in bytes {
             // Writing to a string cannot fail.
             let _ = write!(out, "\\x{byte:02X}");

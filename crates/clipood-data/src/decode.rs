@@ -152,8 +152,9 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
     }
     match image::guess_format(bytes).ok().and_then(raster::name) {
         Some((format, name)) => raster::decode(bytes, format, name, limits).map_err(|error| {
-            foreign::tiff_of_a_camera(bytes).map_or(error, |(what, advice)| {
-                DecodeError::Foreign { what, advice }
+            foreign::tiff_of_a_camera(bytes).map_or(error, |(what, advice)| DecodeError::Foreign {
+                what,
+                advice,
             })
         }),
         None => Err(match foreign::name(bytes) {

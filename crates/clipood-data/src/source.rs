@@ -124,7 +124,9 @@ fn name_broken_link(path: &Path, error: Error) -> Error {
         _ => return error,
     };
     match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_symlink() => Error::new(ErrorKind::NotFound, format!("found {problem}")),
+        Ok(found) if found.is_symlink() => {
+            Error::new(ErrorKind::NotFound, format!("found {problem}"))
+        }
         _ => error,
     }
 }
@@ -359,14 +361,18 @@ mod tests {
             let whole = read(&Source::found(&at(name)), &Roots::default()).unwrap_err();
             assert_eq!(whole.to_string(), error);
         }
-        let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"b\xFF.png"));
+        let odd = folder
+            .path()
+            .join(std::ffi::OsStr::from_bytes(b"b\xFF.png"));
         std::fs::write(&odd, "pixels").unwrap();
         let roots = Roots {
             data: folder.path().into(),
             dataset: "".into(),
             recorded: "/planner".into(),
         };
-        let source = Source::found(Path::new(std::ffi::OsStr::from_bytes(b"/planner/b\xFF.png")));
+        let source = Source::found(Path::new(std::ffi::OsStr::from_bytes(
+            b"/planner/b\xFF.png",
+        )));
         assert_eq!(source.uri, "file:///planner/b%FF.png");
         assert_eq!(read(&source, &roots).unwrap(), b"pixels");
     }

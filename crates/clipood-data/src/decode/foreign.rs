@@ -13,9 +13,17 @@ const NOT_AN_IMAGE: &str = "expected an image";
 
 /// First bytes, the kind of the file and the advice.
 const MAGIC: &[(&[u8], &str, &str)] = &[
-    (b"\x00\x00\x00\x0CJXL \x0D\x0A\x87\x0A", "a JPEG XL image", CONVERT),
+    (
+        b"\x00\x00\x00\x0CJXL \x0D\x0A\x87\x0A",
+        "a JPEG XL image",
+        CONVERT,
+    ),
     (b"\xFF\x0A", "a JPEG XL image", CONVERT),
-    (b"\x00\x00\x00\x0CjP  \x0D\x0A\x87\x0A", "a JPEG 2000 image", CONVERT),
+    (
+        b"\x00\x00\x00\x0CjP  \x0D\x0A\x87\x0A",
+        "a JPEG 2000 image",
+        CONVERT,
+    ),
     (b"\xFF\x4F\xFF\x51", "a JPEG 2000 image", CONVERT),
     (b"II\xBC\x01", "a JPEG XR image", CONVERT),
     (b"8BPS", "a Photoshop image (PSD)", CONVERT),
@@ -52,7 +60,11 @@ const MAGIC: &[(&[u8], &str, &str)] = &[
     (b"\x93NUMPY", "a NumPy array", NOT_AN_IMAGE),
     (b"\x89HDF\x0D\x0A\x1A\x0A", "an HDF5 file", NOT_AN_IMAGE),
     (b"PAR1", "a Parquet table", NOT_AN_IMAGE),
-    (b"\x1A\x45\xDF\xA3", "a Matroska or WebM video", NOT_AN_IMAGE),
+    (
+        b"\x1A\x45\xDF\xA3",
+        "a Matroska or WebM video",
+        NOT_AN_IMAGE,
+    ),
     (b"OggS", "an Ogg file", NOT_AN_IMAGE),
     (b"ID3", "an MP3 file", NOT_AN_IMAGE),
     (b"\x7FELF", "a program", NOT_AN_IMAGE),
@@ -61,7 +73,10 @@ const MAGIC: &[(&[u8], &str, &str)] = &[
 
 /// Names the kind of a file by its first bytes; `None` for an unknown one.
 pub fn name(bytes: &[u8]) -> Option<Foreign> {
-    if let Some(found) = iso_media(bytes).or_else(|| riff(bytes)).or_else(|| text(bytes)) {
+    if let Some(found) = iso_media(bytes)
+        .or_else(|| riff(bytes))
+        .or_else(|| text(bytes))
+    {
         return Some(found);
     }
     if bytes.iter().all(|byte| *byte == 0) {
@@ -195,9 +210,18 @@ mod tests {
             (b"8BPS\0\x01", "PSD"),
             (b"%PDF-1.7", "found a PDF document;"),
             (b"<svg xmlns=\"a\"/>", "found an SVG drawing;"),
-            (b"<?xml version=\"1.0\"?>\n<!-- x -->\n<svg/>", "found an SVG drawing;"),
-            (b"\xEF\xBB\xBF \n<!DOCTYPE HTML><title>404", "found a web page"),
-            (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied", "an XML document"),
+            (
+                b"<?xml version=\"1.0\"?>\n<!-- x -->\n<svg/>",
+                "found an SVG drawing;",
+            ),
+            (
+                b"\xEF\xBB\xBF \n<!DOCTYPE HTML><title>404",
+                "found a web page",
+            ),
+            (
+                b"<?xml version=\"1.0\"?><Error><Code>AccessDenied",
+                "an XML document",
+            ),
             (b"{\"error\": \"quota\"}", "a JSON document"),
             (
                 b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 5\n",
@@ -215,7 +239,13 @@ mod tests {
 
     #[test]
     fn what_is_unknown_keeps_its_first_bytes() {
-        for bytes in [&b"hello, world"[..], b"<hello>", b"{", b"ftyp", b"\0\0\0\x20ftyp"] {
+        for bytes in [
+            &b"hello, world"[..],
+            b"<hello>",
+            b"{",
+            b"ftyp",
+            b"\0\0\0\x20ftyp",
+        ] {
             let text = message(bytes);
             assert!(text.contains("the first bytes are \""), "{text}");
         }

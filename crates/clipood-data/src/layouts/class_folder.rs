@@ -55,7 +55,11 @@ fn class_folder(
         left_out: Vec::new(),
     };
     let parent = path.parent().unwrap_or(Path::new(""));
-    for step in Walk::new(path.to_path_buf(), manifest.nested.unwrap_or(true), searched) {
+    for step in Walk::new(
+        path.to_path_buf(),
+        manifest.nested.unwrap_or(true),
+        searched,
+    ) {
         match step? {
             Step::Image(image) => class.images.push((relative(parent, &image), image)),
             Step::LeftOut(entry) => class.left_out.push(entry),

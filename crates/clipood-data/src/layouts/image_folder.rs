@@ -233,10 +233,7 @@ fn divide(tree: &Tree<'_>, class: ClassFolder) -> Result<Vec<(Split, String, Pat
 ///
 /// # Errors
 /// A folder that cannot be read, a folder of `include` that is missing.
-pub(super) fn members(
-    tree: &Tree<'_>,
-    above: &HashSet<FolderId>,
-) -> Result<Members, DataError> {
+pub(super) fn members(tree: &Tree<'_>, above: &HashSet<FolderId>) -> Result<Members, DataError> {
     let manifest = tree.manifest;
     let include = &manifest.include;
     let takes_loose =
@@ -287,7 +284,10 @@ fn check_members(tree: &Tree<'_>, members: &Members) -> Result<(), DataError> {
         return Ok(());
     }
     let mut left_out = LeftOutCounts::default();
-    members.left_out.iter().for_each(|entry| left_out.add(entry));
+    members
+        .left_out
+        .iter()
+        .for_each(|entry| left_out.add(entry));
     Err(DataError::NoClasses {
         dataset: tree.manifest.name.clone(),
         key: tree.key.clone(),

@@ -53,9 +53,7 @@ fn shape(manifest: &DatasetManifest, root: &Path) -> Result<Shape, DataError> {
     let mut shape = Shape::default();
     for tree in split_folders(manifest, root)? {
         let above = above_of(&tree)?;
-        let Members {
-            classes, loose, ..
-        } = members(&tree, &above)?;
+        let Members { classes, loose, .. } = members(&tree, &above)?;
         shape.loose |= !loose.is_empty() && !classes.is_empty();
         if manifest.nested.is_some() {
             continue;

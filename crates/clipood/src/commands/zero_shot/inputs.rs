@@ -1,13 +1,14 @@
 //! The images to classify, the classes, and what is known about each image.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clipood_core::class_list;
-use clipood_data::{At, EXTENSIONS, Split, find_images};
+use clipood_core::{class_list, shown};
+use clipood_data::{At, EXTENSIONS, Split, path_of};
 use clipood_pipeline::{PipelineError, Reporting, list_images, open_manifest};
 
+use super::super::images::{check_file, images_below};
 use super::task::Task;
 
 /// What is classified.
@@ -45,7 +46,7 @@ impl Inputs {
                 return Err(PipelineError::Usage(problem).into());
             }
             None => {
-                let paths = task.images.iter().map(|path| path.display().to_string());
+                let paths = task.images.iter().map(shown);
                 let source = paths.collect::<Vec<_>>().join(" ");
                 (of_paths(&task.images)?, source)
             }
@@ -104,7 +105,7 @@ fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Vec<Image>> {
     let tested = records.into_iter().filter(|record| record.split == split);
     tested
         .map(|record| match record.source.at {
-            At::Whole => Ok((record.source.uri.into(), record.class_name)),
+            At::Whole => Ok((path_of(&record.source.uri), record.class_name)),
             At::Bytes(_) => bail!(
                 "{} lies inside {}; only images in separate files can be classified here",
                 record.image_key,
@@ -125,12 +126,12 @@ fn named_split(name: &str) -> Result<Split> {
 /// The files themselves, whatever their folders are called.
 ///
 /// # Errors
-/// A path that does not exist.
+/// A path that does not exist or leads to a FIFO, a device or the like.
 pub fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() {
-            let found = find_images(path).map_err(PipelineError::from)?;
+            let found = images_below(path)?;
             files.extend(found.into_iter().map(|image| image.path));
         } else {
             check_file(path)?;
@@ -150,8 +151,9 @@ fn of_paths(paths: &[PathBuf]) -> Result<Vec<Image>> {
             images.push((path.clone(), None));
             continue;
         }
-        for found in find_images(path).map_err(PipelineError::from)? {
-            let name = found.top_folder.map(|folder| {
+        for found in images_below(path)? {
+            let folder = found.top_folder().map_err(PipelineError::from)?;
+            let name = folder.map(str::to_string).map(|folder| {
                 let name = folder.replace(['_', '-'], " ");
                 let first = folder_of
                     .entry(name.clone())
@@ -172,12 +174,6 @@ fn of_paths(paths: &[PathBuf]) -> Result<Vec<Image>> {
     Ok(images)
 }
 
-fn check_file(path: &Path) -> Result<()> {
-    std::fs::metadata(path)
-        .map(|_| ())
-        .with_context(|| format!("cannot read {}", path.display()))
-}
-
 /// The class names that the folders give, in the order of the images.
 fn folder_names(images: &[Image]) -> Result<Vec<String>> {
     let mut seen = BTreeSet::new();
@@ -186,7 +182,7 @@ fn folder_names(images: &[Image]) -> Result<Vec<String>> {
         let Some(name) = name else {
             return Err(PipelineError::Usage(format!(
                 "{} lies in no class folder; give the classes with --classes FILE, one name per line",
-                path.display()
+                shown(path)
             ))
             .into());
         };
