@@ -34,7 +34,8 @@ const BATCH_ROWS: usize = 64;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Image files, or folders that are searched for them. Those that cannot be read are listed on standard error and have no row; the exit code is 1 then.
+    /// Image files, or folders that are searched for them. Those that cannot be read are listed on standard error and
+    /// have no row; the exit code is 1 then.
     #[arg(long, num_args = 1.., value_name = "PATH")]
     images: Vec<PathBuf>,
     /// File with one text per line; nothing is added to them.

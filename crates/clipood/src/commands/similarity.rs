@@ -20,7 +20,8 @@ use super::print;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Image files, or folders that are searched for them. Those that cannot be read are listed on standard error and left out; the exit code is 1 then.
+    /// Image files, or folders that are searched for them. Those that cannot be read are listed on standard error and
+    /// left out; the exit code is 1 then.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// A text; may be given several times.
