@@ -14,11 +14,11 @@ struct ImageKeyParts<'a> {
 }
 
 /// Builds the key `dataset/split/relative` of an image; `relative` is the path of the file below the folder of the split, with
-/// forward slashes.
+/// forward slashes and the escapes of [`key_part`](crate::key_part).
 ///
 /// # Errors
 /// [`CoreError::ImageKey`] if the three parts could not be recovered from the key: a slash in the dataset or the split, an
-/// absolute path, a backslash, a control character, or an empty, `.` or `..` component.
+/// absolute path, a backslash that begins no escape `\xNN`, a control character, or an empty, `.` or `..` component.
 pub fn image_key(dataset: &str, split: &str, relative: &str) -> Result<String, CoreError> {
     let key = format!("{dataset}/{split}/{relative}");
     let parts = parse_image_key(&key)?;
@@ -37,7 +37,7 @@ fn parse_image_key(key: &str) -> Result<ImageKeyParts<'_>, CoreError> {
             problem,
         })
     };
-    if key.contains('\\') {
+    if !key.split('\\').skip(1).all(is_escape) {
         return fail("backslash found, expected forward slashes only");
     }
     if key.chars().any(char::is_control) {
@@ -61,6 +61,12 @@ fn parse_image_key(key: &str) -> Result<ImageKeyParts<'_>, CoreError> {
     }
 }
 
+/// Whether the text behind a backslash completes an escape: `x` and two hexadecimal digits in upper case.
+fn is_escape(rest: &str) -> bool {
+    let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'A'..=b'F');
+    matches!(rest.as_bytes(), [b'x', high, low, ..] if digit(high) && digit(low))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -79,12 +85,24 @@ mod tests {
     #[test]
     fn refuses_what_is_not_portable() {
         for key in [
-            "", "a", "a/b", "a/b/", "/a/b/c", "a//b/c", "a/b/../c", "a/./b/c", "a/b/c\\d",
+            "",
+            "a",
+            "a/b",
+            "a/b/",
+            "/a/b/c",
+            "a//b/c",
+            "a/b/../c",
+            "a/./b/c",
+            "a/b/c\\d",
             "a/b/c\n",
+            "a/b/c\\",
+            "a/b/c\\x5",
+            "a/b/c\\xfFd",
         ] {
             let error = parse_image_key(key).unwrap_err();
             assert!(matches!(error, CoreError::ImageKey { .. }), "{key:?}");
         }
+        assert!(parse_image_key("a/b/c\\x5Cd\\xFF.png").is_ok());
         assert!(image_key("a/b", "test", "c.png").is_err());
         assert!(image_key("a", "b/test", "c.png").is_err());
         assert!(image_key("a", "test", "/c.png").is_err());

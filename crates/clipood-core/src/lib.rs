@@ -47,6 +47,7 @@ mod image_key;
 mod manifest;
 mod method;
 mod nearest;
+mod printable;
 mod recipe;
 mod rng;
 pub mod text_file;
@@ -60,6 +61,7 @@ pub use image_key::image_key;
 pub use manifest::{DatasetManifest, Layout, Role};
 pub use method::Method;
 pub use nearest::nearest;
+pub use printable::{key_part, shown, stored};
 pub use recipe::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
     MetricsSection, NegativeLabelsSection, Overrides, PromptSection, Recipe, SelectSection,

@@ -55,9 +55,14 @@ pub struct DatasetManifest {
     /// folders may have one name; they are classes of their own.
     #[serde(default)]
     pub class_names: BTreeMap<String, String>,
-    /// Also read the images in folders below a class folder, as images of that class.
+    /// Whether images in folders below a class folder are read as images of that class; if absent they are, as torchvision's
+    /// `ImageFolder` does. A run records `false` where there are none.
     #[serde(default)]
-    pub nested: bool,
+    pub nested: Option<bool>,
+    /// Whether an out-of-distribution dataset also reads the images that lie beside its folders, directly in the folder of
+    /// the split; if absent it does. A run records `true` where there are both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loose: Option<bool>,
     /// Number of images in all splits together; the reader of the dataset reports any other number as an error.
     #[serde(default)]
     pub expected_images: Option<usize>,
@@ -112,6 +117,10 @@ impl DatasetManifest {
         }
         self.check_splits()?;
         self.check_classes()?;
+        if self.loose.is_some() && self.role == Role::Id {
+            let text = "found with role `id`, allowed: role `ood` (an image of no class folder has no label)";
+            return Err(Problem::new("loose", text));
+        }
         if self.expected_images == Some(0) {
             return Err(Problem::new(
                 "expected_images",

@@ -47,7 +47,7 @@ fn every_key_is_read() {
     assert_eq!(manifest.splits["test"], Path::new("images/all"));
     assert_eq!(
         (manifest.train_fraction, manifest.nested),
-        (Some(0.5), true)
+        (Some(0.5), Some(true))
     );
     assert_eq!(manifest.include, ["cats", "big_dogs"]);
     assert_eq!(manifest.expected_images, Some(100));
@@ -118,6 +118,11 @@ fn mistakes_name_line_key_and_what_is_allowed() {
             "\"big_dogs\"",
             "\"a/b\"",
             "m.toml:6: key `include`: found `a/b`, allowed: the name of a folder",
+        ),
+        (
+            "nested = true",
+            "loose = true",
+            "m.toml:7: key `loose`: found with role `id`, allowed: role `ood`",
         ),
         ("= 100", "= 0", "m.toml:8: key `expected_images`: found 0"),
         (

@@ -3,6 +3,7 @@
 //! Alpha is dropped, not blended; EXIF orientation and colour profiles are ignored; only the first picture of an animation
 //! or a multi-page file is decoded. The format is recognised by the first bytes, never by the name of the file.
 
+mod foreign;
 mod gif;
 mod jpeg;
 mod raster;
@@ -56,6 +57,14 @@ pub enum DecodeError {
     UnknownFormat {
         /// The first 8 bytes at most, escaped.
         first_bytes: String,
+    },
+    /// A known format that is not supported, or no image at all.
+    #[error("found {what}; {advice}")]
+    Foreign {
+        /// What the file is, in words.
+        what: &'static str,
+        /// What to do with it.
+        advice: &'static str,
     },
     /// The file ends before the picture is complete.
     #[error("{format} file is truncated: {message}")]
@@ -113,7 +122,7 @@ impl DecodeError {
     pub fn kind(&self) -> &'static str {
         match self {
             DecodeError::Empty => "empty",
-            DecodeError::UnknownFormat { .. } => "unknown-format",
+            DecodeError::UnknownFormat { .. } | DecodeError::Foreign { .. } => "unknown-format",
             DecodeError::Truncated { .. } => "truncated",
             DecodeError::TooLarge { .. } => "too-large",
             DecodeError::NoPixels { .. } => "no-pixels",
@@ -142,9 +151,17 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
         return gif::decode(bytes, limits);
     }
     match image::guess_format(bytes).ok().and_then(raster::name) {
-        Some((format, name)) => raster::decode(bytes, format, name, limits),
-        None => Err(DecodeError::UnknownFormat {
-            first_bytes: format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii()),
+        Some((format, name)) => raster::decode(bytes, format, name, limits).map_err(|error| {
+            foreign::tiff_of_a_camera(bytes).map_or(error, |(what, advice)| DecodeError::Foreign {
+                what,
+                advice,
+            })
+        }),
+        None => Err(match foreign::name(bytes) {
+            Some((what, advice)) => DecodeError::Foreign { what, advice },
+            None => DecodeError::UnknownFormat {
+                first_bytes: format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii()),
+            },
         }),
     }
 }

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use clipood_core::CoreError;
+use clipood_core::{CoreError, shown};
+
+use crate::left_out::LeftOutCounts;
 
 /// A dataset that cannot be listed or split.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A folder that the manifest names does not exist.
-    #[error("dataset `{dataset}`: {problem} at {path} (manifest key `{key}`)", path = path.display())]
+    #[error("dataset `{dataset}`: {problem} at {path} (manifest key `{key}`)", path = shown(path))]
     MissingFolder {
         /// Name of the dataset.
         dataset: String,
@@ -20,17 +22,30 @@ pub enum DataError {
         problem: &'static str,
     },
     /// A folder that cannot be read.
-    #[error("cannot read {path}: {source}", path = path.display())]
+    #[error("cannot read {path}: {source}", path = shown(path))]
     Io {
         /// The folder.
         path: PathBuf,
         /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A split without a single class folder.
+    /// A folder that lies so deep that the system does not open its path.
     #[error(
-        "dataset `{dataset}`: no class folder in {path} (manifest key `{key}`), {files} files lie directly in it; expected one folder for each class",
-        path = path.display()
+        "the path of a folder is {length} bytes long, which is more than the system opens: {path}: {source}; move it nearer to the root, or name a folder on the way",
+        length = path.as_os_str().len(),
+        path = shown(path)
+    )]
+    LongPath {
+        /// The folder.
+        path: PathBuf,
+        /// Error of the operating system.
+        source: std::io::Error,
+    },
+    /// A split without a single class folder, or of an out-of-distribution dataset without an image.
+    #[error(
+        "dataset `{dataset}`: no class folder in {path} (manifest key `{key}`), {files} files lie directly in it; expected {expected}{}",
+        in_brackets(.left_out),
+        path = shown(path)
     )]
     NoClasses {
         /// Name of the dataset.
@@ -41,12 +56,36 @@ pub enum DataError {
         path: PathBuf,
         /// Number of files directly in it.
         files: usize,
+        /// What the folder should contain.
+        expected: &'static str,
+        /// What is left out in it.
+        left_out: LeftOutCounts,
+    },
+    /// An in-distribution dataset whose class folders look like splits, or like the folder that an archive wraps around
+    /// the classes.
+    #[error(
+        "dataset `{dataset}`: {path} (manifest key `{key}`) holds {folders} with folders instead of images, which do not look like classes; \
+         {remedy}, or set `nested = true` to read them as classes",
+        path = shown(path)
+    )]
+    NotClasses {
+        /// Name of the dataset.
+        dataset: String,
+        /// The key that names the folder.
+        key: String,
+        /// The folder.
+        path: PathBuf,
+        /// Names of the folders in it.
+        folders: String,
+        /// What to change in the manifest.
+        remedy: &'static str,
     },
     /// A class folder without an image.
     #[error(
-        "dataset `{dataset}`: class folder {path} holds no image{}; expected files named {extensions}",
+        "dataset `{dataset}`: class folder {path} holds no image{}; expected files named {extensions}{}",
         unsearched(.folders),
-        path = path.display(),
+        in_brackets(.left_out),
+        path = shown(path),
         extensions = crate::extensions::EXTENSIONS.join(", ")
     )]
     EmptyClass {
@@ -56,6 +95,8 @@ pub enum DataError {
         path: PathBuf,
         /// Number of folders in it that were not searched.
         folders: usize,
+        /// What is left out in it.
+        left_out: LeftOutCounts,
     },
     /// A class folder of one split that another split lacks.
     #[error(
@@ -93,7 +134,7 @@ pub enum DataError {
         split: String,
     },
     /// A number of images other than the manifest's `expected_images`.
-    #[error("dataset `{dataset}`: {found} images found in {path}, `expected_images` says {expected}", path = path.display())]
+    #[error("dataset `{dataset}`: {found} images found in {path}, `expected_images` says {expected}", path = shown(path))]
     ImageCount {
         /// Name of the dataset.
         dataset: String,
@@ -104,11 +145,16 @@ pub enum DataError {
         /// The manifest's `expected_images`.
         expected: usize,
     },
-    /// A file or folder whose path is not UTF-8, so that it has no portable key and cannot be stored as a uri.
-    #[error("the name of {path} is not UTF-8", path = path.display())]
-    NotUtf8 {
-        /// The path; messages show a replacement character for bytes that are not UTF-8.
+    /// A class folder whose name cannot be the name of a class.
+    #[error(
+        "the name of the class folder {path} {problem}; rename it",
+        path = shown(path)
+    )]
+    ClassFolderName {
+        /// The folder.
         path: PathBuf,
+        /// What is wrong with the name.
+        problem: &'static str,
     },
     /// A class that `train_fraction` cannot divide.
     #[error(
@@ -153,6 +199,13 @@ fn the_nearest(folder: &Option<String>) -> String {
     match folder {
         Some(folder) => format!("; the nearest folder is `{folder}`"),
         None => String::new(),
+    }
+}
+
+fn in_brackets(left_out: &LeftOutCounts) -> String {
+    match left_out.is_only_junk() {
+        true => String::new(),
+        false => format!(" ({left_out})"),
     }
 }
 

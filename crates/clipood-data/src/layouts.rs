@@ -1,6 +1,8 @@
 //! From a dataset manifest to the images of the dataset: one file for each layout, and one line in [`visit_dataset`].
 
+mod class_folder;
 mod image_folder;
+mod shape;
 
 use std::path::Path;
 
@@ -9,27 +11,29 @@ use clipood_core::{DatasetManifest, Layout};
 use crate::error::DataError;
 use crate::record::{Found, Listing};
 
+pub use self::shape::settle;
+
 /// Lists the images of a dataset, whose root may be relative to `data_root`.
 ///
 /// # Errors
 /// As [`visit_dataset`].
 pub fn list_dataset(manifest: &DatasetManifest, data_root: &Path) -> Result<Listing, DataError> {
     let mut records = Vec::new();
-    let mut ignored = Vec::new();
+    let mut left_out = Vec::new();
     let mut notes = Vec::new();
     visit_dataset(manifest, data_root, &mut |found| {
         match found {
             Found::Image(record) => records.push(record),
-            Found::Ignored(path) => ignored.push(path),
+            Found::LeftOut(entry) => left_out.push(entry),
             Found::Note(note) => notes.push(note),
         }
         Ok::<(), DataError>(())
     })?;
     records.sort_by(|a, b| a.image_key.cmp(&b.image_key));
-    ignored.sort();
+    left_out.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(Listing {
         records,
-        ignored,
+        left_out,
         notes,
     })
 }
@@ -42,7 +46,7 @@ pub fn list_dataset(manifest: &DatasetManifest, data_root: &Path) -> Result<List
 /// # Errors
 /// A folder that is missing or cannot be read, a split without classes, a class without images, splits of an
 /// in-distribution dataset with different classes, `class_names` of which none is a folder, a number of images other than the
-/// manifest's `expected_images`, a path that is not UTF-8, a name that cannot stand in an image key. Some of them
+/// manifest's `expected_images`, a class folder whose name is not UTF-8 or holds a control character. Some of them
 /// are returned after images were visited. The first error of `visit` ends the listing.
 pub fn visit_dataset<E: From<DataError>>(
     manifest: &DatasetManifest,

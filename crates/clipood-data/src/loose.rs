@@ -1,11 +1,12 @@
 //! The images of a folder that no manifest describes.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::error::DataError;
-use crate::extensions::is_image;
-use crate::folder::{canonical, entries, is_hidden, utf8_name};
+use crate::folder::class_folder_name;
+use crate::left_out::LeftOutCounts;
+use crate::walk::{Step, Walk};
 
 /// An image below a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,50 +15,44 @@ pub struct FoundImage {
     pub path: PathBuf,
     /// The folder directly below the searched one that contains the file at any depth; `None` for a file of the searched
     /// folder itself.
-    pub top_folder: Option<String>,
+    pub top: Option<PathBuf>,
+}
+
+impl FoundImage {
+    /// The name of the folder `top`, as the name of a class.
+    ///
+    /// # Errors
+    /// A name that is not UTF-8 or holds a control character.
+    pub fn top_folder(&self) -> Result<Option<&str>, DataError> {
+        self.top.as_deref().map(class_folder_name).transpose()
+    }
 }
 
 /// Every file below `root`, at any depth, that is named as an image: folder by folder, each sorted by name, files before
-/// folders. Hidden files and folders are skipped. Each folder is searched once, so that links cannot lead in circles.
+/// folders; and counts of the files that are not. Links are followed, and each folder is searched once, so that they cannot
+/// lead in circles.
 ///
 /// # Errors
-/// A folder that cannot be read, a folder directly below `root` whose name is not UTF-8.
-pub fn find_images(root: &Path) -> Result<Vec<FoundImage>, DataError> {
+/// A folder that cannot be read.
+pub fn find_images(root: &Path) -> Result<(Vec<FoundImage>, LeftOutCounts), DataError> {
     let mut found = Vec::new();
-    let mut seen = HashSet::from([canonical(root)?]);
-    search(root, None, &mut seen, &mut found)?;
-    Ok(found)
+    let mut left_out = LeftOutCounts::default();
+    for step in Walk::new(root.to_path_buf(), true, HashSet::new()) {
+        match step? {
+            Step::Image(path) => {
+                let top = top(root, &path);
+                found.push(FoundImage { path, top });
+            }
+            Step::LeftOut(step) => left_out.add(&step),
+        }
+    }
+    Ok((found, left_out))
 }
 
-fn search(
-    folder: &Path,
-    top_folder: Option<&str>,
-    seen: &mut HashSet<PathBuf>,
-    found: &mut Vec<FoundImage>,
-) -> Result<(), DataError> {
-    let mut folders = Vec::new();
-    for entry in entries(folder)? {
-        if is_hidden(&entry.path) {
-            continue;
-        }
-        if entry.is_folder {
-            folders.push(entry.path);
-        } else if is_image(&entry.path) {
-            found.push(FoundImage {
-                path: entry.path,
-                top_folder: top_folder.map(str::to_string),
-            });
-        }
+fn top(root: &Path, path: &Path) -> Option<PathBuf> {
+    let mut below = path.strip_prefix(root).unwrap_or(path).components();
+    match (below.next(), below.next()) {
+        (Some(Component::Normal(folder)), Some(_)) => Some(root.join(folder)),
+        _ => None,
     }
-    for path in folders {
-        if !seen.insert(canonical(&path)?) {
-            continue;
-        }
-        let top = match top_folder {
-            Some(top) => top,
-            None => utf8_name(&path)?,
-        };
-        search(&path, Some(top), seen, found)?;
-    }
-    Ok(())
 }

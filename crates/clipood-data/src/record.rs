@@ -1,7 +1,6 @@
 //! The images of a dataset, as every layout lists them.
 
-use std::path::PathBuf;
-
+use crate::left_out::LeftOut;
 use crate::source::Source;
 
 /// The part of a dataset that an image belongs to.
@@ -36,7 +35,7 @@ impl Split {
 /// One image of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRecord {
-    /// `dataset/split/class folder/file`, the same on every machine.
+    /// `dataset/split/class folder/file`, the same on every machine; the names as [`clipood_core::key_part`] writes them.
     pub image_key: String,
     /// Where its bytes lie on this machine.
     pub source: Source,
@@ -53,8 +52,8 @@ pub struct ImageRecord {
 pub struct Listing {
     /// Sorted by the bytes of `image_key`.
     pub records: Vec<ImageRecord>,
-    /// Files that were skipped, because they are hidden or not named as images, and folders that were not searched; sorted.
-    pub ignored: Vec<PathBuf>,
+    /// Files and folders that were left out, sorted by path.
+    pub left_out: Vec<LeftOut>,
     /// What a user should know about the folders.
     pub notes: Vec<String>,
 }
@@ -64,8 +63,8 @@ pub struct Listing {
 pub enum Found {
     /// An image of the dataset.
     Image(ImageRecord),
-    /// Something else, as in [`Listing::ignored`].
-    Ignored(PathBuf),
+    /// Something else, as in [`Listing::left_out`].
+    LeftOut(LeftOut),
     /// What a user should know about the folders, such as names in the manifest that no folder has.
     Note(String),
 }

@@ -1,12 +1,16 @@
 //! Where the bytes of an image lie, and reading them.
 
-use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::error::DataError;
+use clipood_core::files::{open_file, read_file};
+
+use crate::uri::{path_of, uri_of};
+
+/// Largest file, or part of one, that is read as an image: 1 GiB. A sparse file may claim any size.
+pub const MAX_IMAGE_BYTES: u64 = 1 << 30;
 
 /// Pauses before the second attempt to read and the later ones.
 const PAUSES: [Duration; 3] = [
@@ -19,9 +23,8 @@ const PAUSES: [Duration; 3] = [
 /// layout.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Source {
-    /// Path of the file, or of the archive that holds the image, on the machine that listed the dataset.
-    ///
-    /// Text, because it is stored in tables: a path that is not UTF-8 is refused when the dataset is listed.
+    /// Path of the file, or of the archive that holds the image, on the machine that listed the dataset; as text (see
+    /// [`uri_of`]), because it is stored in tables.
     pub uri: String,
     /// The part of the file.
     pub at: At,
@@ -47,14 +50,8 @@ impl Source {
     }
 
     /// A file that was found on this machine.
-    ///
-    /// # Errors
-    /// [`DataError::NotUtf8`].
-    pub(crate) fn found(path: PathBuf) -> std::result::Result<Source, DataError> {
-        match path.into_os_string().into_string() {
-            Ok(uri) => Ok(Source::whole(uri)),
-            Err(path) => Err(DataError::NotUtf8 { path: path.into() }),
-        }
+    pub fn found(path: &Path) -> Source {
+        Source::whole(uri_of(path))
     }
 }
 
@@ -87,9 +84,10 @@ pub struct Roots {
 impl Roots {
     /// The file on this machine. A path that does not begin with the recorded root is returned unchanged.
     pub fn path(&self, uri: &str) -> PathBuf {
-        match Path::new(uri).strip_prefix(&self.recorded) {
+        let path = path_of(uri);
+        match path.strip_prefix(&self.recorded) {
             Ok(below) => self.data.join(&self.dataset).join(below),
-            Err(_) => PathBuf::from(uri),
+            Err(_) => path,
         }
     }
 }
@@ -98,19 +96,43 @@ impl Roots {
 /// times, after 0.1, 0.4 and 1.6 seconds.
 ///
 /// # Errors
-/// The error of the last attempt. Without a retry: a file that does not exist, may not be read, or is a folder
-/// ([`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`], [`ErrorKind::IsADirectory`] and the like), and a range of
-/// bytes that the file does not have ([`ErrorKind::InvalidInput`]).
+/// The error of the last attempt. Without a retry: a file that does not exist or may not be read
+/// ([`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`] and the like), a link that leads nowhere or in a circle,
+/// anything but a regular file, which is not opened, and a range of bytes that the file does not have
+/// ([`ErrorKind::InvalidInput`]), more than [`MAX_IMAGE_BYTES`] ([`ErrorKind::FileTooLarge`]).
 pub fn read(source: &Source, roots: &Roots) -> Result<Vec<u8>> {
     let path = roots.path(&source.uri);
-    retry(std::thread::sleep, || match &source.at {
-        At::Whole => std::fs::read(&path),
+    let read = || match &source.at {
+        At::Whole => read_file(&path, MAX_IMAGE_BYTES),
         At::Bytes(range) => read_range(&path, range),
+    };
+    retry(std::thread::sleep, || {
+        read().map_err(|error| name_broken_link(&path, error))
     })
 }
 
+/// The error of a link that leads nowhere or in a circle, in words; any other error as it is.
+fn name_broken_link(path: &Path, error: Error) -> Error {
+    // Only these two errors say that following links has failed; the second has no kind of its own in this Rust.
+    let is_loop = || {
+        let text = error.to_string();
+        error.raw_os_error().is_some() && text.contains("symbolic links")
+    };
+    let problem = match error.kind() {
+        ErrorKind::NotFound => "a link that leads nowhere",
+        _ if is_loop() => "links that lead in a circle",
+        _ => return error,
+    };
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => {
+            Error::new(ErrorKind::NotFound, format!("found {problem}"))
+        }
+        _ => error,
+    }
+}
+
 fn read_range(path: &Path, range: &Range<u64>) -> Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = open_file(path)?;
     let length = file.metadata()?.len();
     // Checked against the file before anything is allocated for the range.
     if range.start > range.end || range.end > length {
@@ -120,7 +142,14 @@ fn read_range(path: &Path, range: &Range<u64>) -> Result<Vec<u8>> {
             format!("bytes {start}..{end} are not in the file, which is {length} bytes long"),
         ));
     }
-    let count = usize::try_from(range.end - range.start).map_err(|_| ErrorKind::OutOfMemory)?;
+    let count = range.end - range.start;
+    if count > MAX_IMAGE_BYTES {
+        return Err(Error::new(
+            ErrorKind::FileTooLarge,
+            format!("found {count} bytes, allowed: at most {MAX_IMAGE_BYTES}"),
+        ));
+    }
+    let count = usize::try_from(count).map_err(|_| ErrorKind::OutOfMemory)?;
     let mut bytes = vec![0; count];
     file.seek(SeekFrom::Start(range.start))?;
     file.read_exact(&mut bytes)?;
@@ -149,6 +178,7 @@ fn may_pass(error: &Error) -> bool {
             | ErrorKind::NotADirectory
             | ErrorKind::InvalidInput
             | ErrorKind::InvalidFilename
+            | ErrorKind::FileTooLarge
     )
 }
 
@@ -297,15 +327,53 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_path_that_is_not_utf8_makes_no_source() {
-        use std::os::unix::ffi::OsStringExt;
-        let path = PathBuf::from(std::ffi::OsString::from_vec(b"/data/\xE9/1.png".to_vec()));
-        let error = Source::found(path).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the name of /data/\u{FFFD}/1.png is not UTF-8"
-        );
-        let source = Source::found("/data/é/1.png".into()).unwrap();
-        assert_eq!(source, Source::whole("/data/é/1.png"));
+    fn what_is_no_regular_file_is_named_and_not_waited_for() {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        symlink("/dev/zero", at("zero.png")).unwrap();
+        symlink("b.png", at("a.png")).unwrap();
+        symlink("a.png", at("b.png")).unwrap();
+        symlink("gone", at("broken.png")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket.png")).unwrap();
+        let huge = std::fs::File::create(at("huge.png")).unwrap();
+        huge.set_len(MAX_IMAGE_BYTES + 1).unwrap();
+        for (name, expected) in [
+            ("zero.png", "found a device, expected a regular file"),
+            ("socket.png", "found a socket, expected a regular file"),
+            ("a.png", "found links that lead in a circle"),
+            ("broken.png", "found a link that leads nowhere"),
+            ("huge.png", "found more than 1073741824 bytes"),
+        ] {
+            // A retry would take two seconds for each.
+            let attempts = RefCell::new(0);
+            let error = retry(
+                |_| *attempts.borrow_mut() += 1,
+                || {
+                    read_file(&at(name), MAX_IMAGE_BYTES)
+                        .map_err(|error| name_broken_link(&at(name), error))
+                },
+            );
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{name}: {error}");
+            assert_eq!(attempts.into_inner(), 0, "{name}");
+            let whole = read(&Source::found(&at(name)), &Roots::default()).unwrap_err();
+            assert_eq!(whole.to_string(), error);
+        }
+        let odd = folder
+            .path()
+            .join(std::ffi::OsStr::from_bytes(b"b\xFF.png"));
+        std::fs::write(&odd, "pixels").unwrap();
+        let roots = Roots {
+            data: folder.path().into(),
+            dataset: "".into(),
+            recorded: "/planner".into(),
+        };
+        let source = Source::found(Path::new(std::ffi::OsStr::from_bytes(
+            b"/planner/b\xFF.png",
+        )));
+        assert_eq!(source.uri, "file:///planner/b%FF.png");
+        assert_eq!(read(&source, &roots).unwrap(), b"pixels");
     }
 }

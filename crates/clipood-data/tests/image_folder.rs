@@ -7,7 +7,8 @@ use std::path::Path;
 
 use clipood_core::DatasetManifest;
 use clipood_data::{
-    At, DataError, Found, ImageRecord, Listing, Roots, Split, list_dataset, read, visit_dataset,
+    At, DataError, Found, ImageRecord, LeftOut, LeftOutCounts, Listing, Roots, Split, list_dataset,
+    read, settle, visit_dataset,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -50,8 +51,11 @@ fn keys(records: &[ImageRecord]) -> Vec<&str> {
 }
 
 fn names(listing: &Listing, root: &TempDir) -> Vec<String> {
-    let below = |p: &std::path::PathBuf| p.strip_prefix(root.path()).unwrap().display().to_string();
-    listing.ignored.iter().map(below).collect()
+    let below = |entry: &LeftOut| {
+        let path = entry.path.strip_prefix(root.path()).unwrap();
+        path.display().to_string()
+    };
+    listing.left_out.iter().map(below).collect()
 }
 
 #[test]
@@ -68,7 +72,8 @@ fn labels_follow_folders_and_records_follow_keys() {
         "tree/.cache/b.png",
         "tree/a/more/3.png",
     ]);
-    let found = list("id", "[class_names]\na-b = \"crane\"\n", &root).unwrap();
+    let flat = "nested = false\n[class_names]\na-b = \"crane\"\n";
+    let found = list("id", flat, &root).unwrap();
     assert_eq!(
         keys(&found.records),
         [
@@ -99,10 +104,12 @@ fn labels_follow_folders_and_records_follow_keys() {
             "tree/labels.csv"
         ]
     );
-    let nested = list("id", "nested = true", &root).unwrap();
+    // As torchvision reads them.
+    let nested = list("id", "", &root).unwrap();
     assert!(keys(&nested.records).contains(&"set/test/a/more/3.png"));
     assert_eq!(nested.records.len(), 5);
     assert_eq!(names(&nested, &root).len(), 4);
+    assert_eq!(list("id", "nested = true", &root).unwrap(), nested);
 }
 
 #[test]
@@ -149,11 +156,10 @@ fn splits_share_their_classes() {
 #[test]
 fn what_is_missing_is_named() {
     let root = tree(&["tree/te/a/1.png", "tree/te/b/readme", "file"]);
-    let whole = error("id", "", &root);
     assert_eq!(
-        whole,
+        error("id", "nested = false", &root),
         "dataset `set`: class folder tree/te holds no image but 2 folders, which `nested = true` would search; \
-         expected files named jpg, jpeg, png, ppm, bmp, pgm, tif, tiff, webp"
+         expected files named jpg, jpeg, png, ppm, bmp, pgm, tif, tiff, webp (2 folders not searched (`nested` is false))"
     );
     assert_eq!(
         error(
@@ -213,13 +219,208 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn images_outside_of_class_folders_are_an_error_if_there_is_nothing_else() {
+fn images_outside_of_class_folders_have_no_class() {
     let root = tree(&["tree/1.png", "tree/2.png"]);
     assert_eq!(
-        error("ood", "", &root),
+        error("id", "", &root),
         "dataset `set`: no class folder in tree (manifest key `root`), 2 files lie directly in it; \
-         expected one folder for each class"
+         expected one folder for each class (2 files left out: 2 images in no class folder)"
     );
+    let found = list("ood", "", &root).unwrap();
+    assert_eq!(keys(&found.records), ["set/test/1.png", "set/test/2.png"]);
+    for record in &found.records {
+        assert_eq!((record.label, &record.class_name), (None, &None));
+    }
+    touch(&root.path().join("tree/a/3.png"));
+    let found = list("id", "", &root).unwrap();
+    assert_eq!(keys(&found.records), ["set/test/a/3.png"]);
+    assert_eq!(names(&found, &root), ["tree/1.png", "tree/2.png"]);
+}
+
+#[test]
+fn an_out_of_distribution_dataset_mixes_images_and_folders_in_the_order_of_keys() {
+    let root = tree(&[
+        "tree/a.png",
+        "tree/a-b/1.png",
+        "tree/a/1.png",
+        "tree/a/deep/er/2.png",
+        "tree/a0.png",
+        "tree/zz.png",
+        "tree/masks/readme.txt",
+        "tree/Thumbs.db",
+        "tree/x.heic",
+    ]);
+    let all = [
+        "set/test/a-b/1.png",
+        "set/test/a.png",
+        "set/test/a/1.png",
+        "set/test/a/deep/er/2.png",
+        "set/test/a0.png",
+        "set/test/zz.png",
+    ];
+    let found = list("ood", "", &root).unwrap();
+    assert_eq!(keys(&found.records), all);
+    assert_eq!(found.records[2].class_name.as_deref(), Some("a"));
+    let mut visited = Vec::new();
+    visit_dataset(&manifest("ood", ""), root.path(), &mut |found| {
+        if let Found::Image(record) = found {
+            visited.push(record.image_key);
+        }
+        Ok::<(), DataError>(())
+    })
+    .unwrap();
+    assert_eq!(visited, all);
+    let mut counts = LeftOutCounts::default();
+    found.left_out.iter().for_each(|entry| counts.add(entry));
+    assert_eq!(
+        counts.to_string(),
+        "3 files left out: 1 .heic, 1 .txt, 1 hidden or of the system; 1 folder without an image"
+    );
+    fs::remove_dir_all(root.path().join("tree/masks")).unwrap();
+    let found = list("ood", "loose = false", &root).unwrap();
+    assert_eq!(found.records.len(), 3);
+    let found = list("ood", "include = [\"a\"]", &root).unwrap();
+    assert_eq!(found.records.len(), 2);
+    let empty = tree(&["tree/x.heic", "tree/y.HEIC"]);
+    assert!(
+        error("ood", "", &empty)
+            .ends_with("expected images, or folders of images (2 files left out: 2 .heic)")
+    );
+}
+
+#[test]
+fn a_manifest_is_settled_by_what_lies_in_the_folders() {
+    let settled = |role: &str, rest: &str, root: &TempDir| {
+        let mut set = manifest(role, rest);
+        settle(&mut set, root.path()).unwrap();
+        // Settled or not, the same images are listed.
+        assert_eq!(
+            list_dataset(&set, root.path()).unwrap().records,
+            list(role, rest, root).unwrap().records
+        );
+        (set.nested, set.loose)
+    };
+    let flat = tree(&["tree/a/1.png", "tree/b/1.png", "tree/b/more/notes.txt"]);
+    assert_eq!(settled("id", "", &flat), (Some(false), None));
+    assert_eq!(settled("ood", "", &flat), (Some(false), None));
+    // So a manifest without such images has the text of old, which fingerprints contain.
+    let mut set = manifest("ood", "");
+    settle(&mut set, flat.path()).unwrap();
+    let text = serde_json::to_value(&set).unwrap();
+    assert_eq!(text["nested"], false);
+    assert!(text.get("loose").is_none());
+
+    let nested = tree(&["tree/a/1.png", "tree/b/more/1.png", "tree/2.png"]);
+    assert_eq!(settled("id", "", &nested), (Some(true), None));
+    assert_eq!(settled("ood", "", &nested), (Some(true), Some(true)));
+    touch(&nested.path().join("tree/b/2.png"));
+    let explicit = "nested = false\nloose = false\n";
+    assert_eq!(
+        settled("ood", explicit, &nested),
+        (Some(false), Some(false))
+    );
+    let alone = tree(&["tree/1.png"]);
+    assert_eq!(settled("ood", "", &alone), (Some(false), None));
+
+    let mut missing = manifest("id", "");
+    assert!(settle(&mut missing, Path::new("nowhere")).is_err());
+    assert_eq!(missing.nested, Some(false));
+}
+
+#[test]
+fn folders_of_splits_and_folders_around_classes_are_no_classes() {
+    let splits = tree(&[
+        "tree/train/a/1.png",
+        "tree/val/a/1.png",
+        "tree/train/b/2.png",
+    ]);
+    assert_eq!(
+        error("id", "", &splits),
+        "dataset `set`: tree (manifest key `root`) holds `train`, `val` with folders instead of images, which do not look \
+         like classes; name the folders of the splits in `[splits]`, or set `nested = true` to read them as classes"
+    );
+    let wrapped = tree(&["tree/images/a/1.png", "tree/images/b/1.png"]);
+    let text = error("id", "", &wrapped);
+    assert!(
+        text.contains("name the folder of the classes there"),
+        "{text}"
+    );
+    let error = settle(&mut manifest("id", ""), wrapped.path()).unwrap_err();
+    assert!(matches!(error, DataError::NotClasses { .. }), "{error}");
+    assert_eq!(
+        list("id", "nested = true", &wrapped).unwrap().records.len(),
+        2
+    );
+    // Of an out-of-distribution set the folders do not matter.
+    let found = list("ood", "", &wrapped).unwrap();
+    assert_eq!(
+        keys(&found.records),
+        ["set/test/images/a/1.png", "set/test/images/b/1.png"]
+    );
+    let classes = tree(&["tree/test/1.png", "tree/train/x/1.png"]);
+    assert_eq!(list("id", "", &classes).unwrap().records.len(), 2);
+}
+
+#[test]
+fn habits_of_other_systems_do_no_harm() {
+    let root = tree(&[
+        "tree/a./1.JPG",
+        "tree/a./2.JPEG",
+        "tree/a./3.PNG",
+        "tree/a./4.jfif",
+        "tree/a./5.jpg ",
+        "tree/a./@eaDir/1.JPG/SYNOPHOTO_THUMB_XL.jpg",
+        "tree/a./desktop.ini",
+        "tree/__MACOSX/._1.JPG",
+        "tree/.DS_Store",
+    ]);
+    let found = list("ood", "", &root).unwrap();
+    assert_eq!(
+        keys(&found.records),
+        [
+            "set/test/a./1.JPG",
+            "set/test/a./2.JPEG",
+            "set/test/a./3.PNG"
+        ]
+    );
+    let mut counts = LeftOutCounts::default();
+    found.left_out.iter().for_each(|entry| counts.add(entry));
+    assert_eq!(
+        counts.to_string(),
+        "6 files left out: 1 .jfif, 1 `.jpg `, 4 hidden or of the system"
+    );
+}
+
+/// A tree so deep that a search in quadratic time or by recursion would not end well.
+#[cfg(target_os = "linux")]
+#[test]
+fn deep_trees_are_searched_and_too_deep_ones_named() {
+    let root = tree(&["tree/a/1.png"]);
+    let mut deep = root.path().join("tree/a");
+    while deep.as_os_str().len() < 3900 {
+        deep.push("d");
+    }
+    touch(&deep.join("2.png"));
+    let found = list("ood", "", &root).unwrap();
+    assert_eq!(found.records.len(), 2);
+    // No path leads to where a renamed tree ends.
+    let mut other = root.path().join("other");
+    while other.as_os_str().len() < 2000 {
+        other.push("d");
+    }
+    touch(&other.join("3.png"));
+    fs::rename(root.path().join("other"), deep.join("other")).unwrap();
+    let text = error("ood", "", &root);
+    assert!(
+        text.starts_with("the path of a folder is ") && text.contains("more than the system opens"),
+        "{text}"
+    );
+    assert!(text.len() < 1500, "{}", text.len());
+    let removed = std::process::Command::new("rm")
+        .arg("-rf")
+        .arg(root.path().join("tree"))
+        .status();
+    assert!(removed.unwrap().success());
 }
 
 #[test]
@@ -269,13 +470,11 @@ fn links_are_followed_but_never_in_circles() {
     symlink("../../elsewhere", at("tree/b/other")).unwrap();
     symlink("../../elsewhere", at("tree/b/other_again")).unwrap();
     symlink("nowhere", at("tree/b/broken.png")).unwrap();
-    let error = error("ood", "nested = true", &root);
-    assert!(
-        error.contains("class folder tree/whole holds no image"),
-        "{error}"
-    );
-    fs::remove_file(at("tree/whole")).unwrap();
-    let found = list("ood", "nested = true", &root).unwrap();
+    symlink("nowhere", at("tree/b/broken")).unwrap();
+    symlink("loop2", at("tree/b/loop1")).unwrap();
+    symlink("loop1", at("tree/b/loop2")).unwrap();
+    let found = list("ood", "", &root).unwrap();
+    assert_eq!(list("id", "", &root).unwrap().records.len(), 4);
     // The broken link is listed: reading it reports the error.
     assert_eq!(
         keys(&found.records),
@@ -288,32 +487,90 @@ fn links_are_followed_but_never_in_circles() {
     );
     assert_eq!(
         names(&found, &root),
-        ["tree/a/self", "tree/a/up", "tree/b/other_again"]
+        [
+            "tree/a/self",
+            "tree/a/up",
+            "tree/b/broken",
+            "tree/b/loop1",
+            "tree/b/loop2",
+            "tree/b/other_again",
+            "tree/whole"
+        ]
     );
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn names_without_a_portable_key_are_errors() {
+fn odd_names_of_files_are_escaped_in_keys_and_read() {
+    use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
+    let names: [&[u8]; 6] = [
+        b"\xE9.png",
+        b"b\\c.png",
+        b"b\nc.png",
+        b"\x1B[2J.png",
+        b"b\\x5Cc.png",
+        "b\u{85}.png".as_bytes(),
+    ];
+    // The folders above may have such names, too.
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().join(OsStr::from_bytes(b"data\xE9"));
+    for name in names {
+        let file = data.join("tree/a").join(OsStr::from_bytes(name));
+        touch(&file);
+        fs::write(file, name).unwrap();
+    }
+    for role in ["id", "ood"] {
+        let found = list_dataset(&manifest(role, ""), &data).unwrap();
+        assert_eq!(
+            keys(&found.records),
+            [
+                r"set/test/a/\x1B[2J.png",
+                r"set/test/a/\xE9.png",
+                r"set/test/a/b\x0Ac.png",
+                r"set/test/a/b\x5Cc.png",
+                r"set/test/a/b\x5Cx5Cc.png",
+                r"set/test/a/b\xC2\x85.png",
+            ]
+        );
+        let mut read_names: Vec<Vec<u8>> = found
+            .records
+            .iter()
+            .map(|record| read(&record.source, &Roots::default()).unwrap())
+            .collect();
+        read_names.sort();
+        let mut expected = names.map(<[u8]>::to_vec).to_vec();
+        expected.sort();
+        assert_eq!(read_names, expected);
+    }
+    for (name, problem) in [
+        (&b"caf\xE9"[..], r"tree/caf\xE9 is not UTF-8; rename it"),
+        (b"a\nb", r"tree/a\x0Ab holds a control character; rename it"),
+    ] {
+        let root = tree(&["tree/a/1.png"]);
+        touch(
+            &root
+                .path()
+                .join("tree")
+                .join(OsStr::from_bytes(name))
+                .join("1.png"),
+        );
+        let text = error("ood", "", &root);
+        assert_eq!(text, format!("the name of the class folder {problem}"));
+        assert_eq!(error("id", "", &root), text);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_listed_and_never_waited_for() {
     let root = tree(&["tree/a/1.png"]);
-    let bad = root
-        .path()
-        .join("tree/a")
-        .join(std::ffi::OsStr::from_bytes(b"\xE9.png"));
-    touch(&bad);
-    assert_eq!(
-        error("ood", "", &root),
-        "the name of tree/a/\u{FFFD}.png is not UTF-8"
-    );
-    fs::remove_file(bad).unwrap();
-    touch(&root.path().join("tree/a/b\\c.png"));
-    assert!(error("ood", "", &root).contains("backslash"));
-    // The uri of an image is text, so that the folders above must have such names, too.
-    let data = root.path().join(std::ffi::OsStr::from_bytes(b"data\xE9"));
-    touch(&data.join("tree/a/1.png"));
-    let error = list_dataset(&manifest("ood", ""), &data).unwrap_err();
-    assert!(matches!(error, DataError::NotUtf8 { .. }), "{error}");
+    let fifo = root.path().join("tree/a/2.png");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let found = list("ood", "", &root).unwrap();
+    let error = read(&found.records[1].source, &Roots::default()).unwrap_err();
+    assert_eq!(error.to_string(), "found a FIFO, expected a regular file");
 }
 
 #[test]

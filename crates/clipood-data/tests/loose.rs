@@ -29,12 +29,16 @@ fn images_come_sorted_with_their_top_folder() {
         "ants/5.tif",
     ];
     touch(dir.path(), &files);
-    let found = find_images(dir.path()).unwrap();
+    let (found, left_out) = find_images(dir.path()).unwrap();
+    assert_eq!(
+        left_out.to_string(),
+        "3 files left out: 1 .txt, 2 hidden or of the system"
+    );
     let found: Vec<(String, Option<&str>)> = found
         .iter()
         .map(|image| {
             let path = image.path.strip_prefix(dir.path()).unwrap();
-            (path.display().to_string(), image.top_folder.as_deref())
+            (path.display().to_string(), image.top_folder().unwrap())
         })
         .collect();
     let expected = [
@@ -55,7 +59,12 @@ fn links_do_not_lead_in_circles() {
     let dir = TempDir::new().unwrap();
     touch(dir.path(), &["cats/1.png"]);
     std::os::unix::fs::symlink(dir.path(), dir.path().join("cats/up")).unwrap();
-    assert_eq!(find_images(dir.path()).unwrap().len(), 1);
+    let (found, left_out) = find_images(dir.path()).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        left_out.to_string(),
+        "1 folder searched once only (linked again)"
+    );
 }
 
 #[test]
@@ -64,4 +73,31 @@ fn a_folder_that_is_not_there_is_named() {
     let error = find_images(&dir.path().join("gone")).unwrap_err();
     assert!(matches!(error, DataError::Io { .. }));
     assert!(error.to_string().contains("gone"), "{error}");
+}
+
+#[test]
+fn what_is_left_out_is_counted_by_extension() {
+    let dir = TempDir::new().unwrap();
+    let files = ["0.jpg", "g.gif", "x.heic", "x.avif", ".DS_Store"];
+    touch(dir.path(), &files);
+    let (found, left_out) = find_images(dir.path()).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        left_out.to_string(),
+        "4 files left out: 1 .avif, 1 .gif, 1 .heic, 1 hidden or of the system"
+    );
+    assert_eq!(left_out.first(), Some(&*dir.path().join("g.gif")));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn only_the_name_of_a_class_must_be_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = TempDir::new().unwrap();
+    let odd = std::ffi::OsStr::from_bytes(b"caf\xE9");
+    touch(&dir.path().join(odd), &["1.png"]);
+    let (found, _) = find_images(dir.path()).unwrap();
+    assert_eq!(found.len(), 1);
+    let error = found[0].top_folder().unwrap_err().to_string();
+    assert!(error.contains(r"caf\xE9 is not UTF-8"), "{error}");
 }

@@ -184,7 +184,9 @@ fn is_data_configuration(error: &DataError) -> bool {
         | DataError::NoNamedFolder { .. }
         | DataError::UnknownSplit { .. }
         | DataError::ImageCount { .. }
-        | DataError::NotUtf8 { .. }
+        | DataError::NotClasses { .. }
+        | DataError::ClassFolderName { .. }
+        | DataError::LongPath { .. }
         | DataError::TooFewToDivide { .. }
         | DataError::NoTrainImages { .. }
         | DataError::TooFewShots { .. }

@@ -80,7 +80,8 @@ impl Job {
     /// that cannot be written.
     pub fn open(options: JobOptions) -> Result<Self> {
         options.recipe.validate()?;
-        let manifests = Manifests::read(&options.recipe, &options.manifests)?;
+        let mut manifests = Manifests::read(&options.recipe, &options.manifests)?;
+        let settled = manifests.settle(&options.data);
         let request = Request {
             computes: true,
             recipe: options.recipe,
@@ -93,6 +94,12 @@ impl Job {
             let short = experiment.fingerprint.short();
             format!("runs/{}-{short}", experiment.recipe.name)
         });
+        // A run that is planned goes on without its folders, but none is begun.
+        if let Err(error) = settled
+            && Run::open(Store::open(&run)?, "reader").is_err()
+        {
+            return Err(error);
+        }
         let alone = RunOptions {
             run,
             data: options.data,

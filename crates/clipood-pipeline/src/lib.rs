@@ -84,7 +84,7 @@ pub use metrics::{Metrics, read_metrics};
 pub use models::{open_model, open_named};
 pub use panics::panic_message;
 pub use places::Places;
-pub use plan::list_images;
+pub use plan::{list_images, report_left_out};
 pub use planned::Planned;
 pub use progress::Reporting;
 pub use prompts::file::PromptSet;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clipood_core::text_file::read_text;
 use clipood_core::{DatasetManifest, Recipe, Role, nearest};
+use clipood_data::settle;
 use serde::{Deserialize, Serialize};
 
 use crate::builtin;
@@ -54,6 +55,21 @@ impl Manifests {
             validation_ood: ood(&recipe.data.validation_ood)?,
             words: read_word_lists(recipe, &parent.join("words"))?,
         })
+    }
+
+    /// Writes into each manifest how its images lie, where it leaves that open ([`settle`]).
+    ///
+    /// # Errors
+    /// The first error of a dataset; the others are settled nevertheless.
+    pub fn settle(&mut self, data: &Path) -> Result<()> {
+        let datasets = std::iter::once(&mut self.id)
+            .chain(&mut self.ood)
+            .chain(&mut self.validation_ood);
+        let outcomes: Vec<_> = datasets.map(|manifest| settle(manifest, data)).collect();
+        outcomes
+            .into_iter()
+            .collect::<std::result::Result<(), _>>()
+            .map_err(PipelineError::from)
     }
 
     /// Every dataset with its role: the in-distribution one, the OOD sets, the validation OOD sets.

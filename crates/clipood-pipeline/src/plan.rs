@@ -17,10 +17,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clipood_core::FingerprintBuilder;
-use clipood_data::{At, FewShotSplit, Roots, Source, Split};
+use clipood_data::{At, FewShotSplit, Roots, Source, Split, path_of};
 use clipood_store::Unit;
 
-pub use self::list::{list_images, open_roots};
+pub use self::list::{list_images, open_roots, report_left_out};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::manifests::DatasetRole;
@@ -280,7 +280,7 @@ pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
     let roots = Arc::new(manifest.map_or_else(Roots::default, |(_, manifest)| Roots {
         data: job.places.data.clone(),
         dataset: manifest.root.clone(),
-        recorded: planned_root.into(),
+        recorded: path_of(&planned_root),
     }));
     let image = |row: ImageRow| PlannedImage {
         source: source_of(&row),

@@ -1,20 +1,24 @@
 //! One folder per class, as torchvision's `ImageFolder` reads it.
 //!
-//! An image is a file in a class folder that is named as one (see [`EXTENSIONS`](crate::EXTENSIONS)). Everything else is
-//! reported as ignored, except class folders that `include` leaves out. With `train_fraction`, the images in the test
-//! folder of each class are ordered by a hash of their keys, and the first of them (the fraction of all, rounded, at least
-//! one, at most all but one) become the training split.
+//! An image is a file that is named as one (see [`EXTENSIONS`](crate::EXTENSIONS)), in a class folder or in a folder below
+//! it; with `nested = false`, in a class folder only. Links are followed, and each folder is searched once for a class. An
+//! out-of-distribution dataset needs no class folder: the images directly in the folder of a split belong to it, except
+//! with `include` or `loose = false`. Everything else is reported as left out, except class folders that `include` leaves
+//! out. With `train_fraction`, the images in the test folder of each class are ordered by a hash of their keys, and the
+//! first of them (the fraction of all, rounded, at least one, at most all but one) become the training split.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clipood_core::{DatasetManifest, Role, SplitMix64, image_key, nearest};
-use rayon::prelude::*;
 
+use super::class_folder::{ClassFolder, above, relative, scan};
+use super::shape::check_classes;
 use crate::error::DataError;
 use crate::extensions::is_image;
-use crate::folder::{canonical, entries, is_hidden, utf8_name};
+use crate::folder::{Entry, FolderId, Kind, class_folder_name, entries, identity, is_junk};
+use crate::left_out::{LeftOut, LeftOutCounts, Why};
 use crate::record::{Found, ImageRecord, Split};
 use crate::source::Source;
 
@@ -22,26 +26,27 @@ use crate::source::Source;
 const NAMES_SHOWN: usize = 3;
 
 /// The folder of a split, with one folder per class.
-struct Tree<'a> {
-    manifest: &'a DatasetManifest,
+pub(super) struct Tree<'a> {
+    pub manifest: &'a DatasetManifest,
     split: Split,
     /// Key of the manifest that names the folder, for errors.
-    key: String,
-    path: PathBuf,
+    pub key: String,
+    pub path: PathBuf,
 }
 
-/// The images of one class folder.
+/// What lies in the folder of a split.
 #[derive(Default)]
-struct ClassFolder {
-    /// Name of the folder.
-    name: String,
-    /// Path relative to the folder of the split with forward slashes, and the file; sorted.
-    images: Vec<(String, PathBuf)>,
-    /// Files and folders that are skipped.
-    ignored: Vec<PathBuf>,
+pub(super) struct Members {
+    /// The class folders, in the order of the keys of their images.
+    pub classes: Vec<PathBuf>,
+    /// Images of the dataset beside them, in the order of their keys.
+    pub loose: Vec<PathBuf>,
+    left_out: Vec<LeftOut>,
+    /// Number of files.
+    files: usize,
 }
 
-/// Calls `visit` with the images and the ignored files below `root`, a few class folders at a time. The order is that of
+/// Calls `visit` with the images and whatever is left out below `root`, a few class folders at a time. The order is that of
 /// [`visit_dataset`](super::visit_dataset).
 pub fn visit<E: From<DataError>>(
     manifest: &DatasetManifest,
@@ -51,13 +56,18 @@ pub fn visit<E: From<DataError>>(
     let mut trees = Vec::new();
     let mut names = BTreeMap::new();
     for tree in split_folders(manifest, root)? {
-        let (folders, ignored) = class_folders(&tree)?;
-        for path in ignored {
-            visit(Found::Ignored(path))?;
+        tree.check()?;
+        let above = above(&tree.path)?;
+        let mut members = members(&tree, &above)?;
+        check_classes(&tree, &members.classes)?;
+        check_members(&tree, &members)?;
+        for entry in std::mem::take(&mut members.left_out) {
+            visit(Found::LeftOut(entry))?;
         }
-        let of_split = folders.iter().map(|path| utf8_name(path).map(String::from));
+        let of_split = members.classes.iter();
+        let of_split = of_split.map(|path| class_folder_name(path).map(String::from));
         names.insert(tree.split, of_split.collect::<Result<Vec<_>, _>>()?);
-        trees.push((tree, folders));
+        trees.push((tree, above, members));
     }
     if let Some(note) = unused_names(manifest, &names)? {
         visit(Found::Note(note))?;
@@ -66,32 +76,54 @@ pub fn visit<E: From<DataError>>(
         Role::Id => labels(manifest, &names)?,
         Role::Ood => BTreeMap::new(),
     };
-    for (tree, folders) in trees {
-        for folders in folders.chunks(rayon::current_num_threads()) {
-            for mut class in scan(&tree, folders)? {
-                for path in std::mem::take(&mut class.ignored) {
-                    visit(Found::Ignored(path))?;
+    for (tree, above, members) in trees {
+        let image = |split: Split, relative: &str, path: PathBuf, class: Option<&str>| {
+            let image_key = image_key(&manifest.name, split.name(), relative)?;
+            Ok::<_, DataError>(Found::Image(ImageRecord {
+                image_key,
+                source: Source::found(&path),
+                split,
+                label: class.and_then(|class| labels.get(class).copied()),
+                class_name: class.map(|class| manifest.class_name(class)),
+            }))
+        };
+        let beside = |path: PathBuf| image(tree.split, &relative(&tree.path, &path), path, None);
+        let may_be_empty = !members.loose.is_empty();
+        let mut loose = members.loose.into_iter().peekable();
+        for folders in members.classes.chunks(rayon::current_num_threads()) {
+            for mut class in scan(manifest, folders, &above, may_be_empty)? {
+                for entry in std::mem::take(&mut class.left_out) {
+                    visit(Found::LeftOut(entry))?;
                 }
-                let label = labels.get(&class.name).copied();
-                let class_name = manifest.class_name(&class.name);
+                let name = class.name.clone();
+                while let Some(path) = loose.next_if(|path| is_before(path, &name)) {
+                    visit(beside(path)?)?;
+                }
                 for (split, relative, path) in divide(&tree, class)? {
-                    visit(Found::Image(ImageRecord {
-                        image_key: image_key(&manifest.name, split.name(), &relative)
-                            .map_err(DataError::from)?,
-                        source: Source::found(path)?,
-                        split,
-                        label,
-                        class_name: Some(class_name.clone()),
-                    }))?;
+                    visit(image(split, &relative, path, Some(&name))?)?;
                 }
             }
+        }
+        for path in loose {
+            visit(beside(path)?)?;
         }
     }
     Ok(())
 }
 
+/// Whether the key of a file comes before the keys of the images in a folder beside it.
+fn is_before(file: &Path, folder: &str) -> bool {
+    let name = Path::new(file.file_name().unwrap_or_default());
+    relative(Path::new(""), name) < sort_key(Path::new(folder))
+}
+
+/// In a key a slash follows the name of a folder, so that `a-b/1.png` sorts before `a/1.png`.
+fn sort_key(folder: &Path) -> String {
+    relative(Path::new(""), folder) + "/"
+}
+
 /// The folder of each split.
-fn split_folders<'a>(
+pub(super) fn split_folders<'a>(
     manifest: &'a DatasetManifest,
     root: &Path,
 ) -> Result<Vec<Tree<'a>>, DataError> {
@@ -238,44 +270,83 @@ fn divide(tree: &Tree<'_>, class: ClassFolder) -> Result<Vec<(Split, String, Pat
     Ok(images)
 }
 
-/// The class folders in the order of the keys of their images, and the ignored entries beside them: files, and folders
-/// whose names begin with a dot.
-fn class_folders(tree: &Tree<'_>) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DataError> {
-    let include = &tree.manifest.include;
-    check_folder(tree, &tree.key, &tree.path)?;
-    let mut folders = Vec::new();
-    let mut ignored = Vec::new();
-    let mut files = 0;
-    for entry in entries(&tree.path)? {
-        files += usize::from(!entry.is_folder);
-        let name = entry.path.file_name().unwrap_or_default();
+/// What lies in the folder of a split. A link to the folder itself, or to one `above` it, is no class.
+///
+/// # Errors
+/// A folder that cannot be read, a folder of `include` that is missing.
+pub(super) fn members(tree: &Tree<'_>, above: &HashSet<FolderId>) -> Result<Members, DataError> {
+    let manifest = tree.manifest;
+    let include = &manifest.include;
+    let takes_loose =
+        manifest.role == Role::Ood && include.is_empty() && manifest.loose != Some(false);
+    let mut members = Members::default();
+    for Entry { path, kind } in entries(&tree.path)? {
+        members.files += usize::from(kind != Kind::Folder);
+        let name = path.file_name().unwrap_or_default();
         if include.iter().any(|folder| name == folder.as_str()) {
             // Whether it is a folder is checked below.
-            folders.push(entry.path);
-        } else if !entry.is_folder || is_hidden(&entry.path) {
-            ignored.push(entry.path);
-        } else if include.is_empty() {
-            folders.push(entry.path);
+            members.classes.push(path);
+            continue;
         }
+        let why = match kind {
+            _ if is_junk(&path) => Why::Junk,
+            Kind::Folder if !include.is_empty() => continue,
+            Kind::Folder if !above.contains(&identity(&path)?) => {
+                members.classes.push(path);
+                continue;
+            }
+            Kind::Folder => Why::Searched,
+            Kind::File | Kind::Broken if is_image(&path) && takes_loose => {
+                members.loose.push(path);
+                continue;
+            }
+            Kind::File | Kind::Broken if is_image(&path) => Why::NoClass,
+            Kind::File => Why::NoImage,
+            Kind::Broken => Why::Broken,
+        };
+        members.left_out.push(LeftOut::new(path, why));
     }
     for name in include {
         check_folder(tree, "include", &tree.path.join(name))?;
     }
-    if folders.is_empty() {
-        return Err(DataError::NoClasses {
-            dataset: tree.manifest.name.clone(),
-            key: tree.key.clone(),
-            path: tree.path.clone(),
-            files,
-        });
+    let name = |path: &PathBuf| PathBuf::from(path.file_name().unwrap_or_default());
+    members
+        .classes
+        .sort_by_cached_key(|path| sort_key(&name(path)));
+    members
+        .loose
+        .sort_by_cached_key(|path| relative(&tree.path, path));
+    Ok(members)
+}
+
+/// Checks that there is something to read.
+fn check_members(tree: &Tree<'_>, members: &Members) -> Result<(), DataError> {
+    if !(members.classes.is_empty() && members.loose.is_empty()) {
+        return Ok(());
     }
-    // In a key a slash follows the name, so that `a-b/1.png` sorts before `a/1.png`.
-    let mut named = Vec::with_capacity(folders.len());
-    for path in folders {
-        named.push((format!("{}/", utf8_name(&path)?), path));
+    let mut left_out = LeftOutCounts::default();
+    members
+        .left_out
+        .iter()
+        .for_each(|entry| left_out.add(entry));
+    Err(DataError::NoClasses {
+        dataset: tree.manifest.name.clone(),
+        key: tree.key.clone(),
+        path: tree.path.clone(),
+        files: members.files,
+        expected: match tree.manifest.role {
+            Role::Id => "one folder for each class",
+            Role::Ood => "images, or folders of images",
+        },
+        left_out,
+    })
+}
+
+impl Tree<'_> {
+    /// Checks that the folder exists.
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        check_folder(self, &self.key, &self.path)
     }
-    named.sort();
-    Ok((named.into_iter().map(|(_, path)| path).collect(), ignored))
 }
 
 fn check_folder(tree: &Tree<'_>, key: &str, path: &Path) -> Result<(), DataError> {
@@ -294,85 +365,4 @@ fn check_folder(tree: &Tree<'_>, key: &str, path: &Path) -> Result<(), DataError
         path: path.to_path_buf(),
         problem,
     })
-}
-
-/// Lists some of the class folders in parallel.
-fn scan(tree: &Tree<'_>, folders: &[PathBuf]) -> Result<Vec<ClassFolder>, DataError> {
-    // A link to the folder of the split, or to one above it, would make every class a part of every other.
-    let above: HashSet<PathBuf> = canonical(&tree.path)?
-        .ancestors()
-        .map(Path::to_path_buf)
-        .collect();
-    let classes = folders
-        .par_iter()
-        .map(|path| class_folder(tree, path, above.clone()));
-    classes.collect()
-}
-
-fn class_folder(
-    tree: &Tree<'_>,
-    path: &Path,
-    searched: HashSet<PathBuf>,
-) -> Result<ClassFolder, DataError> {
-    let mut class = ClassFolder {
-        name: utf8_name(path)?.to_string(),
-        ..ClassFolder::default()
-    };
-    let mut walk = Walk {
-        nested: tree.manifest.nested,
-        searched,
-        skipped_folders: 0,
-    };
-    walk.folder(path, &class.name.clone(), &mut class)?;
-    if class.images.is_empty() {
-        return Err(DataError::EmptyClass {
-            dataset: tree.manifest.name.clone(),
-            path: path.to_path_buf(),
-            folders: walk.skipped_folders,
-        });
-    }
-    class.images.sort();
-    Ok(class)
-}
-
-/// The search of one class folder.
-struct Walk {
-    /// Whether folders below the class folder are searched.
-    nested: bool,
-    /// Canonical paths of the folders searched so far: each is searched once, so that links cannot lead in circles.
-    searched: HashSet<PathBuf>,
-    skipped_folders: usize,
-}
-
-impl Walk {
-    fn folder(
-        &mut self,
-        path: &Path,
-        relative: &str,
-        class: &mut ClassFolder,
-    ) -> Result<(), DataError> {
-        if !self.searched.insert(canonical(path)?) {
-            class.ignored.push(path.to_path_buf());
-            return Ok(());
-        }
-        for entry in entries(path)? {
-            let wanted = if entry.is_folder {
-                self.nested
-            } else {
-                is_image(&entry.path)
-            };
-            if !wanted || is_hidden(&entry.path) {
-                self.skipped_folders += usize::from(entry.is_folder);
-                class.ignored.push(entry.path);
-                continue;
-            }
-            let relative = format!("{relative}/{}", utf8_name(&entry.path)?);
-            if entry.is_folder {
-                self.folder(&entry.path, &relative, class)?;
-            } else {
-                class.images.push((relative, entry.path));
-            }
-        }
-        Ok(())
-    }
 }

@@ -42,11 +42,7 @@ pub fn read_eval_view(path: &Path, side: u32) -> Result<Vec<u8>, Unreadable> {
 
 /// The bytes of an image file; reading is retried after errors that may be transient.
 pub(super) fn read_image_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    match path.to_str() {
-        Some(uri) => read(&Source::whole(uri), &Roots::default()),
-        // A source is UTF-8 text; a file with any other name is read directly and without retries.
-        None => std::fs::read(path),
-    }
+    read(&Source::found(path), &Roots::default())
 }
 
 /// [`read_eval_view`] of a file that was `read`.

@@ -113,7 +113,7 @@ impl<'a> Attempts<'a> {
 pub fn process_killed(image: &PlannedImage) -> QuarantineRow {
     QuarantineRow {
         image_key: image.key.clone(),
-        uri: image.path().display().to_string(),
+        uri: clipood_core::stored(&image.path()),
         stage: "extract".to_string(),
         error_kind: "process_killed".to_string(),
         message: format!(

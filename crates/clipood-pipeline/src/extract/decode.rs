@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use clipood_clip::config::ClipConfig;
-use clipood_core::SplitMix64;
+use clipood_core::{SplitMix64, shown, stored};
 use clipood_data::{eval_view, random_resized_crop_box, train_view};
 
 use crate::encode::{EVAL_VIEW, decoded};
@@ -35,7 +35,7 @@ pub fn views_of(
     let reject = |kind: &str, message: String| {
         Box::new(QuarantineRow {
             image_key: image.key.clone(),
-            uri: image.path().display().to_string(),
+            uri: stored(&image.path()),
             stage: "extract".to_string(),
             error_kind: kind.to_string(),
             message,
@@ -43,7 +43,7 @@ pub fn views_of(
         })
     };
     let gone = |problem: String| PipelineError::NotAsPlanned {
-        path: image.path().display().to_string(),
+        path: shown(image.path()),
         problem,
     };
     if image.content_hash.is_empty() {

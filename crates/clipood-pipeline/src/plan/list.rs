@@ -1,10 +1,10 @@
 //! Listing a dataset for a plan: the images to score, and those training images that a draw may take.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clipood_core::DatasetManifest;
-use clipood_data::{At, Found, ImageRecord, Split, few_shot_split, visit_dataset};
+use clipood_core::{DatasetManifest, shown};
+use clipood_data::{At, Found, ImageRecord, LeftOutCounts, Split, few_shot_split, visit_dataset};
 
 use super::spool::Spool;
 use crate::error::{PipelineError, Result};
@@ -102,7 +102,7 @@ pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves) -> Re
         return Err(PipelineError::Usage(format!(
             "dataset `{}` has no test image under {}",
             manifest.name,
-            manifest.root.display()
+            shown(&manifest.root)
         )));
     }
     if let Serves::Id(draws) = serves {
@@ -194,7 +194,7 @@ fn draw_demo(manifest: &DatasetManifest, data: &Path, reporting: Reporting) -> R
     Ok(())
 }
 
-/// Calls `visit` with the images of a dataset, as [`visit_dataset`] does, and reports how many files are not images.
+/// Calls `visit` with the images of a dataset, as [`visit_dataset`] does, and reports what is left out.
 fn visit_images(
     manifest: &DatasetManifest,
     data: &Path,
@@ -202,30 +202,30 @@ fn visit_images(
     visit: &mut dyn FnMut(ImageRecord) -> Result<()>,
 ) -> Result<()> {
     draw_demo(manifest, data, reporting)?;
-    let mut ignored = 0;
-    let mut first: Option<PathBuf> = None;
-    visit_dataset(manifest, data, &mut |found| match found {
+    let mut left_out = LeftOutCounts::default();
+    let done = visit_dataset(manifest, data, &mut |found| match found {
         Found::Image(record) => visit(record),
         Found::Note(note) => {
             reporting.say(&format!("{}: {note}", manifest.name));
             Ok(())
         }
-        Found::Ignored(path) => {
-            ignored += 1;
-            if first.as_ref().is_none_or(|first| path < *first) {
-                first = Some(path);
-            }
+        Found::LeftOut(entry) => {
+            left_out.add(&entry);
             Ok(())
         }
-    })?;
-    if let Some(first) = first {
-        reporting.say(&format!(
-            "{}: {ignored} files are not images and are left out; the first is {}",
-            manifest.name,
-            first.display()
-        ));
+    });
+    // Reported even if listing fails: it may be the reason.
+    report_left_out(reporting, &manifest.name, &left_out);
+    done
+}
+
+/// Reports what a listing of `whose` folders has left out, with an example. Nothing is said about hidden files alone.
+pub fn report_left_out(reporting: Reporting, whose: &str, left_out: &LeftOutCounts) {
+    if left_out.is_only_junk() {
+        return;
     }
-    Ok(())
+    let first = left_out.first().map(shown).unwrap_or_default();
+    reporting.say(&format!("{whose}: {left_out}; the first is {first}"));
 }
 
 #[cfg(test)]

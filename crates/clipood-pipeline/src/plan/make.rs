@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use clipood_data::{ImageRecord, Roots, Split, read};
+use clipood_core::shown;
+use clipood_data::{ImageRecord, Roots, Split, path_of, read};
 use clipood_store::Unit;
 use rayon::prelude::*;
 
@@ -186,7 +187,10 @@ fn hash_block(job: &Job, block: &mut [ImageRow], progress: &mut StageProgress) -
                 row.length = Some(bytes.len() as u64);
                 None
             }
-            Err(error) => Some(format!("{} cannot be read: {error}", row.uri)),
+            Err(error) => Some(format!(
+                "{} cannot be read: {error}",
+                shown(path_of(&row.uri))
+            )),
         })
         .collect();
     for line in unread {

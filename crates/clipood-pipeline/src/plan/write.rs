@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clipood_core::DatasetManifest;
-use clipood_data::Split;
+use clipood_data::{Split, uri_of};
 use clipood_store::{CommitOutcome, Part, Unit};
 use serde_json::json;
 
@@ -79,7 +79,7 @@ fn write_part(
         quarantined: Vec::new(),
         extra: BTreeMap::from([(
             ROOT.to_string(),
-            job.places.data.join(&manifest.root).display().to_string(),
+            uri_of(&job.places.data.join(&manifest.root)),
         )]),
     };
     let path = part_path(dataset, split, number);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use clipood_core::{shown, stored};
 use clipood_ood::DetectorSpec;
 use clipood_pipeline::{Classifier, Engine, PipelineError, classify_files};
 use serde_json::json;
@@ -85,7 +86,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut failure = None;
     let engine = Engine::for_files(&model, &devices);
     let done = classify_files(&engine, &files, &classifier, |number, outcome| {
-        let image = files[number].display().to_string();
+        let image = stored(&files[number]);
         match outcome {
             Ok(found) => {
                 let (class, probability) = found.top[0];
@@ -111,7 +112,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
                     let percent = 100.0 * row.probability;
                     format!(
                         "{verdict} {:.6}  {}: {name} {percent:.1}%\n",
-                        row.score, row.image
+                        row.score,
+                        shown(&row.image)
                     )
                 };
                 rows.push(row);

@@ -14,6 +14,7 @@ use arrow::buffer::{Buffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use clipood_clip::model::{Devices, Model};
 use clipood_clip::safetensors_file::NamedArray;
+use clipood_core::stored;
 use clipood_core::text_file::{lines, read_text};
 use clipood_pipeline::feature_checks::check_rows;
 use clipood_pipeline::tables::dictionary;
@@ -24,7 +25,7 @@ use serde_json::json;
 use super::args::DeviceArgs;
 use super::arrays::{check_folder, extension, write_parquet, write_safetensors};
 use super::check_dtype;
-use super::images::{exit_of, none_readable, report_unreadable};
+use super::images::{exit_of, named_images, none_readable, report_unreadable};
 use super::models::ModelArgs;
 
 /// Rows that are converted to Arrow at once; few, because patches are large.
@@ -35,7 +36,8 @@ const BATCH_ROWS: usize = 64;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Image files. Those that cannot be read are listed on standard error and have no row; the exit code is 1 then.
+    /// Image files, or folders that are searched for them. Those that cannot be read are listed on standard error and
+    /// have no row; the exit code is 1 then.
     #[arg(long, num_args = 1.., value_name = "PATH")]
     images: Vec<PathBuf>,
     /// File with one text per line; nothing is added to them. Blank lines at its end are passed over.
@@ -67,7 +69,7 @@ struct Features {
 }
 
 /// Encodes everything, then writes the file with the images that could be read; without any there is no file.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(mut args: Args) -> Result<ExitCode> {
     let to_parquet = match extension(&args.out).as_str() {
         "parquet" => true,
         "safetensors" => false,
@@ -90,6 +92,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Some(path) => read_texts(path)?,
         None => Vec::new(),
     };
+    if !args.images.is_empty() {
+        let named = named_images(&args.images)?.into_iter();
+        args.images = named.map(|image| image.path).collect();
+    }
     let model = args.model.open()?;
     if !args.images.is_empty() {
         check_dtype(&model, &devices)?;
@@ -146,7 +152,7 @@ fn encode(model: &Model, devices: &Devices, args: &Args, texts: &[String]) -> Re
         let path = &args.images[image];
         match outcome {
             Ok(encoded) => {
-                features.images.push(path.display().to_string());
+                features.images.push(stored(path));
                 features.global.extend(encoded.global);
                 if let Some(local) = &mut features.local {
                     local.extend(encoded.local);

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clipood_clip::config::{OPENAI_MEAN, OPENAI_STD};
 use clipood_clip::safetensors_file::{Dtype, NO_METADATA, NamedArray};
+use clipood_core::shown;
 use clipood_data::normalise;
 use clipood_pipeline::{PipelineError, Unreadable, read_eval_view};
 use rayon::prelude::*;
 
 use super::arrays::{check_folder, write_safetensors};
-use super::images::{exit_of, none_readable, report_unreadable};
+use super::images::{Named, exit_of, named_images, none_readable, report_unreadable};
 
 /// Options of `clipood preprocess`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Image files. Each gives one array, named like the file without its folder. Those that cannot be read are listed
-    /// on standard error and have no array; the exit code is 1 then.
+    /// Image files, or folders that are searched for them. Each file gives one array, named like the file without its
+    /// folder, or by its path below the folder that is searched. Files that cannot be read are listed on standard error
+    /// and have no array; the exit code is 1 then.
     #[arg(required = true, value_name = "IMG")]
     images: Vec<PathBuf>,
     /// Side of the square that is cropped from the centre, in pixels.
@@ -35,16 +37,17 @@ pub struct Args {
 /// Reads all images, then writes the file with those that could be read; without any there is no file.
 pub fn run(args: Args) -> Result<ExitCode> {
     check_folder(&args.out)?;
-    let images = named(&args.images)?;
+    let images = named_images(&args.images)?;
+    check_names(&images)?;
     let read: Vec<_> = images
         .par_iter()
-        .map(|(name, path)| tensor(name, path, args.size, args.pixels))
+        .map(|image| tensor(&image.name, &image.path, args.size, args.pixels))
         .collect();
     let mut tensors = Vec::with_capacity(images.len());
-    for ((_, path), tensor) in images.iter().zip(read) {
+    for (image, tensor) in images.iter().zip(read) {
         match tensor {
             Ok(tensor) => tensors.push(tensor),
-            Err(reason) => report_unreadable(path, &reason),
+            Err(reason) => report_unreadable(&image.path, &reason),
         }
     }
     if tensors.is_empty() {
@@ -69,29 +72,18 @@ fn tensor(name: &str, path: &Path, size: u32, pixels: bool) -> Result<NamedArray
     Ok(NamedArray::f32(name, vec![3, side, side], &values))
 }
 
-/// The files by their names without folders, which must differ.
-fn named(images: &[PathBuf]) -> Result<Vec<(&str, &Path)>> {
+/// Checks that the names of the arrays differ.
+fn check_names(images: &[Named]) -> Result<()> {
     let mut seen = BTreeMap::new();
-    let mut all = Vec::with_capacity(images.len());
-    for path in images {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .with_context(|| {
-                format!(
-                    "{} has no file name in UTF-8 to call its array by",
-                    path.display()
-                )
-            })?;
+    for Named { name, path } in images {
         if let Some(other) = seen.insert(name, path) {
             return Err(PipelineError::Usage(format!(
                 "{} and {} are both named `{name}`, by which their arrays are called; rename one or write two files",
-                other.display(),
-                path.display()
+                shown(other),
+                shown(path)
             ))
             .into());
         }
-        all.push((name, path.as_path()));
     }
-    Ok(all)
+    Ok(())
 }

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clipood_core::{shown, stored};
 use clipood_pipeline::feature_checks::check_rows;
 use clipood_pipeline::{Engine, PipelineError, encode_files};
 use serde_json::{Value, json};
 
 use super::args::DevicesArg;
 use super::encode::read_texts;
-use super::images::{exit_of, none_readable, report_unreadable};
+use super::images::{exit_of, named_images, none_readable, report_unreadable};
 use super::models::ModelArgs;
 use super::print;
 
@@ -20,7 +21,8 @@ use super::print;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Image files. Those that cannot be read are listed on standard error and left out; the exit code is 1 then.
+    /// Image files, or folders that are searched for them. Those that cannot be read are listed on standard error and
+    /// left out; the exit code is 1 then.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// A text; may be given several times.
@@ -64,6 +66,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
             texts.len()
         ));
     }
+    let files: Vec<PathBuf> = named_images(&args.images)?
+        .into_iter()
+        .map(|image| image.path)
+        .collect();
     let model = args.model.open()?;
     let dim = model.config.embed_dim;
     let text_features = model
@@ -71,11 +77,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
         .encode(&texts)
         .context("cannot encode the texts")?;
     check_rows(&text_features, dim, |row| format!("text `{}`", texts[row]))?;
-    let engine = Engine::for_files(&model, &devices).spread(args.images.len());
-    let mut images: Vec<&PathBuf> = Vec::with_capacity(args.images.len());
-    let mut rows: Vec<Vec<Nearness>> = Vec::with_capacity(args.images.len());
-    encode_files(&engine, &args.images, |image, outcome| {
-        let path = &args.images[image];
+    let engine = Engine::for_files(&model, &devices).spread(files.len());
+    let mut images: Vec<&PathBuf> = Vec::with_capacity(files.len());
+    let mut rows: Vec<Vec<Nearness>> = Vec::with_capacity(files.len());
+    encode_files(&engine, &files, |image, outcome| {
+        let path = &files[image];
         match outcome {
             Ok(encoded) => {
                 let cosines = text_features
@@ -89,7 +95,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Ok(())
     })?;
     if images.is_empty() {
-        return Err(none_readable(args.images.len()));
+        return Err(none_readable(files.len()));
     }
     let output = if args.json {
         format!("{}\n", as_json(&images, &texts, &rows))
@@ -97,7 +103,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         as_text(&images, &texts, &rows)
     };
     print(&output)?;
-    Ok(exit_of(args.images.len() - images.len()))
+    Ok(exit_of(files.len() - images.len()))
 }
 
 fn usage(problem: &str) -> Result<ExitCode> {
@@ -139,7 +145,7 @@ fn as_json(images: &[&PathBuf], texts: &[String], rows: &[Vec<Nearness>]) -> Val
             })
         });
         json!({
-            "image": image.display().to_string(),
+            "image": stored(image),
             "texts": beside.collect::<Vec<_>>(),
         })
     });
@@ -151,7 +157,7 @@ fn as_text(images: &[&PathBuf], texts: &[String], rows: &[Vec<Nearness>]) -> Str
     let mut out = String::new();
     for (image, row) in images.iter().zip(rows) {
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "{}", image.display());
+        let _ = writeln!(out, "{}", shown(image));
         let _ = match texts.len() {
             1 => writeln!(out, "{:>8}  {:>8}  text", "cosine", "logit"),
             _ => writeln!(

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clipood_core::distinct_names;
+use clipood_core::{distinct_names, shown, stored};
 use clipood_data::Split;
 use clipood_ood::DetectorSpec;
 use clipood_pipeline::tables::QuarantineRow;
@@ -77,7 +77,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let done = classify_files(&engine, &inputs.files, &classifier, |file, outcome| {
         let mut row = || -> Result<()> {
             let file_path = &inputs.files[file];
-            let path = file_path.display().to_string();
+            let path = stored(file_path);
             match &outcome {
                 Ok(image) => {
                     let label = inputs.labels[file];
@@ -197,7 +197,8 @@ impl Lines {
             })
             .collect();
         let line = format!(
-            "{path}: {}; {} {score:.4}\n",
+            "{}: {}; {} {score:.4}\n",
+            shown(path),
             named.join(", "),
             detector.name()
         );

@@ -13,6 +13,7 @@ use clipood_pipeline::{
 use serde_json::{Value, json};
 
 use super::super::args::{MOST_IMAGES, count};
+use super::super::images::images_below;
 use super::models::{image_operations, model};
 use super::{Common, agrees, exit, median, relative_difference, report, smallest_cosine};
 
@@ -105,25 +106,15 @@ fn random_bytes(n: usize) -> Vec<u8> {
     bytes
 }
 
-/// The files of a folder, in path order.
+/// The images of a folder and those below it.
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut folders = vec![folder.to_path_buf()];
-    let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        let entries = std::fs::read_dir(&folder)
-            .with_context(|| format!("cannot read the folder {}", folder.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => files.push(path),
-            }
-        }
-    }
+    let files: Vec<PathBuf> = images_below(folder)?
+        .into_iter()
+        .map(|image| image.path)
+        .collect();
     if files.is_empty() {
-        bail!("{} holds no file", folder.display());
+        bail!("{} holds no image", folder.display());
     }
-    files.sort();
     Ok(files)
 }
 

@@ -1,14 +1,15 @@
 //! The images to classify, the classes, and what is known about each image.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use clipood_core::{ClassList, ImageFolder, classes_of_folders, nearest, spaced};
-use clipood_data::{At, EXTENSIONS, Split, find_images};
+use clipood_core::{ClassList, ImageFolder, classes_of_folders, nearest, shown, spaced};
+use clipood_data::{At, EXTENSIONS, Split, path_of};
 use clipood_pipeline::{PipelineError, Reporting, list_images, open_manifest};
 
 use super::super::class_list::{note_equal, read_class_list};
+use super::super::images::{check_file, images_below};
 use super::task::Task;
 
 /// What is classified.
@@ -46,7 +47,7 @@ impl Inputs {
                 return Err(PipelineError::Usage(problem).into());
             }
             None => {
-                let paths = task.images.iter().map(|path| path.display().to_string());
+                let paths = task.images.iter().map(shown);
                 let source = paths.collect::<Vec<_>>().join(" ");
                 (of_paths(&task.images)?, source)
             }
@@ -120,7 +121,7 @@ fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Vec<Image>> {
                     .unwrap_or_default()
                     .to_owned();
                 let known = record.class_name.map(|name| ImageFolder { folder, name });
-                Ok((record.source.uri.into(), known))
+                Ok((path_of(&record.source.uri), known))
             }
             At::Bytes(_) => bail!(
                 "{} lies inside {}; only images in separate files can be classified here",
@@ -142,12 +143,12 @@ fn named_split(name: &str) -> Result<Split> {
 /// The files themselves, whatever their folders are called.
 ///
 /// # Errors
-/// A path that does not exist.
+/// A path that does not exist or leads to a FIFO, a device or the like.
 pub fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() {
-            let found = find_images(path).map_err(PipelineError::from)?;
+            let found = images_below(path)?;
             files.extend(found.into_iter().map(|image| image.path));
         } else {
             check_file(path)?;
@@ -166,21 +167,16 @@ fn of_paths(paths: &[PathBuf]) -> Result<Vec<Image>> {
             images.push((path.clone(), None));
             continue;
         }
-        for found in find_images(path).map_err(PipelineError::from)? {
-            let known = found.top_folder.map(|folder| ImageFolder {
-                name: spaced(&folder),
-                folder,
+        for found in images_below(path)? {
+            let folder = found.top_folder().map_err(PipelineError::from)?;
+            let known = folder.map(|folder| ImageFolder {
+                name: spaced(folder),
+                folder: folder.to_owned(),
             });
             images.push((found.path, known));
         }
     }
     Ok(images)
-}
-
-fn check_file(path: &Path) -> Result<()> {
-    std::fs::metadata(path)
-        .map(|_| ())
-        .with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The class of each folder when the folders are the classes, in the order of the images. Folders of the same readable
@@ -191,7 +187,7 @@ fn classes_by_folder(images: &[Image]) -> Result<BTreeMap<ImageFolder, u32>> {
         let Some(folder) = folder else {
             return Err(PipelineError::Usage(format!(
                 "{} lies in no class folder; give the classes with --classes FILE, one name per line",
-                path.display()
+                shown(path)
             ))
             .into());
         };
