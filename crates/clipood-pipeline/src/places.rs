@@ -57,8 +57,8 @@ pub struct Stores {
 }
 
 impl Places {
-    /// Opens the run directory as the worker called `worker`, and creates it if it does not exist. `location` names it
-    /// in messages.
+    /// Opens the run directory as the worker called `worker`; one that does not exist is created with its plan, so that a
+    /// plan that is refused leaves none. `location` names it in messages.
     ///
     /// # Errors
     /// A run directory of another configuration, a store that cannot be written.
@@ -70,7 +70,7 @@ impl Places {
         worker: &str,
     ) -> Result<Self> {
         let versions = json!({ "clipood": env!("CARGO_PKG_VERSION") });
-        let run = Run::open_or_create(stores.run, &experiment.config(), &versions, worker)?;
+        let run = Run::open_or_prepare(stores.run, &experiment.config(), &versions, worker)?;
         let features = experiment.feature_inputs();
         let inputs = features.inputs().clone();
         let fingerprint = features.finish()?;
@@ -78,7 +78,7 @@ impl Places {
         let prompts = Ledger::new(stores.shared.child("prompts")?, "_commits", worker);
         Ok(Self {
             data,
-            prompts: prompts.with_claims_of(run.id())?,
+            prompts: run.limit_claims(prompts),
             run,
             run_location: location,
             features: Features {
