@@ -22,7 +22,7 @@ use crate::bank::Bank;
 use crate::block::Block;
 use crate::detector::{Detector, Learned};
 use crate::error::OodError;
-use crate::fit_inputs::{ClassMeans, Prepared, class_means};
+use crate::fit_inputs::{ClassMeans, FitSizes, Prepared, class_means};
 use crate::info::{DetectorInfo, Needs, ParameterInfo};
 use crate::kernels;
 use crate::linalg;

@@ -232,8 +232,10 @@ fn hash_all(job: &Job, chosen: &Chosen, datasets: Vec<Rows>) -> Result<Vec<Rows>
         .stage(STAGE, "images hashed", total as u64);
     let mut validated: HashMap<String, String> = HashMap::new();
     let mut checked = Vec::new();
-    let names = job.experiment.manifests.all().map(|(_, m)| m.name.as_str());
-    for (mut rows, name) in datasets.into_iter().zip(names.clone()) {
+    let names: Vec<&str> = (job.experiment.manifests.all())
+        .map(|(_, manifest)| manifest.name.as_str())
+        .collect();
+    for (mut rows, name) in datasets.into_iter().zip(&names) {
         let mut unread = Unread::default();
         let val = std::mem::replace(&mut rows.val, Spool::new());
         rows.val = hash_spool(job, val, (&mut progress, &mut unread), |row| {
@@ -245,7 +247,7 @@ fn hash_all(job: &Job, chosen: &Chosen, datasets: Vec<Rows>) -> Result<Vec<Rows>
     }
     // Images that cannot be read do not count as equal. Extraction will put them into quarantine.
     validated.remove("");
-    for (rows, name) in checked.iter_mut().zip(names) {
+    for (rows, name) in checked.iter_mut().zip(&names) {
         let mut unread = Unread::default();
         let test = std::mem::replace(&mut rows.test, Spool::new());
         rows.test = hash_spool(job, test, (&mut progress, &mut unread), |row| {
