@@ -56,9 +56,7 @@ mod rgb_image;
 mod source;
 mod views;
 
-pub use decode::{
-    DecodeError, DecodeLimits, decode, decode_safely, is_recognised, panic_message,
-};
+pub use decode::{DecodeError, DecodeLimits, decode, decode_safely, is_recognised, panic_message};
 pub use error::DataError;
 pub use extensions::EXTENSIONS;
 pub use few_shot::{FewShotSplit, few_shot_split, subsample_classes};

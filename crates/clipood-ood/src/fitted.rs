@@ -174,7 +174,9 @@ mod tests {
             let spec: DetectorSpec = text.parse().unwrap();
             let rows = 2 * shots_per_class;
             let values = |n: usize, step: f64| -> Vec<f32> {
-                (0..n * width).map(|i| ((i * i) as f64 * step).sin() as f32).collect()
+                (0..n * width)
+                    .map(|i| ((i * i) as f64 * step).sin() as f32)
+                    .collect()
             };
             let (texts, shots, unknown) = (values(2, 0.37), values(rows, 0.71), values(2, 0.53));
             let labels: Vec<u32> = (0..rows as u32).map(|row| row % 2).collect();

@@ -345,7 +345,11 @@ fn read(job: &Job, units: &[Unit]) -> Result<Plan> {
         let name = &manifest.name;
         let record = plan_record(job, unit)?;
         // Records of earlier builds have no digest.
-        if record.extra.get(CLASSES).is_some_and(|planned| *planned != *digest) {
+        if record
+            .extra
+            .get(CLASSES)
+            .is_some_and(|planned| *planned != *digest)
+        {
             return Err(PipelineError::Inconsistent(format!(
                 "{}: its classes are not those that {name} was planned with",
                 job.places.run.store().display(CLASSES_FILE)

@@ -239,7 +239,11 @@ mod tests {
             (0.5, 0, 0),
             (0.9, 1, 0),
         ] {
-            assert_eq!(allowed_images(fraction, planned), allowed, "{fraction} of {planned}");
+            assert_eq!(
+                allowed_images(fraction, planned),
+                allowed,
+                "{fraction} of {planned}"
+            );
         }
     }
 }

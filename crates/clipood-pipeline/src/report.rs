@@ -19,8 +19,8 @@ use self::tables::{
 use self::text_table::escape;
 use crate::error::Result;
 use crate::job::Job;
-use crate::plan::overlaps;
 use crate::metrics::{AVERAGE, DUAL_PATTERN, LOW_RESOLUTION, Metrics};
+use crate::plan::overlaps;
 use crate::tables::SummaryRow;
 
 /// Largest number of prompt sets for which the console shows single rows; more are summarised over seeds.

@@ -382,7 +382,8 @@ impl Sample {
 fn one_shot_each(sizes: &FitSizes) -> Option<String> {
     let alone = sizes.largest_class.is_some_and(|shots| shots < 2);
     alone.then(|| {
-        "no class has two shots, so the within-class covariance is zero; give at least 2 shots".to_owned()
+        "no class has two shots, so the within-class covariance is zero; give at least 2 shots"
+            .to_owned()
     })
 }
 

@@ -201,7 +201,9 @@ impl Detector for Residual {
 /// Why a principal space of `dim` dimensions leaves no complement in features of this width.
 fn too_wide(dim: usize, width: usize) -> Option<String> {
     (dim >= width).then(|| {
-        format!("dim {dim} leaves nothing of {width}-dimensional features; it must be below {width}")
+        format!(
+            "dim {dim} leaves nothing of {width}-dimensional features; it must be below {width}"
+        )
     })
 }
 

@@ -10,14 +10,12 @@ use clipood_store::Unit;
 use rayon::prelude::*;
 
 use super::files::{Census, DATA, DataRecord, canonical, list_part, relative};
-use super::{
-    DatasetIndex, STAGE, part_path, plan_record, plan_units, planned_images, read_index,
-};
+use super::{DatasetIndex, STAGE, part_path, plan_record, plan_units, planned_images, read_index};
+use crate::calendar::utc;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::places::ChangedData;
 use crate::tables::{FileRow, read_files};
-use crate::calendar::utc;
 
 /// Files that are named for each kind of change.
 const NAMED: usize = 3;
@@ -188,7 +186,11 @@ impl Counted {
     }
 
     fn text(&self, what: &str) -> Option<String> {
-        let more = if self.count > self.first.len() { ", ..." } else { "" };
+        let more = if self.count > self.first.len() {
+            ", ..."
+        } else {
+            ""
+        };
         (self.count > 0).then(|| format!("{} {what} ({}{more})", self.count, self.first.join(", ")))
     }
 }
@@ -283,7 +285,8 @@ impl Compared<'_> {
         touched: &BTreeSet<String>,
         replaced: &mut Counted,
     ) -> Result<()> {
-        let DatasetIndex { test, val, train } = read_index(self.job, &plan_record(self.job, unit)?)?;
+        let DatasetIndex { test, val, train } =
+            read_index(self.job, &plan_record(self.job, unit)?)?;
         let name = &self.manifest.name;
         let shards = [(Split::Test, test.len()), (Split::Val, val.len())];
         let train = (Split::Train, usize::from(train > 0));

@@ -89,7 +89,9 @@ pub(super) fn check_recipe(experiment: &Experiment, chosen: &Chosen) -> Result<(
         }
         let per_class = shots_of(&key, chosen).map(|(shots, split)| {
             let classes = split.classes.values();
-            classes.map(|keys| keys.len().min(shots)).collect::<Vec<_>>()
+            classes
+                .map(|keys| keys.len().min(shots))
+                .collect::<Vec<_>>()
         });
         for column in &experiment.columns {
             let Some(spec) = column.spec(key.method)? else {

@@ -187,7 +187,10 @@ pub(super) fn relative(path: &Path, root: &Path) -> String {
 /// The absolute path without links; as it is if it cannot be looked up.
 pub(super) fn canonical(path: &Path) -> String {
     let found = std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
-    found.unwrap_or_else(|_| path.to_path_buf()).display().to_string()
+    found
+        .unwrap_or_else(|_| path.to_path_buf())
+        .display()
+        .to_string()
 }
 
 fn now() -> u64 {

@@ -139,7 +139,8 @@ fn publish_classes(job: &Job, ours: ClassesFile) -> Result<String> {
             let theirs = parse_classes(&found)?;
             // Earlier builds did not record the digest of the images.
             let same_images = theirs.plan.is_none() || theirs.plan == ours.plan;
-            match same_images && (&theirs.classes, &theirs.splits) == (&ours.classes, &ours.splits) {
+            match same_images && (&theirs.classes, &theirs.splits) == (&ours.classes, &ours.splits)
+            {
                 true => Ok(classes_digest(&found)),
                 false => Err(PipelineError::Usage(format!(
                     "{}: another process has planned this run from other images than are here; start another run directory, \
@@ -250,15 +251,18 @@ fn hash_all(job: &Job, chosen: &Chosen, datasets: Vec<Rows>) -> Result<Vec<Rows>
     for (rows, name) in checked.iter_mut().zip(&names) {
         let mut unread = Unread::default();
         let test = std::mem::replace(&mut rows.test, Spool::new());
-        rows.test = hash_spool(job, test, (&mut progress, &mut unread), |row| {
-            match validated.get(&row.content_hash) {
+        rows.test = hash_spool(
+            job,
+            test,
+            (&mut progress, &mut unread),
+            |row| match validated.get(&row.content_hash) {
                 None => Ok(()),
                 Some(twin) => Err(PipelineError::Usage(format!(
                     "{twin} is used for validation, but {} is the same image and is tested; remove it from one of the two",
                     row.uri
                 ))),
-            }
-        })?;
+            },
+        )?;
         for block in rows.train.chunks_mut(BLOCK) {
             hash_block(job, block, (&mut progress, &mut unread))?;
         }

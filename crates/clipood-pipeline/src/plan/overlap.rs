@@ -40,14 +40,20 @@ impl SetOverlap {
     pub fn line(&self) -> String {
         let pairs = self.pairs.iter();
         let pairs: Vec<String> = pairs.map(|(a, b)| format!("{a} = {b}")).collect();
-        let more = if self.images > pairs.len() { ", ..." } else { "" };
+        let more = if self.images > pairs.len() {
+            ", ..."
+        } else {
+            ""
+        };
         let dropped = if self.dropped { ", left out" } else { "" };
-        let what = match self.set == self.other {
-            true => "repeat earlier images of the set".to_string(),
-            false => format!("are also in {}", self.other),
+        let what = match (self.set == self.other, self.images) {
+            (true, 1) => "image repeats an earlier one of the set".to_string(),
+            (true, _) => "images repeat earlier ones of the set".to_string(),
+            (false, 1) => format!("image is also in {}", self.other),
+            (false, _) => format!("images are also in {}", self.other),
         };
         format!(
-            "{}: {} images {what}{dropped} ({}{more})",
+            "{}: {} {what}{dropped} ({}{more})",
             self.set,
             self.images,
             pairs.join(", ")
@@ -114,14 +120,18 @@ pub(super) fn settle(
                 let images = std::mem::replace(spool, Spool::new());
                 for row in images.into_rows()? {
                     let row = row?;
-                    if twins.binary_search_by_key(&number, |(image, _)| *image).is_err() {
+                    if twins
+                        .binary_search_by_key(&number, |(image, _)| *image)
+                        .is_err()
+                    {
                         spool.push(row)?;
                     }
                     number += 1;
                 }
                 match had > 0 && spool.len() == 0 {
                     true => Err(PipelineError::Usage(
-                        "data.overlap is `drop`, but all images of a set are in others too".to_string(),
+                        "data.overlap is `drop`, but all images of a set are in others too"
+                            .to_string(),
                     )),
                     false => Ok(()),
                 }
@@ -193,7 +203,10 @@ fn find(datasets: &mut [Rows], names: &[(DatasetRole, &str)]) -> Result<(Vec<Set
     }
     entries.sort_unstable();
     let mut twins = Vec::new();
-    for equal in entries.chunk_by(|a, b| a.0 == b.0).filter(|run| run.len() > 1) {
+    for equal in entries
+        .chunk_by(|a, b| a.0 == b.0)
+        .filter(|run| run.len() > 1)
+    {
         for (place, (_, image)) in equal.iter().enumerate() {
             let later = set_of(&sets, *image);
             let earlier = |(_, other): &&([u8; 12], u32)| {
@@ -201,8 +214,12 @@ fn find(datasets: &mut [Rows], names: &[(DatasetRole, &str)]) -> Result<(Vec<Set
                 clash(&sets[set], &sets[later], set == later)
             };
             // Shots have the largest numbers, and come first.
-            let shot = equal.iter().find(|(_, other)| sets[set_of(&sets, *other)].kind == Kind::Train);
-            let found = shot.filter(earlier).or_else(|| equal[..place].iter().find(earlier));
+            let shot = equal
+                .iter()
+                .find(|(_, other)| sets[set_of(&sets, *other)].kind == Kind::Train);
+            let found = shot
+                .filter(earlier)
+                .or_else(|| equal[..place].iter().find(earlier));
             twins.extend(found.map(|(_, other)| (*image, *other)));
         }
     }
@@ -211,7 +228,8 @@ fn find(datasets: &mut [Rows], names: &[(DatasetRole, &str)]) -> Result<(Vec<Set
 }
 
 fn set_of(sets: &[Set], image: u32) -> usize {
-    sets.partition_point(|set| set.start <= image).saturating_sub(1)
+    sets.partition_point(|set| set.start <= image)
+        .saturating_sub(1)
 }
 
 /// The first 12 bytes of the hash of an image's content; `None` if there is none.
@@ -264,13 +282,15 @@ fn describe(
         rows.train.iter().for_each(&mut name);
     }
     let key = |image: &u32| keys.get(image).cloned().unwrap_or_default();
-    let overlaps = by_sets.iter().map(|((set, other), (images, first))| SetOverlap {
-        set: sets[*set].name.clone(),
-        other: sets[*other].name.clone(),
-        images: *images,
-        dropped,
-        pairs: first.iter().map(|(a, b)| (key(a), key(b))).collect(),
-    });
+    let overlaps = by_sets
+        .iter()
+        .map(|((set, other), (images, first))| SetOverlap {
+            set: sets[*set].name.clone(),
+            other: sets[*other].name.clone(),
+            images: *images,
+            dropped,
+            pairs: first.iter().map(|(a, b)| (key(a), key(b))).collect(),
+        });
     Ok(overlaps.collect())
 }
 
@@ -356,7 +376,11 @@ mod tests {
         assert_eq!(found[1].pairs, [("id/3".to_string(), "id/2".to_string())]);
         assert_eq!(found[2].pairs, [("id/1".to_string(), "shot/1".to_string())]);
         assert_eq!(rows[0].test.len(), 7);
-        assert!(found[3].line().contains("near/0 = id/0"), "{}", found[3].line());
+        assert!(
+            found[3].line().contains("near/0 = id/0"),
+            "{}",
+            found[3].line()
+        );
     }
 
     #[test]
@@ -375,8 +399,8 @@ mod tests {
         assert_eq!(
             keys,
             [
-                "v/0", "id/0", "id/2", "id/4", "id/5", "id/6", "near/1", "near/2", "far/0", "far/1",
-                "far/2", "wild/1"
+                "v/0", "id/0", "id/2", "id/4", "id/5", "id/6", "near/1", "near/2", "far/0",
+                "far/1", "far/2", "wild/1"
             ]
         );
         assert_eq!(settle(&mut rows, &NAMES, Overlap::Error).unwrap(), []);

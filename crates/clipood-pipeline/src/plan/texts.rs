@@ -54,7 +54,9 @@ pub(super) fn check_texts(experiment: &Experiment, classes: &[String]) -> Result
     };
     for list in &section.lists {
         let own = experiment.manifests.words.iter();
-        let words = own.filter(|words| words.name == list.words).flat_map(|w| &w.words);
+        let words = own
+            .filter(|words| words.name == list.words)
+            .flat_map(|w| &w.words);
         let place = |what: String| format!("{what} in the template `{}`", list.template);
         for name in classes {
             let text = list.template.replace("{}", name);
@@ -63,7 +65,11 @@ pub(super) fn check_texts(experiment: &Experiment, classes: &[String]) -> Result
         for word in words {
             let text = list.template.replace("{}", word);
             lengths.check(&text, || {
-                place(format!("word list `{}`: word `{}`", list.words, shown(word)))
+                place(format!(
+                    "word list `{}`: word `{}`",
+                    list.words,
+                    shown(word)
+                ))
             })?;
         }
     }
@@ -77,7 +83,10 @@ pub(super) fn check_texts(experiment: &Experiment, classes: &[String]) -> Result
 
 /// A class with the place that it is named at.
 fn class_place(manifest: &DatasetManifest, name: &str) -> String {
-    let key = manifest.class_names.iter().find(|(_, other)| *other == name);
+    let key = manifest
+        .class_names
+        .iter()
+        .find(|(_, other)| *other == name);
     let place = match key {
         Some((folder, _)) => format!("manifest key `class_names.{}`", shown(folder)),
         None => "named as its folder".to_string(),

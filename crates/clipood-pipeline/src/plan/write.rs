@@ -9,7 +9,9 @@ use clipood_store::{CommitOutcome, Part, Unit};
 use serde_json::{Value, json};
 
 use super::spool::{Rows, Spool};
-use super::{CLASSES, DatasetIndex, INDEX, PARTS, ROOT, STAGE, ShardIndex, images_digest, part_path};
+use super::{
+    CLASSES, DatasetIndex, INDEX, PARTS, ROOT, STAGE, ShardIndex, images_digest, part_path,
+};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::tables::{FileMeta, ImageRow, read_images, store_footer, write_images};
@@ -35,7 +37,11 @@ pub(super) fn write_dataset(
     let outcome = ledger.commit_without_part(STAGE, unit, extra.clone())?;
     // Another planner with other images was refused before; this is the last look.
     let theirs = &outcome.record().extra;
-    let differs = |key: &str| theirs.get(key).is_some_and(|found| extra.get(key) != Some(found));
+    let differs = |key: &str| {
+        theirs
+            .get(key)
+            .is_some_and(|found| extra.get(key) != Some(found))
+    };
     match differs(INDEX) || differs(CLASSES) {
         true => Err(PipelineError::Usage(format!(
             "{}: another process has planned {} from other images than are here; start another run directory, or remove \
