@@ -166,6 +166,14 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
     }
 }
 
+/// Whether the first bytes are those of a supported format; [`decode`] refuses all other files.
+pub fn is_recognised(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xFF, 0xD8, 0xFF])
+        || bytes.starts_with(b"GIF87a")
+        || bytes.starts_with(b"GIF89a")
+        || (image::guess_format(bytes).ok().and_then(raster::name)).is_some()
+}
+
 /// Decodes a file as [`decode`] and applies `view` to the image. A panic in either becomes [`DecodeError::Panicked`]: a
 /// bug of a decoder that one file triggers must not stop a run over millions of files.
 ///
@@ -224,6 +232,28 @@ mod tests {
     use super::*;
 
     const TINY: &[u8] = b"P6 3 2 255 abcdefghijklmnopqr";
+
+    #[test]
+    fn files_that_are_not_recognised_are_those_of_unknown_format() {
+        let limits = DecodeLimits::default();
+        let files: [&[u8]; 8] = [
+            TINY,
+            b"",
+            b"not a picture",
+            b"GIF89a",
+            b"\xFF\xD8\xFF\xE0",
+            b"\xFF\xD8",
+            b"\x89PNG\r\n\x1a\n",
+            b"%PDF-1.7",
+        ];
+        for bytes in files {
+            let unknown = matches!(
+                decode(bytes, &limits),
+                Err(DecodeError::Empty | DecodeError::UnknownFormat { .. })
+            );
+            assert_eq!(is_recognised(bytes), !unknown, "{bytes:?}");
+        }
+    }
 
     #[test]
     fn a_panic_becomes_an_error_with_its_message() {

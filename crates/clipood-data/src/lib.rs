@@ -59,7 +59,7 @@ mod uri;
 mod views;
 mod walk;
 
-pub use decode::{DecodeError, DecodeLimits, decode, decode_safely, panic_message};
+pub use decode::{DecodeError, DecodeLimits, decode, decode_safely, is_recognised, panic_message};
 pub use error::DataError;
 pub use extensions::EXTENSIONS;
 pub use few_shot::{ClassShots, FewShotSplit, few_shot_split, subsample_classes};

@@ -4,7 +4,7 @@
 use crate::bank::Bank;
 use crate::block::{Block, Patches};
 use crate::error::OodError;
-use crate::fit_inputs::Prepared;
+use crate::fit_inputs::{FitSizes, Prepared};
 use crate::info::{DetectorInfo, Needs};
 use crate::parameters::Values;
 use std::fmt::Debug;
@@ -46,6 +46,11 @@ pub(crate) trait Detector: Copy + Debug + PartialEq {
     /// What [`Block::local`] holds for an image: a number made of the softmax of its patches.
     fn reduce_patches(&self, patches: &Patches<'_>) -> f64 {
         patches.best()
+    }
+
+    /// Why [`Detector::fit`] will refuse data of these sizes, whatever the values; `None` if it depends on the values.
+    fn refuses(&self, _sizes: &FitSizes) -> Option<String> {
+        None
     }
 
     /// Learns from the data; adds a sentence to `notes` for each fallback that it takes.

@@ -17,7 +17,7 @@ use crate::bank::Bank;
 use crate::block::{Block, Patches};
 use crate::detector::{Detector, Learned};
 use crate::error::OodError;
-use crate::fit_inputs::Prepared;
+use crate::fit_inputs::{FitSizes, Prepared};
 use crate::info::{DetectorInfo, Needs};
 use crate::parameters::{Values, unknown};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,7 @@ pub(crate) trait AnyDetector {
     fn scale(&self) -> Option<f64>;
     fn local_scale(&self) -> Option<f64>;
     fn reduce_patches(&self, patches: &Patches<'_>) -> f64;
+    fn refuses(&self, sizes: &FitSizes) -> Option<String>;
     fn fit(&self, data: &Prepared<'_>, notes: &mut Vec<String>) -> Result<Model, OodError>;
     /// Whether the model is one of this kind and its parts fit together.
     fn accepts(&self, model: &Model) -> bool;
@@ -65,6 +66,10 @@ impl<D: Detector<Fitted: Stored>> AnyDetector for D {
 
     fn reduce_patches(&self, patches: &Patches<'_>) -> f64 {
         Detector::reduce_patches(self, patches)
+    }
+
+    fn refuses(&self, sizes: &FitSizes) -> Option<String> {
+        Detector::refuses(self, sizes)
     }
 
     fn fit(&self, data: &Prepared<'_>, notes: &mut Vec<String>) -> Result<Model, OodError> {

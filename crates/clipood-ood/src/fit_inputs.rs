@@ -16,6 +16,19 @@ pub struct FitInputs<'a> {
     pub train_labels: Option<&'a [u32]>,
 }
 
+/// Sizes of what a detector will be fitted on, as far as they are known before anything is computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FitSizes {
+    /// Width of a feature.
+    pub width: usize,
+    /// Largest possible number of shots of all classes together; `None` if there are no shots.
+    pub shots: Option<usize>,
+    /// Largest possible number of shots of one class.
+    pub largest_class: Option<usize>,
+    /// Number of prompts for the unknown.
+    pub unknown_texts: Option<usize>,
+}
+
 /// Fit inputs together with the name of the detector that reads them, for errors.
 pub(crate) struct Prepared<'a> {
     pub(crate) name: &'a str,

@@ -4,7 +4,7 @@ use crate::bank::Bank;
 use crate::block::{Block, Patches};
 use crate::detectors::{AnyDetector, Model};
 use crate::error::OodError;
-use crate::fit_inputs::{FitInputs, Prepared};
+use crate::fit_inputs::{FitInputs, FitSizes, Prepared};
 use crate::spec::DetectorSpec;
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,20 @@ impl FittedDetector {
     }
 }
 
+/// Checks whether a detector can be fitted on data of these sizes, before there are any data.
+///
+/// # Errors
+/// [`OodError::Detector`] if [`fit`] refuses all data of these sizes; others it may still refuse for their values.
+pub fn check_fit(spec: &DetectorSpec, sizes: &FitSizes) -> Result<(), OodError> {
+    match spec.kind().detector().refuses(sizes) {
+        None => Ok(()),
+        Some(problem) => Err(OodError::Detector {
+            detector: spec.name(),
+            problem,
+        }),
+    }
+}
+
 /// Fits a detector; kinds that only read cosines are fitted at once, with the text features alone.
 ///
 /// # Errors
@@ -132,4 +146,57 @@ pub fn fit(spec: &DetectorSpec, inputs: &FitInputs<'_>) -> Result<FittedDetector
     };
     fitted.model = detector.fit(&data, &mut fitted.notes)?;
     Ok(fitted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::Matrix;
+
+    /// Whatever is refused by its sizes is refused when it is fitted, and what is not can be fitted.
+    #[test]
+    fn sizes_are_refused_as_the_data_would_be() {
+        let width = 8;
+        for (text, shots_per_class, refused) in [
+            ("vim:dim=8", 4, true),
+            ("vim:dim=6", 3, true),
+            ("vim:dim=5", 3, false),
+            ("residual:dim=8", 4, true),
+            ("residual:dim=7", 1, false),
+            ("mahalanobis", 1, true),
+            ("mahalanobis", 2, false),
+            ("relative_mahalanobis", 1, true),
+            ("relative_mahalanobis", 2, false),
+            ("knn:k=50", 1, false),
+            ("unknown_prompt:count=3", 1, true),
+            ("unknown_prompt:count=2", 1, false),
+        ] {
+            let spec: DetectorSpec = text.parse().unwrap();
+            let rows = 2 * shots_per_class;
+            let values = |n: usize, step: f64| -> Vec<f32> {
+                (0..n * width)
+                    .map(|i| ((i * i) as f64 * step).sin() as f32)
+                    .collect()
+            };
+            let (texts, shots, unknown) = (values(2, 0.37), values(rows, 0.71), values(2, 0.53));
+            let labels: Vec<u32> = (0..rows as u32).map(|row| row % 2).collect();
+            let matrix = |data, rows| Matrix::new("test", data, rows, width).unwrap();
+            let inputs = FitInputs {
+                text: matrix(&texts, 2),
+                negative_text: Some(matrix(&unknown, 2)),
+                train: Some(matrix(&shots, rows)),
+                train_labels: Some(&labels),
+            };
+            let sizes = FitSizes {
+                width,
+                shots: Some(rows),
+                largest_class: Some(shots_per_class),
+                unknown_texts: Some(2),
+            };
+            let early = check_fit(&spec, &sizes);
+            let late = fit(&spec, &inputs);
+            assert_eq!(early.is_err(), refused, "{text}: {early:?}");
+            assert_eq!(late.is_err(), refused, "{text}: {late:?}");
+        }
+    }
 }

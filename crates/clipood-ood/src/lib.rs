@@ -74,8 +74,8 @@ pub use dual_pattern::{
     DualPatternPair, DualPatternScaling, Scaling, best_beta, beta_grid, fuse_dual_pattern,
 };
 pub use error::OodError;
-pub use fit_inputs::FitInputs;
-pub use fitted::{FittedDetector, fit};
+pub use fit_inputs::{FitInputs, FitSizes};
+pub use fitted::{FittedDetector, check_fit, fit};
 pub use info::{DetectorInfo, Needs, Negatives, ParameterInfo};
 pub use linear_probe::{LinearProbe, LinearProbeOptions, fit_linear_probe};
 pub use matrix::{LocalFeatures, Matrix};

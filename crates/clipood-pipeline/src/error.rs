@@ -66,7 +66,8 @@ pub enum PipelineError {
     Usage(String),
     /// Too many images could not be read.
     #[error(
-        "{dataset}: {quarantined} of {planned} images could not be read, more than the allowed share of {allowed} ({example})"
+        "{dataset}: {quarantined} of {planned} images could not be read ({example}), allowed: {images} \
+         (engine.max_quarantine_fraction = {allowed} in the recipe)"
     )]
     Quarantine {
         /// Dataset.
@@ -75,6 +76,8 @@ pub enum PipelineError {
         quarantined: usize,
         /// Images planned.
         planned: usize,
+        /// Images that may be unreadable.
+        images: usize,
         /// `engine.max_quarantine_fraction`.
         allowed: f64,
         /// One of them and its reason.
@@ -381,6 +384,7 @@ mod tests {
             dataset: name(),
             quarantined: 2,
             planned: 10,
+            images: 1,
             allowed: 0.1,
             example: name(),
         };

@@ -14,7 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::manifests::Manifests;
 use crate::models::open_named;
-use crate::places::{Places, Stores};
+use crate::places::{ChangedData, Places, Stores};
 use crate::progress::Reporting;
 use crate::worker::Worker;
 
@@ -27,6 +27,8 @@ pub struct JobOptions {
     pub manifests: PathBuf,
     /// Folder that relative dataset roots start from.
     pub data: PathBuf,
+    /// Whether to go on with an existing plan although the images are not those that it was made from.
+    pub accept_changed_data: bool,
     /// Store of features and prompts: a path or URL.
     pub store: String,
     /// Run directory: a path or URL; by default `runs/<recipe>-<short fingerprint>`.
@@ -46,6 +48,8 @@ pub struct RunOptions {
     pub run: String,
     /// Folder that relative dataset roots start from.
     pub data: PathBuf,
+    /// What to do if the images there are not those that the run was planned from.
+    pub changed: ChangedData,
     /// Store of features and prompts: a path or URL.
     pub store: String,
     /// Where the model runs; `None` to inspect the run, whatever it was computed with, without computing anything.
@@ -73,11 +77,11 @@ pub struct Job {
 }
 
 impl Job {
-    /// Opens everything as the only worker. Creates the run directory, but computes nothing.
+    /// Opens everything as the only worker. Computes nothing, and writes nothing: a run directory that does not exist is
+    /// created with its plan.
     ///
     /// # Errors
-    /// A manifest or model that cannot be read, an unknown detector, a run directory of another configuration or one
-    /// that cannot be written.
+    /// A manifest or model that cannot be read, an unknown detector, a run directory of another configuration.
     pub fn open(options: JobOptions) -> Result<Self> {
         options.recipe.validate()?;
         let mut manifests = Manifests::read(&options.recipe, &options.manifests)?;
@@ -103,6 +107,10 @@ impl Job {
         let alone = RunOptions {
             run,
             data: options.data,
+            changed: match options.accept_changed_data {
+                true => ChangedData::Accept,
+                false => ChangedData::Refuse,
+            },
             store: options.store,
             device: None,
             share: Share {
@@ -146,7 +154,13 @@ impl Job {
             run: Store::open(&options.run)?,
             shared: Store::open(&options.store)?,
         };
-        let places = Places::open(&experiment, stores, options.run, options.data, &name)?;
+        let places = Places::open(
+            &experiment,
+            stores,
+            options.run,
+            (options.data, options.changed),
+            &name,
+        )?;
         Ok(Self {
             worker: Worker {
                 devices,

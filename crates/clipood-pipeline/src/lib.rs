@@ -11,6 +11,7 @@
 //!     recipe: clipood_core::Recipe::parse(&text, "pipelines/demo.toml")?,
 //!     manifests: "manifests/datasets".into(),
 //!     data: "data".into(),
+//!     accept_changed_data: false,
 //!     store: "store".into(),
 //!     run: None,
 //!     device: "auto".parse()?,
@@ -29,6 +30,7 @@
 
 mod agreement;
 pub mod builtin;
+mod calendar;
 mod class_templates;
 mod columns;
 mod devices;
@@ -83,8 +85,8 @@ pub use manifests::open_manifest;
 pub use metrics::{Metrics, read_metrics};
 pub use models::{open_model, open_named};
 pub use panics::panic_message;
-pub use places::Places;
-pub use plan::{list_images, report_left_out};
+pub use places::{ChangedData, Places};
+pub use plan::{SetOverlap, list_images, report_left_out};
 pub use planned::Planned;
 pub use progress::Reporting;
 pub use prompts::file::PromptSet;

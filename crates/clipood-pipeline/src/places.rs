@@ -10,11 +10,24 @@ use serde_json::json;
 use crate::error::Result;
 use crate::experiment::Experiment;
 
+/// What to do if the images are not those that the run was planned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangedData {
+    /// Other files, or other folders, are an error.
+    Refuse,
+    /// Other files are an error; the same files may be in other folders, as on another machine.
+    AllowMoved,
+    /// The changes are reported, and the plan is used as it is.
+    Accept,
+}
+
 /// The locations of everything that a run reads and writes.
 #[derive(Debug)]
 pub struct Places {
     /// Folder that relative dataset roots start from.
     pub data: PathBuf,
+    /// What to do if the images there are not those that the run was planned from.
+    pub changed: ChangedData,
     /// The run directory.
     pub run: Run,
     /// Path or URL of the run directory, as messages name it.
@@ -57,8 +70,8 @@ pub struct Stores {
 }
 
 impl Places {
-    /// Opens the run directory as the worker called `worker`, and creates it if it does not exist. `location` names it
-    /// in messages.
+    /// Opens the run directory as the worker called `worker`; one that does not exist is created with its plan, so that a
+    /// plan that is refused leaves none. `location` names it in messages.
     ///
     /// # Errors
     /// A run directory of another configuration, a store that cannot be written.
@@ -66,11 +79,11 @@ impl Places {
         experiment: &Experiment,
         stores: Stores,
         location: String,
-        data: PathBuf,
+        (data, changed): (PathBuf, ChangedData),
         worker: &str,
     ) -> Result<Self> {
         let versions = json!({ "clipood": env!("CARGO_PKG_VERSION") });
-        let run = Run::open_or_create(stores.run, &experiment.config(), &versions, worker)?;
+        let run = Run::open_or_prepare(stores.run, &experiment.config(), &versions, worker)?;
         let features = experiment.feature_inputs();
         let inputs = features.inputs().clone();
         let fingerprint = features.finish()?;
@@ -78,7 +91,8 @@ impl Places {
         let prompts = Ledger::new(stores.shared.child("prompts")?, "_commits", worker);
         Ok(Self {
             data,
-            prompts: prompts.with_claims_of(run.id())?,
+            changed,
+            prompts: run.limit_claims(prompts),
             run,
             run_location: location,
             features: Features {

@@ -6,10 +6,15 @@
 //! their contents; the part of a shard is read when the shard is processed. So the memory of the later stages does not
 //! grow with the data.
 
+mod changed;
+mod check;
 mod choose;
+mod files;
 mod list;
 mod make;
+mod overlap;
 mod spool;
+mod texts;
 mod write;
 
 use std::collections::BTreeMap;
@@ -18,9 +23,11 @@ use std::sync::Arc;
 
 use clipood_core::FingerprintBuilder;
 use clipood_data::{At, FewShotSplit, Roots, Source, Split, path_of};
-use clipood_store::Unit;
+use clipood_store::{CommitRecord, Unit};
 
+pub use self::changed::{check_data, origin};
 pub use self::list::{list_images, open_roots, report_left_out};
+pub use self::overlap::SetOverlap;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::manifests::DatasetRole;
@@ -118,6 +125,8 @@ pub struct Plan {
     pub classes: Vec<String>,
     /// Few-shot split of each seed, with the largest number of shots the recipe asks for.
     pub splits: BTreeMap<u64, FewShotSplit>,
+    /// Images that are in two sets, or twice in one.
+    pub overlaps: Vec<SetOverlap>,
 }
 
 impl Plan {
@@ -154,9 +163,23 @@ impl Plan {
 struct ClassesFile {
     classes: Vec<String>,
     splits: BTreeMap<u64, FewShotSplit>,
+    /// Digest of everything else in the plan, so that two planners who have found other images do not share this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    plan: Option<String>,
 }
 
 const CLASSES_FILE: &str = "_run/classes.json";
+/// Key of the digest of the classes file in the commit record of every dataset.
+const CLASSES: &str = "classes";
+
+fn parse_classes(bytes: &[u8]) -> Result<ClassesFile> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))
+}
+
+fn classes_digest(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex()[..32].to_string()
+}
 
 /// The description of a dataset's parts in its commit record.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -173,14 +196,16 @@ struct ShardIndex {
     digest: String,
 }
 
-/// Makes the plan, or reads it if this run has one.
+/// Makes the plan, or reads it if this run has one; then the folders are compared with it.
 ///
 /// # Errors
-/// A dataset that is missing or empty, a class with fewer images than shots.
+/// A dataset that is missing or empty, a class with fewer images than shots, a text that is too long, more unreadable
+/// images than the recipe allows, folders that are not those of the plan.
 pub fn plan(job: &Job) -> Result<Plan> {
     let units = plan_units(job)?;
-    if !is_made(job, &units)? {
-        make::make(job, &units)?;
+    match is_made(job, &units)? {
+        true => check_data(job)?,
+        false => make::make(job, &units)?,
     }
     read(job, &units)
 }
@@ -312,13 +337,25 @@ fn missing(job: &Job, what: &str) -> PipelineError {
 fn read(job: &Job, units: &[Unit]) -> Result<Plan> {
     let bytes = job.places.run.store().get(CLASSES_FILE)?;
     let bytes = bytes.ok_or_else(|| missing(job, CLASSES_FILE))?;
-    let file: ClassesFile = serde_json::from_slice(&bytes)
-        .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
+    let file = parse_classes(&bytes)?;
+    let digest = classes_digest(&bytes);
     let mut datasets = Vec::new();
     let mut held_out = None;
     for ((role, manifest), unit) in job.experiment.manifests.all().zip(units) {
         let name = &manifest.name;
-        let index = read_index(job, unit)?;
+        let record = plan_record(job, unit)?;
+        // Records of earlier builds have no digest.
+        if record
+            .extra
+            .get(CLASSES)
+            .is_some_and(|planned| *planned != *digest)
+        {
+            return Err(PipelineError::Inconsistent(format!(
+                "{}: its classes are not those that {name} was planned with",
+                job.places.run.store().display(CLASSES_FILE)
+            )));
+        }
+        let index = read_index(job, &record)?;
         let shards = |split: Split, shards: Vec<ShardIndex>| -> Vec<PlannedShard> {
             let shard = |(number, shard): (usize, ShardIndex)| PlannedShard {
                 images: shard.images,
@@ -356,17 +393,39 @@ fn read(job: &Job, units: &[Unit]) -> Result<Plan> {
         datasets,
         classes: file.classes,
         splits: file.splits,
+        overlaps: overlaps(job)?,
     })
 }
 
-fn read_index(job: &Job, unit: &Unit) -> Result<DatasetIndex> {
+/// The commit record of a dataset's plan.
+fn plan_record(job: &Job, unit: &Unit) -> Result<CommitRecord> {
     let record = job.places.run.ledger().record(STAGE, unit)?;
-    let record = record.ok_or_else(|| missing(job, &format!("the plan of {}", unit.key)))?;
+    record.ok_or_else(|| missing(job, &format!("the plan of {}", unit.key)))
+}
+
+fn read_index(job: &Job, record: &CommitRecord) -> Result<DatasetIndex> {
     let index = record.extra.get(INDEX).cloned().unwrap_or_default();
     serde_json::from_value(index).map_err(|e| {
         PipelineError::Inconsistent(format!(
             "the plan of {} in {}: {e}; was it made by another version?",
-            unit.key, job.places.run_location
+            record.unit, job.places.run_location
         ))
     })
+}
+
+/// The overlaps of the sets of images that were found when the run was planned.
+///
+/// # Errors
+/// Records that cannot be read.
+pub fn overlaps(job: &Job) -> Result<Vec<SetOverlap>> {
+    for unit in plan_units(job)? {
+        if let Some(record) = job.places.run.ledger().record(STAGE, &unit)?
+            && let Some(found) = record.extra.get(overlap::OVERLAPS)
+        {
+            return serde_json::from_value(found.clone()).map_err(|e| {
+                PipelineError::Inconsistent(format!("the plan of {}: overlaps: {e}", unit.key))
+            });
+        }
+    }
+    Ok(Vec::new())
 }

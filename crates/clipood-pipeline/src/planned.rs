@@ -70,7 +70,7 @@ impl Planned {
             Trainer::HandWritten(_) | Trainer::LinearProbe(_) => false,
         });
         Ok(Self {
-            features: feature_index(experiment, &plan),
+            features: feature_index(experiment, &plan)?,
             patches: trains_on_patches || experiment.detectors_use_patches()?,
             negatives: PlannedNegatives::of(experiment, &plan)?,
             prompts,

@@ -9,6 +9,7 @@ use crate::extract::FeatureIndex;
 use crate::features::read_quarantine_of;
 use crate::job::Job;
 use crate::plan::{Plan, Purpose};
+use crate::planned::Planned;
 use crate::tables::{FileMeta, QuarantineRow, read_quarantine, write_quarantine};
 
 /// The table of a run's quarantine.
@@ -35,10 +36,112 @@ impl DatasetQuarantine {
         self.scored.iter().chain(&self.train)
     }
 
-    /// Whether these are a larger share of the dataset's images than `allowed`.
-    pub fn over(&self, allowed: f64) -> bool {
-        let unread = self.rows().count();
-        unread > 0 && unread as f64 > allowed * self.planned as f64
+    /// Whether these are more of the dataset's images than `fraction` allows.
+    pub fn over(&self, fraction: f64) -> bool {
+        self.rows().count() > allowed_images(fraction, self.planned)
+    }
+}
+
+/// How many of `planned` images may be unreadable under `engine.max_quarantine_fraction`: that fraction of them, but at
+/// least one unless it is 0, and never all of them unless it is 1.
+pub fn allowed_images(fraction: f64, planned: usize) -> usize {
+    let share = (fraction * planned as f64).floor() as usize;
+    match fraction {
+        0.0 => 0,
+        1.0 => planned,
+        _ => share.max(1).min(planned.saturating_sub(1)),
+    }
+}
+
+/// The error for a dataset with more unreadable images than `fraction` allows; `example` is one of them with its reason.
+pub fn over_limit(
+    dataset: &str,
+    quarantined: usize,
+    planned: usize,
+    fraction: f64,
+    example: String,
+) -> PipelineError {
+    PipelineError::Quarantine {
+        dataset: dataset.to_string(),
+        quarantined,
+        planned,
+        images: allowed_images(fraction, planned),
+        allowed: fraction,
+        example,
+    }
+}
+
+/// One unreadable image with its reason, for messages.
+fn example_of(row: &QuarantineRow) -> String {
+    format!("{}: {}, {}", row.image_key, row.error_kind, row.message)
+}
+
+/// The unreadable images of each dataset while features are extracted, so that a run that will fail on the limit of the
+/// recipe fails as soon as that is certain.
+pub struct Tally {
+    fraction: f64,
+    datasets: Vec<TallyOf>,
+    /// The entry of `datasets` that each unit of the features counts for.
+    of_unit: BTreeMap<String, usize>,
+}
+
+struct TallyOf {
+    name: String,
+    planned: usize,
+    keys: BTreeSet<String>,
+}
+
+impl Tally {
+    /// The unreadable images of the units that are done.
+    ///
+    /// # Errors
+    /// As [`quarantine`].
+    pub fn begin(job: &Job, planned: &Planned) -> Result<Self> {
+        let index = &planned.features;
+        let known = quarantine(job, &planned.plan, index)?;
+        let datasets = known.iter().map(|dataset| TallyOf {
+            name: dataset.dataset.clone(),
+            planned: dataset.planned,
+            keys: dataset.rows().map(|row| row.image_key.clone()).collect(),
+        });
+        let mut of_unit = BTreeMap::new();
+        // Shots count for the first entry, the in-distribution dataset.
+        for (_, unit) in index.train.values().flatten() {
+            of_unit.insert(index.units[*unit].key.clone(), 0);
+        }
+        for (dataset, units) in index.scored.iter().enumerate() {
+            for unit in units {
+                of_unit.insert(index.units[*unit].key.clone(), dataset);
+            }
+        }
+        Ok(Self {
+            fraction: job.experiment.recipe.engine.max_quarantine_fraction,
+            datasets: datasets.collect(),
+            of_unit,
+        })
+    }
+
+    /// Counts an image of the unit called `unit`.
+    ///
+    /// # Errors
+    /// [`PipelineError::Quarantine`] if its dataset has more of them now than the recipe allows.
+    pub fn add(&mut self, unit: &str, row: &QuarantineRow) -> Result<()> {
+        let dataset = self.of_unit.get(unit);
+        let Some(dataset) = dataset.and_then(|place| self.datasets.get_mut(*place)) else {
+            return Ok(());
+        };
+        dataset.keys.insert(row.image_key.clone());
+        let (found, planned) = (dataset.keys.len(), dataset.planned);
+        match found > allowed_images(self.fraction, planned) {
+            true => Err(over_limit(
+                &dataset.name,
+                found,
+                planned,
+                self.fraction,
+                example_of(row),
+            )),
+            false => Ok(()),
+        }
     }
 }
 
@@ -97,16 +200,14 @@ pub fn keep_quarantine(job: &Job, datasets: &[DatasetQuarantine]) -> Result<()> 
         let Some(first) = dataset.rows().next() else {
             continue;
         };
-        return Err(PipelineError::Quarantine {
-            dataset: dataset.dataset.clone(),
-            quarantined: dataset.rows().count(),
-            planned: dataset.planned,
+        let found = dataset.rows().count();
+        return Err(over_limit(
+            &dataset.dataset,
+            found,
+            dataset.planned,
             allowed,
-            example: format!(
-                "{}: {}, {}",
-                first.image_key, first.error_kind, first.message
-            ),
-        });
+            example_of(first),
+        ));
     }
     Ok(())
 }
@@ -119,5 +220,30 @@ pub fn kept_quarantine(job: &Job) -> Result<Vec<QuarantineRow>> {
     match job.places.run.store().get(PATH)? {
         Some(bytes) => Ok(read_quarantine(bytes, PATH)?),
         None => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_set_may_lose_one_image_but_not_all() {
+        for (fraction, planned, allowed) in [
+            (0.01, 7, 1),
+            (0.01, 1, 0),
+            (0.01, 2, 1),
+            (0.01, 250, 2),
+            (0.0, 1000, 0),
+            (1.0, 3, 3),
+            (0.5, 0, 0),
+            (0.9, 1, 0),
+        ] {
+            assert_eq!(
+                allowed_images(fraction, planned),
+                allowed,
+                "{fraction} of {planned}"
+            );
+        }
     }
 }

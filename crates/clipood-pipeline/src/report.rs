@@ -21,6 +21,7 @@ use self::text_table::escape;
 use crate::error::Result;
 use crate::job::Job;
 use crate::metrics::{AVERAGE, DUAL_PATTERN, Metrics};
+use crate::plan::overlaps;
 use crate::tables::SummaryRow;
 
 /// Largest number of prompt sets for which the console shows single rows; more are summarised over seeds.
@@ -203,6 +204,14 @@ pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
             )),
             charts.concat()
         );
+    }
+    let overlaps = overlaps(job)?;
+    if !overlaps.is_empty() {
+        body += "<h2>Images in two sets, or twice in one</h2>\n<ul>\n";
+        for overlap in &overlaps {
+            body += &format!("<li>{}</li>\n", escape(&overlap.line()));
+        }
+        body += "</ul>\n";
     }
     body += "<h2>Averages over the OOD sets, mean ± standard deviation over seeds</h2>\n";
     body += &summary_table(metrics).to_html(3);

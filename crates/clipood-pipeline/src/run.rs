@@ -4,6 +4,7 @@ use crate::error::{PipelineError, Result};
 use crate::extract::{GLOBAL, LOCAL};
 use crate::job::Job;
 use crate::panics::guarded;
+use crate::plan::check_data;
 use crate::planned::Planned;
 use crate::stages::report::{Outcome, finished};
 use crate::stages::{STAGES, Stage, run_stages};
@@ -32,7 +33,7 @@ pub fn run(job: &Job) -> Result<Outcome> {
 pub fn run_only(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
     sweep(job)?;
     if let Some(outcome) = finished(job)? {
-        let outcome = Ok(Some(outcome));
+        let outcome = check_data(job).map(|()| Some(outcome));
         job.worker.journal.end(&outcome);
         return outcome;
     }
@@ -44,7 +45,10 @@ pub fn run_only(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
         run_stages(job, &planned, wanted)?;
         finished(job)
     });
-    job.worker.journal.end(&outcome);
+    // A run whose plan was refused has no directory to keep a journal in.
+    if job.places.run.exists() {
+        job.worker.journal.end(&outcome);
+    }
     outcome
 }
 

@@ -18,6 +18,7 @@ mod column;
 mod error;
 mod features;
 mod file;
+mod files;
 mod footer;
 mod guard;
 mod images;
@@ -31,6 +32,7 @@ pub use error::TableError;
 pub use features::{
     GlobalFeatures, GlobalType, LocalFeatures, read_global, read_local, write_global, write_local,
 };
+pub use files::{FileRow, read_files, write_files};
 pub use footer::{FileMeta, Footer, QuarantineRow, SCHEMA_VERSION, read_footer, store_footer};
 pub use images::{ImageRow, read_images, write_images};
 pub use metrics::{

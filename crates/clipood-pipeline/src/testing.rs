@@ -15,7 +15,7 @@ use crate::job::Job;
 use crate::journal::Journal;
 use crate::manifests::Manifests;
 use crate::models::open_named;
-use crate::places::{Places, Stores};
+use crate::places::{ChangedData, Places, Stores};
 use crate::progress::Reporting;
 use crate::worker::Worker;
 
@@ -134,7 +134,7 @@ impl World {
             run: self.run.clone(),
             shared: self.shared.clone(),
         };
-        let data = self.data().to_path_buf();
+        let data = (self.data().to_path_buf(), ChangedData::Refuse);
         let places = Places::open(&experiment, stores, "the run".to_string(), data, &name)?;
         Ok(Job {
             worker: Worker {

@@ -54,6 +54,7 @@
 //! again never a result.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -74,8 +75,17 @@ pub struct Ledger {
     store: Store,
     dir: String,
     worker: String,
-    /// Suffix of the claims directory, which limits claims to the workers of one run; empty for all workers.
-    claims_of: String,
+    /// Suffix of the claims directory, which limits claims to the workers of one run; empty for all workers, unset while that
+    /// run is not created.
+    claims_of: Arc<OnceLock<String>>,
+}
+
+/// Suffix of the claims directory for the workers of the run with this identifier; empty for an empty one.
+pub(crate) fn claims_suffix(run: &str) -> Result<String> {
+    Ok(match run {
+        "" => String::new(),
+        run => format!("@{}", encode_name("run", run)?),
+    })
 }
 
 impl Ledger {
@@ -88,7 +98,7 @@ impl Ledger {
             store,
             dir: dir.trim_matches('/').to_owned(),
             worker: worker.to_owned(),
-            claims_of: String::new(),
+            claims_of: Arc::new(OnceLock::from(String::new())),
         }
     }
 
@@ -100,11 +110,14 @@ impl Ledger {
     /// # Errors
     /// [`Error::InvalidName`].
     pub fn with_claims_of(mut self, run: &str) -> Result<Self> {
-        self.claims_of = match run {
-            "" => String::new(),
-            run => format!("@{}", encode_name("run", run)?),
-        };
+        self.claims_of = Arc::new(OnceLock::from(claims_suffix(run)?));
         Ok(self)
+    }
+
+    /// The same commits, with claims under a suffix that may be set later.
+    pub(crate) fn with_claims_suffix(mut self, suffix: &Arc<OnceLock<String>>) -> Self {
+        self.claims_of = suffix.clone();
+        self
     }
 
     /// The store that the parts' paths are relative to.
@@ -475,7 +488,8 @@ impl Ledger {
 
     fn claims(&self, stage: &str) -> Result<String> {
         let stage = encode_name("stage", stage)?;
-        Ok(format!("{}/claims/{stage}{}", self.dir, self.claims_of))
+        let suffix = self.claims_of.get().map_or("", String::as_str);
+        Ok(format!("{}/claims/{stage}{suffix}", self.dir))
     }
 }
 

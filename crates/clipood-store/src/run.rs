@@ -1,11 +1,13 @@
 //! A run directory: created with one configuration and reopened only with the same.
 
+use std::sync::{Arc, OnceLock};
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::difference::differences;
 use crate::error::{Error, Result};
-use crate::protocol::Ledger;
+use crate::protocol::{Ledger, claims_suffix};
 use crate::record::{FORMAT_VERSION, check_version, nonce, to_json};
 use crate::store::{Created, Store};
 
@@ -36,8 +38,20 @@ struct RunFile {
 #[derive(Clone, Debug)]
 pub struct Run {
     ledger: Ledger,
-    id: String,
+    /// The configuration of the caller, which is also that of `run.json` once there is one.
     config: Value,
+    /// The versions of the caller, for a `run.json` that this process creates.
+    versions: Value,
+    /// What `run.json` contains; empty until it exists.
+    standing: Arc<OnceLock<Standing>>,
+    /// Suffix of the directories of claims that only the workers of this run see; unset while `standing` is.
+    claims: Arc<OnceLock<String>>,
+}
+
+/// What `run.json` says besides the configuration.
+#[derive(Debug)]
+struct Standing {
+    id: String,
     versions: Value,
 }
 
@@ -56,23 +70,79 @@ impl Run {
         versions: &Value,
         worker: &str,
     ) -> Result<Self> {
-        let path = store.display(RUN_FILE);
+        let run = Self::open_or_prepare(store, config, versions, worker)?;
+        run.create()?;
+        Ok(run)
+    }
+
+    /// Opens the run in `store` if it exists with the same configuration; otherwise the run is only prepared, and nothing is
+    /// written before [`Run::create`]. So work that can still be refused leaves no directory that belongs to its configuration.
+    ///
+    /// # Errors
+    /// As of [`Run::open_or_create`].
+    pub fn open_or_prepare(
+        store: Store,
+        config: &Value,
+        versions: &Value,
+        worker: &str,
+    ) -> Result<Self> {
+        let run = Self {
+            ledger: Ledger::new(store, LEDGER_DIR, worker),
+            config: config.clone(),
+            versions: versions.clone(),
+            standing: Arc::default(),
+            claims: Arc::default(),
+        };
+        let path = run.store().display(RUN_FILE);
+        if let Some(found) = run.store().get(RUN_FILE)? {
+            run.stands(parse(&path, &found)?)?;
+        }
+        Ok(run)
+    }
+
+    /// Writes `run.json` if there is none. Any number of workers may do so concurrently; all of them belong to the run of the
+    /// first.
+    ///
+    /// # Errors
+    /// As of [`Run::open_or_create`].
+    pub fn create(&self) -> Result<()> {
+        if self.exists() {
+            return Ok(());
+        }
+        let path = self.store().display(RUN_FILE);
         let file = RunFile {
             format_version: FORMAT_VERSION,
             id: nonce()?,
-            config: config.clone(),
-            versions: versions.clone(),
+            config: self.config.clone(),
+            versions: self.versions.clone(),
         };
         let ours = to_json(&path, "run file", &file)?;
-        let standing = match store.create(RUN_FILE, ours)? {
-            Created::New | Created::Identical => file,
-            Created::Existed(found) => parse(&path, &found)?,
-        };
-        let differences = differences(&standing.config, config);
+        match self.store().create(RUN_FILE, ours)? {
+            Created::New | Created::Identical => self.stands(file),
+            Created::Existed(found) => self.stands(parse(&path, &found)?),
+        }
+    }
+
+    /// Whether `run.json` exists, as far as this process knows: it has opened or created it.
+    pub fn exists(&self) -> bool {
+        self.standing.get().is_some()
+    }
+
+    /// Takes note of the run file that exists.
+    fn stands(&self, file: RunFile) -> Result<()> {
+        let differences = differences(&file.config, &self.config);
         if !differences.is_empty() {
+            let path = self.store().display(RUN_FILE);
             return Err(Error::OtherConfiguration { path, differences });
         }
-        Ok(Self::with(store, standing, worker))
+        let claims = claims_suffix(&file.id)?;
+        // Another thread may have been faster; it has read the same file.
+        self.claims.get_or_init(|| claims);
+        self.standing.get_or_init(|| Standing {
+            id: file.id,
+            versions: file.versions,
+        });
+        Ok(())
     }
 
     /// Opens an existing run with its stored configuration.
@@ -81,19 +151,19 @@ impl Run {
     /// [`Error::NoRun`], [`Error::Json`], [`Error::Version`], the store's errors.
     pub fn open(store: Store, worker: &str) -> Result<Self> {
         let path = store.display(RUN_FILE);
-        match store.get(RUN_FILE)? {
-            Some(bytes) => Ok(Self::with(store, parse(&path, &bytes)?, worker)),
-            None => Err(Error::NoRun { path }),
-        }
-    }
-
-    fn with(store: Store, file: RunFile, worker: &str) -> Self {
-        Self {
+        let Some(bytes) = store.get(RUN_FILE)? else {
+            return Err(Error::NoRun { path });
+        };
+        let file = parse(&path, &bytes)?;
+        let run = Self {
             ledger: Ledger::new(store, LEDGER_DIR, worker),
-            id: file.id,
-            config: file.config,
-            versions: file.versions,
-        }
+            config: file.config.clone(),
+            versions: file.versions.clone(),
+            standing: Arc::default(),
+            claims: Arc::default(),
+        };
+        run.stands(file)?;
+        Ok(run)
     }
 
     /// The run directory.
@@ -106,9 +176,10 @@ impl Run {
         &self.ledger
     }
 
-    /// Identifier that distinguishes this run from others of the same configuration; empty for runs of older versions.
+    /// Identifier that distinguishes this run from others of the same configuration; empty for runs of older versions, and
+    /// for one that is not created yet.
     pub fn id(&self) -> &str {
-        &self.id
+        self.standing.get().map_or("", |standing| &standing.id)
     }
 
     /// The configuration in `run.json`.
@@ -118,7 +189,15 @@ impl Run {
 
     /// The versions in `run.json`, of the program that created the run.
     pub fn versions(&self) -> &Value {
-        &self.versions
+        let standing = self.standing.get();
+        standing.map_or(&self.versions, |standing| &standing.versions)
+    }
+
+    /// `ledger` with claims that only the workers of this run see, as [`Ledger::with_claims_of`]; the run need not be created
+    /// before the first claim.
+    #[must_use]
+    pub fn limit_claims(&self, ledger: Ledger) -> Ledger {
+        ledger.with_claims_suffix(&self.claims)
     }
 }
 

@@ -349,6 +349,8 @@ fn an_unreadable_image_is_named_and_the_rest_is_scored() {
     world.write("data/id/test/star/00.png", b"not a picture");
     let whole = std::fs::read(world.path("data/scenes/any/01.png")).unwrap();
     world.write("data/scenes/any/01.png", &whole[..whole.len() / 2]);
+    let recipe = RECIPE.replace("[engine]", "[engine]\nmax_quarantine_fraction = 0.0");
+    world.write("recipe.toml", recipe);
     let strict = world.run("strict", &[]);
     assert_eq!(strict.status.code(), Some(1));
     let log = stderr(&strict);

@@ -30,6 +30,31 @@ pub struct DataSection {
     /// Groups of OOD datasets, such as `near` and `far`, over which averages are reported.
     #[serde(default)]
     pub groups: BTreeMap<String, Vec<String>>,
+    /// What to do about images with equal bytes where a benchmark expects different ones: shots that are tested, in-distribution
+    /// images that are out-of-distribution too, images that a test set has twice. Not serialised if it is the default, so that
+    /// the fingerprints of older recipes do not change.
+    #[serde(default, skip_serializing_if = "Overlap::is_default")]
+    pub overlap: Overlap,
+}
+
+/// What to do about images that are in two sets, or twice in one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overlap {
+    /// Report and use them.
+    #[default]
+    Report,
+    /// Report them and leave them out of the set that is tested: shots out of all test sets, in-distribution images out of the
+    /// out-of-distribution sets, repeated images out of their set but for the first.
+    Drop,
+    /// Refuse to plan.
+    Error,
+}
+
+impl Overlap {
+    fn is_default(&self) -> bool {
+        *self == Overlap::default()
+    }
 }
 
 fn default_validation_per_class() -> usize {

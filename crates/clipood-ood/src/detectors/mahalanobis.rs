@@ -22,7 +22,7 @@ use crate::bank::Bank;
 use crate::block::Block;
 use crate::detector::{Detector, Learned};
 use crate::error::OodError;
-use crate::fit_inputs::{ClassMeans, Prepared, class_means};
+use crate::fit_inputs::{ClassMeans, FitSizes, Prepared, class_means};
 use crate::info::{DetectorInfo, Needs, ParameterInfo};
 use crate::kernels;
 use crate::linalg;
@@ -193,6 +193,10 @@ impl Detector for Mahalanobis {
         ]
     }
 
+    fn refuses(&self, sizes: &FitSizes) -> Option<String> {
+        one_shot_each(sizes)
+    }
+
     fn fit(&self, data: &Prepared<'_>, notes: &mut Vec<String>) -> Result<ClassDistance, OodError> {
         ClassDistance::fit(data, self.covariance, self.normalize, notes)
     }
@@ -233,6 +237,10 @@ impl Detector for Relative {
 
     fn write(&self) -> Vec<String> {
         vec![self.normalize.to_string()]
+    }
+
+    fn refuses(&self, sizes: &FitSizes) -> Option<String> {
+        one_shot_each(sizes)
     }
 
     fn fit(
@@ -368,6 +376,15 @@ impl Sample {
         }
         Ok(out)
     }
+}
+
+/// Why classes of one shot each have no covariance.
+fn one_shot_each(sizes: &FitSizes) -> Option<String> {
+    let alone = sizes.largest_class.is_some_and(|shots| shots < 2);
+    alone.then(|| {
+        "no class has two shots, so the within-class covariance is zero; give at least 2 shots"
+            .to_owned()
+    })
 }
 
 /// Ledoit and Wolf's shrinkage of a second moment towards `trace / dim` times the identity, in place.

@@ -14,7 +14,7 @@ use crate::bank::Bank;
 use crate::block::{Block, LOGIT_SCALE};
 use crate::detector::{Detector, Learned};
 use crate::error::OodError;
-use crate::fit_inputs::Prepared;
+use crate::fit_inputs::{FitSizes, Prepared};
 use crate::info::{DetectorInfo, Needs, Negatives, ParameterInfo};
 use crate::kernels;
 use crate::parameters::{Space, Values};
@@ -198,6 +198,14 @@ pub(crate) struct UnknownPrompt {
     space: Space,
 }
 
+impl UnknownPrompt {
+    /// Why this many texts are not enough.
+    fn too_few(&self, texts: usize) -> Option<String> {
+        (self.count > texts)
+            .then(|| format!("count {} is above the {texts} negative texts", self.count))
+    }
+}
+
 impl Detector for UnknownPrompt {
     const INFO: &'static DetectorInfo = &DetectorInfo {
         kind: "unknown_prompt",
@@ -232,14 +240,14 @@ impl Detector for UnknownPrompt {
         Some(LOGIT_SCALE)
     }
 
+    fn refuses(&self, sizes: &FitSizes) -> Option<String> {
+        self.too_few(sizes.unknown_texts?)
+    }
+
     fn fit(&self, data: &Prepared<'_>, _: &mut Vec<String>) -> Result<Groups, OodError> {
         let negatives = Bank::new(data.negatives()?, data.dim());
-        if self.count > negatives.rows() {
-            return Err(data.problem(format!(
-                "count {} is above the {} negative texts",
-                self.count,
-                negatives.rows()
-            )));
+        if let Some(problem) = self.too_few(negatives.rows()) {
+            return Err(data.problem(problem));
         }
         Ok(Groups {
             negatives,

@@ -11,7 +11,7 @@ use crate::bank::Bank;
 use crate::block::{Block, LOGIT_SCALE};
 use crate::detector::{Detector, Learned};
 use crate::error::OodError;
-use crate::fit_inputs::Prepared;
+use crate::fit_inputs::{FitSizes, Prepared};
 use crate::info::{DetectorInfo, Needs, ParameterInfo};
 use crate::kernels;
 use crate::linalg;
@@ -92,6 +92,16 @@ impl Detector for Vim {
         Some(LOGIT_SCALE)
     }
 
+    fn refuses(&self, sizes: &FitSizes) -> Option<String> {
+        too_wide(self.dim, sizes.width).or_else(|| {
+            let shots = sizes.shots.filter(|shots| *shots <= self.dim)?;
+            Some(format!(
+                "{shots} shots lie within {} dimensions, so the residual has no scale; lower dim below {shots} or give more shots",
+                self.dim
+            ))
+        })
+    }
+
     fn fit(&self, data: &Prepared<'_>, _: &mut Vec<String>) -> Result<Complement, OodError> {
         let shots = data.shots()?;
         let complement = complement(data, &shots, self.dim)?;
@@ -168,6 +178,10 @@ impl Detector for Residual {
         vec![self.dim.to_string()]
     }
 
+    fn refuses(&self, sizes: &FitSizes) -> Option<String> {
+        too_wide(self.dim, sizes.width)
+    }
+
     fn fit(&self, data: &Prepared<'_>, _: &mut Vec<String>) -> Result<Complement, OodError> {
         Ok(Complement {
             complement: complement(data, &data.shots()?, self.dim)?,
@@ -184,13 +198,20 @@ impl Detector for Residual {
     }
 }
 
+/// Why a principal space of `dim` dimensions leaves no complement in features of this width.
+fn too_wide(dim: usize, width: usize) -> Option<String> {
+    (dim >= width).then(|| {
+        format!(
+            "dim {dim} leaves nothing of {width}-dimensional features; it must be below {width}"
+        )
+    })
+}
+
 /// Eigenvectors of the second moment after the `dim` leading ones.
 fn complement(data: &Prepared<'_>, shots: &[f32], dim: usize) -> Result<Bank, OodError> {
     let width = data.dim();
-    if dim >= width {
-        return Err(data.problem(format!(
-            "dim {dim} leaves nothing of {width}-dimensional features; it must be below {width}"
-        )));
+    if let Some(problem) = too_wide(dim, width) {
+        return Err(data.problem(problem));
     }
     let origin = vec![0.0; width];
     let moment = linalg::second_moment(shots, width, |_| &origin);

@@ -6,20 +6,22 @@ use std::time::Instant;
 use clipood_store::{Unit, passes};
 
 use super::source::decode_units;
-use super::units::FeatureIndex;
 use super::write::{GLOBAL, LOCAL, UnitWriter, ledger_unit, part_path};
 use crate::encode::{Clock, Engine};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::plan::open_roots;
+use crate::planned::Planned;
+use crate::quarantine::Tally;
 use crate::tables::store_footer;
 
-/// Encodes the units of `index` whose features are not in the store yet; with `local` also their patch features. Units
+/// Encodes the units of the plan whose features are not in the store yet; if it needs them, also their patch features. Units
 /// that other workers have claimed come last. On return all units are committed, by this worker or by others.
 ///
 /// # Errors
-/// An interruption (units in work are dropped), a store that cannot be written, a panic of a worker.
-pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
+/// An interruption (units in work are dropped), more unreadable images than the recipe allows, a store that cannot be written, a panic of a worker.
+pub fn extract(job: &Job, planned: &Planned) -> Result<()> {
+    let (index, local) = (&planned.features, planned.patches);
     let tables: &[&str] = if local { &[LOCAL, GLOBAL] } else { &[GLOBAL] };
     let mut done = BTreeMap::new();
     for table in tables {
@@ -67,9 +69,13 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     let clock = Clock::default();
     let start = Instant::now();
     let mut writer = UnitWriter::new(job, &pending, local);
+    let tally = Tally::begin(job, planned)?;
     let ran = engine.run(
         &clock,
-        |sink| decode_units(job, &pending, turns(job, tables, &keys), sink),
+        |sink| {
+            let turns = turns(job, tables, &keys);
+            decode_units(job, &pending, (turns, tally), sink)
+        },
         |event| writer.take(event, &clock),
     );
     writer.finish();

@@ -11,6 +11,7 @@ use crate::encode::{BatchSink, UnitSink, in_order};
 use crate::error::Result;
 use crate::job::Job;
 use crate::plan::PlannedImage;
+use crate::quarantine::Tally;
 use crate::tables::QuarantineRow;
 
 /// The images of a unit.
@@ -26,11 +27,12 @@ pub(super) struct UnitEnd {
 /// images of a unit are decoded in parallel.
 ///
 /// # Errors
-/// An interruption, a run directory that cannot be read or written, an image that has changed since it was planned.
+/// An interruption, a run directory that cannot be read or written, an image that has changed since it was planned, more
+/// unreadable images than the recipe allows.
 pub(super) fn decode_units(
     job: &Job,
     pending: &[&ExtractUnit],
-    turns: impl Iterator<Item = Result<usize>>,
+    (turns, mut tally): (impl Iterator<Item = Result<usize>>, Tally),
     sink: &BatchSink<'_, UnitEnd>,
 ) -> Result<()> {
     let attempts = Attempts::read(job)?;
@@ -46,6 +48,7 @@ pub(super) fn decode_units(
             // What fills two batches: one that is being filled and one ahead of it.
             ahead: (2 * sink.full() / unit.views.len()).max(2),
             sink: sink.begin(number),
+            tally: &mut tally,
             quarantined: Vec::new(),
         };
         for piece in attempts.pieces(&unit.key, images.len()) {
@@ -53,8 +56,7 @@ pub(super) fn decode_units(
                 Piece::Decode(range) => decoding.range(&attempts, range)?,
                 Piece::Leave(image) => {
                     let row = process_killed(&images[image]);
-                    decoding.quarantined.push(row);
-                    true
+                    decoding.add(image, Err(Box::new(row)))?
                 }
             };
             if !goes_on {
@@ -83,6 +85,7 @@ struct Decoding<'a> {
     /// Number of images that are fetched or decoded at the same time.
     ahead: usize,
     sink: UnitSink<'a, UnitEnd>,
+    tally: &'a mut Tally,
     quarantined: Vec<QuarantineRow>,
 }
 
@@ -97,7 +100,7 @@ impl Decoding<'_> {
             // The note is removed before the views are sent: a kill while waiting for a slow device must not count for
             // this image.
             attempts.end(&note)?;
-            return Ok(self.add(range.start, views?));
+            return self.add(range.start, views?);
         }
         let decoded = self.in_parallel(range);
         attempts.end(&note)?;
@@ -112,16 +115,20 @@ impl Decoding<'_> {
         let images = &self.images[range];
         in_order(images, self.ahead, fetch, decode, |views| {
             job.worker.interrupt.check()?;
-            let goes_on = self.add(image, views?);
+            let goes_on = self.add(image, views?)?;
             image += 1;
             Ok(goes_on)
         })
     }
 
     /// Sends the views of an image, given by its position; `false` if there is no receiver any more.
-    fn add(&mut self, image: usize, views: Views) -> bool {
-        match views {
+    ///
+    /// # Errors
+    /// More unreadable images than the recipe allows.
+    fn add(&mut self, image: usize, views: Views) -> Result<bool> {
+        Ok(match views {
             Err(row) => {
+                self.tally.add(&self.unit.key, &row)?;
                 self.quarantined.push(*row);
                 true
             }
@@ -129,7 +136,7 @@ impl Decoding<'_> {
                 let mut views = self.unit.views.iter().zip(pixels);
                 views.all(|(view, pixels)| self.sink.add((image, *view), &pixels))
             }
-        }
+        })
     }
 }
 

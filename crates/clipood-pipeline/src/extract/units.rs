@@ -120,7 +120,10 @@ fn unit_key(images: &str, views: &[i16], crop_scale: Option<[f64; 2]>) -> String
 /// Divides a plan into units. Images to score: one unit per shard. Few-shot images: one unit each for the ranks 0, 1, 2
 /// to 3, 4 to 7 and so on of each seed (divided further if they are many), so that 1, 2, 4, 8 and 16 shots share
 /// features.
-pub fn feature_index(experiment: &Experiment, plan: &Plan) -> FeatureIndex {
+///
+/// # Errors
+/// A few-shot image that the plan does not list.
+pub fn feature_index(experiment: &Experiment, plan: &Plan) -> Result<FeatureIndex> {
     let crop_scale = experiment.recipe.train.crop_scale;
     let mut units: Vec<ExtractUnit> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
@@ -159,8 +162,15 @@ pub fn feature_index(experiment: &Experiment, plan: &Plan) -> FeatureIndex {
                 .classes
                 .iter()
                 .flat_map(|class| class.keys.iter().skip(first).take(end - first))
-                .filter_map(|key| by_key.get(key.as_str()).map(|image| (*image).clone()))
-                .collect();
+                .map(|key| {
+                    let image = by_key.get(key.as_str()).map(|image| (*image).clone());
+                    image.ok_or_else(|| {
+                        PipelineError::Inconsistent(format!(
+                            "the plan does not list {key}, a training image of seed {seed}"
+                        ))
+                    })
+                })
+                .collect::<Result<_>>()?;
             images.sort_by(|a, b| a.key.cmp(&b.key));
             for chunk in images.chunks(per_unit) {
                 list.push((
@@ -172,9 +182,9 @@ pub fn feature_index(experiment: &Experiment, plan: &Plan) -> FeatureIndex {
         }
         train.insert(*seed, list);
     }
-    FeatureIndex {
+    Ok(FeatureIndex {
         units,
         scored,
         train,
-    }
+    })
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use clipood_core::{DatasetManifest, shown};
 use clipood_data::{At, Found, ImageRecord, LeftOutCounts, Split, few_shot_split, visit_dataset};
 
+use super::files::ListedFiles;
 use super::spool::Spool;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
@@ -24,6 +25,8 @@ pub(super) struct Listed {
     pub val_classes: BTreeSet<u32>,
     /// Training images that are in at least one draw: the draws from these are the same as from all training images.
     pub train: Vec<ImageRecord>,
+    /// All its files, used or not.
+    pub files: ListedFiles,
 }
 
 /// The draws from the training images of a class.
@@ -54,6 +57,7 @@ pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves) -> Re
         classes: BTreeMap::new(),
         val_classes: BTreeSet::new(),
         train: Vec::new(),
+        files: ListedFiles::new(job.places.data.join(&manifest.root)),
     };
     let validates = job.experiment.manifests.validates();
     let mut tested = 0;
@@ -63,6 +67,7 @@ pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves) -> Re
         &job.places.data,
         job.worker.reporting,
         &mut |mut record| {
+            listed.files.add(&record)?;
             tested += usize::from(record.split == Split::Test);
             match serves {
                 Serves::Id(_) => {

@@ -1,19 +1,24 @@
 //! Making a plan: listing, choosing, hashing, writing. The rows are passed between the steps in temporary files, so
 //! that memory does not grow with the number of images.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use clipood_core::shown;
-use clipood_data::{ImageRecord, Roots, Split, path_of, read};
-use clipood_store::Unit;
+use clipood_data::{ImageRecord, Roots, Split, is_recognised, path_of, read};
+use clipood_store::{Created, Unit};
 use rayon::prelude::*;
+use serde_json::json;
 
+use super::check::{Unread, check_limit, check_recipe, check_shots};
 use super::choose::{Chosen, choose, draws};
+use super::files::{DATA, DataRecord, ListedFiles, write_list};
 use super::list::{Listed, Serves, image_row, list};
-use super::spool::{Rows, Spool};
+use super::overlap::{OVERLAPS, SetOverlap, settle};
+use super::spool::{Blocks, Rows, Spool};
+use super::texts::check_texts;
 use super::write::write_dataset;
-use super::{CLASSES_FILE, ClassesFile, STAGE, source_of};
+use super::{CLASSES, CLASSES_FILE, ClassesFile, STAGE, classes_digest, parse_classes, source_of};
 use crate::error::{PipelineError, Result};
 use crate::heap::trim_heap;
 use crate::job::Job;
@@ -24,21 +29,43 @@ use crate::tables::ImageRow;
 /// Images that are hashed between two checks for an interruption.
 const BLOCK: usize = 1024;
 
+/// A plan that is complete and checked, and not written yet.
+struct Prepared {
+    classes: ClassesFile,
+    /// In the order of the manifests.
+    datasets: Vec<Rows>,
+    files: Vec<(DataRecord, Blocks)>,
+    overlaps: Vec<SetOverlap>,
+}
+
 /// Lists and hashes all images, then writes the plan.
 ///
 /// Nothing is written to the run directory before everything is hashed and checked, so that an interrupted or rejected
-/// plan leaves nothing behind that could contradict images that change afterwards.
+/// plan leaves nothing behind that could contradict images that change afterwards, or another recipe.
 pub(super) fn make(job: &Job, units: &[Unit]) -> Result<()> {
     let _span = tracing::info_span!("plan").entered();
-    let manifests = &job.experiment.manifests;
+    let prepared = prepare(job)?;
+    write(job, units, prepared)?;
+    trim_heap();
+    Ok(())
+}
+
+fn prepare(job: &Job) -> Result<Prepared> {
+    let experiment = &job.experiment;
+    let manifests = &experiment.manifests;
     let of_id = list(job, &manifests.id, &Serves::Id(draws(job)))?;
     let chosen = choose(job, &of_id)?;
+    check_texts(experiment, &chosen.classes)?;
+    check_recipe(experiment, &chosen)?;
     let mut of_id = Some(take_chosen(of_id, &chosen)?);
-    let mut datasets = Vec::new();
+    let (mut datasets, mut files) = (Vec::new(), Vec::new());
     for (role, manifest) in manifests.all() {
         let serves = match role {
             DatasetRole::Id => {
-                datasets.extend(of_id.take());
+                if let Some((rows, listed)) = of_id.take() {
+                    datasets.push(rows);
+                    files.push(listed.finish()?);
+                }
                 continue;
             }
             DatasetRole::Ood => Serves::Ood,
@@ -50,28 +77,107 @@ pub(super) fn make(job: &Job, units: &[Unit]) -> Result<()> {
             val: listed.val,
             train: Vec::new(),
         });
+        files.push(listed.files.finish()?);
     }
-    let datasets = hash_all(job, datasets)?;
-    let file = ClassesFile {
-        classes: chosen.classes,
-        splits: chosen.splits,
-    };
-    let json = serde_json::to_vec_pretty(&file)
-        .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
-    job.places
-        .run
-        .store()
-        .put(CLASSES_FILE, Bytes::from(json))?;
-    for (((_, manifest), unit), rows) in manifests.all().zip(units).zip(datasets) {
-        write_dataset(job, manifest, unit, rows)?;
+    let mut datasets = hash_all(job, &chosen, datasets)?;
+    let names: Vec<(DatasetRole, &str)> = (manifests.all())
+        .map(|(role, manifest)| (role, manifest.name.as_str()))
+        .collect();
+    let overlaps = settle(&mut datasets, &names, experiment.recipe.data.overlap)?;
+    for overlap in &overlaps {
+        job.worker.reporting.say(&overlap.line());
+    }
+    let plan = digest(&mut datasets, &files)?;
+    Ok(Prepared {
+        classes: ClassesFile {
+            classes: chosen.classes,
+            splits: chosen.splits,
+            plan: Some(plan),
+        },
+        datasets,
+        files,
+        overlaps,
+    })
+}
+
+/// Writes a plan. Of several planners at once, the first to write the classes decides; one that has found other images is
+/// refused before it writes anything else.
+fn write(job: &Job, units: &[Unit], prepared: Prepared) -> Result<()> {
+    let Prepared {
+        classes,
+        datasets,
+        files,
+        overlaps,
+    } = prepared;
+    job.places.run.create()?;
+    let standing = publish_classes(job, classes)?;
+    let manifests = job.experiment.manifests.all();
+    let datasets = manifests.zip(units).zip(datasets).zip(files);
+    for ((((role, manifest), unit), rows), (record, mut parts)) in datasets {
+        write_list(job, &manifest.name, &mut parts)?;
+        let mut extra = BTreeMap::from([
+            (CLASSES.to_string(), json!(standing)),
+            (DATA.to_string(), json!(record)),
+        ]);
+        if role == DatasetRole::Id && !overlaps.is_empty() {
+            extra.insert(OVERLAPS.to_string(), json!(overlaps));
+        }
+        write_dataset(job, manifest, unit, rows, extra)?;
     }
     job.places.run.ledger().sweep(&["images"])?;
-    trim_heap();
     Ok(())
 }
 
+/// Writes the classes if no other planner has; returns the digest of the file that stands.
+fn publish_classes(job: &Job, ours: ClassesFile) -> Result<String> {
+    let json = serde_json::to_vec_pretty(&ours)
+        .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
+    let store = job.places.run.store();
+    let json = Bytes::from(json);
+    match store.create(CLASSES_FILE, json.clone())? {
+        Created::New | Created::Identical => Ok(classes_digest(&json)),
+        Created::Existed(found) => {
+            let theirs = parse_classes(&found)?;
+            // Earlier builds did not record the digest of the images.
+            let same_images = theirs.plan.is_none() || theirs.plan == ours.plan;
+            match same_images && (&theirs.classes, &theirs.splits) == (&ours.classes, &ours.splits)
+            {
+                true => Ok(classes_digest(&found)),
+                false => Err(PipelineError::Usage(format!(
+                    "{}: another process has planned this run from other images than are here; start another run directory, \
+                     or remove this one",
+                    store.display(CLASSES_FILE)
+                ))),
+            }
+        }
+    }
+}
+
+/// Digest of all images that the plan uses, and of the names and sizes of all files.
+fn digest(datasets: &mut [Rows], files: &[(DataRecord, Blocks)]) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |row: &ImageRow| {
+        for text in [&row.content_hash, &row.image_key] {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+        Ok(())
+    };
+    for (rows, (record, _)) in datasets.iter_mut().zip(files) {
+        rows.test.for_each(&mut add)?;
+        rows.val.for_each(&mut add)?;
+        rows.train.iter().try_for_each(&mut add)?;
+        let files = ImageRow {
+            content_hash: record.sizes.clone(),
+            ..ImageRow::default()
+        };
+        add(&files)?;
+    }
+    Ok(hasher.finalize().to_hex()[..32].to_string())
+}
+
 /// The images of the chosen classes, those held out for validation, and those that are shots.
-fn take_chosen(listed: Listed, chosen: &Chosen) -> Result<Rows> {
+fn take_chosen(listed: Listed, chosen: &Chosen) -> Result<(Rows, ListedFiles)> {
     let labels = &chosen.labels;
     let relabel = |row: &mut ImageRow| {
         row.label = row.label.and_then(|label| labels.get(&label).copied());
@@ -113,12 +219,12 @@ fn take_chosen(listed: Listed, chosen: &Chosen) -> Result<Rows> {
             rows.train.push(row);
         }
     }
-    Ok(rows)
+    Ok((rows, listed.files))
 }
 
 /// Hashes every image, those for validation first: no image may be used both for validation and for testing. Files are
-/// compared by their bytes.
-fn hash_all(job: &Job, datasets: Vec<Rows>) -> Result<Vec<Rows>> {
+/// compared by their bytes. The images that extraction will certainly put into quarantine are counted here already.
+fn hash_all(job: &Job, chosen: &Chosen, datasets: Vec<Rows>) -> Result<Vec<Rows>> {
     let count = |rows: &Rows| rows.test.len() + rows.val.len() + rows.train.len();
     let total: usize = datasets.iter().map(count).sum();
     let mut progress = job
@@ -127,29 +233,41 @@ fn hash_all(job: &Job, datasets: Vec<Rows>) -> Result<Vec<Rows>> {
         .stage(STAGE, "images hashed", total as u64);
     let mut validated: HashMap<String, String> = HashMap::new();
     let mut checked = Vec::new();
-    for mut rows in datasets {
-        rows.val = hash_spool(job, rows.val, &mut progress, |row| {
+    let names: Vec<&str> = (job.experiment.manifests.all())
+        .map(|(_, manifest)| manifest.name.as_str())
+        .collect();
+    for (mut rows, name) in datasets.into_iter().zip(&names) {
+        let mut unread = Unread::default();
+        let val = std::mem::replace(&mut rows.val, Spool::new());
+        rows.val = hash_spool(job, val, (&mut progress, &mut unread), |row| {
             validated.insert(row.content_hash.clone(), row.uri.clone());
             Ok(())
         })?;
+        check_limit(job, name, &unread, rows.val.len())?;
         checked.push(rows);
     }
     // Images that cannot be read do not count as equal. Extraction will put them into quarantine.
     validated.remove("");
-    for rows in &mut checked {
+    for (rows, name) in checked.iter_mut().zip(&names) {
+        let mut unread = Unread::default();
         let test = std::mem::replace(&mut rows.test, Spool::new());
-        rows.test = hash_spool(job, test, &mut progress, |row| {
-            match validated.get(&row.content_hash) {
+        rows.test = hash_spool(
+            job,
+            test,
+            (&mut progress, &mut unread),
+            |row| match validated.get(&row.content_hash) {
                 None => Ok(()),
                 Some(twin) => Err(PipelineError::Usage(format!(
                     "{twin} is used for validation, but {} is the same image and is tested; remove it from one of the two",
                     row.uri
                 ))),
-            }
-        })?;
+            },
+        )?;
         for block in rows.train.chunks_mut(BLOCK) {
-            hash_block(job, block, &mut progress)?;
+            hash_block(job, block, (&mut progress, &mut unread))?;
         }
+        check_limit(job, name, &unread, rows.test.len() + rows.train.len())?;
+        check_shots(&job.experiment, chosen, &unread)?;
     }
     progress.finish();
     Ok(checked)
@@ -158,7 +276,7 @@ fn hash_all(job: &Job, datasets: Vec<Rows>) -> Result<Vec<Rows>> {
 fn hash_spool(
     job: &Job,
     images: Spool,
-    progress: &mut StageProgress,
+    (progress, unread): (&mut StageProgress, &mut Unread),
     mut check: impl FnMut(&ImageRow) -> Result<()>,
 ) -> Result<Spool> {
     let mut hashed = Spool::new();
@@ -168,7 +286,7 @@ fn hash_spool(
         if block.is_empty() {
             return Ok(hashed);
         }
-        hash_block(job, &mut block, progress)?;
+        hash_block(job, &mut block, (progress, unread))?;
         for row in block {
             check(&row)?;
             hashed.push(row)?;
@@ -177,24 +295,33 @@ fn hash_spool(
 }
 
 /// Sets BLAKE3 hash and size of the files; those that cannot be read keep an empty hash.
-fn hash_block(job: &Job, block: &mut [ImageRow], progress: &mut StageProgress) -> Result<()> {
+fn hash_block(
+    job: &Job,
+    block: &mut [ImageRow],
+    (progress, unread): (&mut StageProgress, &mut Unread),
+) -> Result<()> {
     job.worker.interrupt.check()?;
-    let unread: Vec<String> = block
+    let problems: Vec<(String, String)> = block
         .par_iter_mut()
-        .filter_map(|row| match read(&source_of(row), &Roots::default()) {
-            Ok(bytes) => {
-                row.content_hash = blake3::hash(&bytes).to_hex().to_string();
-                row.length = Some(bytes.len() as u64);
-                None
-            }
-            Err(error) => Some(format!(
-                "{} cannot be read: {error}",
-                shown(path_of(&row.uri))
-            )),
+        .filter_map(|row| {
+            let problem = match read(&source_of(row), &Roots::default()) {
+                Ok(bytes) => {
+                    row.content_hash = blake3::hash(&bytes).to_hex().to_string();
+                    row.length = Some(bytes.len() as u64);
+                    match bytes.as_slice() {
+                        [] => "file is empty".to_string(),
+                        bytes if is_recognised(bytes) => return None,
+                        _ => "unknown image format".to_string(),
+                    }
+                }
+                Err(error) => format!("cannot be read: {error}"),
+            };
+            Some((row.image_key.clone(), format!("{}: {problem}", shown(path_of(&row.uri)))))
         })
         .collect();
-    for line in unread {
+    for (key, line) in problems {
         progress.note(&line);
+        unread.add(key, line);
     }
     progress.add(block.len() as u64);
     Ok(())

@@ -11,14 +11,58 @@ use crate::tables::{FileMeta, ImageRow, read_images, write_images};
 /// Rows per block of the file; at most one block is in memory.
 const BLOCK: usize = 8192;
 
-/// A list of rows of which only the last block is in memory. Its file has no name, so it disappears however the process
-/// ends.
-pub(super) struct Spool {
-    /// Made with the first full block.
+/// Blocks of bytes in a temporary file. It has no name, so it disappears however the process ends.
+pub(super) struct Blocks {
+    /// Made with the first block.
     file: Option<File>,
     /// Sizes of the blocks in the file, in bytes.
-    blocks: Vec<usize>,
-    /// Rows that are not in the file yet.
+    sizes: Vec<usize>,
+}
+
+impl Blocks {
+    pub fn new() -> Self {
+        Self {
+            file: None,
+            sizes: Vec::new(),
+        }
+    }
+
+    /// Adds a block. All blocks are added before the first is read.
+    ///
+    /// # Errors
+    /// A temporary file that cannot be made or written.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(tempfile::tempfile().map_err(failed)?),
+        };
+        file.write_all(bytes).map_err(failed)?;
+        self.sizes.push(bytes.len());
+        Ok(())
+    }
+
+    /// Calls `each` with every block in the order of [`Blocks::push`].
+    ///
+    /// # Errors
+    /// A temporary file that cannot be read, the first error of `each`.
+    pub fn for_each(&mut self, mut each: impl FnMut(Bytes) -> Result<()>) -> Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        file.rewind().map_err(failed)?;
+        for size in &self.sizes {
+            let mut bytes = vec![0; *size];
+            file.read_exact(&mut bytes).map_err(failed)?;
+            each(Bytes::from(bytes))?;
+        }
+        Ok(())
+    }
+}
+
+/// A list of rows of which only the last block is in memory.
+pub(super) struct Spool {
+    blocks: Blocks,
+    /// Rows that are not in a block yet.
     last: Vec<ImageRow>,
     len: usize,
 }
@@ -26,8 +70,7 @@ pub(super) struct Spool {
 impl Spool {
     pub fn new() -> Self {
         Self {
-            file: None,
-            blocks: Vec::new(),
+            blocks: Blocks::new(),
             last: Vec::new(),
             len: 0,
         }
@@ -47,15 +90,22 @@ impl Spool {
         self.len += 1;
         if self.last.len() == BLOCK {
             let bytes = write_images(&self.last, &FileMeta::default())?;
-            let file = match &mut self.file {
-                Some(file) => file,
-                None => self.file.insert(tempfile::tempfile().map_err(failed)?),
-            };
-            file.write_all(&bytes).map_err(failed)?;
-            self.blocks.push(bytes.len());
+            self.blocks.push(&bytes)?;
             self.last.clear();
         }
         Ok(())
+    }
+
+    /// Calls `each` with every row in the order of [`Spool::push`]; the rows stay.
+    ///
+    /// # Errors
+    /// A temporary file that cannot be read, the first error of `each`.
+    pub fn for_each(&mut self, mut each: impl FnMut(&ImageRow) -> Result<()>) -> Result<()> {
+        self.blocks.for_each(|bytes| {
+            let rows = read_images(bytes, "temporary file of the plan")?;
+            rows.iter().try_for_each(&mut each)
+        })?;
+        self.last.iter().try_for_each(each)
     }
 
     /// All rows, in the order of [`Spool::push`].
@@ -63,11 +113,11 @@ impl Spool {
     /// # Errors
     /// A temporary file that cannot be read; the iterator returns this error too.
     pub fn into_rows(mut self) -> Result<impl Iterator<Item = Result<ImageRow>>> {
-        if let Some(file) = &mut self.file {
+        if let Some(file) = &mut self.blocks.file {
             file.rewind().map_err(failed)?;
         }
-        let mut file = self.file;
-        let blocks = self.blocks.into_iter().map(move |size| {
+        let mut file = self.blocks.file;
+        let blocks = self.blocks.sizes.into_iter().map(move |size| {
             let mut bytes = vec![0; size];
             if let Some(file) = &mut file {
                 file.read_exact(&mut bytes).map_err(failed)?;
@@ -125,7 +175,17 @@ mod tests {
                 spool.push(row(i)).unwrap();
             }
             assert_eq!(spool.len(), len);
-            assert_eq!(spool.blocks.len(), len / BLOCK);
+            assert_eq!(spool.blocks.sizes.len(), len / BLOCK);
+            for _ in 0..2 {
+                let mut rows = 0;
+                let seen = spool.for_each(|found| {
+                    assert_eq!(*found, row(rows));
+                    rows += 1;
+                    Ok(())
+                });
+                seen.unwrap();
+                assert_eq!(rows, len);
+            }
             let mut rows = 0;
             for (i, found) in spool.into_rows().unwrap().enumerate() {
                 assert_eq!(found.unwrap(), row(i));

@@ -6,20 +6,23 @@ use bytes::Bytes;
 use clipood_core::DatasetManifest;
 use clipood_data::{Split, uri_of};
 use clipood_store::{CommitOutcome, Part, Unit};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::spool::{Rows, Spool};
-use super::{DatasetIndex, INDEX, PARTS, ROOT, STAGE, ShardIndex, images_digest, part_path};
+use super::{
+    CLASSES, DatasetIndex, INDEX, PARTS, ROOT, STAGE, ShardIndex, images_digest, part_path,
+};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::tables::{FileMeta, ImageRow, read_images, store_footer, write_images};
 
-/// Writes the images of a dataset, and then the record that it is planned.
+/// Writes the images of a dataset, and then the record that it is planned, which holds `extra` as well.
 pub(super) fn write_dataset(
     job: &Job,
     manifest: &DatasetManifest,
     unit: &Unit,
     rows: Rows,
+    mut extra: BTreeMap<String, Value>,
 ) -> Result<()> {
     let index = DatasetIndex {
         train: rows.train.len(),
@@ -29,12 +32,24 @@ pub(super) fn write_dataset(
     if !rows.train.is_empty() {
         write_part(job, manifest, unit, Split::Train, 0, rows.train)?;
     }
-    let extra = BTreeMap::from([(INDEX.to_string(), json!(index))]);
-    job.places
-        .run
-        .ledger()
-        .commit_without_part(STAGE, unit, extra)?;
-    Ok(())
+    extra.insert(INDEX.to_string(), json!(index));
+    let ledger = job.places.run.ledger();
+    let outcome = ledger.commit_without_part(STAGE, unit, extra.clone())?;
+    // Another planner with other images was refused before; this is the last look.
+    let theirs = &outcome.record().extra;
+    let differs = |key: &str| {
+        theirs
+            .get(key)
+            .is_some_and(|found| extra.get(key) != Some(found))
+    };
+    match differs(INDEX) || differs(CLASSES) {
+        true => Err(PipelineError::Usage(format!(
+            "{}: another process has planned {} from other images than are here; start another run directory, or remove \
+             this one",
+            job.places.run_location, manifest.name
+        ))),
+        false => Ok(()),
+    }
 }
 
 fn write_shards(

@@ -25,7 +25,7 @@ pub static STAGE: Stage = Stage {
 
 /// Extracts what is missing, then writes the list of unreadable images and checks the recipe's limit for them.
 fn run(job: &Job, planned: &Planned) -> Result<()> {
-    extract(job, &planned.features, planned.patches)?;
+    extract(job, planned)?;
     let unreadable = quarantine(job, &planned.plan, &planned.features)?;
     keep_quarantine(job, &unreadable)
 }

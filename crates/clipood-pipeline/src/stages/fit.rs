@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
 use clipood_ood::{DetectorSpec, DualPatternScaling, FitInputs, FittedDetector, Matrix, fit};
-use clipood_store::Unit;
+use clipood_store::{Created, Unit};
 use serde_json::json;
 
 use super::claims::share_units;
@@ -237,12 +237,20 @@ fn fit_prompt(
     }
 }
 
-/// Stores a detector that has learned something.
+/// Stores a detector that has learned something. If another worker has stored its own, equal up to rounding, that one
+/// stays, so that all shards are scored with the same; a file that is no detector is replaced.
 fn keep(job: &Job, prompt: &PlannedPrompt, column: &str, detector: &FittedDetector) -> Result<()> {
     let path = fitted_path(prompt, column);
     let json = serde_json::to_vec(detector)
         .map_err(|e| PipelineError::Inconsistent(format!("{path}: {e}")))?;
-    Ok(job.places.run.store().put(&path, Bytes::from(json))?)
+    let (store, json) = (job.places.run.store(), Bytes::from(json));
+    match store.create(&path, json.clone())? {
+        Created::New | Created::Identical => Ok(()),
+        Created::Existed(found) => match serde_json::from_slice::<FittedDetector>(&found) {
+            Ok(_) => Ok(()),
+            Err(_) => Ok(store.put(&path, json)?),
+        },
+    }
 }
 
 /// Path of a fitted detector in the run directory; `knn:k=5` is called `knn-3ak-3d5`, with the codes of `:` and `=`.

@@ -13,7 +13,7 @@ use crate::extract::GLOBAL;
 use crate::job::Job;
 use crate::metrics::{Metrics, read_metrics};
 use crate::places::Shelf;
-use crate::plan::Purpose;
+use crate::plan::{Purpose, SetOverlap, origin, overlaps};
 use crate::planned::Planned;
 use crate::prompts::trainers::prompt_unit;
 use crate::quarantine::{kept_quarantine, quarantine};
@@ -57,6 +57,10 @@ pub struct Outcome {
     pub scored: usize,
     /// Images in quarantine, training images included.
     pub quarantined: Vec<QuarantineRow>,
+    /// When and from where the images were planned, as a phrase; absent for plans of earlier builds.
+    pub origin: Option<String>,
+    /// Images that are in two sets, or twice in one.
+    pub overlaps: Vec<SetOverlap>,
 }
 
 /// The units and image counts of a finished run.
@@ -146,5 +150,7 @@ pub fn finished(job: &Job) -> Result<Option<Outcome>> {
         planned: account.planned,
         scored: account.scored,
         quarantined: kept_quarantine(job)?,
+        origin: origin(job)?,
+        overlaps: overlaps(job)?,
     }))
 }

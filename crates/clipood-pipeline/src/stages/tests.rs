@@ -94,28 +94,125 @@ fn extraction_writes_one_row_per_view_and_two_workers_do_each_unit_once() {
     }
 }
 
+/// The same pictures and features, with an empty run directory.
+fn anew(world: World) -> World {
+    World {
+        run: clipood_store::Store::memory(),
+        ..world
+    }
+}
+
 #[test]
-fn an_unreadable_image_over_the_limit_stops_the_run_after_extraction() {
+fn unreadable_images_over_the_limit_stop_the_run_in_extraction() {
     let world = World::new();
-    std::fs::write(world.data().join("far/any/0.ppm"), b"P6 8 8 255 too short").unwrap();
+    for image in 0..2 {
+        let path = world.data().join(format!("far/any/{image}.ppm"));
+        std::fs::write(path, b"P6 8 8 255 too short").unwrap();
+    }
     let job = world.job(0, 1);
     let planned = Planned::make(&job).unwrap();
     let error = run_stages(&job, &planned, &STAGES).unwrap_err();
     assert!(matches!(error, PipelineError::Quarantine { .. }), "{error}");
-    // A worker of a later stage checks the same limit.
-    let train = stages_called(&["train".to_string()]).unwrap();
-    let error = run_stages(&job, &planned, &train).unwrap_err();
-    assert!(matches!(error, PipelineError::Quarantine { .. }), "{error}");
+    // Nothing of the unit that passes the limit is written.
+    assert!(counts(&job, &planned, "extract").missing > 0);
 
-    let allowed = World::recipe().replace("[engine]", "[engine]\nmax_quarantine_fraction = 0.3");
-    let other = World {
-        run: clipood_store::Store::memory(),
-        ..world
-    };
-    let job = other.job_of(&allowed, 0, 1).unwrap();
+    let allowed = World::recipe().replace("[engine]", "[engine]\nmax_quarantine_fraction = 0.5");
+    let world = anew(world);
+    let job = world.job_of(&allowed, 0, 1).unwrap();
     let outcome = run(&job).unwrap();
-    assert_eq!(outcome.planned - outcome.scored, 1);
-    assert_eq!(outcome.quarantined.len(), 1);
+    assert_eq!(outcome.planned - outcome.scored, 2);
+    assert_eq!(outcome.quarantined.len(), 2);
+
+    // The limit is checked where nothing is left to extract, and by workers of later stages.
+    let world = anew(world);
+    let job = world.job(0, 1);
+    let planned = Planned::make(&job).unwrap();
+    for names in ["extract", "train"] {
+        let stages = stages_called(&[names.to_string()]).unwrap();
+        let error = run_stages(&job, &planned, &stages).unwrap_err();
+        assert!(matches!(error, PipelineError::Quarantine { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_refused_plan_writes_nothing() {
+    let world = World::new();
+    for (from, to) in [
+        ("shots = [2]", "shots = [4]"),
+        (
+            "n_ctx = 2",
+            "n_ctx = 73\nctx_init = \"a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d e f g h i j k l m n \
+          o p q r s t u v w x y z a b c d e f g h i j k l m n o p q r s t u v w x y z\"",
+        ),
+        ("\"mahalanobis\"", "\"mahalanobis\", \"vim:dim=32\""),
+        ("\"unknown_prompt\"", "\"unknown_prompt:count=9\""),
+        ("[train]", "[locoop]\ntop_k = 3\n[train]"),
+        (
+            "[[negative_labels.lists]]",
+            "unknown = [\"a b c d e f g h i j k l m n o p q r s t u v w x y z a b c d e f g h i j k \
+          l m n o p q r s t u v w x y z a b c d e f g h i j k l m n o p q r s t u v w x y z\"]\n[[negative_labels.lists]]",
+        ),
+    ] {
+        let recipe = World::recipe().replace(from, to);
+        assert_ne!(recipe, World::recipe());
+        let job = world.job_of(&recipe, 0, 1).unwrap();
+        let error = run(&job).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert_eq!(world.run.list("").unwrap(), [], "{error}");
+        assert_eq!(world.shared.list("").unwrap(), [], "{error}");
+    }
+    run(&world.job(0, 1)).unwrap();
+}
+
+#[test]
+fn of_planners_with_other_trees_one_wins_and_its_plan_is_whole() {
+    for _ in 0..10 {
+        let world = World::new();
+        let other = World {
+            run: world.run.clone(),
+            shared: world.shared.clone(),
+            ..World::new()
+        };
+        // One training image less, which is a shot in one of the two trees.
+        std::fs::remove_file(other.data().join("id/train/fish/2.ppm")).unwrap();
+        std::fs::copy(
+            other.data().join("near/any/0.ppm"),
+            other.data().join("id/train/fish/9.ppm"),
+        )
+        .unwrap();
+        let jobs = [world.job(0, 1), other.job(1, 2)];
+        let plans: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = jobs
+                .iter()
+                .map(|job| scope.spawn(move || Planned::make(job)))
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(plans.iter().filter(|plan| plan.is_ok()).count(), 1);
+        let winner = usize::from(plans[1].is_ok());
+        let loser = plans[1 - winner].as_ref().unwrap_err();
+        assert_eq!(loser.exit_code(), 2, "{loser}");
+        // The winner finds all the shots that its plan names.
+        let outcome = run(&jobs[winner]).unwrap();
+        assert_eq!(outcome.planned, outcome.scored);
+    }
+}
+
+#[test]
+fn planners_of_the_same_tree_share_one_run() {
+    let world = World::new();
+    let jobs: Vec<Job> = (0..3).map(|index| world.job(index, 3)).collect();
+    std::thread::scope(|scope| {
+        for job in &jobs {
+            scope.spawn(move || Planned::make(job).unwrap());
+        }
+    });
+    let ids: Vec<&str> = jobs.iter().map(|job| job.places.run.id()).collect();
+    assert!(!ids[0].is_empty());
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    // A claim on a prompt set is seen by all workers of the run.
+    assert!(jobs[0].places.prompts.claim("train", "x").unwrap());
+    assert!(!jobs[1].places.prompts.claim("train", "x").unwrap());
 }
 
 #[test]

@@ -120,6 +120,15 @@ pub struct DataArg {
     pub data: PathBuf,
 }
 
+/// What to do about images that have changed since the run was planned.
+#[derive(clap::Args)]
+pub struct ChangedDataArg {
+    /// Go on with an existing plan although the folders of the images, or the names or sizes of their files, are not those
+    /// that it was made from.
+    #[arg(long, help_heading = heading::FILES)]
+    pub accept_changed_data: bool,
+}
+
 /// Where images are, and where their datasets are described.
 #[derive(clap::Args)]
 pub struct DataArgs {

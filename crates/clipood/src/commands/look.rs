@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clipood_pipeline::{Interrupt, Job, Reporting, RunOptions, Share};
+use clipood_pipeline::{ChangedData, Interrupt, Job, Reporting, RunOptions, Share};
 
 use super::args::StoreArg;
 
@@ -12,6 +12,7 @@ pub fn open(run: &str, store: &StoreArg) -> Result<Job> {
     Ok(Job::reopen(RunOptions {
         run: run.to_string(),
         data: PathBuf::new(),
+        changed: ChangedData::AllowMoved,
         store: store.store.clone(),
         device: None,
         share: Share {

@@ -10,7 +10,8 @@ use super::run::{Args, open};
 /// Makes the plan of the recipe and prints the run directory to give to workers.
 pub fn run(args: Args) -> Result<ExitCode> {
     let job = open(args)?;
-    let plan = Planned::make(&job)?.plan;
+    let planned = Planned::make(&job)?;
+    let plan = &planned.plan;
     let mut names: Vec<&str> = plan.datasets.iter().map(|d| d.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
@@ -20,6 +21,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         names.len(),
         plan.classes.len()
     );
+    for overlap in &plan.overlaps {
+        println!("overlap: {}", overlap.line());
+    }
     println!("run: {}", job.places.run_location);
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clipood_core::{Method, Overrides, Recipe};
 use clipood_pipeline::{Job, JobOptions, Outcome, console, run as run_job};
 
-use super::args::{DataArgs, JsonLogArg, RunDeviceArgs, StoreArg, heading};
+use super::args::{ChangedDataArg, DataArgs, JsonLogArg, RunDeviceArgs, StoreArg, heading};
 use super::recipes;
 use super::reporting;
 use super::signals::listen;
@@ -22,6 +22,8 @@ pub struct Args {
     device: RunDeviceArgs,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    changed: ChangedDataArg,
     #[command(flatten)]
     store: StoreArg,
     /// Run directory, a path or URL (default: `runs/RECIPE-FINGERPRINT`).
@@ -74,6 +76,7 @@ pub fn open(args: Args) -> Result<Job> {
         recipe: recipe(&args.recipe, args.changes)?,
         manifests: args.data.manifests,
         data: args.data.images.data,
+        accept_changed_data: args.changed.accept_changed_data,
         store: args.store.store,
         run: args.run,
         device: args.device.open()?,
@@ -82,7 +85,7 @@ pub fn open(args: Args) -> Result<Job> {
     })?)
 }
 
-/// Prints how many test images were scored, and how many are in quarantine.
+/// Prints how many test images were scored, how many are in quarantine, and where they were planned from.
 pub fn print_account(job: &Job, outcome: &Outcome) {
     println!(
         "test images: {} planned = {} scored + {} quarantined",
@@ -96,6 +99,12 @@ pub fn print_account(job: &Job, outcome: &Outcome) {
             outcome.quarantined.len(),
             job.places.run_location
         );
+    }
+    for overlap in &outcome.overlaps {
+        println!("overlap: {}", overlap.line());
+    }
+    if let Some(origin) = &outcome.origin {
+        println!("{origin}");
     }
 }
 

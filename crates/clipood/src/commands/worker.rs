@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clipood_pipeline::{
-    Job, PipelineError, RunOptions, Share, run as run_job, run_only, stages_called,
+    ChangedData, Job, PipelineError, RunOptions, Share, run as run_job, run_only, stages_called,
 };
 
-use super::args::{DataArg, JsonLogArg, RunDeviceArgs, StoreArg, WorkerRunArg};
+use super::args::{ChangedDataArg, DataArg, JsonLogArg, RunDeviceArgs, StoreArg, WorkerRunArg};
 use super::reporting;
 use super::run::print_account;
 use super::signals::listen;
@@ -36,6 +36,8 @@ pub struct Args {
     #[command(flatten)]
     data: DataArg,
     #[command(flatten)]
+    changed: ChangedDataArg,
+    #[command(flatten)]
     store: StoreArg,
     #[command(flatten)]
     log: JsonLogArg,
@@ -55,6 +57,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let job = Job::reopen(RunOptions {
         run: args.run.into_run(),
         data: args.data.data,
+        changed: match args.changed.accept_changed_data {
+            true => ChangedData::Accept,
+            false => ChangedData::AllowMoved,
+        },
         store: args.store.store,
         device: Some(args.device.open()?),
         share: Share {

@@ -1,0 +1,199 @@
+//! The files of a dataset by name, size and time: recorded with the plan, so that a later call notices that the folders
+//! are not those that were planned.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use clipood_data::ImageRecord;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::spool::Blocks;
+use crate::error::Result;
+use crate::job::Job;
+use crate::tables::{FileMeta, FileRow, write_files};
+
+/// Key of [`DataRecord`] in the commit record of a dataset's plan.
+pub(super) const DATA: &str = "data";
+/// Files whose sizes are looked up together, in parallel.
+const BLOCK: usize = 4096;
+/// Rows of one part of the list.
+const PART: usize = 16 * BLOCK;
+
+/// Where a dataset was when it was planned, and which files it had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataRecord {
+    /// Absolute path of its root, without links, on the machine that made the plan.
+    pub root: String,
+    /// Number of image files in all splits.
+    pub files: usize,
+    /// Digest of their names relative to the root and their sizes.
+    pub sizes: String,
+    /// Digest of the same with the times of their last modification.
+    pub times: String,
+    /// When they were listed, in seconds since 1970.
+    pub listed: u64,
+}
+
+/// Looks the files of a dataset up, block by block, and digests them.
+pub(super) struct Census {
+    root: PathBuf,
+    block: Vec<(String, PathBuf)>,
+    sizes: blake3::Hasher,
+    times: blake3::Hasher,
+    files: usize,
+}
+
+impl Census {
+    /// A census of the files below `root`.
+    pub fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            block: Vec::new(),
+            sizes: blake3::Hasher::new(),
+            times: blake3::Hasher::new(),
+            files: 0,
+        }
+    }
+
+    /// Adds the file of an image; returns a block of files whenever one is full, and nothing otherwise.
+    pub fn add(&mut self, record: &ImageRecord) -> Vec<FileRow> {
+        let path = PathBuf::from(&record.source.uri);
+        self.block.push((relative(&path, &self.root), path));
+        match self.block.len() {
+            BLOCK => self.look_up(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The files that [`Census::add`] has not returned, and the record.
+    pub fn finish(mut self) -> (Vec<FileRow>, DataRecord) {
+        let rest = self.look_up();
+        let record = DataRecord {
+            root: canonical(&self.root),
+            files: self.files,
+            sizes: self.sizes.finalize().to_hex()[..32].to_string(),
+            times: self.times.finalize().to_hex()[..32].to_string(),
+            listed: now(),
+        };
+        (rest, record)
+    }
+
+    fn look_up(&mut self) -> Vec<FileRow> {
+        let block = std::mem::take(&mut self.block);
+        let rows: Vec<FileRow> = block
+            .into_par_iter()
+            .map(|(name, path)| {
+                let found = std::fs::metadata(path).ok();
+                let modified = found.as_ref().and_then(|found| found.modified().ok());
+                let since = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+                FileRow {
+                    name,
+                    bytes: found.map(|found| found.len()),
+                    modified: since.and_then(|since| u64::try_from(since.as_nanos()).ok()),
+                }
+            })
+            .collect();
+        for row in &rows {
+            let number = |value: Option<u64>| value.map_or(u64::MAX, |value| value).to_le_bytes();
+            for hasher in [&mut self.sizes, &mut self.times] {
+                hasher.update(&(row.name.len() as u64).to_le_bytes());
+                hasher.update(row.name.as_bytes());
+                hasher.update(&number(row.bytes));
+            }
+            self.times.update(&number(row.modified));
+        }
+        self.files += rows.len();
+        rows
+    }
+}
+
+/// The files of a dataset that is being planned: the census, and the parts of their list in a temporary file.
+pub(super) struct ListedFiles {
+    census: Census,
+    rows: Vec<FileRow>,
+    parts: Blocks,
+}
+
+impl ListedFiles {
+    /// No file yet, of the dataset below `root`.
+    pub fn new(root: PathBuf) -> Self {
+        Self {
+            census: Census::new(root),
+            rows: Vec::new(),
+            parts: Blocks::new(),
+        }
+    }
+
+    /// Adds the file of an image.
+    ///
+    /// # Errors
+    /// A temporary file that cannot be written.
+    pub fn add(&mut self, record: &ImageRecord) -> Result<()> {
+        let rows = self.census.add(record);
+        self.take(rows, PART)
+    }
+
+    /// The record, and the parts of the list.
+    ///
+    /// # Errors
+    /// As [`ListedFiles::add`].
+    pub fn finish(mut self) -> Result<(DataRecord, Blocks)> {
+        let census = std::mem::replace(&mut self.census, Census::new(PathBuf::new()));
+        let (rows, record) = census.finish();
+        self.take(rows, 1)?;
+        Ok((record, self.parts))
+    }
+
+    /// Keeps rows, and writes those that have come together if they are at least `enough`.
+    fn take(&mut self, rows: Vec<FileRow>, enough: usize) -> Result<()> {
+        self.rows.extend(rows);
+        if self.rows.len() >= enough {
+            let bytes = write_files(&self.rows, &FileMeta::default())?;
+            self.parts.push(&bytes)?;
+            self.rows.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Path of a part of a dataset's list in the run directory.
+pub(super) fn list_part(dataset: &str, number: usize) -> String {
+    format!("_run/files/dataset={dataset}/part-{number:05}.parquet")
+}
+
+/// Writes the parts of a dataset's list. Another planner may have written them; that has listed the same names and sizes,
+/// or [`super::make`] has refused one of the two.
+///
+/// # Errors
+/// A run directory that cannot be written.
+pub(super) fn write_list(job: &Job, dataset: &str, parts: &mut Blocks) -> Result<()> {
+    let mut number = 0;
+    parts.for_each(|bytes| {
+        let path = list_part(dataset, number);
+        number += 1;
+        let _: clipood_store::Created = job.places.run.store().create(&path, bytes)?;
+        Ok(())
+    })
+}
+
+/// A path relative to `root`, as text with forward slashes.
+pub(super) fn relative(path: &Path, root: &Path) -> String {
+    let below = path.strip_prefix(root).unwrap_or(path);
+    let names = below.iter().map(|name| name.to_string_lossy());
+    names.collect::<Vec<_>>().join("/")
+}
+
+/// The absolute path without links; as it is if it cannot be looked up.
+pub(super) fn canonical(path: &Path) -> String {
+    let found = std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    found
+        .unwrap_or_else(|_| path.to_path_buf())
+        .display()
+        .to_string()
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
