@@ -28,16 +28,12 @@ pub struct FeatureBlock {
 /// A part that is missing or damaged, or whose sizes differ from the model's.
 pub fn read_features(job: &Job, unit: &ExtractUnit, local: bool) -> Result<FeatureBlock> {
     let config = &job.experiment.model.config;
-    let store = job.places.features.ledger.store();
+    let ledger = &job.places.features.ledger;
+    let key = ledger_unit(job, unit);
     let fetch = |table: &str| {
         let path = part_path(table, unit);
-        let bytes = store.get(&path)?.ok_or_else(|| {
-            PipelineError::Inconsistent(format!(
-                "{}: committed but missing; remove its record to extract it again",
-                store.display(&path)
-            ))
-        })?;
-        Ok::<_, PipelineError>((store.display(&path), bytes))
+        let bytes = ledger.read_part(table, &key, &path)?;
+        Ok::<_, PipelineError>((ledger.store().display(&path), bytes))
     };
     let (path, bytes) = fetch(GLOBAL)?;
     let quarantined = read_footer(&bytes, &path)?.meta.quarantined;
@@ -89,8 +85,9 @@ pub fn read_quarantine_of(job: &Job, units: &[ExtractUnit]) -> Result<Vec<Vec<Qu
     let ledger = &job.places.features.ledger;
     let keys: Vec<_> = units.iter().map(|unit| ledger_unit(job, unit)).collect();
     let mut all = vec![Vec::new(); units.len()];
-    for ((unit, record), rows) in units
+    for (((unit, key), record), rows) in units
         .iter()
+        .zip(&keys)
         .zip(ledger.records_of(GLOBAL, &keys)?)
         .zip(&mut all)
     {
@@ -98,9 +95,8 @@ pub fn read_quarantine_of(job: &Job, units: &[ExtractUnit]) -> Result<Vec<Vec<Qu
             continue;
         }
         let path = part_path(GLOBAL, unit);
-        if let Some(bytes) = ledger.store().get(&path)? {
-            *rows = read_footer(&bytes, &path)?.meta.quarantined;
-        }
+        let bytes = ledger.read_part(GLOBAL, key, &path)?;
+        *rows = read_footer(&bytes, &path)?.meta.quarantined;
     }
     Ok(all)
 }

@@ -30,6 +30,7 @@
 mod agreement;
 pub mod builtin;
 mod columns;
+mod damage;
 mod devices;
 mod dual_pattern;
 mod encode;

@@ -1,5 +1,6 @@
 //! A run: the plan, then all stages, or those that a worker was asked for.
 
+use crate::damage::{check_tables, mending};
 use crate::error::{PipelineError, Result};
 use crate::extract::{GLOBAL, LOCAL};
 use crate::job::Job;
@@ -31,21 +32,25 @@ pub fn run(job: &Job) -> Result<Outcome> {
 /// A stage before the wanted ones that is not done; as [`run`].
 pub fn run_only(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
     sweep(job)?;
-    if let Some(outcome) = finished(job)? {
-        let outcome = Ok(Some(outcome));
-        job.worker.journal.end(&outcome);
-        return outcome;
-    }
-    let outcome = guarded("run", || {
+    let outcome = mending(job, || once(job, wanted));
+    job.worker.journal.end(&outcome);
+    outcome
+}
+
+/// Runs the stages until they meet damage.
+fn once(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
+    guarded("run", || {
+        check_tables(job)?;
+        if let Some(outcome) = finished(job)? {
+            return Ok(Some(outcome));
+        }
         let at = &job.places.run_location;
         let span = tracing::info_span!("run", at, worker = job.worker.share.index);
         let _span = span.entered();
         let planned = Planned::make(job)?;
         run_stages(job, &planned, wanted)?;
         finished(job)
-    });
-    job.worker.journal.end(&outcome);
-    outcome
+    })
 }
 
 /// Removes the temporary files of killed writers, which readers of a table's folder would take for parts.

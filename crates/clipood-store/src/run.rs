@@ -6,7 +6,8 @@ use serde_json::Value;
 use crate::difference::differences;
 use crate::error::{Error, Result};
 use crate::protocol::Ledger;
-use crate::record::{FORMAT_VERSION, check_version, nonce, to_json};
+use crate::record::{FORMAT_VERSION, check_version, nonce, sealed_json};
+use crate::seal::{Seal, check_json_seal};
 use crate::store::{Created, Store};
 
 /// Directory of the bookkeeping of a run.
@@ -63,7 +64,7 @@ impl Run {
             config: config.clone(),
             versions: versions.clone(),
         };
-        let ours = to_json(&path, "run file", &file)?;
+        let ours = sealed_json(&path, "run file", &file)?;
         let standing = match store.create(RUN_FILE, ours)? {
             Created::New | Created::Identical => file,
             Created::Existed(found) => parse(&path, &found)?,
@@ -89,11 +90,16 @@ impl Run {
 
     fn with(store: Store, file: RunFile, worker: &str) -> Self {
         Self {
-            ledger: Ledger::new(store, LEDGER_DIR, worker),
+            ledger: Self::ledger_in(store, worker),
             id: file.id,
             config: file.config,
             versions: file.versions,
         }
+    }
+
+    /// The commits in the run directory `store`, without reading its configuration.
+    pub fn ledger_in(store: Store, worker: &str) -> Ledger {
+        Ledger::new(store, LEDGER_DIR, worker)
     }
 
     /// The run directory.
@@ -123,6 +129,13 @@ impl Run {
 }
 
 fn parse(path: &str, bytes: &bytes::Bytes) -> Result<RunFile> {
+    if let Seal::Broken { expected, found } = check_json_seal(bytes) {
+        return Err(Error::RunFileDamaged {
+            path: path.to_owned(),
+            expected,
+            found,
+        });
+    }
     check_version(path, "run file", bytes)?;
     serde_json::from_slice(bytes).map_err(|source| Error::Json {
         path: path.to_owned(),

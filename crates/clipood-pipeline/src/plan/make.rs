@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use clipood_data::{ImageRecord, Roots, Split, read};
-use clipood_store::Unit;
+use clipood_store::{Unit, seal_json};
 use rayon::prelude::*;
 
 use super::choose::{Chosen, choose, draws};
@@ -60,7 +60,7 @@ pub(super) fn make(job: &Job, units: &[Unit]) -> Result<()> {
     job.places
         .run
         .store()
-        .put(CLASSES_FILE, Bytes::from(json))?;
+        .put(CLASSES_FILE, Bytes::from(seal_json(json)))?;
     for (((_, manifest), unit), rows) in manifests.all().zip(units).zip(datasets) {
         write_dataset(job, manifest, unit, rows)?;
     }
