@@ -89,7 +89,7 @@ pub fn check_tables(job: &Job) -> Result<()> {
         stages.extend([PLAN, PARTS]);
     }
     if ledger.committed(AGGREGATE)?.len() >= TABLES.len() {
-        stages.extend([SCORE, AGGREGATE]);
+        stages.extend([SHARDS, SCORE, AGGREGATE]);
     }
     for stage in stages {
         let records = ledger.records(stage)?;
@@ -98,4 +98,63 @@ pub fn check_tables(job: &Job) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::run;
+    use crate::status::audit;
+    use crate::testing::World;
+    use clipood_store::Store;
+
+    /// Flips a bit in the middle of the first object under `prefix`; returns its path and the bytes before.
+    fn flip(store: &Store, prefix: &str, suffix: &str) -> (String, bytes::Bytes) {
+        let mut listed = store.list(prefix).unwrap().into_iter();
+        let object = listed.find(|o| o.path.ends_with(suffix)).unwrap();
+        let before = store.get(&object.path).unwrap().unwrap();
+        let mut bytes = before.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        store.put(&object.path, bytes.into()).unwrap();
+        (object.path, before)
+    }
+
+    #[test]
+    fn damage_of_every_shelf_is_mended_and_a_damaged_plan_is_refused() {
+        let world = World::new();
+        let job = world.job(0, 1);
+        run(&job).unwrap();
+        for (prefix, suffix) in [("metrics", ".parquet"), ("scores", ".parquet")] {
+            let (path, before) = flip(&world.run, prefix, suffix);
+            assert!(!audit(&job).unwrap().holds(), "{path}");
+            run(&job).unwrap();
+            assert_eq!(world.run.get(&path).unwrap(), Some(before), "{path}");
+            assert!(audit(&job).unwrap().holds(), "{path}");
+        }
+        assert!(!world.run.list("_run/damaged").unwrap().is_empty());
+        // What a run that scores again reads: a prompt set and features.
+        for (prefix, suffix) in [("features", ".parquet"), ("prompts", "prompt.safetensors")] {
+            let (path, _) = flip(&world.shared, prefix, suffix);
+            assert!(!audit(&job).unwrap().holds(), "{path}");
+            for stage in [SCORE, SHARDS, AGGREGATE, FINISH, "fit"] {
+                job.places.run.ledger().reopen(stage).unwrap();
+            }
+            for table in ["scores", "validation", "metrics"] {
+                for object in world.run.list(table).unwrap() {
+                    world.run.delete(&object.path).unwrap();
+                }
+            }
+            run(&job).unwrap();
+            let audit = audit(&job).unwrap();
+            assert!(audit.holds(), "{path}: {:?}", audit.examples);
+        }
+        let (path, _) = flip(&world.run, "images", ".parquet");
+        let error = run(&job).unwrap_err().to_string();
+        assert!(
+            error.contains(&path) && error.contains(CANNOT_PLAN_AGAIN),
+            "{error}"
+        );
+        assert!(world.run.exists(&path).unwrap(), "it stays where it is");
+    }
 }

@@ -13,6 +13,7 @@
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
+use crate::part::FooterReader;
 use crate::protocol::{Ledger, digest};
 use crate::record::{CommitRecord, Unit};
 use crate::seal::{Seal, check_json_seal, check_seal};
@@ -170,9 +171,13 @@ impl Ledger {
             self.store().delete(object)?;
             kept = Some(self.store().display(&copy));
         }
-        let Some(path) = damage.record.as_ref().filter(|path| *path != object) else {
+        let Some(path) = &damage.record else {
             return Ok(kept);
         };
+        if path == object {
+            self.unclaim(&damage.stage, path)?;
+            return Ok(kept);
+        }
         // A record that cannot be read any more is damage of its own.
         if let Some(bytes) = self.store().get(path)?
             && let Ok(record) = CommitRecord::parse(path, &bytes)
@@ -180,7 +185,22 @@ impl Ledger {
         {
             self.store().delete(path)?;
         }
+        // Whoever claimed the unit has finished it and may be gone.
+        self.unclaim(&damage.stage, path)?;
         Ok(kept)
+    }
+
+    /// Removes the claim of the unit whose record is at `record`.
+    fn unclaim(&self, stage: &str, record: &str) -> Result<()> {
+        let name = record.rsplit('/').next().unwrap_or_default();
+        let unit = name.strip_suffix(".json").and_then(|n| n.rsplit_once('.'));
+        match unit {
+            Some((unit, _)) => {
+                let claim = format!("{}/{unit}.json", self.claims(stage)?);
+                self.store().delete(&claim)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Removes every record of a stage whose units are only summaries of others, so that they are checked and committed
@@ -194,6 +214,35 @@ impl Ledger {
             self.store().delete(&format!("{dir}/{name}"))?;
         }
         Ok(())
+    }
+
+    /// Fails unless the part that stands under the name of a unit's part is what was written: by its record, or without one
+    /// by its seal. Only its seal can show that a part is whole which a crash has left without a record.
+    pub(crate) fn check_standing(
+        &self,
+        stage: &str,
+        unit: &Unit,
+        path: &str,
+        standing: &Bytes,
+        read_footer: FooterReader,
+    ) -> Result<()> {
+        if let Some(record) = self.record(stage, unit)?
+            && record.part.as_deref() == Some(path)
+        {
+            return match record.blake3.as_deref() == Some(&*digest(standing)) {
+                true => Ok(()),
+                false => Err(self.part_damage(&record, Some(standing))?.into()),
+            };
+        }
+        if let Some(damage) = self.broken_seal(stage, unit, path, standing)? {
+            return Err(damage.into());
+        }
+        // A file of something else is named by its fingerprint, and stays.
+        let ours = read_footer(standing).is_some_and(|f| f.fingerprint == unit.fingerprint);
+        match check_seal(standing) {
+            Seal::Absent if ours => Err(self.unsealed_part(stage, path, standing).into()),
+            _ => Ok(()),
+        }
     }
 
     /// The damage of a record, whose bytes are broken by their own account.

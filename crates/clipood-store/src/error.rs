@@ -158,7 +158,9 @@ pub enum Error {
     },
 
     /// A part whose unit has no commit record, though an earlier step has seen one.
-    #[error("{path} has no commit record any more: another worker has removed it to repeat its unit")]
+    #[error(
+        "{path} has no commit record any more: another worker has removed it to repeat its unit"
+    )]
     NotCommitted {
         /// The part.
         path: String,

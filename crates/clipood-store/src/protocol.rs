@@ -66,7 +66,7 @@ use crate::record::{
     Claim, CommitRecord, FORMAT_VERSION, Unit, decode_name, encode_name, nonce, record_stem,
     sealed_json, to_json,
 };
-use crate::seal::{Seal, check_json_seal, check_seal};
+use crate::seal::{Seal, check_json_seal};
 use crate::store::{Created, Store};
 
 /// Commits and claims of the units whose parts are in one store, kept in one directory of it.
@@ -355,35 +355,6 @@ impl Ledger {
         Ok(swept)
     }
 
-    /// Fails unless the part that stands under the name of a unit's part is what was written: by its record, or without one
-    /// by its seal. Only its seal can show that a part is whole which a crash has left without a record.
-    fn check_standing(
-        &self,
-        stage: &str,
-        unit: &Unit,
-        path: &str,
-        standing: &Bytes,
-        read_footer: FooterReader,
-    ) -> Result<()> {
-        if let Some(record) = self.record(stage, unit)?
-            && record.part.as_deref() == Some(path)
-        {
-            return match record.blake3.as_deref() == Some(&*digest(standing)) {
-                true => Ok(()),
-                false => Err(self.part_damage(&record, Some(standing))?.into()),
-            };
-        }
-        if let Some(damage) = self.broken_seal(stage, unit, path, standing)? {
-            return Err(damage.into());
-        }
-        // A file of something else is named by its fingerprint, and stays.
-        let ours = read_footer(standing).is_some_and(|f| f.fingerprint == unit.fingerprint);
-        match check_seal(standing) {
-            Seal::Absent if ours => Err(self.unsealed_part(stage, path, standing).into()),
-            _ => Ok(()),
-        }
-    }
-
     /// Completes the record of a unit with the facts of its published part, `standing` at `path`, whichever worker wrote it.
     fn describe(
         &self,
@@ -515,7 +486,7 @@ impl Ledger {
         ))
     }
 
-    fn claims(&self, stage: &str) -> Result<String> {
+    pub(crate) fn claims(&self, stage: &str) -> Result<String> {
         let stage = encode_name("stage", stage)?;
         Ok(format!("{}/claims/{stage}{}", self.dir, self.claims_of))
     }

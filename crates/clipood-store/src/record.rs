@@ -129,11 +129,7 @@ pub(crate) fn to_json(path: &str, what: &'static str, value: &impl Serialize) ->
 }
 
 /// As [`to_json`], with a seal.
-pub(crate) fn sealed_json(
-    path: &str,
-    what: &'static str,
-    value: &impl Serialize,
-) -> Result<Bytes> {
+pub(crate) fn sealed_json(path: &str, what: &'static str, value: &impl Serialize) -> Result<Bytes> {
     Ok(Bytes::from(seal_json(to_json(path, what, value)?.into())))
 }
 

@@ -127,7 +127,11 @@ fn a_part_without_record_is_adopted_only_if_its_seal_is_whole() {
     let text = format!("TOY {FINGERPRINT} 3 1\nno sealEND");
     ledger.store().put(&path, Bytes::from(text)).unwrap();
     let found = damage(recover().unwrap_err());
-    assert!(found.expected.contains("neither a commit record nor a seal"));
+    assert!(
+        found
+            .expected
+            .contains("neither a commit record nor a seal")
+    );
     ledger.set_aside(&found).unwrap().unwrap();
     clear(&ledger);
     finish(&ledger, &units(1));

@@ -50,7 +50,12 @@ fn events(log: &str) -> Vec<(String, Event)> {
             continue;
         }
         let name = call.split('(').next().unwrap_or_default();
-        let quoted: Vec<String> = call.split('"').skip(1).step_by(2).map(String::from).collect();
+        let quoted: Vec<String> = call
+            .split('"')
+            .skip(1)
+            .step_by(2)
+            .map(String::from)
+            .collect();
         // With -y a file descriptor is followed by its path: `fsync(7</path>)`.
         let of_descriptor = || {
             let (_, rest) = call.split_once('<')?;
@@ -59,9 +64,10 @@ fn events(log: &str) -> Vec<(String, Event)> {
         let event = match name {
             "fsync" | "fdatasync" => (line_number, of_descriptor().map(Event::Sync)),
             "write" | "pwrite64" | "writev" => (line_number, of_descriptor().map(Event::Write)),
-            "link" | "linkat" | "rename" | "renameat" | "renameat2" => {
-                (start, Some(Event::Publish(quoted[0].clone(), quoted[1].clone())))
-            }
+            "link" | "linkat" | "rename" | "renameat" | "renameat2" => (
+                start,
+                Some(Event::Publish(quoted[0].clone(), quoted[1].clone())),
+            ),
             "mkdir" | "mkdirat" => (start, Some(Event::MakeDir(quoted[0].clone()))),
             _ => continue,
         };
@@ -70,7 +76,10 @@ fn events(log: &str) -> Vec<(String, Event)> {
         }
     }
     found.sort_by_key(|(at, ..)| *at);
-    found.into_iter().map(|(_, thread, event)| (thread, event)).collect()
+    found
+        .into_iter()
+        .map(|(_, thread, event)| (thread, event))
+        .collect()
 }
 
 fn parent(path: &str) -> String {
@@ -94,7 +103,8 @@ fn parts_are_on_disk_before_their_records_and_both_before_they_count() {
         .args(command.get_args())
         .current_dir(world.path(""))
         .output();
-    let traced = traced.unwrap_or_else(|e| panic!("strace is needed for this test and does not start: {e}"));
+    let traced =
+        traced.unwrap_or_else(|e| panic!("strace is needed for this test and does not start: {e}"));
     assert!(traced.status.success(), "{}", stderr(&traced));
     let root = world.path("").canonicalize().unwrap().display().to_string();
     let root = root.trim_end_matches('/').to_owned();
@@ -124,10 +134,16 @@ fn parts_are_on_disk_before_their_records_and_both_before_they_count() {
             }
             Event::Publish(from, to) if ours(to) => {
                 published += 1;
-                assert!(synced.contains(from.as_str()), "{to} appears before its bytes are on disk");
+                assert!(
+                    synced.contains(from.as_str()),
+                    "{to} appears before its bytes are on disk"
+                );
                 let folder = parent(to);
                 // The same thread flushes the folder next, and only then reports success.
-                let next = events[number + 1..].iter().enumerate().find(|(_, (t, _))| t == thread);
+                let next = events[number + 1..]
+                    .iter()
+                    .enumerate()
+                    .find(|(_, (t, _))| t == thread);
                 let (further, (_, next)) = next.unwrap();
                 assert!(
                     matches!(next, Event::Sync(path) if *path == folder),
@@ -135,15 +151,23 @@ fn parts_are_on_disk_before_their_records_and_both_before_they_count() {
                 );
                 published_at.insert(to, number);
                 safe.insert(to, number + 1 + further);
-                let above = loose.iter().find(|made| to.starts_with(&format!("{made}/")));
-                assert_eq!(above, None, "{to} appears in a folder that a power cut removes");
+                let above = loose
+                    .iter()
+                    .find(|made| to.starts_with(&format!("{made}/")));
+                assert_eq!(
+                    above, None,
+                    "{to} appears in a folder that a power cut removes"
+                );
             }
             _ => {}
         }
     }
     assert!(published > 50, "only {published} files");
     let mut records = 0;
-    for (store, ledger) in [("run", "run/_run"), ("store/prompts", "store/prompts/_commits")] {
+    for (store, ledger) in [
+        ("run", "run/_run"),
+        ("store/prompts", "store/prompts/_commits"),
+    ] {
         for name in files(&world.path(&format!("{ledger}/commits"))) {
             let record = format!("{root}/{ledger}/commits/{name}");
             let json = std::fs::read(&record).unwrap();
@@ -160,6 +184,11 @@ fn parts_are_on_disk_before_their_records_and_both_before_they_count() {
         }
     }
     assert!(records > 10, "only {records} records");
-    let syncs = events.iter().filter(|(_, e)| matches!(e, Event::Sync(path) if ours(path))).count();
-    println!("{published} files published with {syncs} flushes; {records} records after their parts");
+    let syncs = events
+        .iter()
+        .filter(|(_, e)| matches!(e, Event::Sync(path) if ours(path)))
+        .count();
+    println!(
+        "{published} files published with {syncs} flushes; {records} records after their parts"
+    );
 }

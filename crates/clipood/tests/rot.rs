@@ -52,10 +52,7 @@ const KINDS: [Kind; 24] = [
     kind("plan part record", &["run/_run/commits/images/"]),
     kind("features", &["store/features/", "/global/part-"]),
     kind("patch features", &["store/features/", "/local/part-"]),
-    kind(
-        "feature record",
-        &["store/features/", "/_commits/commits/"],
-    ),
+    kind("feature record", &["store/features/", "/_commits/commits/"]),
     kind("prompt set", &["store/prompts/", "/prompt.safetensors"]),
     kind("prompt record", &["store/prompts/_commits/commits/train/"]),
     kind(
@@ -159,7 +156,10 @@ fn interrupt_training(world: &World) {
         if path.contains("commits/train/") || path.ends_with("/prompt.safetensors") {
             let negative = files(&prompts.join("_commits/commits/negative"));
             let key = path.split('/').next().unwrap();
-            if !negative.iter().any(|name| key.starts_with(name.split('.').next().unwrap())) {
+            if !negative
+                .iter()
+                .any(|name| key.starts_with(name.split('.').next().unwrap()))
+            {
                 std::fs::remove_file(prompts.join(path)).unwrap();
             }
         }
@@ -241,12 +241,17 @@ fn a_flipped_bit_is_named_and_mended_or_refused() {
                     std::fs::read(path).unwrap() == damaged
                 });
                 let derived = ["finish record", "shard record"].contains(&kind.name);
-                assert!(kept || derived || kind.name == "quarantine", "{story}: the damaged file is gone");
+                assert!(
+                    kept || derived || kind.name == "quarantine",
+                    "{story}: the damaged file is gone"
+                );
             }
             std::fs::remove_dir_all(world.path(&folder)).unwrap();
         }
     }
-    println!("| kind of file | flips | named and made again | refused | not needed, named by the audit | written anew |");
+    println!(
+        "| kind of file | flips | named and made again | refused | not needed, named by the audit | written anew |"
+    );
     println!("| --- | --- | --- | --- | --- | --- |");
     for kind in &KINDS {
         let c = &counts[kind.name];
@@ -258,7 +263,14 @@ fn a_flipped_bit_is_named_and_mended_or_refused() {
 }
 
 /// Runs the command again, and says what became of the file. Panics for other tables, and for damage that nobody names.
-fn judge(world: &World, kind: &Kind, folder: &str, story: &str, reference: &str, count: &mut Count) {
+fn judge(
+    world: &World,
+    kind: &Kind,
+    folder: &str,
+    story: &str,
+    reference: &str,
+    count: &mut Count,
+) {
     let before = report(world, folder);
     if before.status.success() {
         assert_eq!(report_text(&before, folder), reference, "{story}");
@@ -285,7 +297,9 @@ fn judge(world: &World, kind: &Kind, folder: &str, story: &str, reference: &str,
     } else if audit.status.success() {
         // Reports, statuses and the quarantine are written again by every run that is not finished.
         assert!(
-            kind.idle || ["quarantine", "training log", "checkpoint", "finish record"].contains(&kind.name),
+            kind.idle
+                || ["quarantine", "training log", "checkpoint", "finish record"]
+                    .contains(&kind.name),
             "{story}: nobody has named it: {said}{text}"
         );
         count.rewritten += 1;
@@ -306,17 +320,24 @@ fn a_damaged_part_without_a_record_is_not_adopted() {
     let cases: [(&str, &str, &str); 5] = [
         ("extract", "/global/part-", "commits/global/"),
         ("extract", "/local/part-", "commits/local/"),
-        ("train", "/prompt.safetensors", "prompts/_commits/commits/train/"),
+        (
+            "train",
+            "/prompt.safetensors",
+            "prompts/_commits/commits/train/",
+        ),
         ("score", "run/scores/", "run/_run/commits/score/"),
         ("aggregate", "run/metrics/", "run/_run/commits/aggregate/"),
     ];
     let mut rng = SplitMix64::keyed(4, "orphans", 0);
-    for (number, (state, part, records)) in cases.into_iter().cycle().take(5 * flips()).enumerate() {
+    for (number, (state, part, records)) in cases.into_iter().cycle().take(5 * flips()).enumerate()
+    {
         let folder = format!("orphans/{number}");
         copy(&world.path(state), &world.path(&folder));
         let all = files(&world.path(&folder));
         for record in all.iter().filter(|path| {
-            path.contains(records) || path.contains("commits/shards/") || path.contains("commits/finish/")
+            path.contains(records)
+                || path.contains("commits/shards/")
+                || path.contains("commits/finish/")
         }) {
             std::fs::remove_file(world.path(&format!("{folder}/{record}"))).unwrap();
         }
@@ -326,7 +347,11 @@ fn a_damaged_part_without_a_record_is_not_adopted() {
         let story = format!("bit {bit} of {path} after {state}");
         let again = run(&world, &folder);
         assert!(again.status.success(), "{story}: {}", stderr(&again));
-        assert!(stderr(&again).contains(" is damaged"), "{story}: {}", stderr(&again));
+        assert!(
+            stderr(&again).contains(" is damaged"),
+            "{story}: {}",
+            stderr(&again)
+        );
         assert_same_tables(&world, "whole/run", &format!("{folder}/run"));
         let audit = look(&world, &folder, &["status", "--audit"]);
         assert!(audit.status.success(), "{story}: {}", stdout(&audit));

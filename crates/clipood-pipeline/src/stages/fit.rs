@@ -243,7 +243,11 @@ fn keep(job: &Job, prompt: &PlannedPrompt, column: &str, detector: &FittedDetect
     let path = fitted_path(prompt, column);
     let json = serde_json::to_vec(detector)
         .map_err(|e| PipelineError::Inconsistent(format!("{path}: {e}")))?;
-    Ok(job.places.run.store().put(&path, Bytes::from(seal_json(json)))?)
+    Ok(job
+        .places
+        .run
+        .store()
+        .put(&path, Bytes::from(seal_json(json)))?)
 }
 
 /// Path of a fitted detector in the run directory; `knn:k=5` is called `knn-3ak-3d5`, with the codes of `:` and `=`.
