@@ -1,5 +1,6 @@
 //! Reading the features of units from the store.
 
+use bytes::Bytes;
 use half::f16;
 
 use crate::error::{PipelineError, Result};
@@ -30,17 +31,17 @@ pub fn read_features(job: &Job, unit: &ExtractUnit, local: bool) -> Result<Featu
     let config = &job.experiment.model.config;
     let ledger = &job.places.features.ledger;
     let key = ledger_unit(job, unit);
-    let fetch = |table: &str| {
-        let path = part_path(table, unit);
-        let bytes = ledger.read_part(table, &key, &path)?;
-        Ok::<_, PipelineError>((ledger.store().display(&path), bytes))
+    // The bytes are compared with the commit record while they are decoded.
+    let path = part_path(GLOBAL, unit);
+    let name = ledger.store().display(&path);
+    let decode = |bytes: Bytes| -> Result<_> {
+        let quarantined = read_footer(&bytes, &name)?.meta.quarantined;
+        Ok((quarantined, read_global(bytes, &name)?))
     };
-    let (path, bytes) = fetch(GLOBAL)?;
-    let quarantined = read_footer(&bytes, &path)?.meta.quarantined;
-    let global = read_global(bytes, &path)?;
+    let (quarantined, global) = ledger.read_part_with(GLOBAL, &key, &path, decode)??;
     if global.dim != config.embed_dim {
         return Err(PipelineError::Inconsistent(format!(
-            "{path}: features of width {}, the model has {}",
+            "{name}: features of width {}, the model has {}",
             global.dim, config.embed_dim
         )));
     }
@@ -52,17 +53,21 @@ pub fn read_features(job: &Job, unit: &ExtractUnit, local: bool) -> Result<Featu
         quarantined,
     };
     if local {
-        let (path, bytes) = fetch(LOCAL)?;
-        let table = read_local(bytes, &path)?;
-        if table.keys != block.keys
-            || table.views != block.views
-            || table.patches != config.image.positions()
-        {
-            return Err(PipelineError::Inconsistent(format!(
-                "{path}: its rows or patches are not those of the global features"
-            )));
-        }
-        block.local = table.values.into_iter().map(f16::to_f32).collect();
+        let path = part_path(LOCAL, unit);
+        let name = ledger.store().display(&path);
+        let decode = |bytes: Bytes| -> Result<Vec<f32>> {
+            let table = read_local(bytes, &name)?;
+            if table.keys != block.keys
+                || table.views != block.views
+                || table.patches != config.image.positions()
+            {
+                return Err(PipelineError::Inconsistent(format!(
+                    "{name}: its rows or patches are not those of the global features"
+                )));
+            }
+            Ok(table.values.into_iter().map(f16::to_f32).collect())
+        };
+        block.local = ledger.read_part_with(LOCAL, &key, &path, decode)??;
     }
     Ok(block)
 }

@@ -57,6 +57,40 @@ impl Ledger {
     /// [`Error::Damaged`] if the record or the part is not what was written, or the part is missing;
     /// [`Error::NotCommitted`]; [`Error::RecordMismatch`] if the record names another part; the store's errors.
     pub fn read_part(&self, stage: &str, unit: &Unit, path: &str) -> Result<Bytes> {
+        let (record, bytes) = self.fetch(stage, unit, path)?;
+        match record.blake3.as_deref() == Some(&*digest(&bytes)) {
+            true => Ok(bytes),
+            false => Err(self.part_damage(&record, Some(&bytes))?.into()),
+        }
+    }
+
+    /// As [`Ledger::read_part`], for large parts: `decode` works on the bytes while they are compared on another thread.
+    /// What it returns is dropped if they are not what was written.
+    ///
+    /// # Errors
+    /// As of [`Ledger::read_part`].
+    pub fn read_part_with<T>(
+        &self,
+        stage: &str,
+        unit: &Unit,
+        path: &str,
+        decode: impl FnOnce(Bytes) -> T,
+    ) -> Result<T> {
+        let (record, bytes) = self.fetch(stage, unit, path)?;
+        let (hashed, decoded) = std::thread::scope(|scope| {
+            let hashing = scope.spawn(|| digest(&bytes));
+            let decoded = decode(bytes.clone());
+            (hashing.join(), decoded)
+        });
+        let hashed = hashed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match record.blake3 == Some(hashed) {
+            true => Ok(decoded),
+            false => Err(self.part_damage(&record, Some(&bytes))?.into()),
+        }
+    }
+
+    /// The record of a unit and the bytes of its part, not compared yet.
+    fn fetch(&self, stage: &str, unit: &Unit, path: &str) -> Result<(CommitRecord, Bytes)> {
         let whole_path = || self.store().display(path);
         let record = self
             .record(stage, unit)?
@@ -69,8 +103,8 @@ impl Ledger {
             });
         }
         match self.store().get(path)? {
-            Some(bytes) if record.blake3.as_deref() == Some(&*digest(&bytes)) => Ok(bytes),
-            found => Err(self.part_damage(&record, found.as_ref())?.into()),
+            Some(bytes) => Ok((record, bytes)),
+            None => Err(self.part_damage(&record, None)?.into()),
         }
     }
 

@@ -189,6 +189,19 @@ fn a_worker_that_dies_while_it_sets_a_part_aside_leaves_an_open_or_a_noticed_uni
 }
 
 #[test]
+fn what_was_decoded_from_a_damaged_part_is_dropped() {
+    let (ledger, units) = (ledger(), units(1));
+    finish(&ledger, &units);
+    let path = part_path(&units[0]);
+    let read = || ledger.read_part_with(STAGE, &units[0], &path, |bytes| bytes.len());
+    assert_eq!(read().unwrap(), result_of(&units[0]).bytes.len());
+    flip(&ledger, &path, 77);
+    let found = damage(read().unwrap_err());
+    ledger.set_aside(&found).unwrap();
+    assert!(matches!(read(), Err(Error::NotCommitted { .. })));
+}
+
+#[test]
 fn a_replaced_part_is_never_read() {
     let (ledger, units) = (ledger(), units(1));
     finish(&ledger, &units);
