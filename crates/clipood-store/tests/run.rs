@@ -412,7 +412,10 @@ fn a_directory_without_a_run_is_reported() {
     store
         .put("run.json", "{\"format_version\": 1, \"conf".into())
         .unwrap();
-    assert!(matches!(Run::open(store, "w"), Err(Error::Json { .. })));
+    assert!(matches!(
+        Run::open(store, "w"),
+        Err(Error::RunFileDamaged { .. })
+    ));
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
 use clipood_ood::{DetectorSpec, DualPatternScaling, FitInputs, FittedDetector, Matrix, fit};
-use clipood_store::{Unit, seal_json};
+use clipood_store::{Error as StoreError, Unit, seal_json};
 use serde_json::json;
 
 use super::claims::share_units;
@@ -322,7 +322,7 @@ fn read_detector(job: &Job, unit: &Unit, path: &str) -> Result<FittedDetector> {
     let ledger = job.places.run.ledger();
     let bytes = match ledger.read_sealed(FIT, unit, path)? {
         Some(bytes) => bytes,
-        None => return Err(ledger.missing_file(FIT, unit, path)?.into()),
+        None => return Err(StoreError::from(ledger.missing_file(FIT, unit, path)?).into()),
     };
     serde_json::from_slice(&bytes)
         .map_err(|e| PipelineError::Inconsistent(format!("{}: {e}", ledger.store().display(path))))
