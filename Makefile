@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-crash test-fuzz test-cloud
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-crash test-rot test-fuzz test-cloud
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ test: ## all tests: crates, command, tables in pandas and polars
 test-crash: ## kill runs and workers N times (100) at random moments and compare what they finish with
 	CLIPOOD_TEST_KILLS=$(or $(N),100) cargo test --release --locked --workspace --features clipood-demo/train \
 		--test crash --test faults --test full_disk -- --nocapture
+	@command -v strace >/dev/null || { echo "make test-crash: strace is not installed, and the order of writes cannot be checked without it"; exit 1; }
+	cargo test --release --locked --workspace --features clipood-demo/train --test power -- --ignored --nocapture
+
+test-rot: ## flip N random bits (20) in each kind of file of a run and its store, one at a time: named and mended, or refused
+	CLIPOOD_TEST_FLIPS=$(or $(N),20) cargo test --release --locked --workspace --features clipood-demo/train \
+		--test rot -- --nocapture
 
 test-cloud: ## S3 and Azure: conformance and runs with killed workers on two real servers (installs them below target/)
 	scripts/test-cloud.sh

@@ -267,6 +267,9 @@ fn is_store_configuration(error: &clipood_store::Error) -> bool {
         | E::InsideRuntime
         | E::Json { .. }
         | E::Version { .. }
+        | E::Damaged(_)
+        | E::RunFileDamaged { .. }
+        | E::NotCommitted { .. }
         | E::RecordMismatch { .. }
         | E::Footer { .. }
         | E::OtherFingerprint { .. }

@@ -1,5 +1,6 @@
 //! Reading the features of units from the store.
 
+use bytes::Bytes;
 use half::f16;
 
 use crate::error::{PipelineError, Result};
@@ -30,23 +31,19 @@ pub struct FeatureBlock {
 /// their image.
 pub fn read_features(job: &Job, unit: &ExtractUnit, local: bool) -> Result<FeatureBlock> {
     let config = &job.experiment.model.config;
-    let store = job.places.features.ledger.store();
-    let fetch = |table: &str| {
-        let path = part_path(table, unit);
-        let bytes = store.get(&path)?.ok_or_else(|| {
-            PipelineError::Inconsistent(format!(
-                "{}: committed but missing; remove its record to extract it again",
-                store.display(&path)
-            ))
-        })?;
-        Ok::<_, PipelineError>((store.display(&path), bytes))
+    let ledger = &job.places.features.ledger;
+    let key = ledger_unit(job, unit);
+    // The bytes are compared with the commit record while they are decoded.
+    let path = part_path(GLOBAL, unit);
+    let name = ledger.store().display(&path);
+    let decode = |bytes: Bytes| -> Result<_> {
+        let quarantined = read_footer(&bytes, &name)?.meta.quarantined;
+        Ok((quarantined, read_global(bytes, &name)?))
     };
-    let (path, bytes) = fetch(GLOBAL)?;
-    let quarantined = read_footer(&bytes, &path)?.meta.quarantined;
-    let global = read_global(bytes, &path)?;
+    let (quarantined, global) = ledger.read_part_with(GLOBAL, &key, &path, decode)??;
     if global.dim != config.embed_dim {
         return Err(PipelineError::Inconsistent(format!(
-            "{path}: features of width {}, the model has {}",
+            "{name}: features of width {}, the model has {}",
             global.dim, config.embed_dim
         )));
     }
@@ -61,17 +58,21 @@ pub fn read_features(job: &Job, unit: &ExtractUnit, local: bool) -> Result<Featu
         format!("{path}: image {}", block.keys[row])
     })?;
     if local {
-        let (path, bytes) = fetch(LOCAL)?;
-        let table = read_local(bytes, &path)?;
-        if table.keys != block.keys
-            || table.views != block.views
-            || table.patches != config.image.positions()
-        {
-            return Err(PipelineError::Inconsistent(format!(
-                "{path}: its rows or patches are not those of the global features"
-            )));
-        }
-        block.local = table.values.into_iter().map(f16::to_f32).collect();
+        let path = part_path(LOCAL, unit);
+        let name = ledger.store().display(&path);
+        let decode = |bytes: Bytes| -> Result<Vec<f32>> {
+            let table = read_local(bytes, &name)?;
+            if table.keys != block.keys
+                || table.views != block.views
+                || table.patches != config.image.positions()
+            {
+                return Err(PipelineError::Inconsistent(format!(
+                    "{name}: its rows or patches are not those of the global features"
+                )));
+            }
+            Ok(table.values.into_iter().map(f16::to_f32).collect())
+        };
+        block.local = ledger.read_part_with(LOCAL, &key, &path, decode)??;
     }
     Ok(block)
 }
@@ -94,8 +95,9 @@ pub fn read_quarantine_of(job: &Job, units: &[ExtractUnit]) -> Result<Vec<Vec<Qu
     let ledger = &job.places.features.ledger;
     let keys: Vec<_> = units.iter().map(|unit| ledger_unit(job, unit)).collect();
     let mut all = vec![Vec::new(); units.len()];
-    for ((unit, record), rows) in units
+    for (((unit, key), record), rows) in units
         .iter()
+        .zip(&keys)
         .zip(ledger.records_of(GLOBAL, &keys)?)
         .zip(&mut all)
     {
@@ -103,9 +105,8 @@ pub fn read_quarantine_of(job: &Job, units: &[ExtractUnit]) -> Result<Vec<Vec<Qu
             continue;
         }
         let path = part_path(GLOBAL, unit);
-        if let Some(bytes) = ledger.store().get(&path)? {
-            *rows = read_footer(&bytes, &path)?.meta.quarantined;
-        }
+        let bytes = ledger.read_part(GLOBAL, key, &path)?;
+        *rows = read_footer(&bytes, &path)?.meta.quarantined;
     }
     Ok(all)
 }

@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use clipood_store::{RetryPolicy, Store};
+use clipood_store::{RetryPolicy, Seal, Store, check_json_seal, seal_json};
 use serde::{Deserialize, Serialize};
 
 use crate::error::PipelineError;
@@ -116,11 +116,11 @@ impl Journal {
         };
         // If the store fails, the work itself stops with that error; the journal does not report it again.
         let path = format!("{FOLDER}/{}.json", self.worker);
-        let _ = self.store.put(&path, Bytes::from(json));
+        let _ = self.store.put(&path, Bytes::from(seal_json(json)));
     }
 }
 
-/// The statuses of all workers of a run, by name. Files that are not journals are skipped.
+/// The statuses of all workers of a run, by name. Files that are not journals, or are damaged, are skipped.
 ///
 /// # Errors
 /// A run directory that cannot be read.
@@ -129,6 +129,7 @@ pub fn worker_statuses(run: &Store) -> Result<Vec<WorkerStatus>, PipelineError> 
     let found = run.get_many(&paths)?;
     let words = found.iter().flatten();
     Ok(words
+        .filter(|bytes| !matches!(check_json_seal(bytes), Seal::Broken { .. }))
         .filter_map(|bytes| serde_json::from_slice(bytes).ok())
         .collect())
 }

@@ -33,6 +33,7 @@ pub mod builtin;
 mod calendar;
 mod class_templates;
 mod columns;
+mod damage;
 mod devices;
 mod dual_pattern;
 mod encode;

@@ -1,13 +1,15 @@
 //! The metric tables of a run: what stage `aggregate` writes, and reports and notebooks read.
 
 use bytes::Bytes;
-use clipood_store::Store;
+use clipood_store::{Run, Store, Unit};
 
 use crate::error::Result;
 use crate::tables::{
     AccuracyRow, OodRow, PairedRow, SummaryRow, read_accuracy, read_ood, read_paired, read_summary,
 };
 
+/// Stage of the tables in the ledger of the run.
+pub const AGGREGATE: &str = "aggregate";
 /// Name of the rows that average over the OOD sets; those of a group are `average:<group>`.
 pub const AVERAGE: &str = "average";
 /// Name of the fused dual-pattern score.
@@ -35,17 +37,26 @@ pub struct Metrics {
     pub paired: Vec<PairedRow>,
 }
 
-/// Reads the metric tables of a finished run directory; `None` if one of them is missing.
+/// Reads the metric tables of a finished run directory, and compares them with their commit records; `None` if one of
+/// them is not committed.
 ///
 /// # Errors
-/// A table that cannot be read.
+/// A table or record that is damaged, or a table that is missing.
 pub fn read_metrics(run: &Store) -> Result<Option<Metrics>> {
+    let ledger = Run::ledger_in(run.clone(), "reader");
+    let records = ledger.records(AGGREGATE)?;
     let mut tables: Vec<(&str, Bytes)> = Vec::new();
     for (_, path) in TABLES {
-        let Some(bytes) = run.get(path)? else {
+        // The last one, if the unit was committed under several fingerprints; all name the part that was first.
+        let mut own = records.iter().filter(|r| r.part.as_deref() == Some(path));
+        let Some(record) = own.next_back() else {
             return Ok(None);
         };
-        tables.push((path, bytes));
+        let unit = Unit {
+            key: record.unit.clone(),
+            fingerprint: record.fingerprint.clone(),
+        };
+        tables.push((path, ledger.read_part(AGGREGATE, &unit, path)?));
     }
     let mut next = tables.into_iter();
     let (Some(ood), Some(accuracy), Some(summary), Some(paired)) =

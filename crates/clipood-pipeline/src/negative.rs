@@ -130,7 +130,7 @@ impl NegativeTexts {
         let Some(planned) = planned else {
             return Ok(Self::default());
         };
-        let PromptSet { text, .. } = read_prompt(places.prompts.store(), &planned.unit)?;
+        let PromptSet { text, .. } = read_prompt(&places.prompts, NEGATIVE, &planned.unit)?;
         let mut labels = text;
         let unknown = planned.section.unknown.len() * dim;
         let unknown = labels.split_off(labels.len().saturating_sub(unknown));

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use clipood_core::FingerprintBuilder;
 use clipood_data::{At, FewShotSplit, Roots, Source, Split, path_of};
-use clipood_store::{CommitRecord, Unit};
+use clipood_store::{CommitRecord, Seal, Unit, check_json_seal};
 
 pub use self::changed::{check_data, origin};
 pub use self::list::{list_images, open_roots, report_left_out};
@@ -36,7 +36,7 @@ use crate::tables::{ImageRow, read_footer, read_images};
 /// Name of the stage in the ledger of the run: one unit per dataset.
 pub const STAGE: &str = "plan";
 /// Stage of the table's parts in the ledger of the run.
-const PARTS: &str = "images";
+pub const PARTS: &str = "images";
 /// Key of the [`DatasetIndex`] in the commit record of a dataset.
 const INDEX: &str = "images";
 /// File metadata of a part: the folder of the dataset on the machine that made the plan, with which its URIs begin.
@@ -180,6 +180,9 @@ fn parse_classes(bytes: &[u8]) -> Result<ClassesFile> {
 fn classes_digest(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..32].to_string()
 }
+/// What to do about a damaged plan. It is not made again, because the images may have changed since.
+pub const CANNOT_PLAN_AGAIN: &str = "a plan is not made again in the same run directory: restore the file from a backup, or \
+                                     use another run directory, which finds features and prompts in the store";
 
 /// The description of a dataset's parts in its commit record.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -253,6 +256,14 @@ pub fn plan_inputs(job: &Job) -> Result<Vec<(String, FingerprintBuilder)>> {
     inputs.collect()
 }
 
+/// Whether this run has a plan.
+///
+/// # Errors
+/// Records that cannot be listed.
+pub fn is_planned(job: &Job) -> Result<bool> {
+    is_made(job, &plan_units(job)?)
+}
+
 fn is_made(job: &Job, units: &[Unit]) -> Result<bool> {
     let done = job.places.run.ledger().committed(STAGE)?;
     let mut all_done = true;
@@ -290,12 +301,8 @@ pub fn images_digest<'a>(images: impl Iterator<Item = (&'a str, &'a str)>) -> St
 /// # Errors
 /// A part that is missing or damaged.
 pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
-    let bytes = job
-        .places
-        .run
-        .store()
-        .get(part)?
-        .ok_or_else(|| missing(job, part))?;
+    let unit = part_unit(job, part)?.ok_or_else(|| missing(job, part))?;
+    let bytes = job.places.run.ledger().read_part(PARTS, &unit, part)?;
     let footer = read_footer(&bytes, part)?;
     let planned_root = footer.meta.extra.get(ROOT).cloned().unwrap_or_default();
     let rows = read_images(bytes, part)?;
@@ -319,6 +326,18 @@ pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
     Ok(rows.into_iter().map(image).collect())
 }
 
+/// The unit of a part of the plan in stage [`PARTS`]; `None` if the recipe has no dataset of that name.
+fn part_unit(job: &Job, part: &str) -> Result<Option<Unit>> {
+    let unit = plan_units(job)?.into_iter().find_map(|unit| {
+        let name = part.strip_prefix(&dataset_folder(&unit.key))?;
+        // `part-test-00000.parquet`
+        let piece = name.strip_prefix("part-")?.strip_suffix(".parquet")?;
+        let key = format!("{}.{}", unit.key, piece.replacen('-', ".", 1));
+        Some(Unit { key, ..unit })
+    });
+    Ok(unit)
+}
+
 /// The source that a row of the plan names.
 fn source_of(row: &ImageRow) -> Source {
     Source {
@@ -337,6 +356,12 @@ fn missing(job: &Job, what: &str) -> PipelineError {
 fn read(job: &Job, units: &[Unit]) -> Result<Plan> {
     let bytes = job.places.run.store().get(CLASSES_FILE)?;
     let bytes = bytes.ok_or_else(|| missing(job, CLASSES_FILE))?;
+    if let Seal::Broken { expected, found } = check_json_seal(&bytes) {
+        return Err(PipelineError::Inconsistent(format!(
+            "{} is damaged: expected blake3 {expected}, found {found}; {CANNOT_PLAN_AGAIN}",
+            job.places.run.store().display(CLASSES_FILE)
+        )));
+    }
     let file = parse_classes(&bytes)?;
     let digest = classes_digest(&bytes);
     let mut datasets = Vec::new();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use clipood_store::Unit;
 
 use crate::error::{PipelineError, Result};
 use crate::extract::FeatureIndex;
@@ -212,12 +213,13 @@ pub fn keep_quarantine(job: &Job, datasets: &[DatasetQuarantine]) -> Result<()> 
     Ok(())
 }
 
-/// The table that [`keep_quarantine`] has written; empty if it has written none.
+/// The table that [`keep_quarantine`] has written before the unit `done` of `stage` was committed; empty if it has
+/// written none.
 ///
 /// # Errors
-/// A table that cannot be read.
-pub fn kept_quarantine(job: &Job) -> Result<Vec<QuarantineRow>> {
-    match job.places.run.store().get(PATH)? {
+/// A table that cannot be read or is damaged.
+pub fn kept_quarantine(job: &Job, stage: &str, done: &Unit) -> Result<Vec<QuarantineRow>> {
+    match job.places.run.ledger().read_sealed(stage, done, PATH)? {
         Some(bytes) => Ok(read_quarantine(bytes, PATH)?),
         None => Ok(Vec::new()),
     }

@@ -1,5 +1,6 @@
 //! A run: the plan, then all stages, or those that a worker was asked for.
 
+use crate::damage::{check_tables, mending};
 use crate::error::{PipelineError, Result};
 use crate::extract::{GLOBAL, LOCAL};
 use crate::job::Job;
@@ -32,24 +33,29 @@ pub fn run(job: &Job) -> Result<Outcome> {
 /// A stage before the wanted ones that is not done; as [`run`].
 pub fn run_only(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
     sweep(job)?;
-    if let Some(outcome) = finished(job)? {
-        let outcome = check_data(job).map(|()| Some(outcome));
+    let outcome = mending(job, || once(job, wanted));
+    // A run whose plan was refused has no directory to keep a journal in.
+    if job.places.run.exists() {
         job.worker.journal.end(&outcome);
-        return outcome;
     }
-    let outcome = guarded("run", || {
+    outcome
+}
+
+/// Runs the stages until they meet damage.
+fn once(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
+    guarded("run", || {
+        check_tables(job)?;
+        if let Some(outcome) = finished(job)? {
+            check_data(job)?;
+            return Ok(Some(outcome));
+        }
         let at = &job.places.run_location;
         let span = tracing::info_span!("run", at, worker = job.worker.share.index);
         let _span = span.entered();
         let planned = Planned::make(job)?;
         run_stages(job, &planned, wanted)?;
         finished(job)
-    });
-    // A run whose plan was refused has no directory to keep a journal in.
-    if job.places.run.exists() {
-        job.worker.journal.end(&outcome);
-    }
-    outcome
+    })
 }
 
 /// Removes the temporary files of killed writers, which readers of a table's folder would take for parts.

@@ -33,7 +33,9 @@ pub use features::{
     GlobalFeatures, GlobalType, LocalFeatures, read_global, read_local, write_global, write_local,
 };
 pub use files::{FileRow, read_files, write_files};
-pub use footer::{FileMeta, Footer, QuarantineRow, SCHEMA_VERSION, read_footer, store_footer};
+pub use footer::{
+    FileMeta, Footer, QuarantineRow, SCHEMA_VERSION, SEAL, read_footer, store_footer,
+};
 pub use images::{ImageRow, read_images, write_images};
 pub use metrics::{
     AccuracyRow, OodRow, PairedRow, SummaryRow, read_accuracy, read_ood, read_paired, read_summary,

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
+use crate::damage::Damage;
 use crate::difference::Difference;
 
 /// The result of a store operation.
@@ -137,6 +138,32 @@ pub enum Error {
         found: u32,
         /// The newest version this program reads.
         supported: u32,
+    },
+
+    /// A part or record that is not what was written.
+    #[error(transparent)]
+    Damaged(#[from] Box<Damage>),
+
+    /// A `run.json` that is not what was written.
+    #[error(
+        "{path} is damaged: expected blake3 {expected}, found {found}; restore it from a backup, or move it away and start the run again with its recipe, which keeps what is done"
+    )]
+    RunFileDamaged {
+        /// The `run.json`.
+        path: String,
+        /// The BLAKE3 that its seal names.
+        expected: String,
+        /// The BLAKE3 of its bytes.
+        found: String,
+    },
+
+    /// A part whose unit has no commit record, though an earlier step has seen one.
+    #[error(
+        "{path} has no commit record any more: another worker has removed it to repeat its unit"
+    )]
+    NotCommitted {
+        /// The part.
+        path: String,
     },
 
     /// A record that does not describe the unit its name belongs to, or not the part that was published.

@@ -27,7 +27,8 @@ pub type FooterReader<'a> = &'a dyn Fn(&Bytes) -> Option<PartFooter>;
 pub struct Part {
     /// Its path, relative to the ledger's store; a function of the unit alone.
     pub path: String,
-    /// The complete file, footer included.
+    /// The complete file, footer and [seal](crate::check_seal) included. Without a seal the part of a worker that dies before
+    /// it has written the record cannot be checked, and is made again.
     pub bytes: Bytes,
     /// Additional fields of the commit record.
     pub extra: BTreeMap<String, Value>,
@@ -58,17 +59,6 @@ impl CommitOutcome {
             | Self::LostRace { record, .. } => record,
         }
     }
-}
-
-/// The state of the part that a record describes, found by [`Ledger::check_part`](crate::Ledger::check_part).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PartState {
-    /// The part has the recorded bytes, or the unit has no part.
-    Whole,
-    /// There is no such object.
-    Missing,
-    /// The object's size or BLAKE3 differs from the record.
-    Changed,
 }
 
 /// The finished units of a stage, from the names of the records alone.

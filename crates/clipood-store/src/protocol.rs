@@ -8,7 +8,8 @@
 //! 1. the complete part, under its deterministic name;
 //! 2. the commit record, `<dir>/commits/<stage>/<unit>.<fingerprint digits>.json`.
 //!
-//! A unit is done when its record exists. Parts and records are never changed or removed by a running worker.
+//! A unit is done when its record exists. Parts and records are never changed by a running worker, and removed only if they
+//! are proven to be damaged ([`Ledger::set_aside`]).
 //! Before working on a unit, a worker may write a *claim*, `<dir>/claims/<stage>/<unit>.json`, also create-if-absent.
 //!
 //! # Why it is correct
@@ -18,7 +19,8 @@
 //! directory, regardless of their extension, can see a staging file until the sweep.)
 //!
 //! *A record is always true.* It is written after its part exists, it describes the published bytes (which are not those of
-//! the writer if another worker was faster), and parts do not change afterwards.
+//! the writer if another worker was faster), and workers do not change parts afterwards. A disk can; so whoever reads a part
+//! compares it with the BLAKE3 in the record, and the record with its own seal ([`Ledger::read_part`]).
 //!
 //! *The first part is kept.* Units are deterministic up to rounding, so the parts of all attempts are equally good. A worker
 //! whose part comes second drops it, may compare its rows with the published ones, and writes the record in case the
@@ -30,7 +32,7 @@
 //! | before the claim | nothing | does the unit |
 //! | after the claim | a claim | does the unit in its first pass if the claim is its own, otherwise last |
 //! | while writing the part | on local disk a staging file `part#1`, invisible to listings; else nothing | does the unit; [`Ledger::sweep`] removes the leftover once the part exists |
-//! | after the part | a complete part without a record | [`Ledger::recover_part`] reads the footer and writes the record without repeating the work |
+//! | after the part | a complete part without a record | [`Ledger::recover_part`] checks seal and footer of the part and writes the record without repeating the work |
 //! | while writing the record | as above, and perhaps `record.json#1` | as above |
 //! | after the record | a finished unit | nothing |
 //! | by a power failure | the same: local writes reach the disk before they become visible | the same |
@@ -60,11 +62,12 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::part::{CommitOutcome, Committed, FooterReader, Part, PartState};
+use crate::part::{CommitOutcome, Committed, FooterReader, Part};
 use crate::record::{
     Claim, CommitRecord, FORMAT_VERSION, Unit, decode_name, encode_name, nonce, record_stem,
-    to_json,
+    sealed_json, to_json,
 };
+use crate::seal::{Seal, check_json_seal};
 use crate::store::{Created, Store};
 
 /// Commits and claims of the units whose parts are in one store, kept in one directory of it.
@@ -123,6 +126,16 @@ impl Ledger {
     /// The store that the parts' paths are relative to.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The full path of its bookkeeping, which distinguishes it from other ledgers.
+    pub fn location(&self) -> String {
+        self.store.display(&self.dir)
+    }
+
+    /// The directory of its bookkeeping, relative to its store.
+    pub(crate) fn dir(&self) -> &str {
+        &self.dir
     }
 
     /// The name of the worker that writes through this ledger.
@@ -233,7 +246,7 @@ impl Ledger {
         let mut records = Vec::with_capacity(paths.len());
         for (path, bytes) in paths.iter().zip(self.store.get_many(&paths)?) {
             if let Some(bytes) = bytes {
-                records.push(CommitRecord::parse(&self.store.display(path), &bytes)?);
+                records.push(self.parse_whole(stage, path, &bytes)?);
             }
         }
         records.sort_unstable_by(|a, b| (&a.unit, &a.fingerprint).cmp(&(&b.unit, &b.fingerprint)));
@@ -276,6 +289,9 @@ impl Ledger {
             Created::New | Created::Identical => None,
             Created::Existed(bytes) => Some(bytes),
         };
+        if let Some(published) = published.as_ref() {
+            self.check_standing(stage, unit, &part.path, published, read_footer)?;
+        }
         let standing = published.as_ref().unwrap_or(&part.bytes);
         let blank = self.blank_record(stage, unit, part.extra)?;
         let ours = self.describe(blank, &part.path, standing, read_footer)?;
@@ -321,35 +337,12 @@ impl Ledger {
         let Some(bytes) = self.store.get(part_path)? else {
             return Ok(None);
         };
+        self.check_standing(stage, unit, part_path, &bytes, read_footer)?;
         let extra = BTreeMap::from([("recovered".to_owned(), Value::Bool(true))]);
         let blank = self.blank_record(stage, unit, extra)?;
         let ours = self.describe(blank, part_path, &bytes, read_footer)?;
         let (record, _) = self.put_record(stage, unit, ours)?;
         Ok(Some(record))
-    }
-
-    /// Whether the part of a record still has the recorded bytes. Reads the whole part if its size matches.
-    ///
-    /// # Errors
-    /// The store's errors.
-    pub fn check_part(&self, record: &CommitRecord) -> Result<PartState> {
-        let Some(path) = &record.part else {
-            return Ok(PartState::Whole);
-        };
-        match self.store.size(path)? {
-            None => return Ok(PartState::Missing),
-            Some(size) if size != record.bytes => return Ok(PartState::Changed),
-            Some(_) => {}
-        }
-        let Some(bytes) = self.store.get(path)? else {
-            return Ok(PartState::Missing);
-        };
-        let same = record.blake3.as_deref() == Some(&*digest(&bytes));
-        Ok(if same {
-            PartState::Whole
-        } else {
-            PartState::Changed
-        })
     }
 
     /// Removes the staging files that killed writers left in the bookkeeping and under `part_prefixes`; returns their paths.
@@ -423,6 +416,7 @@ impl Ledger {
             extra,
             nonce: nonce()?,
             worker: self.worker.clone(),
+            sealed: true,
         })
     }
 
@@ -434,7 +428,7 @@ impl Ledger {
         ours: CommitRecord,
     ) -> Result<(CommitRecord, bool)> {
         let path = self.record_path(stage, unit)?;
-        let json = to_json(&path, "commit record", &ours)?;
+        let json = sealed_json(&path, "commit record", &ours)?;
         let found = match self.store.create(&path, json)? {
             Created::New | Created::Identical => return Ok((ours, true)),
             Created::Existed(found) => self.parse_record(&path, &found, stage, unit)?,
@@ -464,13 +458,32 @@ impl Ledger {
         stage: &str,
         unit: &Unit,
     ) -> Result<CommitRecord> {
-        let path = self.store.display(path);
-        let record = CommitRecord::parse(&path, bytes)?;
-        record.check(&path, stage, unit)?;
+        let record = self.parse_whole(stage, path, bytes)?;
+        record.check(&self.store.display(path), stage, unit)?;
         Ok(record)
     }
 
-    fn record_path(&self, stage: &str, unit: &Unit) -> Result<String> {
+    /// Reads a record whose seal, if it has one, is whole. A file that is no record at all is damaged as well.
+    fn parse_whole(&self, stage: &str, path: &str, bytes: &Bytes) -> Result<CommitRecord> {
+        let sealed = match check_json_seal(bytes) {
+            Seal::Broken { expected, found } => {
+                return Err(self.record_damage(stage, path, expected, found).into());
+            }
+            Seal::Absent => false,
+            Seal::Whole => true,
+        };
+        match CommitRecord::parse(&self.store.display(path), bytes) {
+            Ok(record) => Ok(CommitRecord { sealed, ..record }),
+            Err(Error::Json { source, .. }) => {
+                let expected = format!("unknown ({source})");
+                let damage = self.record_damage(stage, path, expected, digest(bytes));
+                Err(damage.into())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn record_path(&self, stage: &str, unit: &Unit) -> Result<String> {
         Ok(format!(
             "{}/{}.json",
             self.commits(stage)?,
@@ -478,7 +491,7 @@ impl Ledger {
         ))
     }
 
-    fn commits(&self, stage: &str) -> Result<String> {
+    pub(crate) fn commits(&self, stage: &str) -> Result<String> {
         Ok(format!(
             "{}/commits/{}",
             self.dir,
@@ -486,13 +499,14 @@ impl Ledger {
         ))
     }
 
-    fn claims(&self, stage: &str) -> Result<String> {
+    pub(crate) fn claims(&self, stage: &str) -> Result<String> {
         let stage = encode_name("stage", stage)?;
         let suffix = self.claims_of.get().map_or("", String::as_str);
         Ok(format!("{}/claims/{stage}{suffix}", self.dir))
     }
 }
 
-fn digest(bytes: &Bytes) -> String {
+/// BLAKE3 in hexadecimal digits.
+pub(crate) fn digest(bytes: &Bytes) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::seal::seal_json;
 
 /// The format version of records, claims and run files that this crate writes, and the newest that it reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -53,6 +54,9 @@ pub struct CommitRecord {
     pub nonce: String,
     /// Name of the worker that wrote it.
     pub worker: String,
+    /// Whether the file has a seal, which showed that no byte of it has changed; records of older versions have none.
+    #[serde(skip)]
+    pub sealed: bool,
 }
 
 impl CommitRecord {
@@ -122,6 +126,11 @@ pub(crate) fn to_json(path: &str, what: &'static str, value: &impl Serialize) ->
     })?;
     text.push(b'\n');
     Ok(Bytes::from(text))
+}
+
+/// As [`to_json`], with a seal.
+pub(crate) fn sealed_json(path: &str, what: &'static str, value: &impl Serialize) -> Result<Bytes> {
+    Ok(Bytes::from(seal_json(to_json(path, what, value)?.into())))
 }
 
 /// 128 random bits in hexadecimal digits.

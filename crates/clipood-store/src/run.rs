@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::difference::differences;
 use crate::error::{Error, Result};
 use crate::protocol::{Ledger, claims_suffix};
-use crate::record::{FORMAT_VERSION, check_version, nonce, to_json};
+use crate::record::{FORMAT_VERSION, check_version, nonce, sealed_json};
+use crate::seal::{Seal, check_json_seal};
 use crate::store::{Created, Store};
 
 /// Directory of the bookkeeping of a run.
@@ -87,7 +88,7 @@ impl Run {
         worker: &str,
     ) -> Result<Self> {
         let run = Self {
-            ledger: Ledger::new(store, LEDGER_DIR, worker),
+            ledger: Self::ledger_in(store, worker),
             config: config.clone(),
             versions: versions.clone(),
             standing: Arc::default(),
@@ -116,7 +117,7 @@ impl Run {
             config: self.config.clone(),
             versions: self.versions.clone(),
         };
-        let ours = to_json(&path, "run file", &file)?;
+        let ours = sealed_json(&path, "run file", &file)?;
         match self.store().create(RUN_FILE, ours)? {
             Created::New | Created::Identical => self.stands(file),
             Created::Existed(found) => self.stands(parse(&path, &found)?),
@@ -156,7 +157,7 @@ impl Run {
         };
         let file = parse(&path, &bytes)?;
         let run = Self {
-            ledger: Ledger::new(store, LEDGER_DIR, worker),
+            ledger: Self::ledger_in(store, worker),
             config: file.config.clone(),
             versions: file.versions.clone(),
             standing: Arc::default(),
@@ -164,6 +165,11 @@ impl Run {
         };
         run.stands(file)?;
         Ok(run)
+    }
+
+    /// The commits in the run directory `store`, without reading its configuration.
+    pub fn ledger_in(store: Store, worker: &str) -> Ledger {
+        Ledger::new(store, LEDGER_DIR, worker)
     }
 
     /// The run directory.
@@ -202,6 +208,13 @@ impl Run {
 }
 
 fn parse(path: &str, bytes: &bytes::Bytes) -> Result<RunFile> {
+    if let Seal::Broken { expected, found } = check_json_seal(bytes) {
+        return Err(Error::RunFileDamaged {
+            path: path.to_owned(),
+            expected,
+            found,
+        });
+    }
     check_version(path, "run file", bytes)?;
     serde_json::from_slice(bytes).map_err(|source| Error::Json {
         path: path.to_owned(),

@@ -9,7 +9,7 @@ mod common;
 use std::sync::Barrier;
 
 use bytes::Bytes;
-use clipood_store::{CommitOutcome, Created, Error, Ledger, PartState, Store};
+use clipood_store::{CommitOutcome, Created, Error, Ledger, Store};
 use common::{awkward_disk, part_path, read_footer, result_of, toy, units};
 
 const RACERS: usize = 16;
@@ -194,7 +194,7 @@ fn committed_once(store: &Store) {
         });
         let ledger = Ledger::new(store.clone(), "_run", "reader");
         let record = ledger.record("score", unit).unwrap().unwrap();
-        assert_eq!(ledger.check_part(&record).unwrap(), PartState::Whole);
+        assert_eq!(ledger.check_part(&record).unwrap(), None);
         assert!(outcomes.iter().all(|outcome| *outcome.record() == record));
         let stands = store.get(&part_path(unit)).unwrap().unwrap();
         let mut lost = 0;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use clipood_store::{
-    CommitOutcome, Error, Ledger, Part, PartState, Pass, Run, Share, Store, Turn, Unit, passes,
+    CommitOutcome, Error, Ledger, Part, Pass, Run, Share, Store, Turn, Unit, passes,
 };
 use common::{
     FINGERPRINT, STAGE, alone, assert_finished, part_path, read_footer, result_of, toy, units, work,
@@ -58,13 +58,18 @@ fn a_part_of_another_fingerprint_is_kept_and_named() {
 fn a_foreign_or_truncated_file_is_kept_and_named() {
     let (ledger, unit) = (ledger(), &units(1)[0]);
     let whole = result_of(unit).bytes;
-    ledger
-        .store()
-        .put(&part_path(unit), whole.slice(..whole.len() - 1))
-        .unwrap();
-    let error = commit(&ledger, unit, whole).unwrap_err();
-    assert!(matches!(error, Error::ForeignPart { .. }), "{error}");
-    assert!(!ledger.is_done(STAGE, unit).unwrap());
+    let foreign = Bytes::from_static(b"notes of somebody");
+    for (file, is_ours) in [(foreign, false), (whole.slice(..whole.len() - 1), true)] {
+        ledger.store().put(&part_path(unit), file.clone()).unwrap();
+        let error = commit(&ledger, unit, whole.clone()).unwrap_err();
+        match is_ours {
+            false => assert!(matches!(error, Error::ForeignPart { .. }), "{error}"),
+            // Its seal shows that it once was a part.
+            true => assert!(matches!(error, Error::Damaged(_)), "{error}"),
+        }
+        assert_eq!(ledger.store().get(&part_path(unit)).unwrap(), Some(file));
+        assert!(!ledger.is_done(STAGE, unit).unwrap());
+    }
 }
 
 #[test]
@@ -110,18 +115,22 @@ fn a_replaced_part_is_found_out() {
         .unwrap()
         .record()
         .clone();
-    assert_eq!(ledger.check_part(&record).unwrap(), PartState::Whole);
+    assert_eq!(ledger.check_part(&record).unwrap(), None);
     let mut changed = result_of(unit).bytes.to_vec();
     changed[50] ^= 1;
+    let found = blake3::hash(&changed).to_hex().to_string();
     ledger
         .store()
         .put(&part_path(unit), changed.into())
         .unwrap();
-    assert_eq!(ledger.check_part(&record).unwrap(), PartState::Changed);
+    let damage = ledger.check_part(&record).unwrap().unwrap();
+    assert_eq!(Some(&damage.expected), record.blake3.as_ref());
+    assert_eq!(damage.found, found);
     let error = commit(&ledger, unit, result_of(unit).bytes).unwrap_err();
-    assert!(matches!(error, Error::RecordMismatch { .. }), "{error}");
+    assert!(matches!(error, Error::Damaged(_)), "{error}");
     ledger.store().delete(&part_path(unit)).unwrap();
-    assert_eq!(ledger.check_part(&record).unwrap(), PartState::Missing);
+    let damage = ledger.check_part(&record).unwrap().unwrap();
+    assert_eq!(damage.found, "no such file");
 }
 
 #[test]
@@ -160,7 +169,7 @@ fn units_without_parts_commit_once_and_keep_their_extras() {
         again,
         CommitOutcome::AlreadyCommitted(first.record().clone())
     );
-    assert_eq!(ledger.check_part(first.record()).unwrap(), PartState::Whole);
+    assert_eq!(ledger.check_part(first.record()).unwrap(), None);
     // Stages are independent.
     assert!(!ledger.is_done("score", unit).unwrap());
 }
@@ -403,7 +412,10 @@ fn a_directory_without_a_run_is_reported() {
     store
         .put("run.json", "{\"format_version\": 1, \"conf".into())
         .unwrap();
-    assert!(matches!(Run::open(store, "w"), Err(Error::Json { .. })));
+    assert!(matches!(
+        Run::open(store, "w"),
+        Err(Error::RunFileDamaged { .. })
+    ));
 }
 
 proptest! {

@@ -79,7 +79,7 @@ fn status_counts_units_and_the_audit_finds_every_kind_of_damage() {
     let mut changed = bytes.clone();
     changed.push(0);
     std::fs::write(&first, &changed).unwrap();
-    fails("other bytes");
+    fails("is damaged: expected blake3");
     std::fs::write(&first, &bytes).unwrap();
     let mended = look(&world, &["status", "run", "--audit"]);
     assert!(mended.status.success(), "{}", stdout(&mended));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bytes::Bytes;
 use clipood_core::shown;
 use clipood_data::{ImageRecord, Roots, Split, is_recognised, path_of, read};
-use clipood_store::{Created, Unit};
+use clipood_store::{Created, Unit, seal_json};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -133,7 +133,7 @@ fn publish_classes(job: &Job, ours: ClassesFile) -> Result<String> {
     let json = serde_json::to_vec_pretty(&ours)
         .map_err(|e| PipelineError::Inconsistent(format!("{CLASSES_FILE}: {e}")))?;
     let store = job.places.run.store();
-    let json = Bytes::from(json);
+    let json = Bytes::from(seal_json(json));
     match store.create(CLASSES_FILE, json.clone())? {
         Created::New | Created::Identical => Ok(classes_digest(&json)),
         Created::Existed(found) => {

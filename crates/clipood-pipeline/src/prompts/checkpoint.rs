@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use clipood_clip::prompt::{PartialEpoch, PromptState};
 use clipood_clip::safetensors_file::{ArrayFile, ArrayFileError, NamedArray, to_bytes};
-use clipood_store::{Store, Unit};
+use clipood_store::{Seal, Store, Unit, blank_seal, check_seal, stamp};
 
 use crate::error::{PipelineError, Result};
-use crate::tables::TrainLogRow;
+use crate::tables::{SEAL, TrainLogRow};
 
 /// State of a training, and the log of its epochs.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +37,8 @@ impl Checkpoint {
         ];
         let metadata = counts
             .iter()
-            .map(|(name, count)| (format!("clipood.{name}"), count.to_string()));
+            .map(|(name, count)| (format!("clipood.{name}"), count.to_string()))
+            .chain([(SEAL.to_string(), blank_seal())]);
         let mut log = Vec::with_capacity(self.log.len() * COLUMNS);
         for row in &self.log {
             log.extend([
@@ -55,7 +56,9 @@ impl Checkpoint {
             NamedArray::f64("log", rows, &log),
             NamedArray::f64("partial_loss", vec![1], &[state.partial.loss]),
         ];
-        to_bytes(&arrays, metadata).map_err(|e| fail(e.to_string()))
+        let mut bytes = to_bytes(&arrays, metadata).map_err(|e| fail(e.to_string()))?;
+        stamp(&mut bytes);
+        Ok(bytes)
     }
 
     /// Reads what [`Checkpoint::to_bytes`] wrote; `path` names it in errors.
@@ -131,16 +134,30 @@ pub fn write_checkpoint(
 
 /// The state and log that a training resumes from; `None` if it has not begun.
 ///
+/// A damaged checkpoint is moved to `checkpoint.safetensors.damaged` and reported to `note`; the training then begins
+/// again, with the same result.
+///
 /// # Errors
-/// A checkpoint that cannot be read.
+/// A checkpoint that cannot be read; a store that cannot be written.
 pub fn read_checkpoint(
     store: &Store,
     unit: &Unit,
+    note: impl Fn(&str),
 ) -> Result<(Option<PromptState>, Vec<TrainLogRow>)> {
     let path = path_of(unit);
     let Some(bytes) = store.get(&path)? else {
         return Ok((None, Vec::new()));
     };
+    if let Seal::Broken { expected, found } = check_seal(&bytes) {
+        let kept = format!("{path}.damaged");
+        store.put(&kept, bytes)?;
+        store.delete(&path)?;
+        let (path, kept) = (store.display(&path), store.display(&kept));
+        note(&format!(
+            "{path} is damaged: expected blake3 {expected}, found {found}; moved to {kept}, the training begins again"
+        ));
+        return Ok((None, Vec::new()));
+    }
     let Checkpoint { state, log } = Checkpoint::from_bytes(&bytes, &store.display(&path))?;
     Ok((Some(state), log))
 }

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use clipood_clip::prompt::PromptState;
 use clipood_clip::safetensors_file::{ArrayFile, ArrayFileError, NamedArray, to_bytes};
 use clipood_ood::LinearProbe;
-use clipood_store::{PartFooter, Store, Unit};
+use clipood_store::{Ledger, PartFooter, Unit, blank_seal, stamp};
 
 use crate::error::{PipelineError, Result};
+use crate::tables::SEAL;
 
 /// The text features of one method, number of shots and seed, or the linear probe instead.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +56,7 @@ impl PromptSet {
                 CLASSES.to_string(),
                 serde_json::to_string(&self.classes).map_err(|e| fail(e.to_string()))?,
             ),
+            (SEAL.to_string(), blank_seal()),
         ]);
         let width = self.class_rows().len() / self.classes.len().max(1);
         let shape = vec![self.classes.len(), width];
@@ -76,7 +78,9 @@ impl PromptSet {
                 arrays.push(NamedArray::f32(name, vec![values.len()], values));
             }
         }
-        to_bytes(&arrays, metadata).map_err(|e| fail(e.to_string()))
+        let mut bytes = to_bytes(&arrays, metadata).map_err(|e| fail(e.to_string()))?;
+        stamp(&mut bytes);
+        Ok(bytes)
     }
 
     /// Reads what [`PromptSet::to_bytes`] wrote; `path` names it in errors.
@@ -145,16 +149,14 @@ pub fn prompt_path(unit: &Unit) -> String {
     format!("{}/prompt.safetensors", unit.fingerprint)
 }
 
-/// Reads a committed prompt set.
+/// Reads a prompt set that was committed in `stage` of `ledger`.
 ///
 /// # Errors
 /// A file that is missing or damaged.
-pub fn read_prompt(store: &Store, unit: &Unit) -> Result<PromptSet> {
+pub fn read_prompt(ledger: &Ledger, stage: &str, unit: &Unit) -> Result<PromptSet> {
     let path = prompt_path(unit);
-    let bytes = store.get(&path)?.ok_or_else(|| {
-        PipelineError::Inconsistent(format!("{}: committed but missing", store.display(&path)))
-    })?;
-    PromptSet::from_bytes(&bytes, &store.display(&path))
+    let bytes = ledger.read_part(stage, unit, &path)?;
+    PromptSet::from_bytes(&bytes, &ledger.store().display(&path))
 }
 
 /// Reads what the commit protocol needs to know about a prompt file.

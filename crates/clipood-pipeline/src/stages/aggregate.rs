@@ -25,18 +25,15 @@ use crate::error::{PipelineError, Result};
 use crate::heap::trim_heap;
 use crate::inputs::recorded;
 use crate::job::Job;
-use crate::metrics::{AVERAGE, Metrics, TABLES};
+use crate::metrics::{AGGREGATE, AVERAGE, Metrics, TABLES};
 use crate::places::Shelf;
 use crate::plan::Purpose;
 use crate::planned::Planned;
-use crate::prompts::key::PromptKey;
+use crate::prompts::trainers::PlannedPrompt;
 use crate::tables::{
     AccuracyRow, FileMeta, OodRow, store_footer, write_accuracy, write_ood, write_paired,
     write_summary,
 };
-
-/// Name of the stage in the ledger of the run.
-const AGGREGATE: &str = "aggregate";
 
 /// See the head of this file.
 pub static STAGE: Stage = Stage {
@@ -148,8 +145,7 @@ fn measure_all(job: &Job, planned: &Planned) -> Result<Metrics> {
     let mut measured: Vec<Option<Metrics>> = vec![None; prompts.len()];
     for place in order {
         job.worker.interrupt.check()?;
-        let key = &prompts[place].key;
-        measured[place] = Some(measure(job, planned, key, &mut baselines)?);
+        measured[place] = Some(measure(job, planned, &prompts[place], &mut baselines)?);
         progress.add(1);
         trim_heap();
     }
@@ -167,14 +163,15 @@ fn measure_all(job: &Job, planned: &Planned) -> Result<Metrics> {
 fn measure(
     job: &Job,
     planned: &Planned,
-    key: &PromptKey,
+    prompt: &PlannedPrompt,
     baselines: &mut Vec<Baseline>,
 ) -> Result<Metrics> {
+    let key = &prompt.key;
     let shards = planned.shards();
-    let test = read_scored(job, key, &shards, Purpose::Test)?.ok_or_else(|| {
+    let test = read_scored(job, prompt, &shards, Purpose::Test)?.ok_or_else(|| {
         PipelineError::Inconsistent(format!("{}: no scores of test images", key.name()))
     })?;
-    let validation = read_scored(job, key, &shards, Purpose::Validation)?;
+    let validation = read_scored(job, prompt, &shards, Purpose::Validation)?;
     let recipe = &job.experiment.recipe;
     let crops = key.method.trains_prompt();
     let blank = OodRow {

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
 use clipood_ood::{DetectorSpec, DualPatternScaling, FitInputs, FittedDetector, Matrix, fit};
-use clipood_store::{Created, Unit};
+use clipood_store::{Created, Error as StoreError, Seal, Unit, check_json_seal, seal_json};
 use serde_json::json;
 
 use super::claims::share_units;
+use super::train::TRAIN;
 use super::{ExplainedUnit, Stage};
 use crate::columns::{ColumnPurpose, DUAL_BASE, DUAL_NEG_MIN_KL};
 use crate::dual_pattern::train_ranges;
@@ -187,7 +188,7 @@ fn fit_prompt(
     negatives: &NegativeTexts,
 ) -> Result<Option<DualPatternScaling>> {
     let dim = job.experiment.dim();
-    let set = read_prompt(job.places.prompts.store(), &prompt.unit)?;
+    let set = read_prompt(&job.places.prompts, TRAIN, &prompt.unit)?;
     let text = Matrix::new("text features", set.class_rows(), set.classes.len(), dim)?;
     let specs = fitted_specs(&job.experiment, prompt)?;
     let on_shots = |(_, spec): &(&str, Option<DetectorSpec>)| {
@@ -243,14 +244,18 @@ fn keep(job: &Job, prompt: &PlannedPrompt, column: &str, detector: &FittedDetect
     let path = fitted_path(prompt, column);
     let json = serde_json::to_vec(detector)
         .map_err(|e| PipelineError::Inconsistent(format!("{path}: {e}")))?;
-    let (store, json) = (job.places.run.store(), Bytes::from(json));
+    let (store, json) = (job.places.run.store(), Bytes::from(seal_json(json)));
     match store.create(&path, json.clone())? {
         Created::New | Created::Identical => Ok(()),
-        Created::Existed(found) => match serde_json::from_slice::<FittedDetector>(&found) {
-            Ok(_) => Ok(()),
-            Err(_) => Ok(store.put(&path, json)?),
-        },
+        Created::Existed(found) if is_detector(&found) => Ok(()),
+        Created::Existed(_) => Ok(store.put(&path, json)?),
     }
+}
+
+/// Whether a file holds a fitted detector as it was written.
+fn is_detector(file: &[u8]) -> bool {
+    !matches!(check_json_seal(file), Seal::Broken { .. })
+        && serde_json::from_slice::<FittedDetector>(file).is_ok()
 }
 
 /// Path of a fitted detector in the run directory; `knn:k=5` is called `knn-3ak-3d5`, with the codes of `:` and `=`.
@@ -272,12 +277,9 @@ impl<'a> FittedPrompt<'a> {
     /// A prompt set or detector that is missing or damaged.
     pub fn read(job: &Job, prompt: &'a PlannedPrompt) -> Result<Self> {
         let dim = job.experiment.dim();
-        let set = read_prompt(job.places.prompts.store(), &prompt.unit)?;
-        let record = job
-            .places
-            .run
-            .ledger()
-            .record(FIT, &fit_unit(job, prompt)?)?;
+        let set = read_prompt(&job.places.prompts, TRAIN, &prompt.unit)?;
+        let unit = fit_unit(job, prompt)?;
+        let record = job.places.run.ledger().record(FIT, &unit)?;
         let record = record.ok_or_else(|| {
             PipelineError::Inconsistent(format!("{}: not fitted yet", prompt.key.name()))
         })?;
@@ -300,7 +302,7 @@ impl<'a> FittedPrompt<'a> {
             let Some(spec) = spec else { continue };
             detectors.push(match spec.needs().is_fitted() {
                 false => fit(spec, &inputs)?,
-                true => read_detector(job, &fitted_path(prompt, column))?,
+                true => read_detector(job, &unit, &fitted_path(prompt, column))?,
             });
         }
         Ok(Self {
@@ -324,11 +326,12 @@ impl<'a> FittedPrompt<'a> {
     }
 }
 
-fn read_detector(job: &Job, path: &str) -> Result<FittedDetector> {
-    let store = job.places.run.store();
-    let bytes = store.get(path)?.ok_or_else(|| {
-        PipelineError::Inconsistent(format!("{}: fitted but missing", store.display(path)))
-    })?;
+fn read_detector(job: &Job, unit: &Unit, path: &str) -> Result<FittedDetector> {
+    let ledger = job.places.run.ledger();
+    let bytes = match ledger.read_sealed(FIT, unit, path)? {
+        Some(bytes) => bytes,
+        None => return Err(StoreError::from(ledger.missing_file(FIT, unit, path)?).into()),
+    };
     serde_json::from_slice(&bytes)
-        .map_err(|e| PipelineError::Inconsistent(format!("{}: {e}", store.display(path))))
+        .map_err(|e| PipelineError::Inconsistent(format!("{}: {e}", ledger.store().display(path))))
 }

@@ -21,7 +21,7 @@ use crate::report::write_html;
 use crate::tables::QuarantineRow;
 
 /// Name of the stage in the ledger of the run: its unit is committed after all others.
-const FINISH: &str = "finish";
+pub const FINISH: &str = "finish";
 /// Key of the [`Account`] in the record of a finished run.
 const ACCOUNT: &str = "account";
 
@@ -149,7 +149,7 @@ pub fn finished(job: &Job) -> Result<Option<Outcome>> {
         metrics,
         planned: account.planned,
         scored: account.scored,
-        quarantined: kept_quarantine(job)?,
+        quarantined: kept_quarantine(job, FINISH, &unit(job))?,
         origin: origin(job)?,
         overlaps: overlaps(job)?,
     }))

@@ -221,7 +221,7 @@ fn negative_labels_are_words_of_the_list_and_the_unknown_prompts_stand_behind_th
     let job = world.job(0, 1);
     let planned = until(&job, "negative");
     let negatives = planned.negatives.as_ref().unwrap();
-    let set = read_prompt(job.places.prompts.store(), &negatives.unit).unwrap();
+    let set = read_prompt(&job.places.prompts, "negative", &negatives.unit).unwrap();
     assert_eq!(set.classes.last().unwrap(), "a photo of an unknown object");
     assert!(set.classes.len() >= 2);
     assert!(set.classes[0].starts_with("a photo of a "));
@@ -238,7 +238,7 @@ fn training_makes_each_prompt_set_once_and_logs_its_epochs() {
     let planned = until(&job, "train");
     let store = job.places.prompts.store();
     for prompt in &planned.prompts {
-        let set = read_prompt(store, &prompt.unit).unwrap();
+        let set = read_prompt(&job.places.prompts, "train", &prompt.unit).unwrap();
         assert_eq!(set.classes, CLASSES);
         let name = prompt.key.name();
         assert_eq!(set.state.is_some(), name.starts_with("dplocoop"), "{name}");

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use clipood_store::{CommitRecord, Ledger, PartState, Unit};
+use clipood_store::{
+    CommitRecord, Error as StoreError, Ledger, Seal, Unit, check_json_seal, check_seal,
+};
 use serde::Serialize;
 
 use crate::error::Result;
 use crate::job::Job;
 use crate::places::Shelf;
-use crate::plan::{PlannedDataset, PlannedImage, Purpose};
+use crate::plan::{PARTS, PlannedDataset, PlannedImage, Purpose};
 use crate::planned::Planned;
 use crate::prompts::key::PromptKey;
 use crate::stages::{STAGES, Stage};
@@ -29,6 +31,9 @@ pub struct Audit {
     pub quarantined: usize,
     /// Parts whose bytes were compared with their commit records.
     pub parts: usize,
+    /// Commit records and other files without a seal, which older versions wrote: that no byte of them has changed cannot
+    /// be shown. Parts are compared with their records all the same.
+    pub unsealed: usize,
     /// Number of all problems.
     pub problems: usize,
     /// The first problems by name.
@@ -49,7 +54,7 @@ impl Audit {
     }
 }
 
-/// Reads every score table completely, and every part that has a commit record.
+/// Reads every score table completely, every part that has a commit record, and every file with a seal.
 ///
 /// The tables are found by listing their directories, as a reader would, and not by the names that the plan expects.
 ///
@@ -74,11 +79,13 @@ pub fn audit(job: &Job) -> Result<Audit> {
     for stage in STAGES {
         audit_parts(job, &planned, stage, &mut audit)?;
     }
+    audit_plan(job, &mut audit)?;
+    audit_files(job, &planned, &mut audit)?;
     Ok(audit)
 }
 
-/// Compares the parts of a stage with their commit records. Missing features are a separate problem: images without
-/// features appear in no score table.
+/// Compares the parts of a stage with their commit records, and the records with their seals. Missing features are a
+/// separate problem: images without features appear in no score table.
 fn audit_parts(job: &Job, planned: &Planned, stage: &Stage, audit: &mut Audit) -> Result<()> {
     // By shelf and stage there, the units by their keys: several prompt sets may share one unit.
     let mut commits: BTreeMap<&str, (Shelf, BTreeMap<String, Unit>)> = BTreeMap::new();
@@ -95,10 +102,9 @@ fn audit_parts(job: &Job, planned: &Planned, stage: &Stage, audit: &mut Audit) -
     for (name, (shelf, units)) in commits {
         let units: Vec<Unit> = units.into_values().collect();
         let ledger = job.places.ledger(shelf);
-        for (unit, record) in units.iter().zip(ledger.records_of(name, &units)?) {
+        for (unit, record) in units.iter().zip(records(ledger, name, &units, audit)?) {
             match record {
-                Some(record) if record.part.is_some() => check(ledger, &record, audit)?,
-                Some(_) => {}
+                Some(record) => check(ledger, &record, audit)?,
                 None if shelf == Shelf::Features => {
                     audit.problem(format!("{name} features {}: not extracted", unit.key));
                 }
@@ -109,15 +115,100 @@ fn audit_parts(job: &Job, planned: &Planned, stage: &Stage, audit: &mut Audit) -
     Ok(())
 }
 
+/// The records of `units`. One that is damaged is a problem, and `None` here.
+fn records(
+    ledger: &Ledger,
+    stage: &str,
+    units: &[Unit],
+    audit: &mut Audit,
+) -> Result<Vec<Option<CommitRecord>>> {
+    // All at once, or one at a time to find those that cannot be read.
+    match ledger.records_of(stage, units) {
+        Ok(records) => return Ok(records),
+        Err(StoreError::Damaged(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut all = Vec::with_capacity(units.len());
+    for unit in units {
+        all.push(match ledger.record(stage, unit) {
+            Ok(record) => record,
+            Err(StoreError::Damaged(damage)) => {
+                audit.problem(damage.to_string());
+                None
+            }
+            Err(error) => return Err(error.into()),
+        });
+    }
+    Ok(all)
+}
+
 fn check(ledger: &Ledger, record: &CommitRecord, audit: &mut Audit) -> Result<()> {
+    audit.unsealed += usize::from(!record.sealed);
+    if record.part.is_none() {
+        return Ok(());
+    }
     audit.parts += 1;
-    let state = match ledger.check_part(record)? {
-        PartState::Whole => return Ok(()),
-        PartState::Missing => "is missing",
-        PartState::Changed => "has other bytes than its commit record says",
-    };
-    let path = record.part.as_deref().unwrap_or_default();
-    audit.problem(format!("{} {state}", ledger.store().display(path)));
+    if let Some(damage) = ledger.check_part(record)? {
+        audit.problem(damage.to_string());
+    }
+    Ok(())
+}
+
+/// Checks the parts of the plan, which belong to no stage of their own.
+fn audit_plan(job: &Job, audit: &mut Audit) -> Result<()> {
+    let ledger = job.places.run.ledger();
+    match ledger.records(PARTS) {
+        Ok(records) => {
+            for record in records {
+                check(ledger, &record, audit)?;
+            }
+            Ok(())
+        }
+        Err(StoreError::Damaged(damage)) => {
+            audit.problem(damage.to_string());
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Checks the seals of the files that are neither parts nor records: `run.json` and what is in `_run`, and the logs and
+/// checkpoints of the trainings.
+fn audit_files(job: &Job, planned: &Planned, audit: &mut Audit) -> Result<()> {
+    let run = job.places.run.store();
+    let mut files = vec![(run, "run.json".to_string())];
+    for object in run.list("_run")? {
+        // Records have been checked; claims and notes hold nothing that a result depends on.
+        let skipped = ["commits", "claims", "damaged", "attempts"];
+        let folder = object.path.split('/').nth(1).unwrap_or_default();
+        let folder = folder.split('@').next().unwrap_or_default();
+        if !skipped.contains(&folder) {
+            files.push((run, object.path));
+        }
+    }
+    let prompts = job.places.prompts.store();
+    for prompt in planned.distinct_prompts() {
+        for name in ["train_log.parquet", "checkpoint.safetensors"] {
+            files.push((prompts, format!("{}/{name}", prompt.unit.fingerprint)));
+        }
+    }
+    for (store, path) in files {
+        let Some(bytes) = store.get(&path)? else {
+            continue;
+        };
+        let seal = match path.ends_with(".json") {
+            true => check_json_seal(&bytes),
+            false => check_seal(&bytes),
+        };
+        match seal {
+            Seal::Whole => {}
+            Seal::Absent => audit.unsealed += 1,
+            Seal::Broken { expected, found } => audit.problem(format!(
+                "{} is damaged: expected blake3 {expected}, found {found}",
+                store.display(&path)
+            )),
+        }
+    }
     Ok(())
 }
 

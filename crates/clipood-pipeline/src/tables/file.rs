@@ -5,6 +5,7 @@ use std::ops::Range;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use bytes::Bytes;
+use clipood_store::stamp;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, Encoding};
@@ -89,6 +90,7 @@ impl NewFile<'_> {
             writer.write(&rows).map_err(fail)?;
         }
         writer.close().map_err(fail)?;
+        stamp(&mut bytes);
         Ok(bytes)
     }
 }

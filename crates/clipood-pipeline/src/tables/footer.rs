@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use clipood_store::PartFooter;
+use clipood_store::{PartFooter, blank_seal};
 use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaDataReader};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,17 @@ const RECIPE: &str = "clipood.recipe";
 const ROWS: &str = "clipood.rows";
 const QUARANTINED: &str = "clipood.quarantined";
 const QUARANTINE: &str = "clipood.quarantine";
-const OWN: [&str; 6] = [VERSION, FINGERPRINT, RECIPE, ROWS, QUARANTINED, QUARANTINE];
+/// Key of the [seal](clipood_store::check_seal) of a file.
+pub const SEAL: &str = "clipood.seal";
+const OWN: [&str; 7] = [
+    VERSION,
+    FINGERPRINT,
+    RECIPE,
+    ROWS,
+    QUARANTINED,
+    QUARANTINE,
+    SEAL,
+];
 /// Key of the exact Arrow types, written by the Arrow writer.
 const ARROW_SCHEMA: &str = "ARROW:schema";
 
@@ -119,6 +129,8 @@ pub(super) fn key_values(
         .chain(own)
         .map(|(key, value)| pair(key, value))
         .chain(meta.extra.iter().map(|(key, value)| pair(key, value)))
+        // The last text of this kind in the file is the seal.
+        .chain([pair(SEAL, &blank_seal())])
         .collect())
 }
 
@@ -158,6 +170,7 @@ pub(super) fn parse_footer(metadata: &FileMetaData, file: &str) -> Result<Footer
     }
     let (fingerprint, recipe) = (take(FINGERPRINT)?, take(RECIPE)?);
     pairs.remove(ARROW_SCHEMA);
+    pairs.remove(SEAL);
     Ok(Footer {
         schema_version: schema_version as u32,
         rows,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clipood_store::{
-    CommitOutcome, Ledger, Part, PartFooter, PartState, Result, RetryPolicy, Share, Store, Unit,
-    passes,
+    CommitOutcome, Ledger, Part, PartFooter, Result, RetryPolicy, Share, Store, Unit, blank_seal,
+    passes, stamp,
 };
 
 pub const STAGE: &str = "score";
@@ -39,9 +39,13 @@ pub fn part_path(unit: &Unit) -> String {
     format!("{PARTS}/part-{}.toy", unit.key.replace('/', "-"))
 }
 
-/// A part: header `TOY fingerprint rows quarantined`, then `body`, then `END`, so that a truncated part is recognised.
+/// A part: header `TOY fingerprint rows quarantined`, then `body`, a seal and `END`, so that a truncated part is
+/// recognised.
 pub fn toy(fingerprint: &str, rows: u64, body: &str) -> Bytes {
-    Bytes::from(format!("TOY {fingerprint} {rows} 1\n{body}END"))
+    let seal = blank_seal();
+    let mut part = format!("TOY {fingerprint} {rows} 1\n{body}{seal}\nEND").into_bytes();
+    stamp(&mut part);
+    Bytes::from(part)
 }
 
 pub fn read_footer(part: &Bytes) -> Option<PartFooter> {
@@ -115,7 +119,7 @@ pub fn assert_finished(ledger: &Ledger, units: &[Unit]) {
         let path = part_path(unit);
         assert_eq!(record.part.as_ref(), Some(&path));
         assert_eq!((record.rows, record.quarantined), (10, 1));
-        assert_eq!(ledger.check_part(record).unwrap(), PartState::Whole);
+        assert_eq!(ledger.check_part(record).unwrap(), None);
         assert_eq!(store.get(&path).unwrap().unwrap(), result_of(unit).bytes);
         let encoded = unit.key.replace('/', "~2F");
         expected.insert(format!(

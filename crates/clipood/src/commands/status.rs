@@ -114,6 +114,12 @@ fn text(status: &Status, audit: Option<&Audit>) -> String {
             audit.parts,
             audit.problems
         );
+        if audit.unsealed > 0 {
+            text += &format!(
+                "  {} records and files of an older version have no seal, so a change in them is not always seen\n",
+                audit.unsealed
+            );
+        }
         for example in &audit.examples {
             text += &format!("  {example}\n");
         }

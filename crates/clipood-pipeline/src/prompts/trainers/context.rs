@@ -130,7 +130,7 @@ impl ContextTraining {
     ) -> Result<PromptSet> {
         let (store, unit) = (work.store, work.unit);
         let options = self.train_options(work.model.logit_scale());
-        let (resume, mut log) = read_checkpoint(store, unit)?;
+        let (resume, mut log) = read_checkpoint(store, unit, |text| work.note(text))?;
         if let Some(state) = &resume {
             work.note(&format!("going on after step {}", state.step));
             work.add(state.epoch as u64);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use clipood_ood::metrics::Calibration;
 
 use crate::dual_pattern::TRAIN_RANGES;
@@ -10,8 +9,8 @@ use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::plan::Purpose;
 use crate::planned::Shard;
-use crate::prompts::key::PromptKey;
-use crate::stages::score::{NOTES, TOP5_HITS, part_path};
+use crate::prompts::trainers::PlannedPrompt;
+use crate::stages::score::{NOTES, SCORE, TOP5_HITS, part_path, score_unit};
 use crate::tables::{DetectorScores, QuarantineRow, read_footer, read_score_values};
 
 /// Bins of the expected calibration error.
@@ -51,24 +50,13 @@ pub struct Scored {
     pub ood: Vec<DatasetScores>,
 }
 
-/// Bytes of a file of the run.
-///
-/// # Errors
-/// It is missing or cannot be read.
-fn fetch(job: &Job, path: &str) -> Result<Bytes> {
-    let store = job.places.run.store();
-    store.get(path)?.ok_or_else(|| {
-        PipelineError::Inconsistent(format!("{}: committed but missing", store.display(path)))
-    })
-}
-
-/// Reads the scores of `key` on the datasets for `purpose`; `None` if there are none.
+/// Reads the scores of `prompt` on the datasets for `purpose`; `None` if there are none.
 ///
 /// # Errors
 /// A part that is missing or damaged, a dataset without any score.
 pub fn read_scored(
     job: &Job,
-    key: &PromptKey,
+    prompt: &PlannedPrompt,
     shards: &[Shard<'_>],
     purpose: Purpose,
 ) -> Result<Option<Scored>> {
@@ -85,7 +73,7 @@ pub fn read_scored(
             .iter()
             .filter(|s| s.dataset.purpose == purpose && s.dataset.name == name)
             .collect();
-        let scores = read_dataset(job, key, &own, name)?;
+        let scores = read_dataset(job, prompt, &own, name)?;
         match is_id {
             true => id = Some(scores),
             false => ood.push(scores),
@@ -96,7 +84,7 @@ pub fn read_scored(
 
 fn read_dataset(
     job: &Job,
-    key: &PromptKey,
+    prompt: &PlannedPrompt,
     shards: &[&Shard<'_>],
     dataset: &str,
 ) -> Result<DatasetScores> {
@@ -111,8 +99,9 @@ fn read_dataset(
     };
     let mut images = 0;
     for shard in shards {
-        let path = part_path(key, shard);
-        let bytes = fetch(job, &path)?;
+        let path = part_path(&prompt.key, shard);
+        let unit = score_unit(job, prompt, shard)?;
+        let bytes = job.places.run.ledger().read_part(SCORE, &unit, &path)?;
         let mut footer = read_footer(&bytes, &path)?;
         let hits = footer.meta.extra.get(TOP5_HITS);
         all.top5_hits += hits.and_then(|h| h.parse::<u64>().ok()).ok_or_else(|| {
