@@ -207,15 +207,17 @@ fn is_clip_configuration(error: &ClipError) -> bool {
     }
 }
 
-/// A repository that does not exist on the hub or is not accessible is configuration. One that is not cached is not,
-/// because usually the network is temporarily unavailable.
+/// A repository that does not exist on the hub or is not accessible is configuration. One that is not cached is
+/// configuration if the hub must not be asked; otherwise the network is usually unavailable for a time only.
 fn is_hub_configuration(error: &HubError) -> bool {
     match error {
         HubError::Name { .. }
         | HubError::Unauthorized { .. }
         | HubError::NotFound { .. }
+        | HubError::Option { .. }
         | HubError::NoCheckpoint { .. } => true,
-        HubError::NotCached { .. }
+        HubError::NotCached { offline, .. } => *offline,
+        HubError::Stopped
         | HubError::Http { .. }
         | HubError::Corrupt { .. }
         | HubError::Io { .. } => false,
@@ -286,6 +288,16 @@ mod tests {
         }
     }
 
+    fn not_cached(offline: bool) -> HubError {
+        HubError::NotCached {
+            name: "a/b".to_string(),
+            why: "HF_HUB_OFFLINE is set".to_string(),
+            files: "config.json".to_string(),
+            place: "cache".into(),
+            offline,
+        }
+    }
+
     #[test]
     fn what_only_a_person_can_mend_is_configuration() {
         let name = || "name".to_string();
@@ -319,6 +331,7 @@ mod tests {
             what: "repository",
         };
         assert_eq!(code_of(unknown), 2);
+        assert_eq!(code_of(not_cached(true)), 2);
         let spec = OodError::Spec {
             text: "mmc".to_string(),
             problem: "did you mean mcm".to_string(),
@@ -356,6 +369,7 @@ mod tests {
             problem: "timeout".to_string(),
         };
         assert_eq!(code_of(network), 1);
+        assert_eq!(code_of(not_cached(false)), 1);
         let scores = OodError::NanScore {
             name: name(),
             index: 3,

@@ -13,7 +13,7 @@ use crate::experiment::{Experiment, Numerics};
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::manifests::Manifests;
-use crate::models::open_named;
+use crate::models::open_until;
 use crate::places::{Places, Stores};
 use crate::progress::Reporting;
 use crate::worker::Worker;
@@ -87,6 +87,7 @@ impl Job {
             manifests,
             devices: options.device,
             reporting: options.reporting,
+            interrupt: options.interrupt.clone(),
         };
         let experiment = request.open()?;
         let run = options.run.unwrap_or_else(|| {
@@ -127,6 +128,7 @@ impl Job {
                 None => recorded_devices(&run)?,
             },
             reporting: options.reporting,
+            interrupt: options.interrupt.clone(),
         };
         let experiment = request.open()?;
         Self::join(experiment, request.devices, options)
@@ -163,12 +165,18 @@ struct Request {
     manifests: Manifests,
     devices: Devices,
     reporting: Reporting,
+    interrupt: Interrupt,
 }
 
 impl Request {
     fn open(&self) -> Result<Experiment> {
         let options = OpenOptions::default();
-        let named = open_named(&self.recipe.model, &options, self.reporting)?;
+        let named = open_until(
+            &self.recipe.model,
+            &options,
+            self.reporting,
+            &self.interrupt,
+        )?;
         if self.computes {
             named
                 .model
