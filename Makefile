@@ -31,7 +31,7 @@ test: ## all tests: crates, command, tables in pandas and polars
 
 test-crash: ## kill runs and workers N times (100) at random moments and compare what they finish with
 	CLIPOOD_TEST_KILLS=$(or $(N),100) cargo test --release --locked --workspace --features clipood-demo/train \
-		--test crash --test faults --test full_disk -- --nocapture
+		--test crash --test faults --test full_disk --test slices -- --nocapture
 
 test-cloud: ## S3 and Azure: conformance and runs with killed workers on two real servers (installs them below target/)
 	scripts/test-cloud.sh

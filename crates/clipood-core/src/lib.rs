@@ -43,8 +43,10 @@ pub mod files;
 mod fingerprint;
 mod image_key;
 mod manifest;
+mod messages;
 mod method;
 mod nearest;
+mod printable;
 mod recipe;
 mod rng;
 
@@ -53,8 +55,10 @@ pub use error::{CoreError, Place};
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use image_key::image_key;
 pub use manifest::{DatasetManifest, Layout, Role};
+pub use messages::without_controls;
 pub use method::Method;
 pub use nearest::nearest;
+pub use printable::{key_part, shown, stored};
 pub use recipe::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
     MetricsSection, NegativeLabelsSection, Overrides, PromptSection, Recipe, SelectSection,

@@ -57,6 +57,20 @@ pub enum PipelineError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An image that was alone in work when processes died, and that cannot be judged.
+    #[error(
+        "{image} was alone in work when a process died, and a process that did nothing but decode it {why}; this says nothing \
+         about the image, so it is not put into quarantine: give the process more memory or time, or remove the image and plan \
+         again; to try again without this check, remove {notes}"
+    )]
+    Undecided {
+        /// The file.
+        image: String,
+        /// How that process ended.
+        why: String,
+        /// The notes of the deaths.
+        notes: String,
+    },
     /// Recipe, manifest or option that does not fit the data.
     #[error("{0}")]
     Usage(String),
@@ -124,6 +138,7 @@ impl PipelineError {
             Self::Demo(_)
             | Self::Table(_)
             | Self::NotAsPlanned { .. }
+            | Self::Undecided { .. }
             | Self::Quarantine { .. }
             | Self::StageNotDone { .. }
             | Self::Inconsistent(_)

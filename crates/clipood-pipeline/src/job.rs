@@ -14,6 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::manifests::Manifests;
 use crate::models::open_until;
+use crate::nesting::check_nesting;
 use crate::places::{Places, Stores};
 use crate::progress::Reporting;
 use crate::worker::Worker;
@@ -108,6 +109,11 @@ impl Job {
             reporting: options.reporting,
             interrupt: options.interrupt,
         };
+        let place = Store::open(&alone.run)?;
+        // A run that exists has been there before this rule.
+        if !place.exists("run.json")? {
+            check_nesting(&place, &Store::open(&alone.store)?)?;
+        }
         Self::join(experiment, request.devices, alone)
     }
 
@@ -149,6 +155,7 @@ impl Job {
                 backup_training: options.backup_training,
                 reporting: options.reporting,
                 journal: Journal::new(places.run.store(), &name),
+                judge: None,
                 interrupt: options.interrupt,
             },
             experiment,

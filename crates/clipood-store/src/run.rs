@@ -64,9 +64,13 @@ impl Run {
             versions: versions.clone(),
         };
         let ours = to_json(&path, "run file", &file)?;
-        let standing = match store.create(RUN_FILE, ours)? {
-            Created::New | Created::Identical => file,
-            Created::Existed(found) => parse(&path, &found)?,
+        // Read first: looking at a run needs no permission to write.
+        let standing = match store.get(RUN_FILE)? {
+            Some(found) => parse(&path, &found)?,
+            None => match store.create(RUN_FILE, ours)? {
+                Created::New | Created::Identical => file,
+                Created::Existed(found) => parse(&path, &found)?,
+            },
         };
         let differences = differences(&standing.config, config);
         if !differences.is_empty() {

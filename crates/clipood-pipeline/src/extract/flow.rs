@@ -69,7 +69,7 @@ pub fn extract(job: &Job, index: &FeatureIndex, local: bool) -> Result<()> {
     let mut writer = UnitWriter::new(job, &pending, local);
     let ran = engine.run(
         &clock,
-        |sink| decode_units(job, &pending, turns(job, tables, &keys), sink),
+        |sink| decode_units(job, (&pending, local), turns(job, tables, &keys), sink),
         |event| writer.take(event, &clock),
     );
     writer.finish();

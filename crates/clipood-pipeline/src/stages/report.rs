@@ -1,11 +1,12 @@
 //! Stage `report`: the page of a run, and the record that the whole run is done. One unit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use clipood_store::Unit;
 use serde_json::json;
 
 use super::extract::STAGE as EXTRACT;
+use super::missing::OWN_PARTS;
 use super::train::TRAIN;
 use super::{ExplainedUnit, Stage, score};
 use crate::error::{PipelineError, Result};
@@ -109,6 +110,33 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
     Ok(())
 }
 
+/// Fails if a score table that the run has committed is missing, by one listing of tables and one of records.
+fn check_tables(job: &Job) -> Result<()> {
+    let run = &job.places.run;
+    let mut tables = HashSet::new();
+    for folder in ["scores", "validation"] {
+        tables.extend(
+            run.store()
+                .list(folder)?
+                .into_iter()
+                .map(|object| object.path),
+        );
+    }
+    let mut lost = Vec::new();
+    for record in run.ledger().records(score::SCORE)? {
+        lost.extend(record.part.filter(|part| !tables.contains(part)));
+    }
+    let Some(first) = lost.first() else {
+        return Ok(());
+    };
+    Err(PipelineError::Inconsistent(format!(
+        "{} is finished, and {} of its score tables are missing now; the first is {}. {OWN_PARTS}",
+        job.places.run_location,
+        lost.len(),
+        run.store().display(first),
+    )))
+}
+
 /// The outcome of the run if it is finished, without reading its plan: this takes three listings and a few small files,
 /// however many images there are.
 ///
@@ -140,7 +168,12 @@ pub fn finished(job: &Job) -> Result<Option<Outcome>> {
     let Some(metrics) = read_metrics(places.run.store())? else {
         return Ok(None);
     };
-    write_html(job, &metrics)?;
+    check_tables(job)?;
+    match write_html(job, &metrics) {
+        // To show what is finished needs no permission to write.
+        Err(PipelineError::Store(error)) if error.is_denied() => {}
+        other => other?,
+    }
     Ok(Some(Outcome {
         metrics,
         planned: account.planned,

@@ -28,7 +28,7 @@ use crate::prompts::trainers::PlannedPrompt;
 use crate::tables::{DetectorScores, FileMeta, ScoreRow, Scores, store_footer, write_scores};
 
 /// Stage of the parts, one per shard and prompt set, in the ledger of the run.
-const SCORE: &str = "score";
+pub const SCORE: &str = "score";
 /// Stage whose units are the shards; a shard is done when it is scored under every prompt set. Workers claim whole
 /// shards, so that the features of a shard are read once.
 const SHARDS: &str = "shards";

@@ -111,7 +111,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
                     let percent = 100.0 * row.probability;
                     format!(
                         "{verdict} {:.6}  {}: {name} {percent:.1}%\n",
-                        row.score, row.image
+                        row.score,
+                        clipood_core::shown(&row.image)
                     )
                 };
                 rows.push(row);
@@ -137,7 +138,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         write_table(out, &rows, &fitted.classes)?;
     }
     let inside = rows.iter().filter(|row| row.inside).count();
-    eprintln!("{inside} of {} images are in-distribution", rows.len());
+    clipood_pipeline::tell(&format!(
+        "{inside} of {} images are in-distribution",
+        rows.len()
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,10 @@ use clipood_pipeline::Unreadable;
 /// Lists a file that could not be read on standard error.
 pub fn report_unreadable(path: &Path, reason: &Unreadable) {
     let Unreadable { kind, message } = reason;
-    eprintln!("cannot read {} ({kind}): {message}", path.display());
+    clipood_pipeline::tell(&format!(
+        "cannot read {} ({kind}): {message}",
+        clipood_core::shown(path)
+    ));
 }
 
 /// The error of a command that could read none of its images.

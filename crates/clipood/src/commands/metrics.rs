@@ -94,12 +94,12 @@ fn figures(id: &[f64], ood: &[f64], resamples: Option<u32>) -> Result<Vec<(&'sta
         ),
     ];
     if all.has_low_resolution() {
-        eprintln!(
+        clipood_pipeline::tell(&format!(
             "warning: {} distinct scores among {} images: ties count as half, so the figures may hide a \
              detector that saturates",
             all.distinct(),
             all.n_id + all.n_ood
-        );
+        ));
     }
     if let Some(resamples) = resamples {
         let options = BootstrapOptions {

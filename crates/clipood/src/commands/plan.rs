@@ -14,12 +14,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut names: Vec<&str> = plan.datasets.iter().map(|d| d.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    println!(
-        "planned: {} test images, {} datasets, {} classes",
+    super::print(&format!(
+        "planned: {} test images, {} datasets, {} classes\nrun: {}\n",
         plan.test_images(),
         names.len(),
-        plan.classes.len()
-    );
-    println!("run: {}", job.places.run_location);
+        plan.classes.len(),
+        job.places.run_location
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

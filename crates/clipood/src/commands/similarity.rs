@@ -149,7 +149,7 @@ fn as_text(images: &[&PathBuf], texts: &[String], rows: &[Vec<Nearness>]) -> Str
     let mut out = String::new();
     for (image, row) in images.iter().zip(rows) {
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "{}", image.display());
+        let _ = writeln!(out, "{}", clipood_core::shown(image));
         let _ = match texts.len() {
             1 => writeln!(out, "{:>8}  {:>8}  text", "cosine", "logit"),
             _ => writeln!(

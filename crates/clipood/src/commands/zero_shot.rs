@@ -196,7 +196,8 @@ impl Lines {
             })
             .collect();
         let line = format!(
-            "{path}: {}; {} {score:.4}\n",
+            "{}: {}; {} {score:.4}\n",
+            clipood_core::shown(path),
             named.join(", "),
             detector.name()
         );

@@ -78,10 +78,10 @@ impl Inputs {
             .filter_map(|((_, name), _)| name.as_deref())
             .collect();
         if let Some(first) = others.first() {
-            eprintln!(
+            clipood_pipeline::tell(&format!(
                 "{} folders are not named as a class, the first is `{first}`: their images do not count for the accuracy",
                 others.len()
-            );
+            ));
         }
         let (files, known) = images.into_iter().unzip();
         Ok(Self {
