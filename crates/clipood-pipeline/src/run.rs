@@ -6,7 +6,7 @@ use crate::job::Job;
 use crate::panics::guarded;
 use crate::planned::Planned;
 use crate::stages::report::{Outcome, finished};
-use crate::stages::{OWN_PARTS, STAGES, Stage, missing_parts, run_stages};
+use crate::stages::{STAGES, Stage, run_stages};
 
 /// Runs every stage of `job`; units that are committed in the store or the run directory are not done again.
 ///
@@ -15,7 +15,14 @@ use crate::stages::{OWN_PARTS, STAGES, Stage, missing_parts, run_stages};
 pub fn run(job: &Job) -> Result<Outcome> {
     let outcome = match run_only(job, &STAGES)? {
         Some(outcome) => outcome,
-        None => return Err(missing_results(job)?),
+        None => {
+            let problem = format!(
+                "{}: its features or prompts in the store were removed meanwhile; start the same command again, which makes \
+                 them again",
+                job.places.run_location
+            );
+            return Err(PipelineError::Inconsistent(problem));
+        }
     };
     Ok(outcome)
 }
@@ -46,35 +53,6 @@ pub fn run_only(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
     });
     job.worker.journal.end(&outcome);
     outcome
-}
-
-/// Why a run whose stages are all done is not finished: which of its tables, features or prompts are missing, and what
-/// to do about it.
-fn missing_results(job: &Job) -> Result<PipelineError> {
-    let at = &job.places.run_location;
-    let parts = match Planned::read(job)? {
-        Some(planned) => missing_parts(job, &planned)?,
-        None => Vec::new(),
-    };
-    let Some(first) = parts.first() else {
-        let problem = format!(
-            "{at}: its features or prompts in the store were removed meanwhile; start the same command again to make them again"
-        );
-        return Ok(PipelineError::Inconsistent(problem));
-    };
-    let advice = match &first.record {
-        None => OWN_PARTS.to_string(),
-        Some(record) => format!(
-            "Bring them back from a copy, or remove their commit records, {record} for the first, and start the same \
-             command again, which makes them again"
-        ),
-    };
-    Ok(PipelineError::Inconsistent(format!(
-        "{at}: all its stages are done, and {} of their parts are missing now; the first is {}. {advice}; \
-         `clipood status --audit` names them all",
-        parts.len(),
-        first.part,
-    )))
 }
 
 /// Removes the temporary files of killed writers, which readers of a table's folder would take for parts.

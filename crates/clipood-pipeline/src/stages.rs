@@ -9,14 +9,11 @@ pub mod aggregate;
 mod claims;
 pub mod extract;
 pub mod fit;
-mod missing;
 pub mod negative;
 pub mod plan;
 pub mod report;
 pub mod score;
 pub mod train;
-
-pub use missing::{OWN_PARTS, missing_parts};
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -69,7 +69,7 @@ pub fn judge(program: &Path, bytes: &[u8], side: usize, interrupt: &Interrupt) -
             Err(error) => Verdict::Unknown(format!("could not be started: {error}")),
         };
         match verdict {
-            Verdict::Healthy => return Ok(verdict),
+            Verdict::Healthy => return Ok(Verdict::Healthy),
             Verdict::Deadly(_) | Verdict::Unknown(_) if deaths < DEATHS => {}
             Verdict::Deadly(how) if memory_is_limited() => {
                 return Ok(Verdict::Unknown(format!(
@@ -178,6 +178,14 @@ fn allow_memory() {
         unsafe {
             libc::setrlimit(libc::RLIMIT_AS, &raw const own);
         }
+    }
+    let no_core = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // A death that is looked for needs no image of the memory on disk. SAFETY: as above.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core);
     }
     // On other systems than Linux there is no such file.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");

@@ -48,19 +48,25 @@ pub(super) fn decode_units(
             job,
             unit,
             images: &images,
-            staged: &staged,
+            staged,
             // What fills two batches: one that is being filled and one ahead of it.
             ahead: (2 * sink.full() / unit.views.len()).max(2),
             sink: sink.begin(number),
             quarantined: Vec::new(),
         };
-        for piece in attempts.pieces(&unit.key, images.len()) {
-            if !decoding.range(&attempts, piece)? {
+        let pieces = attempts.pieces(&unit.key, images.len());
+        // After a death nothing waits for a full batch: the process may not live that long.
+        let died = pieces.len() > 1;
+        for piece in pieces {
+            if !decoding.range(&attempts, piece)? || (died && !decoding.sink.flush()) {
                 return Ok(());
             }
         }
         let Decoding {
-            sink, quarantined, ..
+            sink,
+            quarantined,
+            staged,
+            ..
         } = decoding;
         let end = UnitEnd {
             images: images.clone(),
@@ -80,7 +86,7 @@ struct Decoding<'a> {
     unit: &'a ExtractUnit,
     images: &'a [PlannedImage],
     /// What earlier processes have encoded of it.
-    staged: &'a Rows,
+    staged: Rows,
     /// Number of images that are fetched or decoded at the same time.
     ahead: usize,
     sink: UnitSink<'a, UnitEnd>,

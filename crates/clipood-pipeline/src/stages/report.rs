@@ -6,7 +6,6 @@ use clipood_store::Unit;
 use serde_json::json;
 
 use super::extract::STAGE as EXTRACT;
-use super::missing::OWN_PARTS;
 use super::train::TRAIN;
 use super::{ExplainedUnit, Stage, score};
 use crate::error::{PipelineError, Result};
@@ -23,6 +22,9 @@ use crate::tables::QuarantineRow;
 
 /// Name of the stage in the ledger of the run: its unit is committed after all others.
 const FINISH: &str = "finish";
+/// What to do about missing tables of a run directory.
+const OWN_PARTS: &str = "Bring them back from a copy, or run the recipe in another run directory, which takes features and \
+                         prompts from the store";
 /// Key of the [`Account`] in the record of a finished run.
 const ACCOUNT: &str = "account";
 
@@ -82,7 +84,10 @@ fn unit(job: &Job) -> Unit {
 fn run(job: &Job, planned: &Planned) -> Result<()> {
     let location = &job.places.run_location;
     let Some(metrics) = read_metrics(job.places.run.store())? else {
-        let problem = format!("{location}: its metric tables are missing");
+        let problem = format!(
+            "{}: the metric tables are committed and missing. {OWN_PARTS}",
+            job.places.run.store().display("metrics/")
+        );
         return Err(PipelineError::Inconsistent(problem));
     };
     write_html(job, &metrics)?;
@@ -121,6 +126,11 @@ fn check_tables(job: &Job) -> Result<()> {
                 .into_iter()
                 .map(|object| object.path),
         );
+    }
+    // Records are only read if there are more of them than tables.
+    let folder = format!("_run/commits/{}", score::SCORE);
+    if run.store().names(&folder)?.len() <= tables.len() {
+        return Ok(());
     }
     let mut lost = Vec::new();
     for record in run.ledger().records(score::SCORE)? {
