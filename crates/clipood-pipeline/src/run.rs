@@ -35,7 +35,7 @@ pub fn run_only(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
     if let Some(outcome) = finished(job)? {
         // To show what is finished needs no permission to write.
         match sweep(job) {
-            Err(PipelineError::Store(error)) if error.is_denied() => {}
+            Err(PipelineError::Store(clipood_store::Error::Denied { .. })) => {}
             other => other?,
         }
         let outcome = Ok(Some(outcome));

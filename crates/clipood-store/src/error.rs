@@ -201,13 +201,6 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// Whether the store refuses to write because it is read-only or a permission is missing.
-    pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Denied { .. })
-    }
-}
-
 fn list(differences: &[Difference]) -> String {
     differences
         .iter()

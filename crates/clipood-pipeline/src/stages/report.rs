@@ -181,7 +181,7 @@ pub fn finished(job: &Job) -> Result<Option<Outcome>> {
     check_tables(job)?;
     match write_html(job, &metrics) {
         // To show what is finished needs no permission to write.
-        Err(PipelineError::Store(error)) if error.is_denied() => {}
+        Err(PipelineError::Store(clipood_store::Error::Denied { .. })) => {}
         other => other?,
     }
     Ok(Some(Outcome {
