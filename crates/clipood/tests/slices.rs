@@ -48,7 +48,7 @@ fn a_run_that_is_killed_before_a_unit_is_done_gets_ahead() {
     let again = world.run("whole", &fast);
     assert!(again.status.success(), "{}", stderr(&again));
     // Long enough to start and to encode for a few seconds, and shorter than the 12 s of the 24 images of one unit.
-    let slice = Duration::from_secs(4) + began.elapsed().min(Duration::from_secs(5));
+    let slice = Duration::from_secs(5) + began.elapsed().min(Duration::from_secs(5));
     let slow = ["--store", "store", "--devices", "sim:2", "--batch", "2"];
     let mut kills = 0;
     let last = loop {

@@ -2,7 +2,7 @@
 //! killed again and again after a shorter time than a unit takes still gets ahead.
 //!
 //! A unit is committed as a whole. While it is in work, what has been encoded of it is written to
-//! `_run/staged/<unit>/` now and then: after two seconds at first, and later whenever a tenth of the time of the process
+//! `_run/staged/<unit>/` now and then: after one second at first, and later whenever a tenth of the time of the process
 //! has passed, so that no more than that is lost and no more than a few dozen files are written. They are read by
 //! whichever worker does the unit next, and removed once it is committed. The run directory belongs to one model, number
 //! format and backend, which the fingerprint in each file confirms.
@@ -26,7 +26,7 @@ use crate::tables::{
 /// Folder in a run directory.
 const FOLDER: &str = "_run/staged";
 /// Shortest time between two files of a unit.
-const FIRST: Duration = Duration::from_secs(2);
+const FIRST: Duration = Duration::from_secs(1);
 /// Share of the time of the process between two files.
 const SHARE: u32 = 10;
 
