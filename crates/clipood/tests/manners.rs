@@ -209,6 +209,9 @@ fn a_json_log_is_json_whatever_happens() {
         (vec!["nonsense"], 2),
     ] {
         let mut command = world.clipood(&words);
+        if words[0] == "run" {
+            command.args(["--manifests", "manifests"]);
+        }
         let done = command.arg("--json-log").output().unwrap();
         let log = stderr(&done);
         assert_eq!(done.status.code(), Some(code), "{words:?}: {log}");
