@@ -31,7 +31,7 @@ test: ## all tests: crates, command, tables in pandas and polars
 
 test-crash: ## kill runs and workers N times (100) at random moments and compare what they finish with
 	CLIPOOD_TEST_KILLS=$(or $(N),100) cargo test --release --locked --workspace --features clipood-demo/train \
-		--test crash --test faults --test full_disk -- --nocapture
+		--test crash --test faults --test full_disk --test slices -- --nocapture
 	@command -v strace >/dev/null || { echo "make test-crash: strace is not installed, and the order of writes cannot be checked without it"; exit 1; }
 	cargo test --release --locked --workspace --features clipood-demo/train --test power -- --ignored --nocapture
 

@@ -17,6 +17,17 @@ pub enum HubError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A limit in the environment that is not a number.
+    #[error("{name}={value}: expected a whole number, not negative")]
+    Option {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// The caller asked to stop, by the answer to an [`Event`](crate::Event).
+    #[error("the download was stopped; it goes on where it stopped")]
+    Stopped,
     /// The checkpoint is not in the cache and cannot be downloaded.
     #[error(
         "model `{name}` is not in the cache and {why}; fetch it where there is a network and place its files ({files}) in \
@@ -31,6 +42,8 @@ pub enum HubError {
         files: String,
         /// The folder of the cache for them.
         place: PathBuf,
+        /// Whether the hub must not be asked, so that trying again does not help.
+        offline: bool,
     },
     /// The hub requires authentication.
     #[error(

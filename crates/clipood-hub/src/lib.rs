@@ -8,24 +8,31 @@
 //! use clipood_hub::{HubOptions, Name, resolve};
 //!
 //! if let Some(name) = Name::parse("openai/clip-vit-base-patch16")? {
-//!     let snapshot = resolve(&name, &HubOptions::from_env(), &mut |progress| println!("{progress:?}"))?;
+//!     let snapshot = resolve(&name, &HubOptions::from_env()?, &mut |event| {
+//!         println!("{event:?}");
+//!         true // go on
+//!     })?;
 //!     println!("{} at {}", snapshot.folder.display(), snapshot.commit);
 //! }
 //! # Ok::<(), clipood_hub::HubError>(())
 //! ```
 //!
 //! The environment is read as `huggingface_hub` reads it: `HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN`,
-//! `HF_TOKEN_PATH`, `HF_ENDPOINT`, and the usual proxy variables.
+//! `HF_TOKEN_PATH`, `HF_ENDPOINT`, and the usual proxy variables. A server that is slow, endless or asks to wait for long is
+//! given up; [`HubOptions`] has the limits and the variables that change them.
 
 mod cache;
 mod client;
 mod error;
+mod event;
 mod files;
+mod limits;
 mod name;
 mod options;
 mod resolve;
 
 pub use error::HubError;
+pub use event::{Event, Progress};
 pub use name::Name;
 pub use options::HubOptions;
-pub use resolve::{Progress, Snapshot, resolve};
+pub use resolve::{Snapshot, resolve};

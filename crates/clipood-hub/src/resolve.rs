@@ -9,8 +9,9 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, is_commit, is_hex, make_parent};
-use crate::client::{Client, FileInfo};
+use crate::client::{Client, Content, FileInfo};
 use crate::error::{HubError, Result, io};
+use crate::event::{Event, Listener, Progress};
 use crate::files;
 use crate::name::Name;
 use crate::options::HubOptions;
@@ -29,33 +30,23 @@ pub struct Snapshot {
     pub files: Vec<String>,
 }
 
-/// The progress of a download.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress<'a> {
-    /// Name of the file in the repository.
-    pub file: &'a str,
-    /// Bytes downloaded, including those of earlier attempts.
-    pub done: u64,
-    /// Size of the file in bytes, if the hub states it.
-    pub total: Option<u64>,
-}
-
-/// Returns the files of a name from the cache, after downloading those that are missing; `progress` is called for every
-/// received piece.
+/// Returns the files of a name from the cache, after downloading those that are missing. `listener` is called for every
+/// received piece and before every pause, and stops the download by answering `false`.
 ///
 /// # Errors
 /// [`HubError::NotCached`] without a copy in the cache while offline (the message contains the files and their place);
 /// [`HubError::NotFound`], [`HubError::Unauthorized`] or [`HubError::NoCheckpoint`] for a repository that is missing, private
-/// or not a CLIP checkpoint; [`HubError::Http`] for a server that fails repeatedly; [`HubError::Corrupt`] for content that does
+/// or not a CLIP checkpoint; [`HubError::Http`] for a server that fails repeatedly or exceeds a limit of the
+/// options; [`HubError::Stopped`] when `listener` said so; [`HubError::Corrupt`] for content that does
 /// not match its hash; [`HubError::Io`] for a cache that cannot be written.
 pub fn resolve(
     name: &Name,
     options: &HubOptions,
-    progress: &mut dyn FnMut(Progress<'_>),
+    listener: &mut dyn FnMut(Event<'_>) -> bool,
 ) -> Result<Snapshot> {
     let cache = Cache::new(&options.cache, name);
     if options.offline {
-        return cached(name, &cache, "HF_HUB_OFFLINE is set");
+        return cached(name, &cache, "HF_HUB_OFFLINE is set", true);
     }
     let client = Client::new(options);
     let url = format!(
@@ -64,18 +55,29 @@ pub fn resolve(
         name.repository,
         name.revision.replace('/', "%2F")
     );
-    let text = match client.text(&url) {
+    let text = match client.text(&url, listener) {
         Ok(text) => text,
         // The hub cannot be reached: use the copy in the cache, if there is one.
         Err(HubError::Http { problem, .. }) => {
             let why = format!("{} cannot be reached: {problem}", options.endpoint);
-            return cached(name, &cache, &why);
+            let found = cached(name, &cache, &why, false)?;
+            let note = format!(
+                "{why}; model `{name}` is taken from the cache, commit {}",
+                found.commit
+            );
+            return match listener(Event::Note(&note)) {
+                true => Ok(found),
+                false => Err(HubError::Stopped),
+            };
         }
         Err(error) => return Err(error),
     };
-    let listing: Listing = serde_json::from_str(&text).map_err(|e| HubError::Http {
-        url: url.clone(),
-        problem: format!("is not a description of a repository: {e}"),
+    let listing: Listing = serde_json::from_str(&text).map_err(|e| {
+        let start: String = text.chars().take(40).collect();
+        HubError::Http {
+            url: url.clone(),
+            problem: format!("is not a description of a repository, it starts with {start:?}: {e}"),
+        }
     })?;
     let commit = listing.sha;
     if !is_commit(&commit) {
@@ -94,7 +96,7 @@ pub fn resolve(
     };
     let mut next = 0;
     while let Some(file) = files.get(next).cloned() {
-        fetcher.fetch(&file, progress)?;
+        fetcher.fetch(&file, listener)?;
         if files::is_index(&file) {
             files.extend(read_shards(&cache.snapshot(&commit).join(&file))?);
         }
@@ -120,12 +122,13 @@ struct Sibling {
 }
 
 /// The checkpoint in the cache.
-fn cached(name: &Name, cache: &Cache, why: &str) -> Result<Snapshot> {
+fn cached(name: &Name, cache: &Cache, why: &str, offline: bool) -> Result<Snapshot> {
     let not_cached = |commit: &str, files: &str| HubError::NotCached {
         name: name.to_string(),
         why: why.to_owned(),
         files: files.to_owned(),
         place: cache.snapshot(commit),
+        offline,
     };
     let usual = "config.json with model.safetensors, or open_clip_config.json with open_clip_model.safetensors";
     let Some(commit) = cache.commit_of(&name.revision) else {
@@ -175,7 +178,7 @@ struct RemoteFile<'a> {
 
 impl Fetcher<'_> {
     /// Adds one file to the snapshot of the commit unless it is there.
-    fn fetch(&self, file: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<()> {
+    fn fetch(&self, file: &str, listener: Listener<'_>) -> Result<()> {
         let (cache, commit) = (self.cache, self.commit);
         if cache.snapshot(commit).join(file).exists() {
             return Ok(());
@@ -184,7 +187,7 @@ impl Fetcher<'_> {
             "{}/{}/resolve/{commit}/{file}",
             self.options.endpoint, self.name.repository
         );
-        let info = self.client.file_info(&url)?;
+        let info = self.client.file_info(&url, listener)?;
         if info.etag.is_empty() || !is_hex(&info.etag) {
             return Err(HubError::Http {
                 url,
@@ -201,7 +204,7 @@ impl Fetcher<'_> {
         let blob = cache.blob(etag);
         if !blob.exists() {
             let incomplete = cache.incomplete(etag);
-            self.download(&remote, &incomplete, progress)?;
+            self.download(&remote, &incomplete, listener)?;
             if let Err(error) = check(&remote.url, etag, &incomplete) {
                 fs::remove_file(&incomplete).map_err(io("remove", &incomplete))?;
                 return Err(error);
@@ -211,16 +214,15 @@ impl Fetcher<'_> {
         cache.link(commit, file, etag)
     }
 
-    /// Completes the file at `path`, starting from the bytes it already has.
-    fn download(
-        &self,
-        remote: &RemoteFile<'_>,
-        path: &Path,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<()> {
+    /// Completes the file at `path`, starting from the bytes it already has, up to the size that the hub states.
+    fn download(&self, remote: &RemoteFile<'_>, path: &Path, listener: Listener<'_>) -> Result<()> {
         make_parent(path)?;
         let RemoteFile { url, info, .. } = remote;
         let attempts = self.options.attempts.max(1);
+        let http = |problem: String| HubError::Http {
+            url: url.clone(),
+            problem,
+        };
         let mut failed = 0;
         loop {
             let mut out = OpenOptions::new();
@@ -235,66 +237,118 @@ impl Fetcher<'_> {
             }
             let usable = info.size.is_none_or(|size| held < size);
             let answer = if usable {
-                self.client.content(url, held)?
+                self.client.content(url, held, listener)?
             } else {
                 None
             };
-            let Some((from, answer)) = answer else {
-                // More bytes than the file has: they belong to another file.
+            let Some(content) = answer else {
+                // Bytes of another file, or a server that sends another range than was asked for: start over.
                 out.set_len(0).map_err(io("write", path))?;
                 failed += 1;
                 if failed >= attempts {
-                    let problem = "the server rejects every range".to_owned();
-                    return Err(HubError::Http {
-                        url: url.clone(),
-                        problem,
-                    });
+                    let problem = "the server rejects every range, or sends another one";
+                    return Err(http(problem.to_owned()));
                 }
                 continue;
             };
-            if from == 0 {
+            if let (Some(expected), Some(found)) = (info.size, content.size)
+                && expected != found
+            {
+                return Err(http(format!(
+                    "the server sends a file of {found} bytes, the hub states {expected}"
+                )));
+            }
+            if content.from == 0 {
                 out.set_len(0).map_err(io("write", path))?;
             }
-            let mut done = from;
-            let mut body = answer.into_body().into_reader();
-            let mut chunk = vec![0; CHUNK];
-            let broken = loop {
-                match body.read(&mut chunk) {
-                    Ok(0) => break None,
-                    Ok(n) => {
-                        out.write_all(&chunk[..n]).map_err(io("write", path))?;
-                        done += n as u64;
-                        progress(Progress {
-                            file: remote.name,
-                            done,
-                            total: info.size,
-                        });
-                    }
-                    Err(error) => break Some(error.to_string()),
-                }
-            };
+            let size = info.size.or(content.size);
+            let from = content.from;
+            let received = self.receive(remote, size, content, (&mut out, path), listener);
             out.sync_all().map_err(io("write", path))?;
-            let complete = match info.size {
+            let (done, broken) = received?;
+            let complete = match size {
                 Some(size) => done == size,
                 None => broken.is_none(),
             };
             if complete {
                 return Ok(());
             }
-            failed = if done > held { 0 } else { failed + 1 };
+            let why = broken.unwrap_or_else(|| Broken {
+                problem: "the answer ended early".to_owned(),
+                counts: false,
+            });
+            failed = match done > held && from == held && !why.counts {
+                true => 0,
+                false => failed + 1,
+            };
             if failed >= attempts {
-                let expected = info
-                    .size
-                    .map_or("the whole file".to_owned(), |s| format!("{s} bytes"));
-                let why = broken.unwrap_or_else(|| "the answer ended early".to_owned());
-                return Err(HubError::Http {
-                    url: url.clone(),
-                    problem: format!("expected {expected}, found {done}: {why}"),
-                });
+                let expected = size.map_or("the whole file".to_owned(), |s| format!("{s} bytes"));
+                let problem = why.problem;
+                return Err(http(format!(
+                    "expected {expected}, found {done}: {problem}"
+                )));
             }
-            self.client.pause(failed.max(1), None);
+            self.client
+                .pause(url, failed.max(1), (&why.problem, None), listener)?;
         }
     }
+
+    /// Appends a body to a file, no further than `size`. Returns the bytes the file has then, and what broke the body off.
+    fn receive(
+        &self,
+        remote: &RemoteFile<'_>,
+        size: Option<u64>,
+        content: Content,
+        (out, path): (&mut fs::File, &Path),
+        listener: Listener<'_>,
+    ) -> Result<(u64, Option<Broken>)> {
+        let Content { from, mut body, .. } = content;
+        let limit = size.unwrap_or(self.options.unstated_limit);
+        let mut done = from;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            // Never asks for more than the file has: what a server sends beyond it is not read.
+            let wanted = limit.saturating_sub(done).min(CHUNK as u64) as usize;
+            if wanted == 0 {
+                if size.is_some() {
+                    return Ok((done, None));
+                }
+                let url = remote.url.clone();
+                let problem = format!(
+                    "the hub states no size, and the file is larger than {limit} bytes (CLIPOOD_HUB_MAX_BYTES)"
+                );
+                return Err(HubError::Http { url, problem });
+            }
+            match body.read(&mut chunk[..wanted]) {
+                Ok(0) => return Ok((done, None)),
+                Ok(n) => {
+                    out.write_all(&chunk[..n]).map_err(io("write", path))?;
+                    done += n as u64;
+                    let progress = Progress {
+                        file: remote.name,
+                        done,
+                        total: size,
+                    };
+                    if !listener(Event::Received(progress)) {
+                        return Err(HubError::Stopped);
+                    }
+                }
+                Err(error) => {
+                    let counts = error.kind() == stdio::ErrorKind::TimedOut;
+                    let problem = error.to_string();
+                    return Ok((done, Some(Broken { problem, counts })));
+                }
+            }
+        }
+    }
+}
+
+/// Why a body ended before its end.
+struct Broken {
+    problem: String,
+    /// Whether this is a failed attempt although bytes were received: a server that sends some bytes and then stalls, again
+    /// and again.
+    counts: bool,
 }
 
 /// Compares a file with the hash in its ETag: SHA-256 for large files, the SHA-1 of the git blob for small ones. ETags of

@@ -8,14 +8,16 @@ mod server;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clipood_hub::{HubError, HubOptions, Name, Snapshot, resolve};
+use clipood_hub::{Event, HubError, HubOptions, Name, Snapshot, resolve};
 use server::{Hub, Reply, git_sha1, sha256};
 use tempfile::TempDir;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn weights() -> Vec<u8> {
-    (0..700_000u32).map(|i| ((i * 7919) >> 5) as u8).collect()
+    (0..700_000u32)
+        .map(|i| (i.wrapping_mul(7919) >> 5) as u8)
+        .collect()
 }
 
 /// `org/tiny` with a small configuration and large weights.
@@ -36,7 +38,7 @@ struct World {
 
 fn world(hub: &Hub) -> World {
     let dir = TempDir::new().unwrap();
-    let mut options = HubOptions::from_lookup(|_| None);
+    let mut options = HubOptions::from_lookup(|_| None).unwrap();
     options.cache = dir.path().join("hub");
     options.endpoint = hub.url();
     options.pause = Duration::from_millis(1);
@@ -48,7 +50,7 @@ impl World {
         resolve(
             &Name::parse(name).unwrap().unwrap(),
             &self.options,
-            &mut |_| {},
+            &mut |_| true,
         )
     }
 
@@ -72,12 +74,15 @@ fn files_are_placed_like_those_of_hugging_face_and_not_requested_again() {
     world.options.token = Some("secret".into());
     let mut last = 0;
     let name = Name::parse("hf-hub:org/tiny").unwrap().unwrap();
-    let found = resolve(&name, &world.options, &mut |progress| {
-        if progress.file == "model.safetensors" {
+    let found = resolve(&name, &world.options, &mut |event| {
+        if let Event::Received(progress) = event
+            && progress.file == "model.safetensors"
+        {
             assert_eq!(progress.total, Some(700_000));
             assert!(progress.done > last);
             last = progress.done;
         }
+        true
     })
     .unwrap();
     assert_eq!(last, 700_000);

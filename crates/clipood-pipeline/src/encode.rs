@@ -15,8 +15,8 @@ mod simulated;
 mod tower;
 
 pub use batch::{EVAL_VIEW, EncodeEvent};
-pub(crate) use decode::decoded;
 pub use decode::{Unreadable, read_eval_view};
+pub(crate) use decode::{decoded, eval_view_of};
 pub use engine::{BatchSink, Engine, UnitSink};
 pub(crate) use files::convert_files;
 pub use files::{EncodedImage, FILE_BATCH, decode_files, encode_files};

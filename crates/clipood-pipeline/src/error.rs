@@ -61,6 +61,20 @@ pub enum PipelineError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An image that was alone in work when processes died, and that cannot be judged.
+    #[error(
+        "{image} was alone in work when a process died, and a process that did nothing but decode it {why}; this says nothing \
+         about the image, so it is not put into quarantine: give the process more memory or time, or remove the image and plan \
+         again; to try again without this check, remove {notes}"
+    )]
+    Undecided {
+        /// The file.
+        image: String,
+        /// How that process ended.
+        why: String,
+        /// The notes of the deaths.
+        notes: String,
+    },
     /// Recipe, manifest or option that does not fit the data.
     #[error("{0}")]
     Usage(String),
@@ -132,6 +146,7 @@ impl PipelineError {
             Self::Demo(_)
             | Self::Table(_)
             | Self::NotAsPlanned { .. }
+            | Self::Undecided { .. }
             | Self::Quarantine { .. }
             | Self::StageNotDone { .. }
             | Self::Inconsistent(_)
@@ -220,15 +235,17 @@ fn is_clip_configuration(error: &ClipError) -> bool {
     }
 }
 
-/// A repository that does not exist on the hub or is not accessible is configuration. One that is not cached is not,
-/// because usually the network is temporarily unavailable.
+/// A repository that does not exist on the hub or is not accessible is configuration. One that is not cached is
+/// configuration if the hub must not be asked; otherwise the network is usually unavailable for a time only.
 fn is_hub_configuration(error: &HubError) -> bool {
     match error {
         HubError::Name { .. }
         | HubError::Unauthorized { .. }
         | HubError::NotFound { .. }
+        | HubError::Option { .. }
         | HubError::NoCheckpoint { .. } => true,
-        HubError::NotCached { .. }
+        HubError::NotCached { offline, .. } => *offline,
+        HubError::Stopped
         | HubError::Http { .. }
         | HubError::Corrupt { .. }
         | HubError::Io { .. } => false,
@@ -302,6 +319,16 @@ mod tests {
         }
     }
 
+    fn not_cached(offline: bool) -> HubError {
+        HubError::NotCached {
+            name: "a/b".to_string(),
+            why: "HF_HUB_OFFLINE is set".to_string(),
+            files: "config.json".to_string(),
+            place: "cache".into(),
+            offline,
+        }
+    }
+
     #[test]
     fn what_only_a_person_can_mend_is_configuration() {
         let name = || "name".to_string();
@@ -335,6 +362,7 @@ mod tests {
             what: "repository",
         };
         assert_eq!(code_of(unknown), 2);
+        assert_eq!(code_of(not_cached(true)), 2);
         let spec = OodError::Spec {
             text: "mmc".to_string(),
             problem: "did you mean mcm".to_string(),
@@ -372,6 +400,7 @@ mod tests {
             problem: "timeout".to_string(),
         };
         assert_eq!(code_of(network), 1);
+        assert_eq!(code_of(not_cached(false)), 1);
         let scores = OodError::NanScore {
             name: name(),
             index: 3,

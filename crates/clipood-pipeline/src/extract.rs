@@ -8,10 +8,13 @@ mod decode;
 mod flow;
 #[cfg(test)]
 mod fuzz;
+mod judge;
 mod source;
+mod staged;
 mod units;
 mod write;
 
 pub use flow::extract;
+pub use judge::{JUDGE, decode_alone};
 pub use units::{EVAL_VIEW, ExtractUnit, FeatureIndex, feature_index};
 pub use write::{GLOBAL, LOCAL, ledger_unit, part_path};

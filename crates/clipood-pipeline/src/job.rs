@@ -13,7 +13,8 @@ use crate::experiment::{Experiment, Numerics};
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
 use crate::manifests::Manifests;
-use crate::models::open_named;
+use crate::models::open_until;
+use crate::nesting::check_nesting;
 use crate::places::{ChangedData, Places, Stores};
 use crate::progress::Reporting;
 use crate::worker::Worker;
@@ -92,6 +93,7 @@ impl Job {
             manifests,
             devices: options.device,
             reporting: options.reporting,
+            interrupt: options.interrupt.clone(),
         };
         let experiment = request.open()?;
         let run = options.run.unwrap_or_else(|| {
@@ -122,6 +124,11 @@ impl Job {
             reporting: options.reporting,
             interrupt: options.interrupt,
         };
+        let place = Store::open(&alone.run)?;
+        // A run that exists has been there before this rule.
+        if !place.exists("run.json")? {
+            check_nesting(&place, &Store::open(&alone.store)?)?;
+        }
         Self::join(experiment, request.devices, alone)
     }
 
@@ -142,6 +149,7 @@ impl Job {
                 None => recorded_devices(&run)?,
             },
             reporting: options.reporting,
+            interrupt: options.interrupt.clone(),
         };
         let experiment = request.open()?;
         Self::join(experiment, request.devices, options)
@@ -168,6 +176,7 @@ impl Job {
                 backup_training: options.backup_training,
                 reporting: options.reporting,
                 journal: Journal::new(places.run.store(), &name),
+                judge: None,
                 interrupt: options.interrupt,
             },
             experiment,
@@ -184,12 +193,18 @@ struct Request {
     manifests: Manifests,
     devices: Devices,
     reporting: Reporting,
+    interrupt: Interrupt,
 }
 
 impl Request {
     fn open(&self) -> Result<Experiment> {
         let options = OpenOptions::default();
-        let named = open_named(&self.recipe.model, &options, self.reporting)?;
+        let named = open_until(
+            &self.recipe.model,
+            &options,
+            self.reporting,
+            &self.interrupt,
+        )?;
         if self.computes {
             named
                 .model

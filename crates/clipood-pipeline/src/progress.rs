@@ -1,11 +1,24 @@
 //! Progress of a stage: a bar with rate and remaining time on a terminal, plain lines otherwise, or JSON for programs.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::journal::{self, Journal, StageReport};
+
+/// Writes a line to standard error. A line that cannot be written, for instance because its reader has gone, is lost:
+/// the work goes on, whose results are files.
+///
+/// Control characters other than line breaks and tabs are escaped, so that the name of a file cannot move the cursor of
+/// a terminal.
+pub fn tell(line: &str) {
+    let mut text = clipood_core::without_controls(line);
+    text.push('\n');
+    // In one write, so that lines of several threads do not mix.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
 
 /// How a run reports its progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +84,8 @@ impl Reporting {
     /// Prints a line that belongs to no stage.
     pub fn say(self, line: &str) {
         match self {
-            Self::Human => eprintln!("{line}"),
-            Self::Json => eprintln!("{}", json!({ "message": line })),
+            Self::Human => tell(line),
+            Self::Json => tell(&json!({ "message": line }).to_string()),
             Self::Silent => {}
         }
     }
@@ -113,10 +126,11 @@ impl StageProgress {
     /// Prints a note above the bar, or as a line where there is no terminal.
     pub fn note(&self, text: &str) {
         if self.json {
-            eprintln!("{}", json!({ "stage": self.stage, "note": text }));
+            tell(&json!({ "stage": self.stage, "note": text }).to_string());
         } else if self.lines {
-            eprintln!("{:>9} {text}", self.stage);
+            tell(&format!("{:>9} {text}", self.stage));
         } else {
+            let text = clipood_core::without_controls(text);
             self.bar.println(format!("{:>9} {text}", self.stage));
         }
     }
@@ -162,7 +176,7 @@ impl StageProgress {
                 "left": left,
                 "remark": self.remark,
             });
-            eprintln!("{line}");
+            tell(&line.to_string());
             return;
         }
         let rest = if done < self.total {
@@ -171,9 +185,9 @@ impl StageProgress {
         } else {
             String::new()
         };
-        eprintln!(
+        tell(&format!(
             "{:>9} {done}/{} {} in {seconds:.1} s ({rate:.0}/s{rest})",
             self.stage, self.total, self.unit
-        );
+        ));
     }
 }

@@ -1,5 +1,7 @@
 //! A run: the plan, then all stages, or those that a worker was asked for.
 
+use clipood_store::Error as StoreError;
+
 use crate::damage::{check_tables, mending};
 use crate::error::{PipelineError, Result};
 use crate::extract::{GLOBAL, LOCAL};
@@ -18,9 +20,11 @@ pub fn run(job: &Job) -> Result<Outcome> {
     let outcome = match run_only(job, &STAGES)? {
         Some(outcome) => outcome,
         None => {
-            let location = &job.places.run_location;
-            let problem =
-                format!("{location}: its features or prompts in the store were removed meanwhile");
+            let problem = format!(
+                "{}: its features or prompts in the store were removed meanwhile; start the same command again, which makes \
+                 them again",
+                job.places.run_location
+            );
             return Err(PipelineError::Inconsistent(problem));
         }
     };
@@ -32,8 +36,14 @@ pub fn run(job: &Job) -> Result<Outcome> {
 /// # Errors
 /// A stage before the wanted ones that is not done; as [`run`].
 pub fn run_only(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
-    sweep(job)?;
-    let outcome = mending(job, || once(job, wanted));
+    let outcome = mending(job, || {
+        match sweep(job) {
+            // To show what is finished needs no permission to write.
+            Err(PipelineError::Store(StoreError::Denied { .. })) if finished(job)?.is_some() => {}
+            swept => swept?,
+        }
+        once(job, wanted)
+    });
     // A run whose plan was refused has no directory to keep a journal in.
     if job.places.run.exists() {
         job.worker.journal.end(&outcome);

@@ -147,6 +147,7 @@ impl World {
                 backup_training: false,
                 reporting: Reporting::Silent,
                 journal: Journal::new(places.run.store(), &name),
+                judge: None,
                 interrupt: Interrupt::default(),
             },
             experiment,

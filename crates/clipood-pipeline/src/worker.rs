@@ -1,5 +1,7 @@
 //! A [`Worker`]: devices, share of the units, progress, and the flag that signals set.
 
+use std::path::PathBuf;
+
 use clipood_clip::model::{Device, Devices};
 use clipood_store::Share;
 
@@ -20,6 +22,9 @@ pub struct Worker {
     pub reporting: Reporting,
     /// Progress for `clipood status`.
     pub journal: Journal,
+    /// The command that decodes a suspected image in a process of its own, `PROGRAM judge-image`; without one an image
+    /// that may have killed processes stops the run instead of being judged.
+    pub judge: Option<PathBuf>,
     /// Set by signals.
     pub interrupt: Interrupt,
 }

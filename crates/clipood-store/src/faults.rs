@@ -4,7 +4,7 @@
 //! and half after the store has executed it; 7 is the seed. Each fault is printed to standard error. Only tests set this
 //! variable.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,7 +30,11 @@ pub(crate) fn next() -> Option<Moment> {
     let plan = (*PLAN.get_or_init(|| parse(&std::env::var("CLIPOOD_TEST_FAULTS").ok()?)))?;
     let number = OPERATIONS.fetch_add(1, Ordering::Relaxed);
     let moment = plan.at(number)?;
-    eprintln!("test hook: store operation {number} fails ({moment:?})");
+    // Standard error may be closed.
+    let _ = writeln!(
+        io::stderr(),
+        "test hook: store operation {number} fails ({moment:?})"
+    );
     Some(moment)
 }
 

@@ -12,6 +12,7 @@ pub mod explain;
 mod features;
 pub mod gc;
 mod images;
+pub mod judge_image;
 mod look;
 pub mod metrics;
 mod models;
@@ -71,7 +72,7 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// Whether the text was written to standard output. If the reader has closed the pipe, as `head` does, this is not an
 /// error.
-fn written(result: io::Result<()>) -> anyhow::Result<bool> {
+pub fn written(result: io::Result<()>) -> anyhow::Result<bool> {
     match result {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),

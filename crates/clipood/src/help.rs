@@ -61,7 +61,11 @@ mod tests {
             .flat_map(|(_, names)| *names)
             .copied()
             .collect();
-        let mut known: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+        let mut known: Vec<&str> = command
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+            .map(Command::get_name)
+            .collect();
         listed.sort_unstable();
         known.sort_unstable();
         assert_eq!(listed, known);

@@ -2,15 +2,11 @@
 
 mod commands;
 mod help;
+mod log;
 
 use std::process::ExitCode;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use serde_json::json;
-use tracing_subscriber::filter::{ParseError, Targets};
-use tracing_subscriber::fmt::format::FmtSpan;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Evaluates few-shot and zero-shot out-of-distribution detection with CLIP.
 #[derive(Parser)]
@@ -67,28 +63,57 @@ enum Command {
     Detectors(commands::detectors::Args),
     /// Measure this machine: images per second, seconds per prompt step, agreement of GPU and CPU.
     Bench(commands::bench::Args),
+    /// Decode the image on standard input and end; a run starts it to judge an image that may kill processes.
+    #[command(hide = true)]
+    JudgeImage(commands::judge_image::Args),
 }
 
 fn main() -> ExitCode {
-    let matches = help::grouped(Cli::command()).get_matches();
-    let cli = match Cli::from_arg_matches(&matches) {
+    let words: Vec<_> = std::env::args_os().collect();
+    let as_json = log::wants_json(&words);
+    log::catch_panics(as_json);
+    let parsed = help::grouped(Cli::command())
+        .try_get_matches_from(words)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => return usage(&error, as_json),
     };
-    let as_json = logs_json(&matches);
     if let Some(filter) = &cli.trace
-        && let Err(error) = listen(filter)
+        && let Err(problem) = log::listen(filter, as_json)
     {
-        print_error(&format!("--trace {filter}: {error}"), as_json);
+        log::error(&format!("--trace {filter}: {problem}"), as_json);
         return ExitCode::from(2);
     }
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            print_error(&format!("{error:#}"), as_json);
+            log::error(&format!("{error:#}"), as_json);
             ExitCode::from(commands::exit_code(&error))
         }
     }
+}
+
+/// Prints what the parser of options says: help and version on standard output, anything else on standard error.
+fn usage(error: &clap::Error, as_json: bool) -> ExitCode {
+    if !error.use_stderr() {
+        return match commands::written(error.print()) {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(error) => {
+                log::error(&format!("{error:#}"), as_json);
+                ExitCode::from(1)
+            }
+        };
+    }
+    if as_json {
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        log::error(text.trim_end(), true);
+    } else {
+        // Standard error that cannot be written is ignored.
+        let _ = error.print();
+    }
+    ExitCode::from(2)
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -113,40 +138,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Metrics(args) => commands::metrics::run(args),
         Command::Detectors(args) => commands::detectors::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::JudgeImage(args) => commands::judge_image::run(args),
     }
-}
-
-/// Whether `--json-log` was given, so that errors are JSON as well.
-fn logs_json(matches: &ArgMatches) -> bool {
-    let Some((_, options)) = matches.subcommand() else {
-        return false;
-    };
-    // For commands without the option this is an error.
-    options
-        .try_get_one::<bool>("json_log")
-        .is_ok_and(|given| given == Some(&true))
-}
-
-/// One line on standard error: `error: ...`, or `{"error": "..."}`.
-fn print_error(message: &str, as_json: bool) {
-    match as_json {
-        true => eprintln!("{}", json!({ "error": message })),
-        false => eprintln!("error: {message}"),
-    }
-}
-
-/// Prints events, and spans with their duration when they end.
-fn listen(filter: &str) -> Result<(), ParseError> {
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_span_events(FmtSpan::CLOSE)
-        .with_ansi(false);
-    let targets: Targets = filter.parse()?;
-    tracing_subscriber::registry()
-        .with(layer)
-        .with(targets)
-        .init();
-    Ok(())
 }
 
 #[cfg(test)]
@@ -156,18 +149,5 @@ mod tests {
     #[test]
     fn the_options_of_all_commands_fit_together() {
         help::grouped(Cli::command()).debug_assert();
-    }
-
-    #[test]
-    fn errors_are_json_where_the_log_is() {
-        let json = |words: &[&str]| {
-            let words = [&["clipood"], words].concat();
-            logs_json(&Cli::command().try_get_matches_from(words).unwrap())
-        };
-        assert!(json(&["run", "demo", "--json-log"]));
-        assert!(json(&["plan", "demo", "--json-log"]));
-        assert!(json(&["worker", "runs/demo", "--json-log"]));
-        assert!(!json(&["run", "demo"]));
-        assert!(!json(&["report", "runs/demo"]));
     }
 }

@@ -72,9 +72,13 @@ fn an_image_that_kills_the_process_is_found_by_starting_again() {
         deaths += 1;
         assert!(deaths <= 8, "not found after {deaths} deaths");
     };
-    // Eight images are halved three times; then the one that is left has its last chances.
+    // Eight images are halved three times; then the one that is left is judged in processes of its own.
     assert!(deaths >= 3, "{deaths} deaths");
     let log = stderr(&last);
+    assert!(
+        log.contains("died by SIGABRT, three times of three"),
+        "{log}"
+    );
     assert!(log.contains("any/05.png (process_killed)"), "{log}");
     let planned = CLASSES.len() * TEST + 2 * OOD;
     let account = format!("{planned} planned = {} scored + 1 quarantined", planned - 1);

@@ -10,7 +10,7 @@ mod server;
 use std::process::{Command, Output};
 
 use common::{RECIPE, World, files, stderr};
-use server::{Hub, Reply};
+use server::{Hub, Manner, Reply};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -88,7 +88,7 @@ fn a_name_of_the_hub_is_a_model() {
     let again = offline("org/tiny");
     assert!(again.status.success(), "{}", stderr(&again));
     let missing = offline("org/other");
-    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(missing.status.code(), Some(2));
     let log = stderr(&missing);
     assert!(
         log.contains("HF_HUB_OFFLINE") && log.contains("models--org--other"),
@@ -132,4 +132,88 @@ fn a_run_is_of_one_commit() {
     let gone = with_hub(&mut world.command("other", &arguments), &world, &hub);
     assert_eq!(gone.status.code(), Some(2));
     assert!(stderr(&gone).contains("404"), "{}", stderr(&gone));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_download_at_any_moment() {
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+
+    let signals = ["-INT", "-TERM"];
+    let manners = [
+        // Before the header of the listing, in its pause, and within the weights.
+        ("silent", Some(Reply::status(200).sent(Manner::Silent))),
+        ("waits", Some(Reply::status(503).with("Retry-After", "50"))),
+        ("slow", None),
+    ];
+    for (number, (run, listing)) in manners.into_iter().enumerate() {
+        let world = World::new();
+        let hub = hub();
+        world.write("recipe.toml", RECIPE.replace("\"demo\"", "\"org/tiny\""));
+        match listing {
+            Some(reply) => hub.answer_next(reply),
+            None => {
+                hub.change_content(|_, reply| reply.sent(Manner::Slow(Duration::from_millis(20))))
+            }
+        }
+        let child = world
+            .command(run, &["--store", "store"])
+            .env("HF_HUB_CACHE", world.path("cache"))
+            .env("HF_ENDPOINT", hub.url())
+            .env_remove("HF_HUB_OFFLINE")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let asked = || match run {
+            "slow" => hub.other_requests().len(),
+            _ => hub.requests().len(),
+        };
+        let begun = Instant::now();
+        while asked() == 0 {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{run}: no request"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        let id = child.id().to_string();
+        let sent = Command::new("kill")
+            .args([signals[number % 2], &id])
+            .status();
+        assert!(sent.unwrap().success());
+        let signalled = Instant::now();
+        let ended = child.wait_with_output().unwrap();
+        // Each of these goes on for at least half a minute if nobody stops it.
+        let took = signalled.elapsed();
+        assert!(took < Duration::from_secs(10), "{run}: {took:?}");
+        println!("{run}: ended {} ms after the signal", took.as_millis());
+        assert_eq!(ended.status.code(), Some(3), "{run}: {}", stderr(&ended));
+    }
+}
+
+#[test]
+fn a_server_that_asks_for_patience_is_named_to_the_user() {
+    let world = World::new();
+    let hub = hub();
+    hub.answer_next(Reply::status(429).with("Retry-After", "1"));
+    let mut command = encode(&world, "org/tiny", "a.safetensors");
+    let waited = with_hub(&mut command, &world, &hub);
+    assert!(waited.status.success(), "{}", stderr(&waited));
+    let log = stderr(&waited);
+    assert!(
+        log.contains("429") && log.contains("trying again in 1 s"),
+        "{log}"
+    );
+    let mut command = encode(&world, "org/tiny", "b.safetensors");
+    command.env("CLIPOOD_HUB_TIMEOUT", "soon");
+    let wrong = with_hub(&mut command, &world, &hub);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(
+        stderr(&wrong).contains("CLIPOOD_HUB_TIMEOUT=soon"),
+        "{}",
+        stderr(&wrong)
+    );
 }

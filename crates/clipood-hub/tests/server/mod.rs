@@ -9,6 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -52,6 +53,23 @@ pub struct Reply {
     body: Vec<u8>,
     /// Bytes of the body that are really sent.
     sent: usize,
+    manner: Manner,
+}
+
+/// How an answer is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Manner {
+    /// As it should be.
+    #[default]
+    Plain,
+    /// Header lines without end.
+    EndlessHeaders,
+    /// Nothing, and the connection stays open.
+    Silent,
+    /// The body comes byte by byte, with this pause between them.
+    Slow(Duration),
+    /// No length is stated, and the body is repeated until the client goes.
+    EndlessBody,
 }
 
 impl Reply {
@@ -64,8 +82,26 @@ impl Reply {
             status,
             headers: Vec::new(),
             sent: body.len(),
+            manner: Manner::Plain,
             body,
         }
+    }
+
+    /// An answer with a body.
+    pub fn text(text: &str) -> Self {
+        Self::of(200, text.as_bytes().to_vec())
+    }
+
+    /// The same answer, sent in another manner.
+    pub fn sent(mut self, manner: Manner) -> Self {
+        self.manner = manner;
+        self
+    }
+
+    /// The same answer with another value of a header.
+    pub fn instead(mut self, name: &str, value: impl ToString) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self.with(name, value)
     }
 
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
@@ -74,12 +110,17 @@ impl Reply {
     }
 }
 
+/// Turns a good answer into a bad one.
+type Change = Box<dyn Fn(&Request, Reply) -> Reply + Send>;
+
 #[derive(Default)]
 struct Behaviour {
     next: VecDeque<Reply>,
     cut: Option<usize>,
     without_ranges: bool,
     corrupt: bool,
+    /// What becomes of the answers with content.
+    change: Option<Change>,
     requests: Vec<Request>,
     other_requests: Vec<Request>,
 }
@@ -132,7 +173,10 @@ impl Hub {
                     None => Reply::of(200, body),
                 };
                 reply.sent = reply.sent.min(state.cut.unwrap_or(usize::MAX));
-                reply
+                match &state.change {
+                    Some(change) => change(request, reply),
+                    None => reply,
+                }
             }
         };
         let (other, other_thread) = serve(stop.clone(), content);
@@ -195,6 +239,11 @@ impl Hub {
 
     pub fn cut_content(&self, bytes: usize) {
         self.state.lock().unwrap().cut = Some(bytes);
+    }
+
+    /// Changes every answer with content.
+    pub fn change_content(&self, change: impl Fn(&Request, Reply) -> Reply + Send + 'static) {
+        self.state.lock().unwrap().change = Some(Box::new(change));
     }
 
     pub fn without_ranges(&self) {
@@ -280,11 +329,42 @@ fn talk(stream: TcpStream, answer: &impl Fn(&Request) -> Reply) {
     for (name, value) in &reply.headers {
         head += &format!("{name}: {value}\r\n");
     }
-    head += &format!("Content-Length: {}\r\n\r\n", reply.body.len());
+    if reply.manner != Manner::EndlessBody {
+        head += &format!("Content-Length: {}\r\n", reply.body.len());
+    }
     // Who is asked may have gone.
-    let _ = stream.write_all(head.as_bytes());
+    match reply.manner {
+        Manner::Silent => {
+            let _ = stream.read(&mut [0; 1]);
+            return;
+        }
+        Manner::EndlessHeaders => {
+            while stream.write_all(head.as_bytes()).is_ok() {
+                head = "X-More: more\r\n".to_owned();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            return;
+        }
+        _ => {
+            head += "\r\n";
+            let _ = stream.write_all(head.as_bytes());
+        }
+    }
     if request.method != "HEAD" {
-        let _ = stream.write_all(&reply.body[..reply.sent]);
+        match reply.manner {
+            Manner::Slow(pause) => {
+                for byte in &reply.body {
+                    if stream.write_all(&[*byte]).is_err() {
+                        return;
+                    }
+                    std::thread::sleep(pause);
+                }
+            }
+            Manner::EndlessBody => while stream.write_all(&reply.body).is_ok() {},
+            _ => {
+                let _ = stream.write_all(&reply.body[..reply.sent]);
+            }
+        }
     }
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let _ = stream.read(&mut [0; 1]);

@@ -57,8 +57,16 @@ impl BatchBuilder {
         if batch.rows.len() < self.full {
             return None;
         }
-        let next = Batch::empty(batch.unit, batch.sequence + 1);
-        Some(std::mem::replace(batch, next))
+        self.flush()
+    }
+
+    /// The batch as it is, if it has any view.
+    pub fn flush(&mut self) -> Option<Batch> {
+        if self.batch.rows.is_empty() {
+            return None;
+        }
+        let next = Batch::empty(self.batch.unit, self.batch.sequence + 1);
+        Some(std::mem::replace(&mut self.batch, next))
     }
 
     /// The last batch, if any views are left, and the number of batches of the unit.
@@ -105,6 +113,19 @@ pub enum EncodeEvent<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flushed_batch_is_counted_and_an_empty_one_is_not_sent() {
+        let mut builder = BatchBuilder::new(5, 3);
+        assert!(builder.flush().is_none());
+        assert!(builder.add((0, 0), &[1]).is_none());
+        let first = builder.flush().unwrap();
+        assert_eq!((first.rows.len(), first.sequence), (1, 0));
+        assert!(builder.flush().is_none());
+        assert!(builder.add((1, 0), &[2]).is_none());
+        let (last, batches) = builder.finish();
+        assert_eq!((last.unwrap().sequence, batches), (1, 2));
+    }
 
     #[test]
     fn batches_are_full_but_for_the_last() {

@@ -46,7 +46,7 @@ pub(super) fn read_image_file(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// [`read_eval_view`] of a file that was `read`.
-pub(super) fn eval_view_of(
+pub(crate) fn eval_view_of(
     bytes: std::io::Result<Vec<u8>>,
     side: u32,
 ) -> Result<Vec<u8>, Unreadable> {

@@ -89,6 +89,15 @@ impl<E> UnitSink<'_, E> {
         }
     }
 
+    /// Sends the views that are there without waiting for a full batch; `false` if there is no receiver any more.
+    #[must_use]
+    pub fn flush(&mut self) -> bool {
+        match self.builder.flush() {
+            Some(batch) => self.sink.send(batch),
+            None => true,
+        }
+    }
+
     /// Sends the last batch, and `end` to the consumer; `false` if there is no receiver any more.
     #[must_use]
     pub fn end(self, end: E) -> bool {

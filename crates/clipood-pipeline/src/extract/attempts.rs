@@ -4,9 +4,9 @@
 //! A panic of a decoder is caught, but an abort, a stack overflow or the out-of-memory killer ends the process. So
 //! before a worker decodes images of a unit it writes a note that names them, and removes the note when they are
 //! decoded. A note that exists at the next start of the same worker means that the process died: that range is then
-//! decoded in two halves, each with its own note, until a single image is left on which the process dies repeatedly. A
-//! process that is killed from outside leaves notes as well. They cause smaller ranges, and the loss of an image only
-//! if the process is killed three times while that image is decoded alone.
+//! decoded in two halves, each with its own note, until a single image is left. A process that is killed from outside
+//! leaves notes as well, so a note alone blames no image: it makes the ranges smaller, and a single image that has one
+//! is judged by [`super::judge`].
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -22,17 +22,6 @@ use crate::tables::QuarantineRow;
 
 /// Folder of the notes in a run directory.
 const FOLDER: &str = "_run/attempts";
-/// Number of deaths on a single image after which it is left out.
-const DEATHS: usize = 3;
-
-/// A part of a unit's images.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
-    /// Decode these, by position.
-    Decode(Range<usize>),
-    /// Leave this one out: the process died on it.
-    Leave(usize),
-}
 
 /// The notes that earlier processes of this worker have left.
 pub struct Attempts<'a> {
@@ -64,12 +53,23 @@ impl<'a> Attempts<'a> {
         })
     }
 
-    /// How to decode the `images` images of a unit.
-    pub fn pieces(&self, unit: &str, images: usize) -> Vec<Piece> {
+    /// The ranges in which to decode the `images` images of a unit.
+    pub fn pieces(&self, unit: &str, images: usize) -> Vec<Range<usize>> {
         let deaths = self.deaths.get(unit).map(Vec::as_slice).unwrap_or_default();
         let mut pieces = Vec::new();
         split(0..images, deaths, &mut pieces);
         pieces
+    }
+
+    /// How often the process died while it decoded this range.
+    pub fn died(&self, unit: &str, range: &Range<usize>) -> usize {
+        let deaths = self.deaths.get(unit).map(Vec::as_slice).unwrap_or_default();
+        deaths.iter().filter(|death| *death == range).count()
+    }
+
+    /// Where the notes of a unit are, for messages.
+    pub fn place(&self, unit: &str) -> String {
+        self.store.display(&format!("{FOLDER}/{unit}"))
     }
 
     /// Writes a note that images are being decoded; returns its path for [`Attempts::end`].
@@ -82,9 +82,7 @@ impl<'a> Attempts<'a> {
         images: &[PlannedImage],
         range: &Range<usize>,
     ) -> Result<String> {
-        let died = self.deaths.get(unit).map_or(0, |deaths| {
-            deaths.iter().filter(|death| *death == range).count()
-        });
+        let died = self.died(unit, range);
         let path = format!(
             "{FOLDER}/{unit}/{}.{}-{}.{died}.json",
             self.worker, range.start, range.end
@@ -109,31 +107,29 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// The reason of an image that [`Piece::Leave`] names.
-pub fn process_killed(image: &PlannedImage) -> QuarantineRow {
+/// The reason of an image on which processes die: `how`, as in "died by SIGSEGV".
+pub fn process_killed(image: &PlannedImage, how: &str) -> QuarantineRow {
     QuarantineRow {
         image_key: image.key.clone(),
         uri: clipood_core::stored(&image.path()),
         stage: "extract".to_string(),
         error_kind: "process_killed".to_string(),
         message: format!(
-            "the process died {DEATHS} times while it decoded this image alone; docs/RELIABILITY.md says how to try it again"
+            "a process that did nothing but decode this image {how}, three times of three; docs/RELIABILITY.md says how to \
+             try it again"
         ),
         content_hash: image.content_hash.clone(),
     }
 }
 
-/// Halves the ranges on which the process died, and leaves a single image out after [`DEATHS`] deaths.
-fn split(range: Range<usize>, deaths: &[Range<usize>], pieces: &mut Vec<Piece>) {
-    let died = deaths.iter().filter(|death| **death == range).count();
-    if died > 0 && range.len() > 1 {
+/// Halves the ranges on which the process died, down to single images.
+fn split(range: Range<usize>, deaths: &[Range<usize>], pieces: &mut Vec<Range<usize>>) {
+    if range.len() > 1 && deaths.contains(&range) {
         let middle = range.start + range.len() / 2;
         split(range.start..middle, deaths, pieces);
         split(middle..range.end, deaths, pieces);
-    } else if died >= DEATHS {
-        pieces.push(Piece::Leave(range.start));
     } else {
-        pieces.push(Piece::Decode(range));
+        pieces.push(range);
     }
 }
 
@@ -151,37 +147,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadly_image_is_found_and_nothing_else_is_left_out() {
+    fn a_deadly_image_is_soon_alone() {
         for deadly in 0..13 {
-            let mut deaths = Vec::new();
-            let mut restarts = 0;
-            let left = loop {
+            let mut deaths: Vec<Range<usize>> = Vec::new();
+            let alone = deadly..deadly + 1;
+            while !deaths.contains(&alone) {
                 let mut pieces = Vec::new();
                 split(0..13, &deaths, &mut pieces);
-                let covered: usize = pieces
-                    .iter()
-                    .map(|piece| match piece {
-                        Piece::Decode(range) => range.len(),
-                        Piece::Leave(_) => 1,
-                    })
-                    .sum();
-                assert_eq!(covered, 13);
-                let fatal = pieces.iter().find_map(|piece| match piece {
-                    Piece::Decode(range) if range.contains(&deadly) => Some(range.clone()),
-                    _ => None,
-                });
-                match fatal {
-                    Some(range) => deaths.push(range),
-                    None => break pieces,
-                }
-                restarts += 1;
-            };
-            let named: Vec<&Piece> = left
-                .iter()
-                .filter(|piece| matches!(piece, Piece::Leave(_)))
-                .collect();
-            assert_eq!(named, [&Piece::Leave(deadly)]);
-            assert!(restarts <= 4 + DEATHS, "{restarts} restarts");
+                let covered: Vec<usize> = pieces.iter().cloned().flatten().collect();
+                assert_eq!(covered, (0..13).collect::<Vec<_>>());
+                let fatal = pieces.into_iter().find(|piece| piece.contains(&deadly));
+                deaths.push(fatal.unwrap());
+            }
+            assert!(deaths.len() <= 5, "{} restarts", deaths.len());
         }
     }
 

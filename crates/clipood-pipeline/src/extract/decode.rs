@@ -82,7 +82,7 @@ pub fn views_of(
 
 /// A test hook: the process dies on the image whose hash is in `CLIPOOD_TEST_ABORT_ON`, as it would on one that
 /// overflows the stack of its decoder. Only tests set it.
-fn aborts_on(content_hash: &str) -> bool {
+pub(super) fn aborts_on(content_hash: &str) -> bool {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
     let hash = HASH.get_or_init(|| std::env::var("CLIPOOD_TEST_ABORT_ON").ok());
     hash.as_deref() == Some(content_hash)

@@ -74,7 +74,7 @@ pub fn extract(job: &Job, planned: &Planned) -> Result<()> {
         &clock,
         |sink| {
             let turns = turns(job, tables, &keys);
-            decode_units(job, &pending, (turns, tally), sink)
+            decode_units(job, (&pending, local), (turns, tally), sink)
         },
         |event| writer.take(event, &clock),
     );

@@ -1,12 +1,14 @@
 //! The consumer of the engine in stage `extract`: collects the batches of each unit and commits complete units.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use bytes::Bytes;
 use clipood_store::{CommitOutcome, Part, Unit};
 use half::f16;
 
 use super::source::UnitEnd;
+use super::staged::{Rows, Schedule, Staging};
 use super::units::ExtractUnit;
 use crate::agreement::compare_features;
 use crate::encode::{Clock, EncodeEvent};
@@ -38,13 +40,15 @@ pub fn ledger_unit(job: &Job, unit: &ExtractUnit) -> Unit {
     }
 }
 
-/// Rows (image and view), global and local features of one batch.
-type Encoded = (Vec<(usize, i16)>, Vec<f32>, Vec<f32>);
-
-/// What has arrived of one unit: its batches by their place.
-#[derive(Default)]
+/// What has arrived of one unit.
 struct Arrived {
-    batches: BTreeMap<usize, Encoded>,
+    /// Its rows.
+    rows: Rows,
+    /// Those that are in no staged file yet.
+    fresh: Vec<(usize, i16)>,
+    /// Number of its batches that have arrived.
+    batches: usize,
+    schedule: Schedule,
     /// Set at the end of the unit, with the number of batches.
     end: Option<(UnitEnd, usize)>,
 }
@@ -58,6 +62,9 @@ pub(super) struct UnitWriter<'a> {
     arrived: BTreeMap<usize, Arrived>,
     /// Units whose features do not vary.
     flat: usize,
+    began: Instant,
+    /// Units of which a part is staged by this process.
+    staged: BTreeSet<usize>,
 }
 
 impl<'a> UnitWriter<'a> {
@@ -71,6 +78,8 @@ impl<'a> UnitWriter<'a> {
             progress: job.worker.progress("extract", "views", total as u64),
             arrived: BTreeMap::new(),
             flat: 0,
+            began: Instant::now(),
+            staged: BTreeSet::new(),
         }
     }
 
@@ -83,15 +92,14 @@ impl<'a> UnitWriter<'a> {
         let unit = match event {
             EncodeEvent::Encoded {
                 unit,
-                sequence,
+                sequence: _,
                 rows,
                 global,
                 local,
                 busy: _,
             } => {
                 self.progress.add(rows.len() as u64);
-                let arrived = self.arrived.entry(unit).or_default();
-                arrived.batches.insert(sequence, (rows, global, local));
+                self.keep(unit, &rows, &global, &local)?;
                 unit
             }
             EncodeEvent::End { unit, batches, end } => {
@@ -101,21 +109,27 @@ impl<'a> UnitWriter<'a> {
                         row.image_key, row.error_kind, row.message
                     ));
                 }
-                self.arrived.entry(unit).or_default().end = Some((end, batches));
+                self.progress.add(end.staged.len() as u64);
+                self.unit(unit).end = Some((end, batches));
                 unit
             }
         };
         let is_whole = self.arrived.get(&unit).is_some_and(|arrived| {
             let end = arrived.end.as_ref();
-            end.is_some_and(|(_, batches)| arrived.batches.len() == *batches)
+            end.is_some_and(|(_, batches)| arrived.batches == *batches)
         });
         if is_whole
             && let Some(Arrived {
-                batches,
-                end: Some((end, _)),
+                mut rows,
+                end: Some((mut end, _)),
+                ..
             }) = self.arrived.remove(&unit)
         {
-            if let Some(problem) = commit(self.job, self.pending[unit], self.local, batches, end)? {
+            let had_staged = !end.staged.is_empty();
+            for (row, features) in std::mem::take(&mut end.staged) {
+                rows.entry(row).or_insert(features);
+            }
+            if let Some(problem) = commit(self.job, self.pending[unit], self.local, rows, end)? {
                 self.flat += 1;
                 // A model that is broken is so in every shard.
                 if self.flat == 1 {
@@ -125,8 +139,64 @@ impl<'a> UnitWriter<'a> {
                     ));
                 }
             }
+            if had_staged || self.staged.remove(&unit) {
+                self.staging(unit).remove()?;
+            }
             trim_heap();
         }
+        Ok(())
+    }
+
+    fn unit(&mut self, unit: usize) -> &mut Arrived {
+        let began = self.began;
+        self.arrived.entry(unit).or_insert_with(|| Arrived {
+            rows: Rows::new(),
+            fresh: Vec::new(),
+            batches: 0,
+            schedule: Schedule::begin(began),
+            end: None,
+        })
+    }
+
+    fn staging(&self, unit: usize) -> Staging<'a> {
+        Staging {
+            job: self.job,
+            unit: self.pending[unit],
+            local: self.local,
+        }
+    }
+
+    /// Keeps the features of a batch, and now and then stages those of the unit.
+    fn keep(
+        &mut self,
+        number: usize,
+        rows: &[(usize, i16)],
+        global: &[f32],
+        local: &[f32],
+    ) -> Result<()> {
+        let count = rows.len().max(1);
+        let global = global.chunks_exact(global.len() / count);
+        let mut local = local.chunks_exact((local.len() / count).max(1));
+        let arrived = self.unit(number);
+        arrived.batches += 1;
+        for (row, features) in rows.iter().zip(global) {
+            let patches = local.next().unwrap_or_default();
+            let patches = patches.iter().copied().map(f16::from_f32).collect();
+            arrived.rows.insert(*row, (features.to_vec(), patches));
+            arrived.fresh.push(*row);
+        }
+        if !arrived.schedule.is_due() {
+            return Ok(());
+        }
+        let fresh = std::mem::take(&mut arrived.fresh);
+        let rows = &arrived.rows;
+        let fresh: Rows = fresh
+            .into_iter()
+            .filter_map(|row| Some((row, rows.get(&row)?.clone())))
+            .collect();
+        let unit = self.pending[number];
+        self.staging(number).write(&unit.list(self.job)?, &fresh)?;
+        self.staged.insert(number);
         Ok(())
     }
 
@@ -145,7 +215,7 @@ fn commit(
     job: &Job,
     unit: &ExtractUnit,
     local: bool,
-    batches: BTreeMap<usize, Encoded>,
+    rows: Rows,
     end: UnitEnd,
 ) -> Result<Option<String>> {
     let config = &job.experiment.model.config;
@@ -158,15 +228,14 @@ fn commit(
         values: Vec::new(),
     };
     let mut values: Vec<f16> = Vec::new();
-    for (rows, features, patch_features) in batches.into_values() {
-        for (image, view) in rows {
-            global.keys.push(end.images[image].key.clone());
-            global.views.push(view);
-            let hash = end.images[image].content_hash.clone();
-            global.content_hashes.push(hash);
-        }
+    // Views are numbered in the order in which units list them.
+    for ((image, view), (features, patch_features)) in rows {
+        global.keys.push(end.images[image].key.clone());
+        global.views.push(view);
+        let hash = end.images[image].content_hash.clone();
+        global.content_hashes.push(hash);
         global.values.extend(features);
-        values.extend(patch_features.into_iter().map(f16::from_f32));
+        values.extend(patch_features);
     }
     check_rows(&global.values, dim, |row| global.keys[row].clone())?;
     let meta = FileMeta {

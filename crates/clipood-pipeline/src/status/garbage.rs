@@ -85,7 +85,19 @@ pub fn collect_garbage(store: &Store, garbage: &Garbage) -> Result<()> {
 fn sort_out(store: &Store, needed: &Needed) -> Result<Garbage> {
     let mut garbage = Garbage::default();
     for folder in ["features", "prompts"] {
-        for object in store.list(folder)? {
+        let objects = store.list(folder)?;
+        // Run directories that older versions allowed here, with everything in them.
+        let runs: Vec<String> = objects
+            .iter()
+            .filter_map(|object| object.path.strip_suffix("run.json"))
+            .filter(|folder| folder.ends_with('/'))
+            .map(str::to_string)
+            .collect();
+        for object in objects {
+            if runs.iter().any(|run| object.path.starts_with(run)) {
+                garbage.kept += 1;
+                continue;
+            }
             match owner(&object.path) {
                 Some(Owner::Features(unit)) if !needed.features.contains(&unit) => {}
                 Some(Owner::Prompt(key)) if !needed.prompts.contains(&key) => {}
@@ -131,9 +143,16 @@ fn owner(path: &str) -> Option<Owner> {
         ["prompts", "_commits", "commits" | "claims", _, record] => {
             Some(Owner::Prompt(stem(record)))
         }
-        ["prompts", fingerprint, _] => Some(Owner::Prompt(fingerprint.get(..24)?.to_string())),
+        ["prompts", fingerprint, _] if is_fingerprint(fingerprint) => {
+            Some(Owner::Prompt(fingerprint.get(..24)?.to_string()))
+        }
         _ => None,
     }
+}
+
+/// Whether the text may be a fingerprint: hexadecimal digits.
+fn is_fingerprint(text: &str) -> bool {
+    text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -152,6 +171,11 @@ mod tests {
             format!("prompts/{other}/checkpoint.safetensors"),
         );
         let paths = [
+            "prompts/a-run-directory-of-somebody/run.json",
+            "prompts/a-run-directory-of-somebody/notes.txt",
+            "features/ff/global/part-ee/run.json",
+            "features/ff/global/part-ee/scores/part-0.parquet",
+            "prompts/another-folder-of-somebody/notes.txt",
             "features/ff/global/part-aa.parquet",
             "features/ff/global/part-bb.parquet",
             "features/ff/_commits/commits/global/aa.0123.json",
@@ -181,7 +205,7 @@ mod tests {
                 lost_prompt.as_str(),
             ]
         );
-        assert_eq!((garbage.kept, garbage.bytes()), (4, 10));
+        assert_eq!((garbage.kept, garbage.bytes()), (9, 10));
         collect_garbage(&store, &garbage).unwrap();
         assert!(sort_out(&store, &needed).unwrap().objects.is_empty());
         assert!(store.exists("features/notes.txt").unwrap());

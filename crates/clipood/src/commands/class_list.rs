@@ -13,7 +13,7 @@ use clipood_core::{ClassList, equal_names};
 pub fn read_class_list(path: &Path) -> Result<ClassList> {
     let list = ClassList::parse(&read_text(path)?, &path.display().to_string())?;
     for note in &list.notes {
-        eprintln!("note: {note}");
+        clipood_pipeline::tell(&format!("note: {note}"));
     }
     note_equal(&list.names);
     Ok(list)
@@ -22,6 +22,6 @@ pub fn read_class_list(path: &Path) -> Result<ClassList> {
 /// Says on standard error which classes have the same name.
 pub fn note_equal(names: &[String]) {
     if let Some(note) = equal_names(names) {
-        eprintln!("note: {note}");
+        clipood_pipeline::tell(&format!("note: {note}"));
     }
 }

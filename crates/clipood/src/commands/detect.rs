@@ -139,7 +139,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         write_table(out, &rows, &fitted.classes)?;
     }
     let inside = rows.iter().filter(|row| row.inside).count();
-    eprintln!("{inside} of {} images are in-distribution", rows.len());
+    clipood_pipeline::tell(&format!(
+        "{inside} of {} images are in-distribution",
+        rows.len()
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

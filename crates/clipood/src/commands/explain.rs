@@ -29,7 +29,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let found = explain(&job, &args.unit)?;
     let printed = match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&found)?),
-        false => text(&found),
+        false => clipood_core::without_controls(&text(&found)),
     };
     super::print(&printed)?;
     Ok(ExitCode::SUCCESS)

@@ -48,7 +48,7 @@ impl Array {
         let mut variation = Variation::default();
         variation.add(&self.values, self.shape.last().copied().unwrap_or(0));
         if let Some(problem) = variation.problem() {
-            eprintln!("warning: array `{}`: {problem}", self.name);
+            clipood_pipeline::tell(&format!("warning: array `{}`: {problem}", self.name));
         }
     }
 

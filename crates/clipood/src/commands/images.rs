@@ -78,7 +78,7 @@ pub fn check_file(path: &Path) -> Result<()> {
 /// Lists a file that could not be read on standard error.
 pub fn report_unreadable(path: &Path, reason: &Unreadable) {
     let Unreadable { kind, message } = reason;
-    eprintln!("cannot read {} ({kind}): {message}", shown(path));
+    clipood_pipeline::tell(&format!("cannot read {} ({kind}): {message}", shown(path)));
 }
 
 /// The error of a command that could read none of its images.

@@ -95,13 +95,13 @@ fn figures(id: &[f64], ood: &[f64], resamples: Option<u32>) -> Result<Vec<(&'sta
         ("score_resolution", Figure::Number(all.resolution())),
     ];
     if all.has_low_resolution() {
-        eprintln!(
+        clipood_pipeline::tell(&format!(
             "warning: {} distinct scores among {} images ({:.2}%): ties count as half, so the figures may hide a \
              detector that saturates",
             all.distinct(),
             all.n_id + all.n_ood,
             100.0 * all.resolution()
-        );
+        ));
     }
     if let Some(resamples) = resamples {
         let options = BootstrapOptions {

@@ -15,15 +15,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut names: Vec<&str> = plan.datasets.iter().map(|d| d.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    println!(
-        "planned: {} test images, {} datasets, {} classes",
+    let overlaps: String = (plan.overlaps.iter())
+        .map(|overlap| format!("overlap: {}\n", overlap.line()))
+        .collect();
+    super::print(&format!(
+        "planned: {} test images, {} datasets, {} classes\n{overlaps}run: {}\n",
         plan.test_images(),
         names.len(),
-        plan.classes.len()
-    );
-    for overlap in &plan.overlaps {
-        println!("overlap: {}", overlap.line());
-    }
-    println!("run: {}", job.places.run_location);
+        plan.classes.len(),
+        job.places.run_location
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -24,7 +24,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         ))
         .into());
     };
-    println!("{}", console(&metrics));
-    println!("tables: {run}/metrics/*.parquet, {run}/scores/; page: {run}/report/index.html");
+    super::print(&format!(
+        "{}\ntables: {run}/metrics/*.parquet, {run}/scores/; page: {run}/report/index.html\n",
+        console(&metrics)
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -60,19 +60,19 @@ struct Changes {
 pub fn run(args: Args) -> Result<ExitCode> {
     let job = open(args)?;
     let outcome = run_job(&job)?;
-    println!("{}", console(&outcome.metrics));
-    print_account(&job, &outcome);
-    println!(
-        "tables: {0}/metrics/*.parquet, {0}/scores/; page: {0}/report/index.html",
-        job.places.run_location
-    );
+    super::print(&format!(
+        "{1}\n{2}tables: {0}/metrics/*.parquet, {0}/scores/; page: {0}/report/index.html\n",
+        job.places.run_location,
+        console(&outcome.metrics),
+        account(&job, &outcome)
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Opens recipe, model, store and run directory, and listens for signals.
 pub fn open(args: Args) -> Result<Job> {
     let reporting = reporting(args.log.json_log);
-    Ok(Job::open(JobOptions {
+    let mut job = Job::open(JobOptions {
         recipe: recipe(&args.recipe, args.changes)?,
         manifests: args.data.manifests,
         data: args.data.images.data,
@@ -82,30 +82,33 @@ pub fn open(args: Args) -> Result<Job> {
         device: args.device.open()?,
         reporting,
         interrupt: listen(reporting)?,
-    })?)
+    })?;
+    job.worker.judge = std::env::current_exe().ok();
+    Ok(job)
 }
 
-/// Prints how many test images were scored, how many are in quarantine, and where they were planned from.
-pub fn print_account(job: &Job, outcome: &Outcome) {
-    println!(
-        "test images: {} planned = {} scored + {} quarantined",
+/// How many test images were scored, and how many are in quarantine: lines for standard output.
+pub fn account(job: &Job, outcome: &Outcome) -> String {
+    let mut text = format!(
+        "test images: {} planned = {} scored + {} quarantined\n",
         outcome.planned,
         outcome.scored,
         outcome.planned - outcome.scored
     );
     if !outcome.quarantined.is_empty() {
-        println!(
-            "{} images could not be read: {}/_run/quarantine/extract.parquet",
+        text += &format!(
+            "{} images could not be read: {}/_run/quarantine/extract.parquet\n",
             outcome.quarantined.len(),
             job.places.run_location
         );
     }
     for overlap in &outcome.overlaps {
-        println!("overlap: {}", overlap.line());
+        text += &format!("overlap: {}\n", overlap.line());
     }
     if let Some(origin) = &outcome.origin {
-        println!("{origin}");
+        text += &format!("{origin}\n");
     }
+    text
 }
 
 /// Reads the recipe called `name` and applies the command line to it.

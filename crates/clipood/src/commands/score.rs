@@ -145,7 +145,7 @@ fn score(given: &Given<'_>, specs: &[DetectorSpec]) -> Result<[Vec<Vec<f32>>; 2]
         .collect::<Result<Vec<FittedDetector>, _>>()?;
     for detector in &detectors {
         for note in detector.notes() {
-            eprintln!("note: {}: {note}", detector.name());
+            clipood_pipeline::tell(&format!("note: {}: {note}", detector.name()));
         }
     }
     let local_detector = specs.iter().find(|spec| spec.needs().patches);

@@ -41,7 +41,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         super::print(&format!("{object:#}\n"))?;
     } else {
-        super::print(&text(&status, audit.as_ref()))?;
+        let text = text(&status, audit.as_ref());
+        super::print(&clipood_core::without_controls(&text))?;
     }
     Ok(match audit {
         Some(audit) if !audit.holds() => ExitCode::from(1),

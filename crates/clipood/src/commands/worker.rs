@@ -9,7 +9,7 @@ use clipood_pipeline::{
 
 use super::args::{ChangedDataArg, DataArg, JsonLogArg, RunDeviceArgs, StoreArg, WorkerRunArg};
 use super::reporting;
-use super::run::print_account;
+use super::run::account;
 use super::signals::listen;
 
 /// Options of `clipood worker`.
@@ -54,7 +54,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let wanted = stages_called(&args.stages)?;
     let reporting = reporting(args.log.json_log);
-    let job = Job::reopen(RunOptions {
+    let mut job = Job::reopen(RunOptions {
         run: args.run.into_run(),
         data: args.data.data,
         changed: match args.changed.accept_changed_data {
@@ -72,13 +72,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
         reporting,
         interrupt: listen(reporting)?,
     })?;
+    job.worker.judge = std::env::current_exe().ok();
     if wanted.is_empty() {
-        print_account(&job, &run_job(&job)?);
+        super::print(&account(&job, &run_job(&job)?))?;
         return Ok(ExitCode::SUCCESS);
     }
     let names: Vec<&str> = wanted.iter().map(|stage| stage.name).collect();
     match run_only(&job, &wanted)? {
-        Some(outcome) => print_account(&job, &outcome),
+        Some(outcome) => super::print(&account(&job, &outcome))?,
         None => super::print(&format!("done: {}\n", names.join(", ")))?,
     }
     Ok(ExitCode::SUCCESS)

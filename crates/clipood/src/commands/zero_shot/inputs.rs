@@ -214,10 +214,10 @@ fn classes_by_name(list: &ClassList, images: &[Image]) -> BTreeMap<ImageFolder, 
         let names = list.names.iter().map(String::as_str);
         let hint =
             nearest(first, names).map_or(String::new(), |n| format!(" (nearest class: `{n}`)"));
-        eprintln!(
+        clipood_pipeline::tell(&format!(
             "{} folders are not named as a class, the first is `{first}`{hint}: their images do not count for the accuracy",
             others.len()
-        );
+        ));
     }
     class_of
 }
