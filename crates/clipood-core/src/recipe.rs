@@ -12,7 +12,7 @@ use crate::method::Method;
 
 pub use sections::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, PromptSection, SelectSection, SubsampleClasses,
+    MetricsSection, NegativeLabelsSection, PromptSection, Resize, SelectSection, SubsampleClasses,
     TrainSection, WordListSection,
 };
 pub use templates::TemplateSet;

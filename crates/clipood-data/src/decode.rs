@@ -9,6 +9,7 @@ mod jpeg;
 mod png;
 mod raster;
 mod samples;
+mod tiff;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -159,6 +160,7 @@ fn decode_held(
         return gif::decode(bytes, limits);
     }
     match image::guess_format(bytes).ok().and_then(raster::name) {
+        Some((image::ImageFormat::Tiff, _)) => tiff::decode(bytes, limits),
         Some((format, name)) => raster::decode(bytes, format, name, limits),
         None => Err(DecodeError::UnknownFormat {
             first_bytes: format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii()),

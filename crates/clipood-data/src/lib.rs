@@ -65,4 +65,6 @@ pub use loose::{FoundImage, find_images};
 pub use record::{Found, ImageRecord, Listing, Split};
 pub use rgb_image::RgbImage;
 pub use source::{At, Roots, Source, read};
-pub use views::{CropBox, eval_view, normalise, random_resized_crop_box, train_view};
+pub use views::{
+    CropBox, eval_view, eval_view_as, normalise, random_resized_crop_box, train_view, train_view_as,
+};

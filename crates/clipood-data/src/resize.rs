@@ -1,14 +1,17 @@
-//! Bicubic resizing, bit-exact to Pillow up to version 12 (`Resample.c`).
+//! Bicubic resizing, bit-exact to Pillow 12.3 or 13.0 (`Resample.c`), which differ in the order of the two passes.
 //!
 //! The filter is the cubic of Keys (1981) with a = -0.5, stretched by the scale when shrinking. Weights are computed in f64
-//! and rounded to 22 fractional bits. The horizontal pass comes first, and its result is rounded and clamped to 8 bits
-//! before the vertical pass. All sums wrap in 32 bits, so that their order does not matter and any vector width produces
+//! and rounded to 22 fractional bits. The result of the first pass is rounded and clamped to 8 bits before the second. The
+//! horizontal pass comes first, in Pillow 13 unless shrinking the height removes more than twice as many rows as the other
+//! pass removes columns: a rule found by comparison with Pillow 13.0 on thousands of sizes. All sums wrap in 32 bits, so that their order does not matter and any vector width produces
 //! the same bytes.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod axis;
 mod scalar;
+
+use clipood_core::Resize;
 
 use crate::rgb_image::RgbImage;
 use axis::Axis;
@@ -40,7 +43,13 @@ pub fn whole(image: &RgbImage) -> Rect {
 /// `window`, `[window.height, window.width, 3]`. Only these are computed.
 ///
 /// `region` must be inside the image and not empty, `window` inside `size`.
-pub fn resample(image: &RgbImage, region: Rect, size: (u32, u32), window: Rect) -> Vec<u8> {
+pub fn resample(
+    image: &RgbImage,
+    region: Rect,
+    size: (u32, u32),
+    window: Rect,
+    resize: Resize,
+) -> Vec<u8> {
     let across = Axis::new(region.width, size.0, window.left, window.width);
     let down = Axis::new(region.height, size.1, window.top, window.height);
     if across.span() == 0 || down.span() == 0 {
@@ -54,12 +63,36 @@ pub fn resample(image: &RgbImage, region: Rect, size: (u32, u32), window: Rect) 
         columns: across.span(),
         rows: down.span(),
     };
+    if resize == Resize::Pillow13 && down_first(region, size) {
+        let rows = both(&input, &Axis::same(input.columns), &down);
+        let input = Input {
+            pixels: &rows,
+            stride: across.span() * 3,
+            left: 0,
+            top: 0,
+            columns: across.span(),
+            rows: down.len(),
+        };
+        return both(&input, &across, &Axis::same(down.len()));
+    }
+    both(&input, &across, &down)
+}
+
+/// Whether Pillow 13 resizes down before it resizes across.
+fn down_first(region: Rect, size: (u32, u32)) -> bool {
+    let removed = |from: u32, to: u32| i64::from(from) - i64::from(to);
+    let (rows, columns) = (removed(region.height, size.1), removed(region.width, size.0));
+    rows > 0 && rows > 2 * columns
+}
+
+/// Both passes, across first.
+fn both(input: &Input<'_>, across: &Axis, down: &Axis) -> Vec<u8> {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the line above found that the processor has AVX2.
-        return unsafe { avx2::resample(&input, &across, &down) };
+        return unsafe { avx2::resample(input, across, down) };
     }
-    scalar::resample(&input, &across, &down)
+    scalar::resample(input, across, down)
 }
 
 /// The pixels of an image that a resize reads.
@@ -95,7 +128,7 @@ mod tests {
             width,
             height,
         };
-        let pixels = resample(image, whole(image), (width, height), window);
+        let pixels = resample(image, whole(image), (width, height), window, Resize::Pillow12);
         RgbImage::new(width, height, pixels).unwrap()
     }
 
@@ -154,7 +187,7 @@ mod tests {
             let left = (x * f64::from(out_width)) as u32;
             let top = (y * f64::from(out_height)) as u32;
             let window = Rect { left, top, width: out_width - left, height: out_height - top };
-            let part = resample(&image, whole(&image), (out_width, out_height), window);
+            let part = resample(&image, whole(&image), (out_width, out_height), window, Resize::Pillow12);
             let all = resize(&image, out_width, out_height);
             let expected: Vec<u8> = all
                 .pixels
@@ -184,7 +217,7 @@ mod tests {
                 .collect();
             let cut = RgbImage::new(region.width, region.height, cut).unwrap();
             let window = Rect { left: 0, top: 0, width: out, height: out };
-            let found = resample(&image, region, (out, out), window);
+            let found = resample(&image, region, (out, out), window, Resize::Pillow12);
             prop_assert_eq!(found, resize(&cut, out, out).pixels);
         }
     }

@@ -16,7 +16,7 @@ mod tower;
 
 pub use batch::{EVAL_VIEW, EncodeEvent};
 pub(crate) use decode::decoded;
-pub use decode::{Unreadable, read_eval_view};
+pub use decode::{Unreadable, read_eval_view, read_eval_view_as};
 pub use engine::{BatchSink, Engine, UnitSink};
 pub(crate) use files::convert_files;
 pub use files::{EncodedImage, FILE_BATCH, decode_files, encode_files};

@@ -30,6 +30,35 @@ pub struct DataSection {
     /// Groups of OOD datasets, such as `near` and `far`, over which averages are reported.
     #[serde(default)]
     pub groups: BTreeMap<String, Vec<String>>,
+    /// The version of Pillow whose resizing is reproduced. Not serialised if it is the default, so that the fingerprints of
+    /// older recipes do not change.
+    #[serde(default, skip_serializing_if = "Resize::is_default")]
+    pub resize: Resize,
+}
+
+/// The version of Pillow whose bicubic resizing is reproduced, bit for bit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resize {
+    /// Up to version 12.3: across first, then down.
+    #[default]
+    Pillow12,
+    /// From version 13.0: down first if that removes more than twice as many rows as the other pass removes columns.
+    Pillow13,
+}
+
+impl Resize {
+    fn is_default(&self) -> bool {
+        *self == Resize::default()
+    }
+
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Resize::Pillow12 => "pillow12",
+            Resize::Pillow13 => "pillow13",
+        }
+    }
 }
 
 fn default_validation_per_class() -> usize {

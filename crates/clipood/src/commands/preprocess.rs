@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use clipood_clip::config::{OPENAI_MEAN, OPENAI_STD};
 use clipood_clip::safetensors_file::{Dtype, NO_METADATA, NamedArray};
 use clipood_data::normalise;
-use clipood_pipeline::{PipelineError, Unreadable, read_eval_view};
+use clipood_core::Resize;
+use clipood_pipeline::{PipelineError, Unreadable, read_eval_view_as};
 use rayon::prelude::*;
 
 use super::arrays::{check_folder, write_safetensors};
@@ -30,6 +31,15 @@ pub struct Args {
     /// Bytes, rows x columns x RGB, instead of normalised floats, RGB x rows x columns.
     #[arg(long)]
     pixels: bool,
+    /// The version of Pillow whose resizing is reproduced bit for bit: pillow12 (up to 12.3) or pillow13.
+    #[arg(long, default_value = "pillow12", value_parser = resize)]
+    resize: Resize,
+}
+
+fn resize(text: &str) -> Result<Resize, String> {
+    let all = [Resize::Pillow12, Resize::Pillow13];
+    let found = all.into_iter().find(|version| version.name() == text);
+    found.ok_or_else(|| "allowed: pillow12, pillow13".to_string())
 }
 
 /// Reads all images, then writes the file with those that could be read; without any there is no file.
@@ -38,7 +48,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let images = named(&args.images)?;
     let read: Vec<_> = images
         .par_iter()
-        .map(|(name, path)| tensor(name, path, args.size, args.pixels))
+        .map(|(name, path)| tensor(name, path, &args))
         .collect();
     let mut tensors = Vec::with_capacity(images.len());
     for ((_, path), tensor) in images.iter().zip(read) {
@@ -54,10 +64,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(exit_of(images.len() - tensors.len()))
 }
 
-fn tensor(name: &str, path: &Path, size: u32, pixels: bool) -> Result<NamedArray, Unreadable> {
-    let view = read_eval_view(path, size)?;
-    let side = size as usize;
-    if pixels {
+fn tensor(name: &str, path: &Path, args: &Args) -> Result<NamedArray, Unreadable> {
+    let view = read_eval_view_as(path, args.size, args.resize)?;
+    let side = args.size as usize;
+    if args.pixels {
         return Ok(NamedArray {
             name: name.to_owned(),
             dtype: Dtype::U8,
