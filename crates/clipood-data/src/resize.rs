@@ -81,7 +81,10 @@ pub fn resample(
 /// Whether Pillow 13 resizes down before it resizes across.
 fn down_first(region: Rect, size: (u32, u32)) -> bool {
     let removed = |from: u32, to: u32| i64::from(from) - i64::from(to);
-    let (rows, columns) = (removed(region.height, size.1), removed(region.width, size.0));
+    let (rows, columns) = (
+        removed(region.height, size.1),
+        removed(region.width, size.0),
+    );
     rows > 0 && rows > 2 * columns
 }
 
@@ -128,7 +131,13 @@ mod tests {
             width,
             height,
         };
-        let pixels = resample(image, whole(image), (width, height), window, Resize::Pillow12);
+        let pixels = resample(
+            image,
+            whole(image),
+            (width, height),
+            window,
+            Resize::Pillow12,
+        );
         RgbImage::new(width, height, pixels).unwrap()
     }
 
@@ -219,6 +228,68 @@ mod tests {
             let window = Rect { left: 0, top: 0, width: out, height: out };
             let found = resample(&image, region, (out, out), window, Resize::Pillow12);
             prop_assert_eq!(found, resize(&cut, out, out).pixels);
+        }
+    }
+
+    /// The picture of `tests/data/resize/make.py`.
+    fn formula(width: u32, height: u32) -> RgbImage {
+        let mut state = width * 65536 + height;
+        let mut next = |_| {
+            state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345) & 0x7FFF_FFFF;
+            (state >> 16) as u8
+        };
+        let pixels = (0..width * height * 3).map(&mut next).collect();
+        RgbImage::new(width, height, pixels).unwrap()
+    }
+
+    #[test]
+    fn resizing_is_that_of_pillow_12_and_13() {
+        use sha2::Digest;
+        let files = [
+            (
+                Resize::Pillow12,
+                include_str!("../tests/data/resize/pillow12.json"),
+            ),
+            (
+                Resize::Pillow13,
+                include_str!("../tests/data/resize/pillow13.json"),
+            ),
+        ];
+        for (version, text) in files {
+            let rows: Vec<(u32, u32, u32, u32, String)> = serde_json::from_str(text).unwrap();
+            assert_eq!(rows.len(), 18);
+            for (width, height, columns, rows, expected) in rows {
+                let image = formula(width, height);
+                let size = (columns, rows);
+                let window = Rect {
+                    left: 0,
+                    top: 0,
+                    width: columns,
+                    height: rows,
+                };
+                let found = resample(&image, whole(&image), size, window, version);
+                let hash = sha2::Sha256::digest(&found);
+                let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+                assert_eq!(hash, expected, "{version:?} {width} x {height} -> {size:?}");
+                // A part of the result is that part of the whole.
+                let part = Rect {
+                    left: columns / 3,
+                    top: rows / 4,
+                    width: 2,
+                    height: 3,
+                };
+                let part_pixels = resample(&image, whole(&image), size, part, version);
+                let whole_rows = found.chunks_exact(columns as usize * 3);
+                let expected: Vec<u8> = whole_rows
+                    .skip(part.top as usize)
+                    .take(3)
+                    .flat_map(|row| row[part.left as usize * 3..][..6].to_vec())
+                    .collect();
+                assert_eq!(
+                    part_pixels, expected,
+                    "{version:?} {width} x {height} -> {size:?}"
+                );
+            }
         }
     }
 

@@ -36,13 +36,11 @@ pub fn decode(
     let mut reader = decoder.read_info().map_err(convert)?;
     let (width, height) = (reader.info().width, reader.info().height);
     let stored = reader.info().color_type;
-    let length = reader
-        .output_buffer_size()
-        .ok_or(DecodeError::TooLarge {
-            width: u64::from(width),
-            height: u64::from(height),
-            limit: limits.max_pixels,
-        })?;
+    let length = reader.output_buffer_size().ok_or(DecodeError::TooLarge {
+        width: u64::from(width),
+        height: u64::from(height),
+        limit: limits.max_pixels,
+    })?;
     let area = u64::from(width) * u64::from(height);
     let share = SHARED.take(length as u64 + 3 * area);
     let mut samples = vec![0; length];

@@ -1,7 +1,7 @@
 //! What the `image` crate leaves out of TIFF: palettes, and the orientation, which Pillow applies to this format.
 
-use super::raster;
 use super::budget::Share;
+use super::raster;
 use super::{DecodeError, DecodeLimits};
 use crate::rgb_image::RgbImage;
 use image::ImageFormat;
@@ -24,12 +24,19 @@ pub fn decode(
         // Decoded as grey, which leaves the indices.
         let mut indices = bytes.to_vec();
         if let Some(place) = directory.as_ref().and_then(|d| d.place(PHOTOMETRIC)) {
-            let one = if directory.as_ref().is_some_and(|d| d.little) { 0 } else { 1 };
+            let one = if directory.as_ref().is_some_and(|d| d.little) {
+                0
+            } else {
+                1
+            };
             indices[place + one] = 1;
         }
         let (mut image, share) = raster::decode(&indices, ImageFormat::Tiff, FORMAT, limits)?;
         let bits = value(BITS).unwrap_or(1).clamp(1, 8);
-        let map = directory.as_ref().map(|d| d.values(COLOUR_MAP)).unwrap_or_default();
+        let map = directory
+            .as_ref()
+            .map(|d| d.values(COLOUR_MAP))
+            .unwrap_or_default();
         colour(&mut image, &map, bits as u32)?;
         (image, share)
     } else {
@@ -48,7 +55,11 @@ fn colour(image: &mut RgbImage, map: &[u64], bits: u32) -> Result<(), DecodeErro
     if map.len() != 3 * colours {
         return Err(DecodeError::Corrupt {
             format: FORMAT,
-            message: format!("colour map of {} values, expected {}", map.len(), 3 * colours),
+            message: format!(
+                "colour map of {} values, expected {}",
+                map.len(),
+                3 * colours
+            ),
         });
     }
     for pixel in image.pixels.as_chunks_mut::<3>().0 {
@@ -62,12 +73,20 @@ fn colour(image: &mut RgbImage, map: &[u64], bits: u32) -> Result<(), DecodeErro
 fn turned(image: &RgbImage, orientation: u64) -> RgbImage {
     let (width, height) = (image.width as usize, image.height as usize);
     let exchanged = orientation >= 5;
-    let (columns, rows) = if exchanged { (height, width) } else { (width, height) };
+    let (columns, rows) = if exchanged {
+        (height, width)
+    } else {
+        (width, height)
+    };
     let source = image.pixels.as_chunks::<3>().0;
     let mut pixels = Vec::with_capacity(image.pixels.len());
     for row in 0..rows {
         for column in 0..columns {
-            let (mut x, mut y) = if exchanged { (row, column) } else { (column, row) };
+            let (mut x, mut y) = if exchanged {
+                (row, column)
+            } else {
+                (column, row)
+            };
             if matches!(orientation, 2 | 3 | 7 | 8) {
                 x = width - 1 - x;
             }
@@ -132,13 +151,21 @@ impl<'a> Directory<'a> {
 
     /// Unsigned values of an entry; empty if there is none, or if the file ends before them.
     fn values(&self, tag: u16) -> Vec<u64> {
-        let Some(&(_, size, count, place)) = self.entries.iter().find(|entry| entry.0 == tag) else {
+        let Some(&(_, size, count, place)) = self.entries.iter().find(|entry| entry.0 == tag)
+        else {
             return Vec::new();
         };
         if count > self.bytes.len() {
             return Vec::new();
         }
-        let value = |index| number(self.bytes, place.checked_add(index * size)?, size, self.little);
+        let value = |index| {
+            number(
+                self.bytes,
+                place.checked_add(index * size)?,
+                size,
+                self.little,
+            )
+        };
         (0..count).map_while(value).collect()
     }
 

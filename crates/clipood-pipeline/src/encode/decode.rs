@@ -81,7 +81,10 @@ mod tests {
         assert!(text.kind != "unreadable" && !text.message.is_empty());
 
         let white = b"P6 2 2 255\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff";
-        assert_eq!(eval_view_of(Ok(white.to_vec()), 1, Resize::Pillow13), Ok(vec![255; 3]));
+        assert_eq!(
+            eval_view_of(Ok(white.to_vec()), 1, Resize::Pillow13),
+            Ok(vec![255; 3])
+        );
         let panics = decoded::<()>(white, |_| panic!("crop of {} pixels", 0));
         let expected = Unreadable::new("panic", "crop of 0 pixels".to_string());
         assert_eq!(panics, Err(expected));

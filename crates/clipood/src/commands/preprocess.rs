@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clipood_clip::config::{OPENAI_MEAN, OPENAI_STD};
 use clipood_clip::safetensors_file::{Dtype, NO_METADATA, NamedArray};
-use clipood_data::normalise;
 use clipood_core::Resize;
+use clipood_data::normalise;
 use clipood_pipeline::{PipelineError, Unreadable, read_eval_view_as};
 use rayon::prelude::*;
 

@@ -63,7 +63,10 @@ pub fn scans(bytes: &[u8]) -> (usize, bool) {
 /// Place of the next marker in entropy-coded data, where 0xFF is escaped by a 0; the end of the file if there is none.
 pub fn next_marker(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
-    while let Some(found) = bytes.get(at..).and_then(|b| b.iter().position(|b| *b == 0xFF)) {
+    while let Some(found) = bytes
+        .get(at..)
+        .and_then(|b| b.iter().position(|b| *b == 0xFF))
+    {
         at += found;
         match bytes.get(at + 1) {
             None => break,
