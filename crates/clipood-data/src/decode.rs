@@ -3,6 +3,7 @@
 //! Alpha is dropped, not blended; EXIF orientation and colour profiles are ignored; only the first picture of an animation
 //! or a multi-page file is decoded. The format is recognised by the first bytes, never by the name of the file.
 
+mod bmp;
 mod budget;
 mod gif;
 mod jpeg;
@@ -160,6 +161,7 @@ fn decode_held(
         return gif::decode(bytes, limits);
     }
     match image::guess_format(bytes).ok().and_then(raster::name) {
+        Some((image::ImageFormat::Bmp, _)) => bmp::decode(bytes, limits),
         Some((image::ImageFormat::Tiff, _)) => tiff::decode(bytes, limits),
         Some((format, name)) => raster::decode(bytes, format, name, limits),
         None => Err(DecodeError::UnknownFormat {
