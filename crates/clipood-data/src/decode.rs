@@ -132,7 +132,8 @@ impl DecodeError {
 
 /// Decodes a PNG, JPEG, BMP, TIFF, GIF, WebP or PNM (PBM, PGM, PPM) file.
 ///
-/// The pixels are those of Pillow 12.3 bit for bit.
+/// The pixels are those of Pillow 12.3 bit for bit, except for rounding by 1 in CMYK TIFF, JPEG in TIFF, and PNM whose
+/// largest value is not 255. `tests/rare.rs` lists what is not read.
 ///
 /// Waits while other threads decode pictures that take much memory together: it must not be called from a `view` of
 /// [`decode_safely`].
@@ -161,6 +162,10 @@ fn decode_held(
         return gif::decode(bytes, limits);
     }
     match image::guess_format(bytes).ok().and_then(raster::name) {
+        // BigTIFF.
+        None if bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+") => {
+            tiff::decode(bytes, limits)
+        }
         Some((image::ImageFormat::Bmp, _)) => bmp::decode(bytes, limits),
         Some((image::ImageFormat::Tiff, _)) => tiff::decode(bytes, limits),
         Some((format, name)) => raster::decode(bytes, format, name, limits),

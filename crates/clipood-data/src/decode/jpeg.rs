@@ -1,12 +1,13 @@
 //! JPEG: libjpeg-turbo-rs, whose pixels are those of libjpeg-turbo bit for bit, with the checks and conversions that Pillow
 //! adds to libjpeg-turbo.
 
+mod inks;
 mod restarts;
 mod segments;
 
 use std::borrow::Cow;
 
-use libjpeg_turbo_rs::{Decoder, JpegError, PixelFormat};
+use libjpeg_turbo_rs::{ColorSpace, Decoder, JpegError, PixelFormat, decompress_raw};
 
 use super::budget::{SHARED, Share};
 use super::{DecodeError, DecodeLimits, image_of};
@@ -50,6 +51,22 @@ pub fn decode(
     // As in libjpeg: an error in the data costs the pixels around it, and a progressive picture whose last scans are
     // missing is smoothed.
     let decoder = Decoder::new(&bytes).map_err(convert)?;
+    if is_ink && frame.sampling.first() != frame.sampling.last() {
+        let space = decoder.jpeg_color_space();
+        let raw = decompress_raw(&bytes).map_err(convert)?;
+        let mut samples = inks::joined(&raw, &frame).ok_or_else(|| DecodeError::Unsupported {
+            format: FORMAT,
+            message: format!("sampling factors {:?}", frame.sampling),
+        })?;
+        if space == ColorSpace::Ycck {
+            for [y, cb, cr, _] in samples.as_chunks_mut::<4>().0 {
+                [*y, *cb, *cr] = ycc_to_cmy(*y, *cb, *cr);
+            }
+        }
+        let (width, height) = (u32::from(frame.width), u32::from(frame.height));
+        let image = image_of(width, height, rgb_of_ink(&samples), FORMAT)?;
+        return Ok((image, share));
+    }
     let decoded = decoder
         .with_lenient(true)
         .with_block_smoothing(true)
@@ -136,6 +153,15 @@ fn rgb_of_ink(pixels: &[u8]) -> Vec<u8> {
         }
     }
     rgb
+}
+
+/// JFIF's YCbCr to RGB with 16 fractional bits, then the complement (libjpeg `jdcolor.c`, `ycck_cmyk_convert`).
+fn ycc_to_cmy(y: u8, cb: u8, cr: u8) -> [u8; 3] {
+    let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
+    let red = y + ((91_881 * cr + 32_768) >> 16);
+    let green = y + ((-22_554 * cb - 46_802 * cr + 32_768) >> 16);
+    let blue = y + ((116_130 * cb + 32_768) >> 16);
+    [red, green, blue].map(|value| 255 - value.clamp(0, 255) as u8)
 }
 
 fn no_frame(ends: bool) -> DecodeError {

@@ -28,6 +28,7 @@ pub fn decode(
         )?;
     }
     check_checksums(bytes)?;
+    let bytes = ended(bytes);
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: TABLE_BYTES });
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
@@ -68,6 +69,29 @@ pub fn decode(
         }
     };
     Ok((image_of(width, height, pixels, FORMAT)?, share))
+}
+
+/// The chunks up to the last one with data of the picture, and an end: what comes behind is not read by Pillow's decoder,
+/// so that the last checksum and IEND may be missing.
+fn ended(bytes: &[u8]) -> Vec<u8> {
+    let (mut at, mut data_end) = (8, None);
+    while let Some(&[l0, l1, l2, l3, ref kind @ ..]) = bytes.get(at..at + 8) {
+        let end = at + 8 + u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+        match kind == b"IDAT" {
+            true if bytes.len() < end => return bytes.to_vec(),
+            true => data_end = Some(end),
+            false if data_end.is_some() => break,
+            false => {}
+        }
+        at = end + 4;
+    }
+    let Some(end) = data_end else {
+        return bytes.to_vec();
+    };
+    let mut whole = bytes[..(end + 4).min(bytes.len())].to_vec();
+    whole.resize(end + 4, 0);
+    whole.extend(b"\0\0\0\0IEND\xAE\x42\x60\x82");
+    whole
 }
 
 /// Checks the checksums of the chunks before the picture, as Pillow does when it opens a file.
