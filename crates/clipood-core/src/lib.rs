@@ -57,7 +57,7 @@ pub use method::Method;
 pub use nearest::nearest;
 pub use recipe::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, Overrides, PromptSection, Recipe, Resize,
-    SelectSection, SubsampleClasses, TemplateSet, TrainSection, WordListSection,
+    MetricsSection, NegativeLabelsSection, Overrides, PromptSection, Recipe, Resize, SelectSection,
+    SubsampleClasses, TemplateSet, TrainSection, WordListSection,
 };
 pub use rng::SplitMix64;

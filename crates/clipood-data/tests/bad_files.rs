@@ -170,10 +170,7 @@ fn a_jpeg_that_is_too_short_for_its_size_is_refused_before_pixels_are_allocated(
 #[test]
 fn a_jpeg_of_too_many_scans_is_refused() {
     let whole = read("modes/jpeg_rgb.jpg");
-    let scan = whole
-        .windows(2)
-        .position(|w| w == [0xFF, 0xDA])
-        .unwrap();
+    let scan = whole.windows(2).position(|w| w == [0xFF, 0xDA]).unwrap();
     let (head, scan) = (&whole[..scan], &whole[scan..whole.len() - 2]);
     let file = |scans| [head, &scan.repeat(scans), &[0xFF, 0xD9]].concat();
     let error = try_decode(&file(501)).unwrap_err();

@@ -25,7 +25,13 @@ pub fn decode(
 
 /// Bits of red, green and blue in a file of 16 bits; `None` for the others.
 fn channel_bits(bytes: &[u8]) -> Option<[u32; 3]> {
-    let number = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    let number = |at: usize| {
+        bytes
+            .get(at..at + 4)?
+            .try_into()
+            .ok()
+            .map(u32::from_le_bytes)
+    };
     if number(14)? < 40 || number(28)? & 0xFFFF != 16 {
         return None;
     }
@@ -62,7 +68,11 @@ mod tests {
             for value in 0..=most {
                 let nearest = (value * 255 * 2 + most) / (2 * most);
                 let down = value * 255 / most;
-                assert_eq!(usize::from(table(bits)[nearest]), down, "{value} of {bits} bits");
+                assert_eq!(
+                    usize::from(table(bits)[nearest]),
+                    down,
+                    "{value} of {bits} bits"
+                );
             }
         }
     }

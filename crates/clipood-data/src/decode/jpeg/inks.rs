@@ -53,7 +53,11 @@ impl Plane<'_> {
     /// The nearest column and the next nearest one.
     fn columns(&self, x: usize) -> (usize, usize) {
         let near = x / 2;
-        let far = if x % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(self.width - 1) };
+        let far = if x % 2 == 0 {
+            near.saturating_sub(1)
+        } else {
+            (near + 1).min(self.width - 1)
+        };
         (near, far)
     }
 
@@ -68,7 +72,11 @@ impl Plane<'_> {
     fn between(&self, x: usize, y: usize) -> u8 {
         let (near, far) = self.columns(x);
         let row = y / 2;
-        let other = if y % 2 == 0 { row.saturating_sub(1) } else { row + 1 };
+        let other = if y % 2 == 0 {
+            row.saturating_sub(1)
+        } else {
+            row + 1
+        };
         let sum = |column| 3 * self.at(column, row) + self.at(column, other);
         let bias = 8 - (x % 2) as u32;
         ((3 * sum(near) + sum(far) + bias) >> 4) as u8

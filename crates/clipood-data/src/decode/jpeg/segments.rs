@@ -79,14 +79,10 @@ pub fn next_marker(bytes: &[u8], from: usize) -> usize {
     bytes.len()
 }
 
-/// The marker at `at` and the bytes of its segment after the length; moves `at` behind it. `None` if there is no whole
-/// segment there.
+/// The next marker from `at` on and the bytes of its segment after the length; moves `at` behind it. Stray bytes before it
+/// are skipped, as libjpeg does. `None` if there is no whole segment.
 pub fn segment<'a>(bytes: &'a [u8], at: &mut usize) -> Option<(u8, &'a [u8])> {
-    let mut start = *at;
-    // A fill byte.
-    while bytes.get(start) == Some(&0xFF) && bytes.get(start + 1) == Some(&0xFF) {
-        start += 1;
-    }
+    let start = next_marker(bytes, *at);
     let &[0xFF, marker] = bytes.get(start..start + 2)? else {
         return None;
     };
