@@ -12,8 +12,8 @@ use crate::method::Method;
 
 pub use sections::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, Overlap, PromptSection, SelectSection, SubsampleClasses,
-    TrainSection, WordListSection,
+    MetricsSection, NegativeLabelsSection, Overlap, PromptSection, Resize, SelectSection,
+    SubsampleClasses, TrainSection, WordListSection,
 };
 pub use templates::TemplateSet;
 

@@ -59,7 +59,7 @@ mod uri;
 mod views;
 mod walk;
 
-pub use decode::{DecodeError, DecodeLimits, decode, decode_safely, is_recognised, panic_message};
+pub use decode::{DecodeError, DecodeLimits, decode, decode_safely, panic_message, recognise};
 pub use error::DataError;
 pub use extensions::EXTENSIONS;
 pub use few_shot::{ClassShots, FewShotSplit, few_shot_split, subsample_classes};
@@ -70,4 +70,6 @@ pub use record::{Found, ImageRecord, Listing, Split};
 pub use rgb_image::RgbImage;
 pub use source::{At, MAX_IMAGE_BYTES, Roots, Source, read};
 pub use uri::{path_of, uri_of};
-pub use views::{CropBox, eval_view, normalise, random_resized_crop_box, train_view};
+pub use views::{
+    CropBox, eval_view, eval_view_as, normalise, random_resized_crop_box, train_view, train_view_as,
+};

@@ -1,6 +1,6 @@
 //! Views: the square inputs of the image encoder that are cut from an image.
 
-use clipood_core::SplitMix64;
+use clipood_core::{Resize, SplitMix64};
 
 use crate::resize::{Rect, resample, whole};
 use crate::rgb_image::RgbImage;
@@ -23,7 +23,14 @@ pub struct CropBox {
 /// The evaluation view, `[side, side, 3]`: the image is resized (bicubic) so that its short side is `side` and its long one
 /// `floor(side * long / short)`, then cropped to the centre, as torchvision's `Resize(side, BICUBIC)` and `CenterCrop(side)`
 /// do on a Pillow image. Only the pixels of the crop are computed.
+///
+/// The resizing is that of Pillow 12.3; see [`eval_view_as`].
 pub fn eval_view(image: &RgbImage, side: u32) -> Vec<u8> {
+    eval_view_as(image, side, Resize::default())
+}
+
+/// [`eval_view`] with the resizing of a version of Pillow.
+pub fn eval_view_as(image: &RgbImage, side: u32, resize: Resize) -> Vec<u8> {
     let scaled = |long: u32, short: u32| {
         let exact = f64::from(side) * f64::from(long) / f64::from(short);
         exact as u32
@@ -41,7 +48,7 @@ pub fn eval_view(image: &RgbImage, side: u32) -> Vec<u8> {
         width: side,
         height: side,
     };
-    resample(image, whole(image), size, window)
+    resample(image, whole(image), size, window, resize)
 }
 
 /// Draws a training crop of a `width` x `height` image: torchvision's `RandomResizedCrop` with ratio 3/4 to 4/3 (ten
@@ -95,7 +102,14 @@ pub fn random_resized_crop_box(
 
 /// A training view, `[side, side, 3]`: the crop cut out, resized (bicubic) and mirrored. A crop that reaches beyond the
 /// image is cut at its edges.
+///
+/// The resizing is that of Pillow 12.3; see [`train_view_as`].
 pub fn train_view(image: &RgbImage, crop: &CropBox, side: u32) -> Vec<u8> {
+    train_view_as(image, crop, side, Resize::default())
+}
+
+/// [`train_view`] with the resizing of a version of Pillow.
+pub fn train_view_as(image: &RgbImage, crop: &CropBox, side: u32, resize: Resize) -> Vec<u8> {
     let (left, top) = (crop.left.min(image.width), crop.top.min(image.height));
     let region = Rect {
         left,
@@ -109,7 +123,7 @@ pub fn train_view(image: &RgbImage, crop: &CropBox, side: u32) -> Vec<u8> {
         width: side,
         height: side,
     };
-    let mut view = resample(image, region, (side, side), window);
+    let mut view = resample(image, region, (side, side), window, resize);
     if crop.mirror && side > 0 {
         for row in view.chunks_exact_mut(side as usize * 3) {
             row.as_chunks_mut::<3>().0.reverse();

@@ -150,6 +150,46 @@ fn sizes_are_checked_before_pixels_are_allocated() {
     }
 }
 
+/// Within the limit on pixels, but far more of them than the bytes can hold.
+#[test]
+fn a_jpeg_that_is_too_short_for_its_size_is_refused_before_pixels_are_allocated() {
+    let mut jpeg = read("modes/jpeg_rgb.jpg");
+    set_jpeg(&mut jpeg, 13_000, 13_000);
+    let length = jpeg.len();
+    LARGEST.store(0, Ordering::Relaxed);
+    let error = try_decode(&jpeg).unwrap_err();
+    assert_eq!(error.kind(), "truncated");
+    assert_eq!(
+        error.to_string(),
+        format!("JPEG file is truncated: {length} bytes cannot hold 13000 x 13000 pixels")
+    );
+    let largest = LARGEST.load(Ordering::Relaxed);
+    assert!(largest < 32 << 20, "{largest} bytes at once");
+}
+
+#[test]
+fn a_jpeg_of_too_many_scans_is_refused() {
+    let whole = read("modes/jpeg_rgb.jpg");
+    let scan = whole.windows(2).position(|w| w == [0xFF, 0xDA]).unwrap();
+    let (head, scan) = (&whole[..scan], &whole[scan..whole.len() - 2]);
+    let file = |scans| [head, &scan.repeat(scans), &[0xFF, 0xD9]].concat();
+    let error = try_decode(&file(501)).unwrap_err();
+    assert_eq!(error.kind(), "unsupported");
+    assert!(error.to_string().contains("501 scans"), "{error}");
+    assert!(!format!("{:?}", try_decode(&file(2))).contains("scans of"));
+}
+
+/// 3 MiB of zeros in a few KiB, as a text and as a colour profile: neither is decompressed.
+#[test]
+fn texts_and_profiles_of_a_png_are_not_decompressed() {
+    let text = read("rare/png_text_bomb.png");
+    let profile = read("rare/png_profile_bomb.png");
+    let plain = read("rare/png_rgb.png");
+    for bytes in [plain, text, profile] {
+        assert_eq!(kind(&bytes), "decoded");
+    }
+}
+
 #[test]
 fn a_side_of_zero_is_no_image() {
     let mut png = read("modes/png_rgb16.png");

@@ -15,7 +15,7 @@ mod simulated;
 mod tower;
 
 pub use batch::{EVAL_VIEW, EncodeEvent};
-pub use decode::{Unreadable, read_eval_view};
+pub use decode::{Unreadable, read_eval_view, read_eval_view_as};
 pub(crate) use decode::{decoded, eval_view_of};
 pub use engine::{BatchSink, Engine, UnitSink};
 pub(crate) use files::convert_files;

@@ -2,7 +2,7 @@
 //! backend; together they determine every result.
 
 use clipood_clip::model::{Devices, Dtype, Model};
-use clipood_core::{Fingerprint, FingerprintBuilder, Recipe};
+use clipood_core::{Fingerprint, FingerprintBuilder, Recipe, Resize};
 use serde_json::{Value, json};
 
 use crate::class_templates::with_class_templates;
@@ -16,6 +16,10 @@ pub const RESULTS_VERSION: u32 = 1;
 
 /// How the pixels of the evaluation view are computed, as a field of fingerprints.
 const PREPROCESSING: &str = "rgb, pillow bicubic short side, centre crop";
+
+/// Version of the decoders, as a field of fingerprints. A change that alters the pixels of an image raises it: 1, implied
+/// where the field is absent, read JPEG with other rounding.
+const DECODER: u32 = 2;
 
 /// What to compute: everything that determines the results of a run.
 #[derive(Debug)]
@@ -77,7 +81,8 @@ impl Experiment {
             .field("ood", &manifests.ood)
             .field("validation_ood", &manifests.validation_ood)
             .field("model", &model.hash)
-            .field("backend", &numerics.backend);
+            .field("backend", &numerics.backend)
+            .field("decoder", &DECODER);
         // Fields that were added later enter only if they differ from the value that earlier runs implied.
         if numerics.dtype != Dtype::F32 {
             fingerprint = fingerprint.field("dtype", &numerics.dtype.name());
@@ -122,12 +127,17 @@ impl Experiment {
 
     /// Everything that determines the features of an image view.
     pub fn feature_inputs(&self) -> FingerprintBuilder {
-        FingerprintBuilder::new("features")
+        let inputs = FingerprintBuilder::new("features")
             .field("results", &RESULTS_VERSION)
             .field("model", &self.model.hash)
             .field("preprocessing", &PREPROCESSING)
             .field("dtype", &self.numerics.dtype.name())
             .field("backend", &self.numerics.backend)
+            .field("decoder", &DECODER);
+        match self.recipe.data.resize {
+            Resize::Pillow12 => inputs,
+            resize @ Resize::Pillow13 => inputs.field("resize", &resize.name()),
+        }
     }
 
     /// The description of the preprocessing in tables.

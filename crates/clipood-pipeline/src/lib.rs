@@ -76,7 +76,7 @@ mod zero_shot;
 pub use clipood_store::{Share, Store};
 pub use encode::{
     BatchSink, Clock, EVAL_VIEW, EncodeEvent, EncodedImage, Engine, FILE_BATCH, UnitSink,
-    Unreadable, decode_files, encode_files, read_eval_view,
+    Unreadable, decode_files, encode_files, read_eval_view, read_eval_view_as,
 };
 pub use error::{PipelineError, Result, exit_code};
 pub use experiment::Experiment;

@@ -35,6 +35,10 @@ pub struct DataSection {
     /// the fingerprints of older recipes do not change.
     #[serde(default, skip_serializing_if = "Overlap::is_default")]
     pub overlap: Overlap,
+    /// The version of Pillow whose resizing is reproduced. Not serialised if it is the default, so that the fingerprints of
+    /// older recipes do not change.
+    #[serde(default, skip_serializing_if = "Resize::is_default")]
+    pub resize: Resize,
 }
 
 /// What to do about images that are in two sets, or twice in one.
@@ -54,6 +58,31 @@ pub enum Overlap {
 impl Overlap {
     fn is_default(&self) -> bool {
         *self == Overlap::default()
+    }
+}
+
+/// The version of Pillow whose bicubic resizing is reproduced, bit for bit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resize {
+    /// Up to version 12.3: across first, then down.
+    #[default]
+    Pillow12,
+    /// From version 13.0: down first if that removes more than twice as many rows as the other pass removes columns.
+    Pillow13,
+}
+
+impl Resize {
+    fn is_default(&self) -> bool {
+        *self == Resize::default()
+    }
+
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Resize::Pillow12 => "pillow12",
+            Resize::Pillow13 => "pillow13",
+        }
     }
 }
 

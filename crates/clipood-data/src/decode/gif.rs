@@ -5,12 +5,16 @@ use std::num::NonZeroU64;
 
 use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 
+use super::budget::{SHARED, Share};
 use super::{DecodeError, DecodeLimits, image_of};
 use crate::rgb_image::RgbImage;
 
 const FORMAT: &str = "GIF";
 
-pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
+pub fn decode(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+) -> Result<(RgbImage, Share<'static>), DecodeError> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     // One byte per pixel. This bounds the frame, which may be larger than the canvas; the canvas is checked below.
@@ -38,6 +42,8 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
     let width = canvas.0.max((left + frame_width) as u32);
     let height = canvas.1.max((top + frame_height) as u32);
     limits.check(u64::from(width), u64::from(height))?;
+    let area = u64::from(width) * u64::from(height);
+    let share = SHARED.take(decoder.buffer_size() as u64 + 3 * area);
     let mut indices = vec![0; decoder.buffer_size()];
     decoder.read_into_buffer(&mut indices).map_err(convert)?;
 
@@ -53,7 +59,7 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
             }
         }
     }
-    image_of(width, height, pixels, FORMAT)
+    Ok((image_of(width, height, pixels, FORMAT)?, share))
 }
 
 /// Colour of an index; black beyond the palette's end.

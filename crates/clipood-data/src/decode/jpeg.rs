@@ -1,72 +1,152 @@
-//! JPEG: zune-jpeg, with the checks and conversions that Pillow adds to libjpeg-turbo.
-//!
-//! Measured on photographs, against libjpeg-turbo 3 as Pillow 11.3 calls it: zune-jpeg differs in 1 to 6% of the bytes,
-//! by 3 levels at most; the `jpeg-decoder` crate in 3 to 6% and takes twice as long.
+//! JPEG: libjpeg-turbo-rs, whose pixels are those of libjpeg-turbo bit for bit, with the checks and conversions that Pillow
+//! adds to libjpeg-turbo.
 
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::errors::DecodeErrors;
+mod inks;
+mod restarts;
+mod segments;
 
+use std::borrow::Cow;
+
+use libjpeg_turbo_rs::{ColorSpace, Decoder, JpegError, PixelFormat, decompress_raw};
+
+use super::budget::{SHARED, Share};
 use super::{DecodeError, DecodeLimits, image_of};
 use crate::rgb_image::RgbImage;
+use segments::Frame;
 
 const FORMAT: &str = "JPEG";
 
-/// Largest number of scans in a progressive file: encoders write about ten, and each may cost a pass over the picture.
-const MAX_SCANS: usize = 100;
+/// Largest number of scans: encoders write about ten.
+const MAX_SCANS: usize = 500;
+/// Largest product of scans and pixels, because each scan may cost a pass over the picture: twelve scans of the largest
+/// picture.
+const MAX_SCANNED_PIXELS: u64 = 1 << 31;
 
-pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
-    let ends = has_end(bytes);
-    let options = DecoderOptions::default()
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX))
-        .set_strict_mode(false)
-        .jpeg_set_max_scans(MAX_SCANS)
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder
-        .decode_headers()
-        .map_err(|error| convert(&error, ends))?;
-    let (width, height) = decoder.dimensions().unwrap_or_default();
-    limits.check(width as u64, height as u64)?;
+pub fn decode(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+) -> Result<(RgbImage, Share<'static>), DecodeError> {
+    let ends = segments::has_end(bytes);
+    let frame = segments::frame(bytes).ok_or_else(|| no_frame(ends))?;
+    let (width, height) = (u64::from(frame.width), u64::from(frame.height));
+    limits.check(width, height)?;
     // The decoder would fill missing pixels with grey; Pillow rejects the file.
     if !ends {
-        return Err(DecodeError::Truncated {
-            format: FORMAT,
-            message: format!("no end marker in {} bytes", bytes.len()),
-        });
+        return Err(truncated(format!("no end marker in {} bytes", bytes.len())));
     }
-    let ink = match decoder.input_colorspace() {
-        Some(space @ (ColorSpace::CMYK | ColorSpace::YCCK)) if components(&decoder) == 4 => {
-            decoder.set_options(options.jpeg_set_out_colorspace(space));
-            Some(space)
-        }
-        _ => None,
+    check_kind(&frame)?;
+    let (scans, has_restarts) = segments::scans(bytes);
+    check_cost(&frame, bytes.len(), scans)?;
+    let share = SHARED.take(memory(&frame, scans));
+
+    let bytes = match has_restarts {
+        true => Cow::Owned(restarts::in_order(bytes)),
+        false => Cow::Borrowed(bytes),
     };
-    let mut pixels = decoder.decode().map_err(|error| convert(&error, ends))?;
-    if let Some(space) = ink {
-        pixels = rgb_of_ink(&pixels, space);
+    let is_ink = frame.sampling.len() == 4;
+    let output = match is_ink {
+        true => PixelFormat::Cmyk,
+        false => PixelFormat::Rgb,
+    };
+    // As in libjpeg: an error in the data costs the pixels around it, and a progressive picture whose last scans are
+    // missing is smoothed.
+    let decoder = Decoder::new(&bytes).map_err(convert)?;
+    if is_ink && frame.sampling.first() != frame.sampling.last() {
+        let space = decoder.jpeg_color_space();
+        let raw = decompress_raw(&bytes).map_err(convert)?;
+        let mut samples = inks::joined(&raw, &frame).ok_or_else(|| DecodeError::Unsupported {
+            format: FORMAT,
+            message: format!("sampling factors {:?}", frame.sampling),
+        })?;
+        if space == ColorSpace::Ycck {
+            for [y, cb, cr, _] in samples.as_chunks_mut::<4>().0 {
+                [*y, *cb, *cr] = ycc_to_cmy(*y, *cb, *cr);
+            }
+        }
+        let (width, height) = (u32::from(frame.width), u32::from(frame.height));
+        let image = image_of(width, height, rgb_of_ink(&samples), FORMAT)?;
+        return Ok((image, share));
     }
-    // Both casts are exact: the format has 16 bits for each side.
-    image_of(width as u32, height as u32, pixels, FORMAT)
+    let decoded = decoder
+        .with_lenient(true)
+        .with_block_smoothing(true)
+        .with_output_format(output)
+        .decode_image()
+        .map_err(convert)?;
+    let pixels = match is_ink {
+        true => rgb_of_ink(&decoded.data),
+        false => decoded.data,
+    };
+    let image = image_of(
+        u32::from(frame.width),
+        u32::from(frame.height),
+        pixels,
+        FORMAT,
+    )?;
+    Ok((image, share))
 }
 
-fn components(decoder: &JpegDecoder<ZCursor<&[u8]>>) -> u8 {
-    decoder.info().map_or(0, |info| info.components)
+/// Pillow reads pictures of 1, 3 and 4 components with 8 bits.
+fn check_kind(frame: &Frame) -> Result<(), DecodeError> {
+    let unsupported = |message| {
+        Err(DecodeError::Unsupported {
+            format: FORMAT,
+            message,
+        })
+    };
+    if frame.precision != 8 {
+        return unsupported(format!("samples of {} bits, allowed: 8", frame.precision));
+    }
+    match frame.sampling.len() {
+        1 | 3 | 4 => Ok(()),
+        count => unsupported(format!("{count} components, allowed: 1, 3, 4")),
+    }
+}
+
+/// Refuses files that would cost far more time and memory than their size justifies.
+fn check_cost(frame: &Frame, length: usize, scans: usize) -> Result<(), DecodeError> {
+    let (width, height) = (u64::from(frame.width), u64::from(frame.height));
+    // Huffman coding spends one bit at least on each block of 8 x 8 samples.
+    let blocks = width.div_ceil(8) * height.div_ceil(8);
+    if frame.marker <= 0xC2 && (length as u64).saturating_mul(8) < blocks {
+        return Err(truncated(format!(
+            "{length} bytes cannot hold {width} x {height} pixels"
+        )));
+    }
+    if scans > MAX_SCANS || (scans as u64).saturating_mul(width * height) > MAX_SCANNED_PIXELS {
+        return Err(DecodeError::Unsupported {
+            format: FORMAT,
+            message: format!(
+                "{scans} scans of {width} x {height} pixels, at most {MAX_SCANS} scans and {MAX_SCANNED_PIXELS} pixels in all scans are allowed"
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Bytes that decoding takes: the pixels, the samples of all components and, if they come in several scans, their
+/// coefficients of 16 bits.
+fn memory(frame: &Frame, scans: usize) -> u64 {
+    let padded = |side: u16| u64::from(side).next_multiple_of(32);
+    let area = padded(frame.width) * padded(frame.height);
+    let factors = |pick: fn(&(u8, u8)) -> u8| frame.sampling.iter().map(pick).max().unwrap_or(1);
+    let most = u64::from(factors(|f| f.0)) * u64::from(factors(|f| f.1));
+    let samples = frame
+        .sampling
+        .iter()
+        .map(|(h, v)| area * u64::from(*h) * u64::from(*v) / most.max(1))
+        .sum::<u64>();
+    let pixels = area * if frame.sampling.len() == 4 { 7 } else { 3 };
+    let coefficients = if scans > 1 { 2 * samples } else { 0 };
+    pixels + samples + coefficients
 }
 
 /// CMYK to RGB as in Pillow: inverted ("assume adobe conventions"), then `(255 - k) * (1 - c / 255)` in its rounding
 /// (`Convert.c`, `cmyk2rgb`).
-fn rgb_of_ink(pixels: &[u8], space: ColorSpace) -> Vec<u8> {
+fn rgb_of_ink(pixels: &[u8]) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(pixels.len() / 4 * 3);
-    for &[a, b, c, k] in pixels.as_chunks::<4>().0 {
-        let stored = match space {
-            ColorSpace::YCCK => ycc_to_cmy(a, b, c),
-            _ => [a, b, c],
-        };
-        for ink in stored {
+    for &[c, m, y, k] in pixels.as_chunks::<4>().0 {
+        for ink in [c, m, y] {
             let product = u32::from(255 - ink) * u32::from(k) + 128;
             let shade = ((product >> 8) + product) >> 8;
             rgb.push(k.saturating_sub(shade as u8));
@@ -84,50 +164,32 @@ fn ycc_to_cmy(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     [red, green, blue].map(|value| 255 - value.clamp(0, 255) as u8)
 }
 
-/// Whether the end marker of the picture is present. The segments before the picture are skipped one by one, so that the
-/// end marker of a thumbnail in one of them does not count. In entropy-coded data 0xFF is escaped, so that the two bytes
-/// can only be a marker.
-fn has_end(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&[0xFF, marker]) = bytes.get(at..at + 2) {
-        at += match marker {
-            0xD9 => return true,
-            0xDA => {
-                return bytes[at..]
-                    .windows(2)
-                    .rev()
-                    .any(|pair| pair == [0xFF, 0xD9]);
-            }
-            // A fill byte; the next line has the markers without a segment.
-            0xFF => 1,
-            0x00 | 0x01 | 0xD0..=0xD8 => 2,
-            _ => {
-                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else {
-                    return false;
-                };
-                2 + usize::from(u16::from_be_bytes([high, low]))
-            }
-        };
+fn no_frame(ends: bool) -> DecodeError {
+    let message = "no frame header before the first scan".to_string();
+    match ends {
+        true => DecodeError::Corrupt {
+            format: FORMAT,
+            message,
+        },
+        false => truncated(message),
     }
-    // Bytes between segments that are no marker: the decoder decides whether they are an error.
-    bytes.len() >= at + 2
 }
 
-fn convert(error: &DecodeErrors, ends: bool) -> DecodeError {
+fn truncated(message: String) -> DecodeError {
+    DecodeError::Truncated {
+        format: FORMAT,
+        message,
+    }
+}
+
+fn convert(error: JpegError) -> DecodeError {
     let message = error.to_string();
     match error {
-        DecodeErrors::ZeroError => DecodeError::NoPixels {
-            width: 0,
-            height: 0,
-        },
-        DecodeErrors::Unsupported(_) => DecodeError::Unsupported {
+        JpegError::Unsupported(_) => DecodeError::Unsupported {
             format: FORMAT,
             message,
         },
-        _ if !ends => DecodeError::Truncated {
-            format: FORMAT,
-            message,
-        },
+        JpegError::UnexpectedEof => truncated(message),
         _ => DecodeError::Corrupt {
             format: FORMAT,
             message,
@@ -140,33 +202,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_marker_is_the_pictures_own() {
-        let head = [0xFF, 0xD8, 0xFF, 0xE1, 0, 6, 0xFF, 0xD9, 1, 1];
-        assert!(!has_end(&head), "a thumbnail's end marker");
-        let mut file = head.to_vec();
-        file.extend([0xFF, 0xDA, 0, 2, 5, 0xFF, 0, 0xFF, 0xD0, 7]);
-        assert!(!has_end(&file), "entropy-coded data only");
-        file.extend([0xFF, 0xFF, 0xD9]);
-        assert!(has_end(&file));
-        for length in 0..file.len() {
-            assert!(!has_end(&file[..length]), "cut at {length}");
-        }
-    }
-
-    #[test]
     fn inks_become_colours() {
         // Stored inverted: 255 is no ink.
-        let cmyk = |pixel: [u8; 4]| rgb_of_ink(&pixel, ColorSpace::CMYK);
+        let cmyk = |pixel: [u8; 4]| rgb_of_ink(&pixel);
         assert_eq!(cmyk([255, 255, 255, 255]), [255, 255, 255]);
         assert_eq!(cmyk([0, 255, 255, 255]), [0, 255, 255]);
         assert_eq!(cmyk([255, 255, 255, 0]), [0, 0, 0]);
         assert_eq!(cmyk([255, 128, 0, 100]), [100, 50, 0]);
-        // A grey luminance has no chroma: its complement is the ink.
-        assert_eq!(ycc_to_cmy(200, 128, 128), [55, 55, 55]);
-        assert_eq!(ycc_to_cmy(76, 85, 255), [1, 255, 255]);
-        assert_eq!(
-            rgb_of_ink(&[55, 128, 128, 255], ColorSpace::YCCK),
-            [200, 200, 200]
-        );
     }
 }

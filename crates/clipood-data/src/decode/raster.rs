@@ -1,10 +1,11 @@
-//! PNG, BMP, TIFF, WebP and PNM through the `image` crate, and Pillow's rules for modes that are not 8-bit RGB.
+//! BMP, TIFF, WebP and PNM through the `image` crate, and Pillow's rules for modes that are not 8-bit RGB.
 
 use std::io::Cursor;
 
 use image::error::{ImageError, LimitErrorKind};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use super::budget::{SHARED, Share};
 use super::{DecodeError, DecodeLimits, image_of};
 use crate::rgb_image::RgbImage;
 
@@ -16,7 +17,6 @@ const TABLE_BYTES: u64 = 1 << 24;
 /// The format with its name, if it is decoded here.
 pub fn name(format: ImageFormat) -> Option<(ImageFormat, &'static str)> {
     let name = match format {
-        ImageFormat::Png => "PNG",
         ImageFormat::Bmp => "BMP",
         ImageFormat::Tiff => "TIFF",
         ImageFormat::WebP => "WebP",
@@ -31,17 +31,7 @@ pub fn decode(
     format: ImageFormat,
     name: &'static str,
     limits: &DecodeLimits,
-) -> Result<RgbImage, DecodeError> {
-    // Checked first, because the decoder calls every size that it does not support corrupt.
-    if format == ImageFormat::Png
-        && let Some(&[w0, w1, w2, w3, h0, h1, h2, h3]) = bytes.get(16..24)
-    {
-        let (width, height) = ([w0, w1, w2, w3], [h0, h1, h2, h3]);
-        limits.check(
-            u64::from(u32::from_be_bytes(width)),
-            u64::from(u32::from_be_bytes(height)),
-        )?;
-    }
+) -> Result<(RgbImage, Share<'static>), DecodeError> {
     let mut allowed = Limits::no_limits();
     let pixels = limits.max_pixels.saturating_mul(BYTES_PER_PIXEL);
     allowed.max_alloc = Some(pixels.saturating_add(TABLE_BYTES));
@@ -50,8 +40,10 @@ pub fn decode(
     let decoder = reader.into_decoder().map_err(|e| convert(e, name))?;
     let (width, height) = decoder.dimensions();
     limits.check(u64::from(width), u64::from(height))?;
+    let area = u64::from(width) * u64::from(height);
+    let share = SHARED.take(decoder.total_bytes().saturating_add(3 * area));
     let decoded = DynamicImage::from_decoder(decoder).map_err(|e| convert(e, name))?;
-    image_of(width, height, rgb(decoded, name)?, name)
+    Ok((image_of(width, height, rgb(decoded, name)?, name)?, share))
 }
 
 /// Pillow's `convert("RGB")`: grey is repeated, alpha dropped. 16-bit samples keep their high byte, except for grey without

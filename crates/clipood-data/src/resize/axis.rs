@@ -61,6 +61,22 @@ impl Axis {
         }
     }
 
+    /// The weights that leave `count` places as they are.
+    pub fn same(count: usize) -> Axis {
+        let width = 4;
+        let mut weights = vec![0; width * count];
+        for weight in weights.iter_mut().step_by(width) {
+            *weight = 1 << FRACTION_BITS;
+        }
+        Axis {
+            taps: (0..count).map(|place| (place, 1)).collect(),
+            weights,
+            width,
+            start: 0,
+            span: count,
+        }
+    }
+
     /// Number of output places.
     pub fn len(&self) -> usize {
         self.taps.len()

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use clipood_data::{DecodeLimits, RgbImage, Roots, Source, decode_safely, eval_view, read};
+use clipood_core::Resize;
+use clipood_data::{DecodeLimits, RgbImage, Roots, Source, decode_safely, eval_view_as, read};
 
 /// Why an image could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +38,15 @@ pub(crate) fn decoded<T>(bytes: &[u8], make: impl FnOnce(&RgbImage) -> T) -> Res
 /// # Errors
 /// A file that cannot be read or decoded, and a panic of the decoder.
 pub fn read_eval_view(path: &Path, side: u32) -> Result<Vec<u8>, Unreadable> {
-    eval_view_of(read_image_file(path), side)
+    read_eval_view_as(path, side, Resize::default())
+}
+
+/// [`read_eval_view`] with the resizing of a version of Pillow.
+///
+/// # Errors
+/// As [`read_eval_view`].
+pub fn read_eval_view_as(path: &Path, side: u32, resize: Resize) -> Result<Vec<u8>, Unreadable> {
+    eval_view_of(read_image_file(path), side, resize)
 }
 
 /// The bytes of an image file; reading is retried after errors that may be transient.
@@ -49,9 +58,10 @@ pub(super) fn read_image_file(path: &Path) -> std::io::Result<Vec<u8>> {
 pub(crate) fn eval_view_of(
     bytes: std::io::Result<Vec<u8>>,
     side: u32,
+    resize: Resize,
 ) -> Result<Vec<u8>, Unreadable> {
     let bytes = bytes.map_err(|error| Unreadable::new("unreadable", error.to_string()))?;
-    decoded(&bytes, |image| eval_view(image, side))
+    decoded(&bytes, |image| eval_view_as(image, side, resize))
 }
 
 #[cfg(test)]
@@ -63,11 +73,14 @@ mod tests {
         let absent = read_eval_view(Path::new("absent.png"), 8).unwrap_err();
         assert_eq!(absent.kind, "unreadable");
         assert!(!absent.message.is_empty());
-        let text = eval_view_of(Ok(b"not an image".to_vec()), 8).unwrap_err();
+        let text = eval_view_of(Ok(b"not an image".to_vec()), 8, Resize::Pillow12).unwrap_err();
         assert!(text.kind != "unreadable" && !text.message.is_empty());
 
         let white = b"P6 2 2 255\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff";
-        assert_eq!(eval_view_of(Ok(white.to_vec()), 1), Ok(vec![255; 3]));
+        assert_eq!(
+            eval_view_of(Ok(white.to_vec()), 1, Resize::Pillow13),
+            Ok(vec![255; 3])
+        );
         let panics = decoded::<()>(white, |_| panic!("crop of {} pixels", 0));
         let expected = Unreadable::new("panic", "crop of 0 pixels".to_string());
         assert_eq!(panics, Err(expected));

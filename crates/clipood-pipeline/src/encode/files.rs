@@ -208,7 +208,7 @@ pub fn decode_files<P: AsRef<Path> + Send>(
     let mut file = 0;
     let mut current = None;
     let fetch = |path: &P| read_image_file(path.as_ref());
-    let decode = |_: &P, read| eval_view_of(read, side);
+    let decode = |_: &P, read| eval_view_of(read, side, clipood_core::Resize::default());
     // Enough for two batches: the one being filled and the next.
     let goes_on = in_order(files, 2 * full, fetch, decode, |decoded| {
         if current.is_none() {

@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 
 use clipood_clip::config::ClipConfig;
-use clipood_core::{SplitMix64, shown, stored};
-use clipood_data::{eval_view, random_resized_crop_box, train_view};
+use clipood_core::{Resize, SplitMix64, shown, stored};
+use clipood_data::{eval_view_as, random_resized_crop_box, train_view_as};
 
 use crate::encode::{EVAL_VIEW, decoded};
 use crate::error::{PipelineError, Result};
@@ -30,6 +30,7 @@ pub fn views_of(
     read: std::io::Result<Vec<u8>>,
     views: &[i16],
     crop_scale: [f64; 2],
+    resize: Resize,
     config: &ClipConfig,
 ) -> Result<Views> {
     let reject = |kind: &str, message: String| {
@@ -68,12 +69,12 @@ pub fn views_of(
         let side = config.image.size as u32;
         let crop = |view: &i16| {
             if *view == EVAL_VIEW {
-                return eval_view(decoded, side);
+                return eval_view_as(decoded, side, resize);
             }
             let mut rng = SplitMix64::keyed(CROP_SEED, &image.key, *view as u64);
             let (width, height) = (decoded.width, decoded.height);
             let crop = random_resized_crop_box(width, height, crop_scale, &mut rng);
-            train_view(decoded, &crop, side)
+            train_view_as(decoded, &crop, side, resize)
         };
         views.iter().map(crop).collect()
     });

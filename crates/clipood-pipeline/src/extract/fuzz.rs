@@ -90,6 +90,7 @@ fn every_mutated_image_is_decoded_or_rejected_by_name() {
             std::fs::read(&file),
             &[EVAL_VIEW, 0],
             [0.08, 1.0],
+            clipood_core::Resize::Pillow13,
             &config,
         )
         .unwrap()

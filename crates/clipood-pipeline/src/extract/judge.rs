@@ -12,6 +12,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::decode::aborts_on;
+use clipood_core::Resize;
+
 use crate::encode::eval_view_of;
 use crate::error::{PipelineError, Result};
 use crate::interrupt::Interrupt;
@@ -49,7 +51,7 @@ pub fn decode_alone(mut image: impl Read, side: u32) -> std::io::Result<()> {
             std::process::abort();
         }
         // Damaged or not: the image does not kill.
-        drop(eval_view_of(Ok(bytes), side));
+        drop(eval_view_of(Ok(bytes), side, Resize::default()));
     };
     // A thread has the stack that the threads of extraction have; its panics are caught.
     drop(std::thread::Builder::new().spawn(decode)?.join());

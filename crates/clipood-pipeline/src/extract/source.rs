@@ -203,12 +203,13 @@ fn views(
     image: &PlannedImage,
     read: io::Result<Vec<u8>>,
 ) -> Result<Views> {
-    let crop_scale = job.experiment.recipe.train.crop_scale;
+    let recipe = &job.experiment.recipe;
     views_of(
         image,
         read,
         &unit.views,
-        crop_scale,
+        recipe.train.crop_scale,
+        recipe.data.resize,
         &job.experiment.model.config,
     )
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use clipood_core::shown;
-use clipood_data::{ImageRecord, Roots, Split, is_recognised, path_of, read};
+use clipood_data::{ImageRecord, Roots, Split, path_of, read, recognise};
 use clipood_store::{Created, Unit, seal_json};
 use rayon::prelude::*;
 use serde_json::json;
@@ -308,15 +308,17 @@ fn hash_block(
                 Ok(bytes) => {
                     row.content_hash = blake3::hash(&bytes).to_hex().to_string();
                     row.length = Some(bytes.len() as u64);
-                    match bytes.as_slice() {
-                        [] => "file is empty".to_string(),
-                        bytes if is_recognised(bytes) => return None,
-                        _ => "unknown image format".to_string(),
+                    match recognise(&bytes) {
+                        Ok(()) => return None,
+                        Err(error) => error.to_string(),
                     }
                 }
                 Err(error) => format!("cannot be read: {error}"),
             };
-            Some((row.image_key.clone(), format!("{}: {problem}", shown(path_of(&row.uri)))))
+            Some((
+                row.image_key.clone(),
+                format!("{}: {problem}", shown(path_of(&row.uri))),
+            ))
         })
         .collect();
     for (key, line) in problems {

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clipood_clip::config::{OPENAI_MEAN, OPENAI_STD};
 use clipood_clip::safetensors_file::{Dtype, NO_METADATA, NamedArray};
-use clipood_core::shown;
+use clipood_core::{Resize, shown};
 use clipood_data::normalise;
-use clipood_pipeline::{PipelineError, Unreadable, read_eval_view};
+use clipood_pipeline::{PipelineError, Unreadable, read_eval_view_as};
 use rayon::prelude::*;
 
 use super::arrays::{check_folder, write_safetensors};
@@ -32,6 +32,15 @@ pub struct Args {
     /// Bytes, rows x columns x RGB, instead of normalised floats, RGB x rows x columns.
     #[arg(long)]
     pixels: bool,
+    /// The version of Pillow whose resizing is reproduced bit for bit: pillow12 (up to 12.3) or pillow13.
+    #[arg(long, default_value = "pillow12", value_parser = resize)]
+    resize: Resize,
+}
+
+fn resize(text: &str) -> Result<Resize, String> {
+    let all = [Resize::Pillow12, Resize::Pillow13];
+    let found = all.into_iter().find(|version| version.name() == text);
+    found.ok_or_else(|| "allowed: pillow12, pillow13".to_string())
 }
 
 /// Reads all images, then writes the file with those that could be read; without any there is no file.
@@ -41,7 +50,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     check_names(&images)?;
     let read: Vec<_> = images
         .par_iter()
-        .map(|image| tensor(&image.name, &image.path, args.size, args.pixels))
+        .map(|image| tensor(&image.name, &image.path, &args))
         .collect();
     let mut tensors = Vec::with_capacity(images.len());
     for (image, tensor) in images.iter().zip(read) {
@@ -57,10 +66,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(exit_of(images.len() - tensors.len()))
 }
 
-fn tensor(name: &str, path: &Path, size: u32, pixels: bool) -> Result<NamedArray, Unreadable> {
-    let view = read_eval_view(path, size)?;
-    let side = size as usize;
-    if pixels {
+fn tensor(name: &str, path: &Path, args: &Args) -> Result<NamedArray, Unreadable> {
+    let view = read_eval_view_as(path, args.size, args.resize)?;
+    let side = args.size as usize;
+    if args.pixels {
         return Ok(NamedArray {
             name: name.to_owned(),
             dtype: Dtype::U8,

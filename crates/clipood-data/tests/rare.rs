@@ -1,0 +1,138 @@
+//! Rare and damaged files: the pixels that Pillow 12.3 reads, and an error where it reports one.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clipood_data::{DecodeLimits, decode};
+use safetensors::SafeTensors;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/rare")
+}
+
+/// What Pillow reads and this crate names as unsupported or corrupt.
+const NOT_READ: [&str; 30] = [
+    "png_few_rows.png",
+    "png_no_palette.png",
+    "png_private_critical.png",
+    "pnm_float.pfm",
+    "tiff_cielab_bare.tif",
+    "tiff_cmyk_planar.tif",
+    "tiff_cmyk_zstd.tif",
+    "tiff_float.tif",
+    "tiff_float_big_endian.tif",
+    "tiff_float_min_is_white.tif",
+    "tiff_float_unit.tif",
+    "tiff_grey2.tif",
+    "tiff_grey4.tif",
+    "tiff_grey_alpha.tif",
+    "tiff_grey_lzma.tif",
+    "tiff_grey_zstd.tif",
+    "tiff_int16.tif",
+    "tiff_int32.tif",
+    "tiff_int32_low.tif",
+    "tiff_int8.tif",
+    "tiff_lab.tif",
+    "tiff_one_bit_ccitt.tif",
+    "tiff_one_bit_group3.tif",
+    "tiff_palette2.tif",
+    "tiff_palette4.tif",
+    "tiff_palette_zstd.tif",
+    "tiff_rgb_lzma.tif",
+    "tiff_rgb_zstd.tif",
+    "tiff_rgba_zstd.tif",
+    "tiff_uint32.tif",
+];
+
+/// What is read with other pixels: a largest value other than 255 is stretched, and inks are multiplied, with other
+/// rounding (by 1); the rest are differences that are known and not mended.
+const OTHER_PIXELS: [&str; 18] = [
+    "bmp_rle8_short_rows.bmp",
+    "jpeg_restart_lost_two.jpg",
+    "pnm_1000.ppm",
+    "pnm_16.ppm",
+    "pnm_above_max.pgm",
+    "pnm_ascii_1000.ppm",
+    "pnm_max100.ppm",
+    "pnm_max100_grey.pgm",
+    "tiff_cmyk_adobe_deflate.tif",
+    "tiff_cmyk_deflate.tif",
+    "tiff_cmyk_lzw.tif",
+    "tiff_cmyk_packbits.tif",
+    "tiff_cmyk_raw.tif",
+    "tiff_grey16_min_is_white.tif",
+    "tiff_grey_jpeg.tif",
+    "tiff_palette_orientation8.tif",
+    "tiff_rgb_jpeg.tif",
+    "tiff_rgba_associated.tif",
+];
+
+/// What Pillow refuses and this crate reads: layouts and depths of BMP, PAM, a wrong checksum of zlib, and PNG files with
+/// texts or profiles that are too large, which are never decompressed here.
+const ALSO_READ: [&str; 9] = [
+    "bmp_32_masks_rgb.bmp",
+    "bmp_444_masks.bmp",
+    "bmp_palette2.bmp",
+    "bmp_palette2_short.bmp",
+    "bmp_rle8_delta.bmp",
+    "png_adler.png",
+    "png_profile_bomb.png",
+    "png_text_bomb.png",
+    "pnm_pam.pam",
+];
+
+#[test]
+fn what_pillow_reads_has_its_pixels() {
+    let file = fs::read(folder().join("expected.safetensors")).unwrap();
+    let expected = SafeTensors::deserialize(&file).unwrap();
+    let expected: BTreeMap<_, _> = expected.tensors().into_iter().collect();
+    let mut problems = Vec::new();
+    for (name, tensor) in &expected {
+        let bytes = fs::read(folder().join(name)).unwrap();
+        match decode(&bytes, &DecodeLimits::default()) {
+            Err(_) if NOT_READ.contains(&name.as_str()) => {}
+            Err(error) => problems.push(format!("{name}: {error}")),
+            // The list must stay true.
+            Ok(_) if NOT_READ.contains(&name.as_str()) => problems.push(format!("{name} is read")),
+            Ok(_) if OTHER_PIXELS.contains(&name.as_str()) => {}
+            Ok(image) => {
+                let shape = [image.height as usize, image.width as usize, 3];
+                let differing = image
+                    .pixels
+                    .iter()
+                    .zip(tensor.data())
+                    .filter(|(a, b)| a != b);
+                let count = differing.clone().count();
+                let worst = differing.map(|(a, b)| a.abs_diff(*b)).max();
+                if shape != tensor.shape() {
+                    problems.push(format!("{name}: {shape:?}, expected {:?}", tensor.shape()));
+                } else if let Some(worst) = worst {
+                    let all = image.pixels.len();
+                    problems.push(format!(
+                        "{name}: {count} of {all} bytes differ, by up to {worst}"
+                    ));
+                }
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn what_pillow_refuses_is_refused() {
+    let refused = fs::read(folder().join("refused.json")).unwrap();
+    let refused: BTreeMap<String, String> = serde_json::from_slice(&refused).unwrap();
+    let mut problems = Vec::new();
+    for (name, reason) in &refused {
+        let bytes = fs::read(folder().join(name)).unwrap();
+        match decode(&bytes, &DecodeLimits::default()) {
+            Err(error) => println!("{name}: {error}"),
+            Ok(_) if ALSO_READ.contains(&name.as_str()) => {}
+            Ok(_) => problems.push(format!("{name} was read, Pillow: {reason}")),
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
