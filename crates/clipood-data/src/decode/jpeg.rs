@@ -7,7 +7,9 @@ mod segments;
 
 use std::borrow::Cow;
 
-use libjpeg_turbo_rs::{ColorSpace, Decoder, JpegError, PixelFormat, decompress_raw};
+use libjpeg_turbo_rs::{
+    ColorSpace, DecodeWarning, Decoder, JpegError, PixelFormat, decompress_raw,
+};
 
 use super::budget::{SHARED, Share};
 use super::{DecodeError, DecodeLimits, image_of};
@@ -51,7 +53,7 @@ pub fn decode(
     // As in libjpeg: an error in the data costs the pixels around it, and a progressive picture whose last scans are
     // missing is smoothed.
     let decoder = Decoder::new(&bytes).map_err(convert)?;
-    if is_ink && frame.sampling.first() != frame.sampling.last() {
+    if is_ink && !ends_are_full(&frame) {
         let space = decoder.jpeg_color_space();
         let raw = decompress_raw(&bytes).map_err(convert)?;
         let mut samples = inks::joined(&raw, &frame).ok_or_else(|| DecodeError::Unsupported {
@@ -73,6 +75,17 @@ pub fn decode(
         .with_output_format(output)
         .decode_image()
         .map_err(convert)?;
+    // Sampling that the decoder does not know comes out grey.
+    let unknown = |warning: &DecodeWarning| match warning {
+        DecodeWarning::UnsupportedRecovered { detail } => Some(detail.clone()),
+        _ => None,
+    };
+    if let Some(message) = decoded.warnings.iter().find_map(unknown) {
+        return Err(DecodeError::Unsupported {
+            format: FORMAT,
+            message,
+        });
+    }
     let pixels = match is_ink {
         true => rgb_of_ink(&decoded.data),
         false => decoded.data,
@@ -84,6 +97,13 @@ pub fn decode(
         FORMAT,
     )?;
     Ok((image, share))
+}
+
+/// Whether the first and the last component have as many samples as the picture has pixels.
+fn ends_are_full(frame: &Frame) -> bool {
+    let most = |pick: fn(&(u8, u8)) -> u8| frame.sampling.iter().map(pick).max();
+    let full = most(|f| f.0).zip(most(|f| f.1));
+    frame.sampling.first() == full.as_ref() && frame.sampling.last() == full.as_ref()
 }
 
 /// Pillow reads pictures of 1, 3 and 4 components with 8 bits.
