@@ -5,6 +5,9 @@ use crate::error::{PipelineError, Result};
 /// Fewest rows about which [`Variation`] says anything: two images may well be copies of one another.
 const FEWEST: usize = 3;
 
+/// Differences of at most this share of a row's root mean square are rounding: batches of other sizes round otherwise.
+const ROUNDING: f32 = 1e-4;
+
 /// Checks rows of `dim` features; `name` names the image or the text of a row.
 ///
 /// # Errors
@@ -30,6 +33,8 @@ pub fn check_rows(values: &[f32], dim: usize, name: impl Fn(usize) -> String) ->
 pub struct Variation {
     rows: usize,
     first: Vec<f32>,
+    /// Differences from `first` above this one count.
+    rounding: f32,
     varies: Vec<bool>,
 }
 
@@ -40,10 +45,12 @@ impl Variation {
             self.rows += 1;
             if self.first.len() != row.len() {
                 self.first = row.to_vec();
+                let squares: f32 = row.iter().map(|value| value * value).sum();
+                self.rounding = ROUNDING * (squares / row.len() as f32).sqrt();
                 self.varies = vec![false; row.len()];
             }
             for ((varies, first), value) in self.varies.iter_mut().zip(&self.first).zip(row) {
-                *varies |= first != value;
+                *varies |= (first - value).abs() > self.rounding;
             }
         }
     }
@@ -93,6 +100,8 @@ mod tests {
         assert_eq!(problem(&[&[1.0, 2.0, 1.0, 2.0]]), None);
         let equal = problem(&[&[1.0, 2.0, 1.0, 2.0], &[1.0, 2.0]]).unwrap();
         assert_eq!(equal, "all 3 rows of features are equal");
+        let rounded = problem(&[&[1.0, 2.0, 1.000_01, 2.0], &[1.0, 1.999_99]]);
+        assert_eq!(rounded, Some(equal));
         let column = problem(&[&[1.0, 2.0, 1.0, 3.0], &[1.0, 2.0]]).unwrap();
         assert_eq!(column, "1 of 2 features have the same value in all 3 rows");
         assert_eq!(problem(&[&[1.0, 2.0, 1.0, 3.0], &[4.0, 2.0]]), None);

@@ -8,7 +8,7 @@ mod common;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use common::{World, files, stderr, stdout};
+use common::{World, files, stderr, stdout, unsealed};
 
 /// `clipood run`, which has to fail with `code` and a message with all `words`.
 fn refused(world: &World, run: &str, more: &[&str], code: i32, words: &[&str]) -> String {
@@ -187,7 +187,7 @@ fn a_run_of_an_earlier_build_goes_on_with_a_note() {
         let extra = record["extra"].as_object_mut().unwrap();
         extra.remove("data").unwrap();
         extra.remove("classes").unwrap();
-        std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+        std::fs::write(&path, unsealed(&record.to_string())).unwrap();
     }
     std::fs::remove_dir_all(world.path("run/_run/files")).unwrap();
     let run = world.run("run", &[]);
@@ -255,7 +255,7 @@ fn a_plan_whose_shots_or_classes_are_not_its_own_is_refused() {
     let text = std::fs::read_to_string(&classes).unwrap();
     let other = text.replacen("id/train/fish/", "id/train/fish/x", 1);
     assert_ne!(text, other);
-    std::fs::write(&classes, &other).unwrap();
+    std::fs::write(&classes, unsealed(&other)).unwrap();
     let worker = world.clipood(&["worker", "run"]).output().unwrap();
     assert_eq!(worker.status.code(), Some(1));
     assert!(
@@ -268,7 +268,8 @@ fn a_plan_whose_shots_or_classes_are_not_its_own_is_refused() {
     for name in files(&folder) {
         let path = folder.join(name);
         let record = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, record.replace("\"classes\"", "\"ignored\"")).unwrap();
+        let record = record.replace("\"classes\"", "\"ignored\"");
+        std::fs::write(&path, unsealed(&record)).unwrap();
     }
     let worker = world.clipood(&["worker", "run"]).output().unwrap();
     assert_eq!(worker.status.code(), Some(1));

@@ -22,9 +22,6 @@ use crate::tables::QuarantineRow;
 
 /// Name of the stage in the ledger of the run: its unit is committed after all others.
 pub const FINISH: &str = "finish";
-/// What to do about missing tables of a run directory.
-const OWN_PARTS: &str = "Bring them back from a copy, or run the recipe in another run directory, which takes features and \
-                         prompts from the store";
 /// Key of the [`Account`] in the record of a finished run.
 const ACCOUNT: &str = "account";
 
@@ -89,7 +86,7 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
     let location = &job.places.run_location;
     let Some(metrics) = read_metrics(job.places.run.store())? else {
         let problem = format!(
-            "{}: the metric tables are committed and missing. {OWN_PARTS}",
+            "{}: the metric tables are committed and missing; start the same command again, which makes them again",
             job.places.run.store().display("metrics/")
         );
         return Err(PipelineError::Inconsistent(problem));
@@ -117,38 +114,6 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
     let ledger = job.places.run.ledger();
     ledger.commit_without_part(FINISH, &unit(job), extra)?;
     Ok(())
-}
-
-/// Fails if a score table that the run has committed is missing, by one listing of tables and one of records.
-fn check_tables(job: &Job) -> Result<()> {
-    let run = &job.places.run;
-    let mut tables = HashSet::new();
-    for folder in ["scores", "validation"] {
-        tables.extend(
-            run.store()
-                .list(folder)?
-                .into_iter()
-                .map(|object| object.path),
-        );
-    }
-    // Records are only read if there are more of them than tables.
-    let folder = format!("_run/commits/{}", score::SCORE);
-    if run.store().names(&folder)?.len() <= tables.len() {
-        return Ok(());
-    }
-    let mut lost = Vec::new();
-    for record in run.ledger().records(score::SCORE)? {
-        lost.extend(record.part.filter(|part| !tables.contains(part)));
-    }
-    let Some(first) = lost.first() else {
-        return Ok(());
-    };
-    Err(PipelineError::Inconsistent(format!(
-        "{} is finished, and {} of its score tables are missing now; the first is {}. {OWN_PARTS}",
-        job.places.run_location,
-        lost.len(),
-        run.store().display(first),
-    )))
 }
 
 /// The outcome of the run if it is finished, without reading its plan: this takes three listings and a few small files,
@@ -182,7 +147,6 @@ pub fn finished(job: &Job) -> Result<Option<Outcome>> {
     let Some(metrics) = read_metrics(places.run.store())? else {
         return Ok(None);
     };
-    check_tables(job)?;
     match write_html(job, &metrics) {
         // To show what is finished needs no permission to write.
         Err(PipelineError::Store(clipood_store::Error::Denied { .. })) => {}

@@ -137,6 +137,13 @@ shard_bytes = 20000
 bootstrap = 20
 "#;
 
+/// A JSON file of a run without its seal, as an earlier build would have written it.
+pub fn unsealed(json: &str) -> Vec<u8> {
+    let mut value: serde_json::Value = serde_json::from_str(json).unwrap();
+    value.as_object_mut().unwrap().remove("seal").unwrap();
+    serde_json::to_vec(&value).unwrap()
+}
+
 /// Standard error as text.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()

@@ -16,16 +16,20 @@ pub fn column(path: &Path, bytes: Vec<u8>, lines: bool, wanted: Option<&str>) ->
     let text = with_quoted_specials(&text);
     let values = serde_json::Deserializer::from_str(&text).into_iter();
     let mut values: Vec<Value> = values.collect::<Result<_, _>>().with_context(given)?;
-    let columns = match (values.pop(), lines) {
+    let rows = match (values.pop(), lines) {
         (None, _) => bail!("{}: expected JSON, found nothing", path.display()),
-        (Some(Value::Array(rows)), false) if values.is_empty() => by_rows(&rows),
-        (Some(Value::Object(object)), false) if values.is_empty() => of_object(&object),
+        (Some(Value::Array(rows)), false) if values.is_empty() => rows,
+        (Some(Value::Object(object)), false) if values.is_empty() => {
+            return chosen(path, of_object(&object).with_context(given)?, wanted);
+        }
         (Some(last), _) => {
             values.push(last);
-            by_rows(&values)
+            values
         }
     };
-    chosen(path, columns.with_context(given)?, wanted)
+    // A plain list has no columns to choose from.
+    let wanted = wanted.filter(|_| rows.iter().any(Value::is_object));
+    chosen(path, by_rows(&rows).with_context(given)?, wanted)
 }
 
 /// `NaN`, `Infinity` and `-Infinity`, which Python writes although JSON has none of them, as texts.
