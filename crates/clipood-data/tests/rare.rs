@@ -14,61 +14,11 @@ fn folder() -> PathBuf {
 }
 
 /// What Pillow reads and this crate names as unsupported or corrupt.
-const NOT_READ: [&str; 30] = [
-    "png_few_rows.png",
-    "png_no_palette.png",
-    "png_private_critical.png",
-    "pnm_float.pfm",
-    "tiff_cielab_bare.tif",
-    "tiff_cmyk_planar.tif",
-    "tiff_cmyk_zstd.tif",
-    "tiff_float.tif",
-    "tiff_float_big_endian.tif",
-    "tiff_float_min_is_white.tif",
-    "tiff_float_unit.tif",
-    "tiff_grey2.tif",
-    "tiff_grey4.tif",
-    "tiff_grey_alpha.tif",
-    "tiff_grey_lzma.tif",
-    "tiff_grey_zstd.tif",
-    "tiff_int16.tif",
-    "tiff_int32.tif",
-    "tiff_int32_low.tif",
-    "tiff_int8.tif",
-    "tiff_lab.tif",
-    "tiff_one_bit_ccitt.tif",
-    "tiff_one_bit_group3.tif",
-    "tiff_palette2.tif",
-    "tiff_palette4.tif",
-    "tiff_palette_zstd.tif",
-    "tiff_rgb_lzma.tif",
-    "tiff_rgb_zstd.tif",
-    "tiff_rgba_zstd.tif",
-    "tiff_uint32.tif",
-];
+const NOT_READ: [&str; 0] = [];
 
 /// What is read with other pixels: a largest value other than 255 is stretched, and inks are multiplied, with other
 /// rounding (by 1); the rest are differences that are known and not mended.
-const OTHER_PIXELS: [&str; 18] = [
-    "bmp_rle8_short_rows.bmp",
-    "jpeg_restart_lost_two.jpg",
-    "pnm_1000.ppm",
-    "pnm_16.ppm",
-    "pnm_above_max.pgm",
-    "pnm_ascii_1000.ppm",
-    "pnm_max100.ppm",
-    "pnm_max100_grey.pgm",
-    "tiff_cmyk_adobe_deflate.tif",
-    "tiff_cmyk_deflate.tif",
-    "tiff_cmyk_lzw.tif",
-    "tiff_cmyk_packbits.tif",
-    "tiff_cmyk_raw.tif",
-    "tiff_grey16_min_is_white.tif",
-    "tiff_grey_jpeg.tif",
-    "tiff_palette_orientation8.tif",
-    "tiff_rgb_jpeg.tif",
-    "tiff_rgba_associated.tif",
-];
+const OTHER_PIXELS: [&str; 0] = [];
 
 /// What Pillow refuses and this crate reads: layouts and depths of BMP, PAM, a wrong checksum of zlib, and PNG files with
 /// texts or profiles that are too large, which are never decompressed here.
