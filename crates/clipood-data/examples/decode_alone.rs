@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .parse()?;
     let mut images = Vec::new();
     for folder in arguments {
-        images.extend(find_images(Path::new(&folder))?);
+        images.extend(find_images(Path::new(&folder))?.0);
     }
     let start = Instant::now();
     images.par_iter().try_for_each(|image: &FoundImage| {

@@ -9,6 +9,7 @@ mod foreign;
 mod gif;
 mod jpeg;
 mod png;
+mod pnm;
 mod raster;
 mod samples;
 mod tiff;
@@ -170,6 +171,9 @@ fn decode_held(
     if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
         return gif::decode(bytes, limits);
     }
+    if pnm::is_pnm(bytes) {
+        return pnm::decode(bytes, limits);
+    }
     match image::guess_format(bytes).ok().and_then(raster::name) {
         None if is_big_tiff(bytes) => tiff::decode(bytes, limits),
         Some((image::ImageFormat::Bmp, _)) => bmp::decode(bytes, limits),
@@ -194,9 +198,11 @@ pub fn recognise(bytes: &[u8]) -> Result<(), DecodeError> {
         return Err(DecodeError::Empty);
     }
     let known = bytes.starts_with(&[0xFF, 0xD8, 0xFF])
+        || bytes.starts_with(b"\x89PNG\r\n\x1a\n")
         || bytes.starts_with(b"GIF87a")
         || bytes.starts_with(b"GIF89a")
         || is_big_tiff(bytes)
+        || pnm::is_pfm(bytes)
         || (image::guess_format(bytes).ok().and_then(raster::name)).is_some();
     match known {
         true => Ok(()),

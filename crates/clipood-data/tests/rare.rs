@@ -13,12 +13,17 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/rare")
 }
 
-/// What Pillow reads and this crate names as unsupported or corrupt.
-const NOT_READ: [&str; 0] = [];
+/// What Pillow reads and this crate names as unsupported.
+const NOT_READ: [&str; 4] = [
+    "tiff_cielab_bare.tif",
+    "tiff_grey_lzma.tif",
+    "tiff_lab.tif",
+    "tiff_rgb_lzma.tif",
+];
 
-/// What is read with other pixels: a largest value other than 255 is stretched, and inks are multiplied, with other
-/// rounding (by 1); the rest are differences that are known and not mended.
-const OTHER_PIXELS: [&str; 0] = [];
+/// What is read with other pixels: of an interval whose restart marker is lost together with the next one, libjpeg decodes
+/// part of the data, and this crate none.
+const OTHER_PIXELS: [&str; 1] = ["jpeg_restart_lost_two.jpg"];
 
 /// What Pillow refuses and this crate reads: layouts and depths of BMP, PAM, a wrong checksum of zlib, and PNG files with
 /// texts or profiles that are too large, which are never decompressed here.

@@ -4,6 +4,7 @@
 mod colours;
 mod compression;
 mod directory;
+mod fax;
 mod layout;
 mod pieces;
 

@@ -9,11 +9,7 @@ use super::layout::{Layout, Meaning, Number};
 const COLOUR_MAP: u16 = 320;
 
 /// The pixels of rows of interleaved samples.
-pub fn rgb(
-    samples: &[u8],
-    layout: &Layout,
-    directory: &Directory,
-) -> Result<Vec<u8>, DecodeError> {
+pub fn rgb(samples: &[u8], layout: &Layout, directory: &Directory) -> Result<Vec<u8>, DecodeError> {
     let mut pixels = Vec::with_capacity(3 * layout.width * layout.height);
     let table = match layout.meaning {
         Meaning::Palette => palette(&directory.values(COLOUR_MAP), layout.bits)?,
@@ -123,7 +119,10 @@ mod tests {
     #[test]
     fn parts_of_bytes_come_from_the_high_bits_down() {
         let row = [0b1101_0010, 0b0110_0000];
-        assert_eq!([0, 1, 2, 3, 8, 9].map(|x| part(&row, x, 1)), [1, 1, 0, 1, 0, 1]);
+        assert_eq!(
+            [0, 1, 2, 3, 8, 9].map(|x| part(&row, x, 1)),
+            [1, 1, 0, 1, 0, 1]
+        );
         assert_eq!([0, 1, 2, 3, 4].map(|x| part(&row, x, 2)), [3, 1, 0, 2, 1]);
         assert_eq!([0, 1, 2].map(|x| part(&row, x, 4)), [13, 2, 6]);
     }

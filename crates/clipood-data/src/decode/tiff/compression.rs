@@ -6,8 +6,9 @@ use flate2::read::ZlibDecoder;
 use ruzstd::decoding::StreamingDecoder;
 use weezl::{BitOrder, LzwStatus, decode};
 
-use super::super::{DecodeError, DecodeLimits};
 use super::super::jpeg;
+use super::super::{DecodeError, DecodeLimits};
+use super::fax;
 use super::layout::{Layout, Meaning};
 use super::{corrupt, truncated, unsupported};
 
@@ -45,8 +46,12 @@ pub fn decompress(piece: &Piece, layout: &Layout, out: &mut [u8]) -> Result<(), 
             complete(used, out.len())?;
             false
         }
-        4 => {
-            group4(data, piece.columns, out)?;
+        2 | 3 if layout.bits == 1 && piece.samples == 1 => {
+            fax::runs(data, piece, layout, out)?;
+            false
+        }
+        4 if layout.bits == 1 && piece.samples == 1 => {
+            fax::group4(data, piece.columns, out)?;
             false
         }
         5 => {
@@ -83,6 +88,7 @@ fn name(compression: u64) -> String {
     let name = match compression {
         2 => "CCITT run lengths",
         3 => "CCITT group 3",
+        4 => "CCITT group 4",
         6 => "JPEG of TIFF 6.0",
         32771 => "CCITT run lengths in words",
         32809 => "ThunderScan",
@@ -93,7 +99,8 @@ fn name(compression: u64) -> String {
     format!("{compression} ({name})")
 }
 
-fn complete(found: usize, expected: usize) -> Result<(), DecodeError> {
+/// Whether a piece has all its bytes.
+pub fn complete(found: usize, expected: usize) -> Result<(), DecodeError> {
     match found == expected {
         true => Ok(()),
         false => Err(truncated(format!(
@@ -161,30 +168,6 @@ fn pack_bits(mut data: &[u8], out: &mut [u8]) -> usize {
         }
     }
     filled
-}
-
-/// Rows of one bit, 1 for black.
-fn group4(data: &[u8], columns: usize, out: &mut [u8]) -> Result<(), DecodeError> {
-    let row_bytes = columns.div_ceil(8);
-    let width = u16::try_from(columns)
-        .map_err(|_| unsupported(format!("CCITT group 4 with {columns} columns")))?;
-    let mut decoder =
-        fax::decoder::Group4Decoder::new(data.iter().map(|b| Ok::<u8, std::io::Error>(*b)), width)
-            .map_err(|error| corrupt(format!("CCITT group 4: {error:?}")))?;
-    let expected = out.len();
-    for (index, row) in out.chunks_exact_mut(row_bytes).enumerate() {
-        match decoder.advance() {
-            Ok(fax::decoder::DecodeStatus::Incomplete) => {}
-            Ok(fax::decoder::DecodeStatus::End) => return complete(index * row_bytes, expected),
-            Err(error) => return Err(corrupt(format!("CCITT group 4: {error:?}"))),
-        }
-        for (x, colour) in fax::decoder::pels(decoder.transition(), width).enumerate() {
-            if colour == fax::Color::Black {
-                row[x / 8] |= 0x80 >> (x % 8);
-            }
-        }
-    }
-    Ok(())
 }
 
 fn joint_photographic(piece: &Piece, layout: &Layout, out: &mut [u8]) -> Result<(), DecodeError> {

@@ -13,6 +13,7 @@ const FILL_ORDER: u16 = 266;
 const SAMPLES: u16 = 277;
 const ROWS_PER_STRIP: u16 = 278;
 const PLANAR: u16 = 284;
+const FAX_OPTIONS: u16 = 292;
 const PREDICTOR: u16 = 317;
 const TILE_WIDTH: u16 = 322;
 const TILE_HEIGHT: u16 = 323;
@@ -83,6 +84,8 @@ pub struct Layout {
     pub compression: u64,
     /// TIFF's number of the predictor; 1 is none.
     pub predictor: u64,
+    /// Whether rows of CCITT group 3 may refer to the one before.
+    pub refers: bool,
     /// Whether the bits of each byte come in reverse.
     pub reversed: bool,
     /// Whether numbers start with their low byte.
@@ -163,6 +166,7 @@ impl Layout {
             piece_height: piece_height as usize,
             compression,
             predictor: value(PREDICTOR, 1),
+            refers: value(FAX_OPTIONS, 0) & 1 == 1,
             reversed,
             little: directory.little,
         })
@@ -197,7 +201,10 @@ struct Key<'a> {
 impl Key<'_> {
     /// The rows of Pillow's table `OPEN_INFO`; `None` for what it refuses, for L\*a\*b\*, and for Y'CbCr that is not JPEG.
     fn meaning(&self) -> Option<Meaning> {
-        let (colours, extra) = (self.samples - self.extra.len().min(self.samples), self.extra);
+        let (colours, extra) = (
+            self.samples - self.extra.len().min(self.samples),
+            self.extra,
+        );
         let unknown = |kinds: &[u64]| kinds.iter().all(|kind| *kind == 0);
         let is_grey = self.samples == 1 && extra.is_empty();
         match (self.photometric, self.bits, self.format) {

@@ -14,11 +14,7 @@ const JPEG_TABLES: u16 = 347;
 
 /// The samples of all rows, `[height, row_bytes]`, those of a pixel side by side, in the byte order of the file. Rows start
 /// at a byte.
-pub fn read(
-    bytes: &[u8],
-    directory: &Directory,
-    layout: &Layout,
-) -> Result<Vec<u8>, DecodeError> {
+pub fn read(bytes: &[u8], directory: &Directory, layout: &Layout) -> Result<Vec<u8>, DecodeError> {
     let (offsets, sizes) = match layout.tiled {
         true => (directory.values(TILE_OFFSETS), directory.values(TILE_BYTES)),
         false => (
