@@ -6,7 +6,7 @@ mod repair;
 
 use std::io::Cursor;
 
-use png::{ColorType, Decoder, DecodingError, Limits, Transformations};
+use png::{ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
 use super::budget::{SHARED, Share};
 use super::samples::{first_three, grey, high, low};
@@ -45,10 +45,14 @@ fn decode_whole(
     bytes: &[u8],
     limits: &DecodeLimits,
 ) -> Result<(RgbImage, Share<'static>), DecodeError> {
-    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: TABLE_BYTES });
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_ignore_iccp_chunk(true);
-    decoder.ignore_checksums(true);
+    let mut options = DecodeOptions::default();
+    options.set_ignore_text_chunk(true);
+    options.set_ignore_iccp_chunk(true);
+    options.set_ignore_crc(true);
+    // The checksum of zlib counts, unless it is missing.
+    options.set_ignore_adler32(false);
+    let mut decoder = Decoder::new_with_options(Cursor::new(bytes), options);
+    decoder.set_limits(Limits { bytes: TABLE_BYTES });
     decoder.set_transformations(Transformations::EXPAND);
     let mut reader = decoder.read_info().map_err(convert)?;
     let (width, height) = (reader.info().width, reader.info().height);

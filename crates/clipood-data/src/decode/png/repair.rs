@@ -89,7 +89,7 @@ pub fn with_all_rows(ended: &[u8]) -> Option<Vec<u8>> {
         .take(expected as u64)
         .read_to_end(&mut found)
         .ok()?;
-    if found.len() >= expected || found.len() % row != 0 {
+    if found.len() >= expected || !found.len().is_multiple_of(row) {
         return None;
     }
     found.resize(expected, 0);

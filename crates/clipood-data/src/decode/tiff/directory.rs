@@ -16,11 +16,16 @@ impl<'a> Directory<'a> {
         let big = number(2, 2)? == 43;
         // Sizes of the count of entries, of a place, and of an entry.
         let (count, word, entry) = if big { (8, 8, 20) } else { (2, 4, 12) };
-        let start = number(word, word)? as usize;
+        let start = usize::try_from(number(word, word)?).ok()?;
+        // Places behind the end need no more checks.
+        bytes.get(start..)?;
         let mut entries = Vec::new();
         for index in 0..(number(start, count)? as usize).min(4096) {
             let at = start + count + index * entry;
-            let (tag, kind) = (number(at, 2)? as u16, number(at + 2, 2)?);
+            // Entries that the file does not hold whole are left out.
+            let (Some(tag), Some(kind)) = (number(at, 2), number(at + 2, 2)) else {
+                break;
+            };
             let size = match kind {
                 1 | 7 => 1,
                 3 => 2,
@@ -28,12 +33,17 @@ impl<'a> Directory<'a> {
                 16 => 8,
                 _ => continue,
             };
-            let values = number(at + 4, word)? as usize;
-            let mut place = at + 4 + word;
-            if values.checked_mul(size)? > word {
-                place = number(place, word)? as usize;
+            let Some(values) = number(at + 4, word) else {
+                break;
+            };
+            let (values, mut place) = (values as usize, at + 4 + word);
+            if values.saturating_mul(size) > word {
+                let Some(elsewhere) = number(place, word) else {
+                    break;
+                };
+                place = elsewhere as usize;
             }
-            entries.push((tag, size, values, place));
+            entries.push((tag as u16, size, values, place));
         }
         Some(Directory {
             bytes,

@@ -34,7 +34,7 @@ pub fn read(bytes: &[u8], directory: &Directory, layout: &Layout) -> Result<Vec<
     let across = layout.width.div_ceil(layout.piece_width);
     let down = layout.height.div_ceil(layout.piece_height);
     let row_bytes = layout.row_bytes(layout.width, layout.samples);
-    if layout.tiled && (layout.piece_width * samples * layout.bits) % 8 != 0 {
+    if layout.tiled && !(layout.piece_width * samples * layout.bits).is_multiple_of(8) {
         return Err(corrupt(format!("tiles of {} columns", layout.piece_width)));
     }
     let mut out = vec![0; row_bytes * layout.height];
