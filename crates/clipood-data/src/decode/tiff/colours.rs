@@ -35,6 +35,11 @@ pub fn rgb(samples: &[u8], layout: &Layout, directory: &Directory) -> Result<Vec
             Meaning::Clamped(number) => {
                 pixels.extend((0..layout.width).flat_map(|x| [clamped(row, x, number, layout); 3]));
             }
+            Meaning::Rgb { associated: false } | Meaning::YCbCr
+                if bytes == 1 && layout.samples == 3 =>
+            {
+                pixels.extend_from_slice(row);
+            }
             Meaning::Rgb { associated: false } | Meaning::YCbCr => {
                 pixels.extend(whole().flat_map(|p| [byte(p, 0), byte(p, 1), byte(p, 2)]));
             }

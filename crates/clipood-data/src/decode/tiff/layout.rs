@@ -138,8 +138,14 @@ impl Layout {
             && formats.iter().all(|f| *f == key.format);
         let meaning = key.meaning().filter(|_| same).ok_or_else(|| {
             unsupported(format!(
-                "photometric interpretation {} with samples of {bits:?} bits, format {}, and extra samples {extra:?}",
-                key.photometric, key.format
+                "photometric interpretation {}{} with samples of {bits:?} bits, format {}, and extra samples {extra:?}",
+                key.photometric,
+                match key.photometric {
+                    6 => " (Y'CbCr, read if compressed as JPEG)",
+                    8 => " (L*a*b*)",
+                    _ => "",
+                },
+                key.format
             ))
         })?;
         let tiled = directory.first_value(STRIP_OFFSETS).is_none()

@@ -12,6 +12,9 @@ const TILE_OFFSETS: u16 = 324;
 const TILE_BYTES: u16 = 325;
 const JPEG_TABLES: u16 = 347;
 
+/// How often all pieces together may be as long as the file: pieces may share their bytes, but each is gone through.
+const MAX_SHARED: usize = 16;
+
 /// The samples of all rows, `[height, row_bytes]`, those of a pixel side by side, in the byte order of the file. Rows start
 /// at a byte.
 pub fn read(bytes: &[u8], directory: &Directory, layout: &Layout) -> Result<Vec<u8>, DecodeError> {
@@ -38,7 +41,7 @@ pub fn read(bytes: &[u8], directory: &Directory, layout: &Layout) -> Result<Vec<
         return Err(corrupt(format!("tiles of {} columns", layout.piece_width)));
     }
     let mut out = vec![0; row_bytes * layout.height];
-    let mut piece = Vec::new();
+    let (mut piece, mut total) = (Vec::new(), 0_usize);
     for index in 0..planes * across * down {
         let (plane, place) = (index / (across * down), index % (across * down));
         let (left, top) = (
@@ -58,6 +61,15 @@ pub fn read(bytes: &[u8], directory: &Directory, layout: &Layout) -> Result<Vec<
         let data = bytes
             .get(start as usize..)
             .ok_or_else(|| truncated(format!("piece {index} is missing")))?;
+        let data = &data[..size.min(data.len())];
+        if layout.reversed || layout.compression == 7 {
+            total += data.len();
+            if total > bytes.len().saturating_mul(MAX_SHARED) {
+                return Err(corrupt(format!(
+                    "pieces of more than {MAX_SHARED} times the length of the file"
+                )));
+            }
+        }
         let stored_row = layout.row_bytes(layout.piece_width, samples);
         let stored_rows = if layout.tiled && layout.compression != 1 {
             layout.piece_height
@@ -68,7 +80,7 @@ pub fn read(bytes: &[u8], directory: &Directory, layout: &Layout) -> Result<Vec<
         piece.resize(stored_row * stored_rows, 0);
         compression::decompress(
             &Piece {
-                data: &data[..size.min(data.len())],
+                data,
                 tables,
                 columns: layout.piece_width,
                 rows: stored_rows,
