@@ -150,7 +150,7 @@ impl DecodeError {
 ///   with CCITT group 3 in two dimensions; LZW of the order before TIFF 5.0;
 /// - progressive JPEG with an invalid Huffman code, which Pillow reads with a warning.
 ///
-/// Read otherwise: JPEG that lost two restart markers in a row, near the gap; damaged CCITT rows; compressed TIFF of real or
+/// Read otherwise: JPEG that lost two restart markers in a row, at the second gap; damaged CCITT rows; compressed TIFF of real or
 /// signed numbers that start with their high byte, whose bytes Pillow exchanges. Also read, although Pillow refuses them:
 /// BMP of 2 bits or with other masks, and PAM. `tests/rare.rs` has a file of most of these.
 ///

@@ -21,8 +21,8 @@ const NOT_READ: [&str; 4] = [
     "tiff_rgb_lzma.tif",
 ];
 
-/// What is read with other pixels: of an interval whose restart marker is lost together with the next one, libjpeg decodes
-/// part of the data, and this crate none.
+/// What is read with other pixels: where two restart markers in a row are lost, libjpeg leaves the second interval grey, and
+/// libjpeg-turbo-rs decodes its first block from bits of 0, as both do with the first interval.
 const OTHER_PIXELS: [&str; 1] = ["jpeg_restart_lost_two.jpg"];
 
 /// What Pillow refuses and this crate reads: layouts and depths of BMP, PAM, and PNG files with
