@@ -60,6 +60,16 @@ fn truncated(message: String) -> DecodeError {
     }
 }
 
+/// Whether a piece has all its bytes.
+fn complete(found: usize, expected: usize) -> Result<(), DecodeError> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(truncated(format!(
+            "{found} bytes in a piece, expected {expected}"
+        ))),
+    }
+}
+
 /// The picture in the orientation that TIFF 6.0 numbers 1 to 8: which side of the scene row 0 and column 0 show.
 fn turned(image: &RgbImage, orientation: u64) -> RgbImage {
     let (width, height) = (image.width as usize, image.height as usize);

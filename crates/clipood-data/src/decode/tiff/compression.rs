@@ -10,7 +10,7 @@ use super::super::jpeg;
 use super::super::{DecodeError, DecodeLimits};
 use super::fax;
 use super::layout::{Layout, Meaning};
-use super::{corrupt, truncated, unsupported};
+use super::{complete, corrupt, unsupported};
 
 /// Most bytes that a Zstandard frame may ask to look back at, as in libzstd.
 const MAX_WINDOW: u64 = 1 << 27;
@@ -47,7 +47,7 @@ pub fn decompress(piece: &Piece, layout: &Layout, out: &mut [u8]) -> Result<(), 
             false
         }
         2 | 3 if layout.bits == 1 && piece.samples == 1 => {
-            fax::runs(data, piece, layout, out)?;
+            fax::runs(data, piece.columns, layout, out)?;
             false
         }
         4 if layout.bits == 1 && piece.samples == 1 => {
@@ -97,16 +97,6 @@ fn name(compression: u64) -> String {
         _ => return format!("{compression}"),
     };
     format!("{compression} ({name})")
-}
-
-/// Whether a piece has all its bytes.
-pub fn complete(found: usize, expected: usize) -> Result<(), DecodeError> {
-    match found == expected {
-        true => Ok(()),
-        false => Err(truncated(format!(
-            "{found} bytes in a piece, expected {expected}"
-        ))),
-    }
 }
 
 /// Fills `out` from a decoder; what comes behind is not read.

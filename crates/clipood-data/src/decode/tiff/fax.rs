@@ -7,9 +7,8 @@ use fax::maps::{black, white};
 use fax::{BitReader, ByteReader, Color};
 
 use super::super::DecodeError;
-use super::compression::{Piece, complete};
 use super::layout::Layout;
-use super::{corrupt, unsupported};
+use super::{complete, corrupt, unsupported};
 
 /// ITU-T T.6, group 4.
 pub fn group4(data: &[u8], columns: usize, out: &mut [u8]) -> Result<(), DecodeError> {
@@ -38,7 +37,7 @@ pub fn group4(data: &[u8], columns: usize, out: &mut [u8]) -> Result<(), DecodeE
 /// rows that refer to the one before, whose rows start with a mark.
 pub fn runs(
     data: &[u8],
-    piece: &Piece,
+    columns: usize,
     layout: &Layout,
     out: &mut [u8],
 ) -> Result<(), DecodeError> {
@@ -50,7 +49,7 @@ pub fn runs(
     // The reader looks further than the last code.
     let bytes = data.iter().copied().chain([0; 4]).map(Ok::<u8, Infallible>);
     let Ok(mut reader) = ByteReader::new(bytes);
-    let row_bytes = piece.columns.div_ceil(8);
+    let row_bytes = columns.div_ceil(8);
     for (index, row) in out.chunks_exact_mut(row_bytes).enumerate() {
         let broken = || corrupt(format!("CCITT: unknown code in row {index} of a piece"));
         // No code of a run starts with so many zeros.
@@ -61,9 +60,9 @@ pub fn runs(
             let Ok(()) = reader.consume(1);
         }
         let (mut x, mut is_black) = (0, false);
-        while x < piece.columns {
+        while x < columns {
             let run = run(&mut reader, is_black).ok_or_else(broken)?;
-            let end = (x + run).min(piece.columns);
+            let end = (x + run).min(columns);
             if is_black {
                 for column in x..end {
                     row[column / 8] |= 0x80 >> (column % 8);

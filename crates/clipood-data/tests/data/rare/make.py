@@ -475,6 +475,7 @@ colours = [rng.randrange(65536) for _ in range(768)]
 packed_tiff("palette_alpha", array(2), 8, 3, [(338, 3, [2]), (320, 3, colours)])
 packed_tiff("palette_unknown", array(2), 8, 3, [(338, 3, [0]), (320, 3, colours)])
 packed_tiff("uint32_big_endian", low16.astype(np.uint32)[..., None], 32, 1, order=">")
+packed_tiff("float_big_endian_deflate", reals, 32, 1, format=3, order=">")
 packed_tiff("raw_tiles", array(3), 8, 2, compression=1, tile=16)
 twelve = [numbers.integers(0, 300, W + 1).tolist() for _ in range(H)]
 body = b"".join(bytes(b for a, c in zip(r[::2], r[1::2]) for b in (a >> 4, (a & 15) << 4 | c >> 8, c & 255))[: (W * 12 + 7) // 8] for r in twelve)
