@@ -171,28 +171,19 @@ fn decode_held(
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
-    if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
-        return jpeg::decode(bytes, limits);
-    }
-    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-        return png::decode(bytes, limits);
-    }
-    if bytes.starts_with(b"GIF87a") || bytes.starts_with(b"GIF89a") {
-        return gif::decode(bytes, limits);
-    }
-    if pnm::is_pnm(bytes) {
-        return pnm::decode(bytes, limits);
-    }
-    match image::guess_format(bytes).ok().and_then(raster::name) {
-        None if is_big_tiff(bytes) => tiff::decode(bytes, limits),
-        Some((image::ImageFormat::Bmp, _)) => bmp::decode(bytes, limits),
-        Some((image::ImageFormat::Tiff, _)) => tiff::decode(bytes, limits).map_err(|error| {
+    match format_of(bytes) {
+        Some(Format::Jpeg) => jpeg::decode(bytes, limits),
+        Some(Format::Png) => png::decode(bytes, limits),
+        Some(Format::Gif) => gif::decode(bytes, limits),
+        Some(Format::Bmp) => bmp::decode(bytes, limits),
+        Some(Format::Tiff) => tiff::decode(bytes, limits).map_err(|error| {
             foreign::tiff_of_a_camera(bytes).map_or(error, |(what, advice)| DecodeError::Foreign {
                 what,
                 advice,
             })
         }),
-        Some((format, name)) => raster::decode(bytes, format, name, limits),
+        Some(Format::Pnm) => pnm::decode(bytes, limits),
+        Some(Format::Raster(format, name)) => raster::decode(bytes, format, name, limits),
         None => Err(no_format(bytes)),
     }
 }
@@ -206,21 +197,48 @@ pub fn recognise(bytes: &[u8]) -> Result<(), DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
-    let known = bytes.starts_with(&[0xFF, 0xD8, 0xFF])
-        || bytes.starts_with(b"\x89PNG\r\n\x1a\n")
-        || bytes.starts_with(b"GIF87a")
-        || bytes.starts_with(b"GIF89a")
-        || is_big_tiff(bytes)
-        || pnm::is_pfm(bytes)
-        || (image::guess_format(bytes).ok().and_then(raster::name)).is_some();
-    match known {
-        true => Ok(()),
-        false => Err(no_format(bytes)),
+    match format_of(bytes) {
+        Some(_) => Ok(()),
+        None => Err(no_format(bytes)),
     }
 }
 
-fn is_big_tiff(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+")
+/// A supported format.
+enum Format {
+    Jpeg,
+    Png,
+    Gif,
+    Bmp,
+    Tiff,
+    Pnm,
+    /// One that the crate `image` reads, and its name.
+    Raster(image::ImageFormat, &'static str),
+}
+
+fn format_of(bytes: &[u8]) -> Option<Format> {
+    let starts = |magic: &[u8]| bytes.starts_with(magic);
+    if starts(&[0xFF, 0xD8, 0xFF]) {
+        return Some(Format::Jpeg);
+    }
+    if starts(b"\x89PNG\r\n\x1a\n") {
+        return Some(Format::Png);
+    }
+    if starts(b"GIF87a") || starts(b"GIF89a") {
+        return Some(Format::Gif);
+    }
+    // BigTIFF.
+    if starts(b"II+\0") || starts(b"MM\0+") {
+        return Some(Format::Tiff);
+    }
+    if pnm::is_pnm(bytes) {
+        return Some(Format::Pnm);
+    }
+    let format = image::guess_format(bytes).ok()?;
+    match format {
+        image::ImageFormat::Bmp => Some(Format::Bmp),
+        image::ImageFormat::Tiff => Some(Format::Tiff),
+        other => raster::name(other).map(|name| Format::Raster(other, name)),
+    }
 }
 
 fn no_format(bytes: &[u8]) -> DecodeError {

@@ -198,7 +198,7 @@ fn what_does_not_fit_is_named() {
     // Neither is a share of no scores, and a NaN is no image that was kept out.
     for (file, content, problem) in [
         ("none.json", "[]", "found none"),
-        ("nan.csv", "score\n0.5\nNaN\n", "score 1 is NaN"),
+        ("nan.csv", "score\n0.5\nNaN\n", "line 3: found NaN"),
     ] {
         world.write(file, content);
         fail(&world, &with(&["--ood-scores", file]), 1, &[file, problem]);

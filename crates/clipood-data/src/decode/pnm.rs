@@ -15,7 +15,7 @@ pub fn is_pnm(bytes: &[u8]) -> bool {
 }
 
 /// Whether a file is a PFM of one channel, which Pillow reads.
-pub fn is_pfm(bytes: &[u8]) -> bool {
+fn is_pfm(bytes: &[u8]) -> bool {
     matches!(bytes, [b'P', b'f', space, ..] if is_space(*space))
 }
 

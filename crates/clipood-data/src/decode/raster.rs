@@ -15,15 +15,12 @@ const BYTES_PER_PIXEL: u64 = 8;
 const TABLE_BYTES: u64 = 1 << 24;
 
 /// The format with its name, if it is decoded here.
-pub fn name(format: ImageFormat) -> Option<(ImageFormat, &'static str)> {
-    let name = match format {
-        ImageFormat::Bmp => "BMP",
-        ImageFormat::Tiff => "TIFF",
-        ImageFormat::WebP => "WebP",
-        ImageFormat::Pnm => "PNM",
-        _ => return None,
-    };
-    Some((format, name))
+pub fn name(format: ImageFormat) -> Option<&'static str> {
+    match format {
+        ImageFormat::WebP => Some("WebP"),
+        ImageFormat::Pnm => Some("PNM"),
+        _ => None,
+    }
 }
 
 pub fn decode(

@@ -54,10 +54,10 @@ pub(super) fn check_shots(experiment: &Experiment, chosen: &Chosen, unread: &Unr
         let Some((shots, split)) = shots_of(&key, chosen) else {
             continue;
         };
-        for (class, keys) in &split.classes {
+        for clipood_data::ClassShots { name, keys } in &split.classes {
             if keys.iter().take(shots).all(|key| unread.keys.contains(key)) {
                 return Err(PipelineError::Usage(format!(
-                    "{}: class `{class}` has no readable training image among its {shots} shots; the first is {}",
+                    "{}: class `{name}` has no readable training image among its {shots} shots; the first is {}",
                     key.name(),
                     keys.first().map_or("", String::as_str)
                 )));
@@ -88,9 +88,9 @@ pub(super) fn check_recipe(experiment: &Experiment, chosen: &Chosen) -> Result<(
             ContextTraining::of(recipe, chosen.classes.len(), &key)?;
         }
         let per_class = shots_of(&key, chosen).map(|(shots, split)| {
-            let classes = split.classes.values();
+            let classes = split.classes.iter();
             classes
-                .map(|keys| keys.len().min(shots))
+                .map(|class| class.keys.len().min(shots))
                 .collect::<Vec<_>>()
         });
         for column in &experiment.columns {

@@ -240,7 +240,7 @@ fn hash_all(job: &Job, chosen: &Chosen, datasets: Vec<Rows>) -> Result<Vec<Rows>
         let mut unread = Unread::default();
         let val = std::mem::replace(&mut rows.val, Spool::new());
         rows.val = hash_spool(job, val, (&mut progress, &mut unread), |row| {
-            validated.insert(row.content_hash.clone(), row.uri.clone());
+            validated.insert(row.content_hash.clone(), shown(path_of(&row.uri)));
             Ok(())
         })?;
         check_limit(job, name, &unread, rows.val.len())?;
@@ -259,7 +259,7 @@ fn hash_all(job: &Job, chosen: &Chosen, datasets: Vec<Rows>) -> Result<Vec<Rows>
                 None => Ok(()),
                 Some(twin) => Err(PipelineError::Usage(format!(
                     "{twin} is used for validation, but {} is the same image and is tested; remove it from one of the two",
-                    row.uri
+                    shown(path_of(&row.uri))
                 ))),
             },
         )?;

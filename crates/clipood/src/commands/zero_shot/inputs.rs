@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clipood_core::{ClassList, ImageFolder, classes_of_folders, nearest, shown, spaced};
 use clipood_data::{At, EXTENSIONS, Split, path_of};
 use clipood_pipeline::{PipelineError, Reporting, list_images, open_manifest};
