@@ -9,6 +9,7 @@ mod foreign;
 mod gif;
 mod jpeg;
 mod png;
+mod pnm;
 mod raster;
 mod samples;
 mod tiff;
@@ -139,10 +140,19 @@ impl DecodeError {
     }
 }
 
-/// Decodes a PNG, JPEG, BMP, TIFF, GIF, WebP or PNM (PBM, PGM, PPM) file.
+/// Decodes a PNG, JPEG, BMP, TIFF, GIF, WebP, PNM (PBM, PGM, PPM) or PFM (of one channel) file.
 ///
-/// The pixels are those of Pillow 12.3 bit for bit, except for rounding by 1 in CMYK TIFF, JPEG in TIFF, and PNM whose
-/// largest value is not 255. `tests/rare.rs` lists what is not read.
+/// The pixels are those of Pillow 12.3 bit for bit, as it reads an open file; TIFF, PNM and PNG in all layouts that it reads,
+/// samples of 12, 16 and 32 bits and real numbers included, which its conversion cuts off at 0 and 255. Not read, with an
+/// error that names what was found:
+///
+/// - TIFF in L\*a\*b\*, in Y'CbCr that is not compressed as JPEG, compressed with LZMA, WebP or the JPEG of TIFF 6.0, or
+///   with CCITT group 3 in two dimensions; LZW of the order before TIFF 5.0;
+/// - progressive JPEG with an invalid Huffman code, which Pillow reads with a warning.
+///
+/// Read otherwise: JPEG that lost two restart markers in a row, at the second gap; damaged CCITT rows; compressed TIFF of real or
+/// signed numbers that start with their high byte, whose bytes Pillow exchanges. Also read, although Pillow refuses them:
+/// BMP of 2 bits or with other masks, and PAM. `tests/rare.rs` has a file of most of these.
 ///
 /// Waits while other threads decode pictures that take much memory together: it must not be called from a `view` of
 /// [`decode_safely`].
@@ -172,6 +182,7 @@ fn decode_held(
                 advice,
             })
         }),
+        Some(Format::Pnm) => pnm::decode(bytes, limits),
         Some(Format::Raster(format, name)) => raster::decode(bytes, format, name, limits),
         None => Err(no_format(bytes)),
     }
@@ -199,6 +210,7 @@ enum Format {
     Gif,
     Bmp,
     Tiff,
+    Pnm,
     /// One that the crate `image` reads, and its name.
     Raster(image::ImageFormat, &'static str),
 }
@@ -217,6 +229,9 @@ fn format_of(bytes: &[u8]) -> Option<Format> {
     // BigTIFF.
     if starts(b"II+\0") || starts(b"MM\0+") {
         return Some(Format::Tiff);
+    }
+    if pnm::is_pnm(bytes) {
+        return Some(Format::Pnm);
     }
     let format = image::guess_format(bytes).ok()?;
     match format {

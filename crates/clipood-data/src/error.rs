@@ -59,7 +59,7 @@ pub enum DataError {
         /// What the folder should contain.
         expected: &'static str,
         /// What is left out in it.
-        left_out: LeftOutCounts,
+        left_out: Box<LeftOutCounts>,
     },
     /// An in-distribution dataset whose class folders look like splits, or like the folder that an archive wraps around
     /// the classes.
@@ -96,7 +96,7 @@ pub enum DataError {
         /// Number of folders in it that were not searched.
         folders: usize,
         /// What is left out in it.
-        left_out: LeftOutCounts,
+        left_out: Box<LeftOutCounts>,
     },
     /// A class folder of one split that another split lacks.
     #[error(

@@ -1,4 +1,7 @@
-//! BMP of 16 bits, whose channels of 5 or 6 bits Pillow stretches to 8 rounding down, and the `image` crate to the nearest.
+//! BMP of 16 bits, whose channels of 5 or 6 bits Pillow stretches to 8 rounding down, and the `image` crate to the nearest,
+//! and of runs, whose short rows Pillow fills with the first colour.
+
+mod rle;
 
 use image::ImageFormat;
 
@@ -13,6 +16,9 @@ pub fn decode(
     bytes: &[u8],
     limits: &DecodeLimits,
 ) -> Result<(RgbImage, Share<'static>), DecodeError> {
+    if let Some(decoded) = rle::decode(bytes, limits)? {
+        return Ok(decoded);
+    }
     let (mut image, share) = raster::decode(bytes, ImageFormat::Bmp, FORMAT, limits)?;
     if let Some(bits) = channel_bits(bytes) {
         let tables = bits.map(table);

@@ -28,6 +28,58 @@ pub fn decode(
     bytes: &[u8],
     limits: &DecodeLimits,
 ) -> Result<(RgbImage, Share<'static>), DecodeError> {
+    let checked = check(bytes, limits)?;
+    let share = SHARED.take(checked.memory);
+    let samples = samples(bytes, &checked)?;
+    let frame = checked.frame;
+    let pixels = match frame.sampling.len() == 4 {
+        true => rgb_of_ink(&samples),
+        false => samples,
+    };
+    let (width, height) = (u32::from(frame.width), u32::from(frame.height));
+    Ok((image_of(width, height, pixels, FORMAT)?, share))
+}
+
+/// A strip or tile of a TIFF file.
+pub struct Part {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Components in the file: 1, 3 or 4.
+    pub components: usize,
+    /// Samples of each pixel side by side: grey three times, RGB, or four as they are stored.
+    pub samples: Vec<u8>,
+}
+
+/// Decodes a part, whose tables may be in a file of their own. Colours are converted if `is_ycc`, whatever the markers of
+/// applications say, as libtiff does. The caller accounts for the memory.
+pub fn decode_part(
+    tables: &[u8],
+    data: &[u8],
+    is_ycc: bool,
+    limits: &DecodeLimits,
+) -> Result<Part, DecodeError> {
+    let bytes = segments::joined(tables, data, is_ycc);
+    let checked = check(&bytes, limits)?;
+    let samples = samples(&bytes, &checked)?;
+    Ok(Part {
+        width: usize::from(checked.frame.width),
+        height: usize::from(checked.frame.height),
+        components: checked.frame.sampling.len(),
+        samples,
+    })
+}
+
+/// A file that may be decoded.
+struct Checked {
+    frame: Frame,
+    has_restarts: bool,
+    /// Bytes that decoding takes.
+    memory: u64,
+}
+
+fn check(bytes: &[u8], limits: &DecodeLimits) -> Result<Checked, DecodeError> {
     let ends = segments::has_end(bytes);
     let frame = segments::frame(bytes).ok_or_else(|| no_frame(ends))?;
     let (width, height) = (u64::from(frame.width), u64::from(frame.height));
@@ -39,9 +91,18 @@ pub fn decode(
     check_kind(&frame)?;
     let (scans, has_restarts) = segments::scans(bytes);
     check_cost(&frame, bytes.len(), scans)?;
-    let share = SHARED.take(memory(&frame, scans));
+    let memory = memory(&frame, scans);
+    Ok(Checked {
+        frame,
+        has_restarts,
+        memory,
+    })
+}
 
-    let bytes = match has_restarts {
+/// Three samples of each pixel, red, green and blue, or four, as they are stored.
+fn samples(bytes: &[u8], checked: &Checked) -> Result<Vec<u8>, DecodeError> {
+    let frame = &checked.frame;
+    let bytes = match checked.has_restarts {
         true => Cow::Owned(restarts::in_order(bytes)),
         false => Cow::Borrowed(bytes),
     };
@@ -53,10 +114,10 @@ pub fn decode(
     // As in libjpeg: an error in the data costs the pixels around it, and a progressive picture whose last scans are
     // missing is smoothed.
     let decoder = Decoder::new(&bytes).map_err(convert)?;
-    if is_ink && !ends_are_full(&frame) {
+    if is_ink && !ends_are_full(frame) {
         let space = decoder.jpeg_color_space();
         let raw = decompress_raw(&bytes).map_err(convert)?;
-        let mut samples = inks::joined(&raw, &frame).ok_or_else(|| DecodeError::Unsupported {
+        let mut samples = inks::joined(&raw, frame).ok_or_else(|| DecodeError::Unsupported {
             format: FORMAT,
             message: format!("sampling factors {:?}", frame.sampling),
         })?;
@@ -65,9 +126,7 @@ pub fn decode(
                 [*y, *cb, *cr] = ycc_to_cmy(*y, *cb, *cr);
             }
         }
-        let (width, height) = (u32::from(frame.width), u32::from(frame.height));
-        let image = image_of(width, height, rgb_of_ink(&samples), FORMAT)?;
-        return Ok((image, share));
+        return Ok(samples);
     }
     let decoded = decoder
         .with_lenient(true)
@@ -80,23 +139,13 @@ pub fn decode(
         DecodeWarning::UnsupportedRecovered { detail } => Some(detail.clone()),
         _ => None,
     };
-    if let Some(message) = decoded.warnings.iter().find_map(unknown) {
-        return Err(DecodeError::Unsupported {
+    match decoded.warnings.iter().find_map(unknown) {
+        Some(message) => Err(DecodeError::Unsupported {
             format: FORMAT,
             message,
-        });
+        }),
+        None => Ok(decoded.data),
     }
-    let pixels = match is_ink {
-        true => rgb_of_ink(&decoded.data),
-        false => decoded.data,
-    };
-    let image = image_of(
-        u32::from(frame.width),
-        u32::from(frame.height),
-        pixels,
-        FORMAT,
-    )?;
-    Ok((image, share))
 }
 
 /// Whether the first and the last component have as many samples as the picture has pixels.
@@ -161,18 +210,22 @@ fn memory(frame: &Frame, scans: usize) -> u64 {
     pixels + samples + coefficients
 }
 
-/// CMYK to RGB as in Pillow: inverted ("assume adobe conventions"), then `(255 - k) * (1 - c / 255)` in its rounding
-/// (`Convert.c`, `cmyk2rgb`).
 fn rgb_of_ink(pixels: &[u8]) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(pixels.len() / 4 * 3);
-    for &[c, m, y, k] in pixels.as_chunks::<4>().0 {
-        for ink in [c, m, y] {
-            let product = u32::from(255 - ink) * u32::from(k) + 128;
-            let shade = ((product >> 8) + product) >> 8;
-            rgb.push(k.saturating_sub(shade as u8));
-        }
+    for pixel in pixels.as_chunks::<4>().0 {
+        rgb.extend(rgb_of_inverted(*pixel));
     }
     rgb
+}
+
+/// CMYK, inverted ("assume adobe conventions"), to RGB as in Pillow: `(255 - k) * (1 - c / 255)` in its rounding
+/// (`Convert.c`, `cmyk2rgb`).
+pub fn rgb_of_inverted([c, m, y, k]: [u8; 4]) -> [u8; 3] {
+    [c, m, y].map(|ink| {
+        let product = u32::from(255 - ink) * u32::from(k) + 128;
+        let shade = ((product >> 8) + product) >> 8;
+        k.saturating_sub(shade as u8)
+    })
 }
 
 /// JFIF's YCbCr to RGB with 16 fractional bits, then the complement (libjpeg `jdcolor.c`, `ycck_cmyk_convert`).

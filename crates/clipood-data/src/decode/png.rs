@@ -1,9 +1,12 @@
-//! PNG, with Pillow's tolerance: the chunk IEND may be missing and the checksum of the picture's data wrong, while a wrong
-//! checksum of a chunk before the picture is an error. Texts and colour profiles are never decompressed.
+//! PNG, with Pillow's tolerance: the chunk IEND and the palette may be missing, rows at the end too if the data end as
+//! zlib's should, and the checksum of the picture's data may be wrong, while a wrong checksum of a chunk before the picture is
+//! an error. Chunks of unknown kinds are skipped. Texts and colour profiles are never decompressed.
+
+mod repair;
 
 use std::io::Cursor;
 
-use png::{ColorType, Decoder, DecodingError, Limits, Transformations};
+use png::{ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
 use super::budget::{SHARED, Share};
 use super::samples::{first_three, grey, high, low};
@@ -28,11 +31,28 @@ pub fn decode(
         )?;
     }
     check_checksums(bytes)?;
-    let bytes = ended(bytes);
-    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: TABLE_BYTES });
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_ignore_iccp_chunk(true);
-    decoder.ignore_checksums(true);
+    let bytes = repair::ended(bytes);
+    match decode_whole(&bytes, limits) {
+        Err(error) => match repair::with_all_rows(&bytes) {
+            Some(bytes) => decode_whole(&bytes, limits),
+            None => Err(error),
+        },
+        decoded => decoded,
+    }
+}
+
+fn decode_whole(
+    bytes: &[u8],
+    limits: &DecodeLimits,
+) -> Result<(RgbImage, Share<'static>), DecodeError> {
+    let mut options = DecodeOptions::default();
+    options.set_ignore_text_chunk(true);
+    options.set_ignore_iccp_chunk(true);
+    options.set_ignore_crc(true);
+    // The checksum of zlib counts, unless it is missing.
+    options.set_ignore_adler32(false);
+    let mut decoder = Decoder::new_with_options(Cursor::new(bytes), options);
+    decoder.set_limits(Limits { bytes: TABLE_BYTES });
     decoder.set_transformations(Transformations::EXPAND);
     let mut reader = decoder.read_info().map_err(convert)?;
     let (width, height) = (reader.info().width, reader.info().height);
@@ -69,29 +89,6 @@ pub fn decode(
         }
     };
     Ok((image_of(width, height, pixels, FORMAT)?, share))
-}
-
-/// The chunks up to the last one with data of the picture, and an end: what comes behind is not read by Pillow's decoder,
-/// so that the last checksum and IEND may be missing.
-fn ended(bytes: &[u8]) -> Vec<u8> {
-    let (mut at, mut data_end) = (8, None);
-    while let Some(&[l0, l1, l2, l3, ref kind @ ..]) = bytes.get(at..at + 8) {
-        let end = at + 8 + u32::from_be_bytes([l0, l1, l2, l3]) as usize;
-        match kind == b"IDAT" {
-            true if bytes.len() < end => return bytes.to_vec(),
-            true => data_end = Some(end),
-            false if data_end.is_some() => break,
-            false => {}
-        }
-        at = end + 4;
-    }
-    let Some(end) = data_end else {
-        return bytes.to_vec();
-    };
-    let mut whole = bytes[..(end + 4).min(bytes.len())].to_vec();
-    whole.resize(end + 4, 0);
-    whole.extend(b"\0\0\0\0IEND\xAE\x42\x60\x82");
-    whole
 }
 
 /// Checks the checksums of the chunks before the picture, as Pillow does when it opens a file.

@@ -1,4 +1,4 @@
-//! BMP, TIFF, WebP and PNM through the `image` crate, and Pillow's rules for modes that are not 8-bit RGB.
+//! BMP, WebP and PNM through the `image` crate, and Pillow's rules for modes that are not 8-bit RGB.
 
 use std::io::Cursor;
 

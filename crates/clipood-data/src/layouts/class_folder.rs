@@ -77,7 +77,7 @@ fn class_folder(
             dataset: manifest.name.clone(),
             path: path.to_path_buf(),
             folders: unsearched.count(),
-            left_out: counts,
+            left_out: Box::new(counts),
         });
     }
     class.images.sort();

@@ -338,7 +338,7 @@ fn check_members(tree: &Tree<'_>, members: &Members) -> Result<(), DataError> {
             Role::Id => "one folder for each class",
             Role::Ood => "images, or folders of images",
         },
-        left_out,
+        left_out: Box::new(left_out),
     })
 }
 

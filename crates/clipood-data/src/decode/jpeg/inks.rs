@@ -13,7 +13,7 @@ pub fn joined(raw: &RawImage, frame: &Frame) -> Option<Vec<u8>> {
     let mut out = vec![0; width * height * 4];
     for (index, (h, v)) in frame.sampling.iter().enumerate() {
         let (h, v) = (usize::from(*h), usize::from(*v));
-        if h == 0 || v == 0 || across % h != 0 || down % v != 0 {
+        if h == 0 || v == 0 || !across.is_multiple_of(h) || !down.is_multiple_of(v) {
             return None;
         }
         let plane = Plane {
@@ -53,7 +53,7 @@ impl Plane<'_> {
     /// The nearest column and the next nearest one.
     fn columns(&self, x: usize) -> (usize, usize) {
         let near = x / 2;
-        let far = if x % 2 == 0 {
+        let far = if x.is_multiple_of(2) {
             near.saturating_sub(1)
         } else {
             (near + 1).min(self.width - 1)
@@ -72,7 +72,7 @@ impl Plane<'_> {
     fn between(&self, x: usize, y: usize) -> u8 {
         let (near, far) = self.columns(x);
         let row = y / 2;
-        let other = if y % 2 == 0 {
+        let other = if y.is_multiple_of(2) {
             row.saturating_sub(1)
         } else {
             row + 1

@@ -99,6 +99,30 @@ pub fn segment<'a>(bytes: &'a [u8], at: &mut usize) -> Option<(u8, &'a [u8])> {
     Some((marker, body))
 }
 
+/// A whole file of tables and a picture that uses them, both as files without or with an end. Segments that say how colours
+/// are stored are replaced by one that says whether they are luma and differences of colour.
+pub fn joined(tables: &[u8], data: &[u8], is_ycc: bool) -> Vec<u8> {
+    let mut out = b"\xFF\xD8\xFF\xEE\0\x0EAdobe\0\x64\0\0\0\0".to_vec();
+    out.push(u8::from(is_ycc));
+    for part in [tables, data] {
+        let mut at = 2;
+        loop {
+            let start = next_marker(part, at);
+            match segment(part, &mut at) {
+                None | Some((0xD9, _)) => break,
+                Some((0xDA, _)) => {
+                    out.extend_from_slice(&part[start..]);
+                    break;
+                }
+                Some((0xE0 | 0xEE, _)) => {}
+                Some(_) => out.extend_from_slice(&part[start..at]),
+            }
+        }
+    }
+    out.extend([0xFF, 0xD9]);
+    out
+}
+
 /// Whether the end marker of the picture is present. The segments before the picture are skipped one by one, so that the
 /// end marker of a thumbnail in one of them does not count. In entropy-coded data 0xFF is escaped, so that the two bytes
 /// can only be a marker.

@@ -407,12 +407,122 @@ put("gif_cut.gif", encoded(palette, "GIF")[:-100])
 put("gif_no_end.gif", encoded(palette, "GIF")[:-1])
 put("gif_one_bit.gif", encoded(one_bit, "GIF"))
 
+# --- More TIFF ---
+def packed_tiff(name, samples, bits, photometric, extra=(), order="<", format=1, compression=8, predictor=1, rows=9, tile=0, planar=1, reverse=False):
+    """A TIFF in strips of `rows` rows or tiles of `tile` columns and rows; samples are [H, W, channels]."""
+    kind = {8: "u1", 16: "u2", 32: "u4"}[bits]
+    bytes_ = bits // 8
+    values = np.ascontiguousarray(samples).view({1: "u1", 2: "u2", 4: "u4"}[bytes_])
+    count = values.shape[-1]
+    planes = [values] if planar == 1 else [values[..., c : c + 1] for c in range(count)]
+    pieces = []
+    for plane in planes:
+        if tile:
+            padded = np.pad(plane, ((0, -H % tile), (0, -W % tile), (0, 0)))
+            blocks = [padded[y : y + tile, x : x + tile] for y in range(0, H, tile) for x in range(0, W, tile)]
+        else:
+            blocks = [plane[y : y + rows] for y in range(0, H, rows)]
+        for block in blocks:
+            block = block.copy()
+            if predictor == 2:
+                block[:, 1:] -= block[:, :-1].copy()
+            data = block.astype(order + kind)
+            if predictor == 3:
+                high_first = block.astype(">" + kind).view("u1").reshape(block.shape[0], -1, bytes_)
+                planes_of = high_first.transpose(0, 2, 1).reshape(block.shape[0], -1, block.shape[2]).copy()
+                planes_of[:, 1:] -= planes_of[:, :-1].copy()
+                data = planes_of
+            body = data.tobytes()
+            if compression == 8:
+                body = zlib.compress(body)
+            elif compression == 32773:
+                body = b"".join(bytes([len(body[i : i + 100]) - 1]) + body[i : i + 100] for i in range(0, len(body), 100))
+            if reverse:
+                body = bytes(int(f"{b:08b}"[::-1], 2) for b in body)
+            pieces.append(body)
+    places = [8 + sum(map(len, pieces[:i])) for i in range(len(pieces))]
+    entries = [(258, 3, [bits] * count), (259, 3, [compression]), (262, 3, [photometric]), (277, 3, [count]), (284, 3, [planar]), (339, 3, [format] * count)]
+    entries += [(317, 3, [predictor])] * (predictor > 1) + [(266, 3, [2])] * reverse
+    if tile:
+        entries += [(322, 3, [tile]), (323, 3, [tile]), (324, 4, places), (325, 4, [len(p) for p in pieces])]
+    else:
+        entries += [(278, 3, [rows]), (273, 4, places), (279, 4, [len(p) for p in pieces])]
+    bare_tiff(name, entries + list(extra), b"".join(pieces), order)
+
+
+deep = numbers.integers(0, 65536, (H, W, 4)).astype(np.uint16)
+reals = (low16 / 2 - 20).astype(np.float32)[..., None]
+for order, ends in (("<", ""), (">", "_big_endian")):
+    packed_tiff(f"rgb16_predictor{ends}", deep[..., :3], 16, 2, order=order, predictor=2)
+    packed_tiff(f"grey16_predictor{ends}", low16[..., None], 16, 1, order=order, predictor=2, tile=16)
+packed_tiff("float_predictor", reals, 32, 1, format=3, predictor=3)
+packed_tiff("int32_predictor", (low16.astype(np.int32) - 100)[..., None], 32, 1, format=2, predictor=2)
+packed_tiff("rgb_tiled_predictor", array(3), 8, 2, predictor=2, tile=16)
+packed_tiff("rgba_tiled_packbits", array(4), 8, 2, [(338, 3, [2])], compression=32773, tile=32)
+packed_tiff("rgb_planar_deflate", array(3), 8, 2, planar=2, predictor=2)
+packed_tiff("rgb16_planar_deflate", deep[..., :3], 16, 2, planar=2)
+packed_tiff("cmyk_planar_tiled", array(4), 8, 5, planar=2, tile=16)
+packed_tiff("rgb_reversed", array(3), 8, 2, compression=1, reverse=True)
+packed_tiff("grey_reversed_deflate", array(1), 8, 1, reverse=True)
+packed_tiff("rgba16_associated", deep, 16, 2, [(338, 3, [1])])
+packed_tiff("rgbx16", deep, 16, 2, [(338, 3, [0])])
+packed_tiff("cmyk16", deep, 16, 5)
+packed_tiff("rgb_two_unknown", array(5), 8, 2, [(338, 3, [0, 0])])
+packed_tiff("rgba_and_unknown", array(5), 8, 2, [(338, 3, [1, 0])])
+packed_tiff("cmyk_and_unknown", array(5), 8, 5, [(338, 3, [0])])
+packed_tiff("grey16_alpha", deep[..., :2], 16, 1, [(338, 3, [2])])
+colours = [rng.randrange(65536) for _ in range(768)]
+packed_tiff("palette_alpha", array(2), 8, 3, [(338, 3, [2]), (320, 3, colours)])
+packed_tiff("palette_unknown", array(2), 8, 3, [(338, 3, [0]), (320, 3, colours)])
+packed_tiff("uint32_big_endian", low16.astype(np.uint32)[..., None], 32, 1, order=">")
+packed_tiff("float_big_endian_deflate", reals, 32, 1, format=3, order=">")
+packed_tiff("raw_tiles", array(3), 8, 2, compression=1, tile=16)
+twelve = [numbers.integers(0, 300, W + 1).tolist() for _ in range(H)]
+body = b"".join(bytes(b for a, c in zip(r[::2], r[1::2]) for b in (a >> 4, (a & 15) << 4 | c >> 8, c & 255))[: (W * 12 + 7) // 8] for r in twelve)
+bare("grey12", array(1)[..., 0], 12, 1, data=body)
+for bits in (1, 2, 4):
+    size = (W * bits + 7) // 8 * H
+    bare(f"white{bits}", array(1)[..., 0], bits, 0, data=bytes(rng.randrange(256) for _ in range(size)))
+    bare(f"grey{bits}_reversed", array(1)[..., 0], bits, 1, [(266, 3, [2])], data=bytes(rng.randrange(256) for _ in range(size)))
+for name, image in [("ycbcr", rgb.convert("YCbCr")), ("cmyk", cmyk)]:
+    tiff(f"{name}_jpeg", image, compression="jpeg")
+for name, image in [("ycbcr", rgb.convert("YCbCr")), ("rgb", rgb), ("grey", grey)]:
+    tiff(f"{name}_jpeg_strips", image, compression="jpeg", strip_size=8 * 3 * W, quality=60)
+# Luma with fewer samples of colour, each strip a JPEG file of its own.
+strips = [jpeg(image=rgb.crop((0, y, W, min(H, y + 16)))) for y in (0, 16)]
+jpeg_entries = [(258, 3, [8] * 3), (259, 3, [7]), (262, 3, [6]), (277, 3, [3]), (278, 3, [16]), (530, 3, [2, 2])]
+jpeg_entries += [(273, 4, [8, 8 + len(strips[0])]), (279, 4, [len(strip) for strip in strips])]
+bare_tiff("ycbcr_jpeg_420", jpeg_entries, b"".join(strips))
+for orientation in (5, 8):
+    tiff(f"grey_orientation{orientation}", grey, tiffinfo={274: orientation})
+tiff("rgb_zstd_strips", rgb, compression="zstd", strip_size=500)
+tiff("rgb_zstd_predictor", rgb, compression="zstd", tiffinfo={317: 2})
+
+# --- More PNM, PNG and BMP ---
+put("pnm_float_big_endian.pfm", b"Pf %d %d 2.5\n" % (W, H) + (low16 / 2 - 20).astype(">f4").tobytes())
+put("pnm_float_cut.pfm", b"Pf %d %d 2.5\n" % (W, H) + low16.astype(">f4").tobytes()[:-1])
+put("pnm_max1.ppm", b"P6 %d %d 1\n" % (W, H) + (flat % 2).astype(np.uint8).tobytes())
+put("pnm_max254.pgm", b"P5 %d %d 254\n" % (W, H) + (array(1).reshape(-1) % 255).astype(np.uint8).tobytes())
+put("pnm_ascii_above_max.pgm", b"P2 2 2 100 1 2 3 101")
+put("pnm_ascii_comments.pgm", b"P2 2#x\n #y\n2 1#z\n00 1 2# 7\n0 # 9\r3 4")
+put("pnm_ascii_cut.pgm", b"P2 2 2 100 1 2 3")
+put("png_few_rows_palette.png", png(3, 8, array(1)[:-3, :, 0] % 4, chunk(b"PLTE", bytes(range(12)))))
+put("png_no_palette8.png", png(3, 8, array(1)[..., 0]))
+put("png_more_rows_private.png", png(2, 8, list(colours_rows := array(3).reshape(H, -1)) + list(colours_rows), chunk(b"ABCD", b"x")))
+bmp("rle4_short_rows", 4, 2, [bytes([rng.randrange(1, 30), rng.randrange(256), 0, 4, rng.randrange(256), rng.randrange(256), 0, 0]) for _ in range(H)] + [b"\0\1"], table=table[:64])
+bmp("rle8_long_rows", 8, 1, [bytes([200, rng.randrange(256), 0, 0]) for _ in range(H)] + [b"\0\1"], table=table)
+bmp("rle8_few_colours", 8, 1, full + [b"\0\1"], table=table[:40])
+bmp("rle8_delta_inside", 8, 1, full[:5] + [b"\0\2\3\2"] + full[7:] + [b"\5\1\0\0\0\0"] * 3, table=table)
+
 header, blob, refused = {}, b"", {}
 for name in sorted(os.listdir(HERE)):
     if name.endswith((".py", ".safetensors", ".json")):
         continue
     try:
-        image = Image.open(os.path.join(HERE, name)).convert("RGB")
+        # Opened as torchvision's loader does: by its path, Pillow maps uncompressed TIFF files of some modes into memory,
+        # where it takes the rows of the orientations 5 to 8 for columns.
+        with open(os.path.join(HERE, name), "rb") as file:
+            image = Image.open(file).convert("RGB")
     except Exception as error:
         refused[name] = f"{type(error).__name__}: {error}".replace(HERE + "/", "")
         continue
