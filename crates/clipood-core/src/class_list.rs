@@ -11,6 +11,19 @@ use crate::class_texts::{Entries, at_line};
 use crate::error::CoreError;
 use crate::text_file::lines;
 
+/// Headings of a column of class names, in lower case and without separators.
+const HEADINGS: [&str; 9] = [
+    "class",
+    "classes",
+    "classname",
+    "classnames",
+    "name",
+    "names",
+    "label",
+    "labels",
+    "category",
+];
+
 /// Pairs that [`equal_names`] writes out.
 const SHOWN: usize = 3;
 
@@ -37,6 +50,7 @@ impl ClassList {
     /// Reads the text of a class list; `origin` (the path of the file) names it in errors. These are read:
     ///
     /// - one name per line: class `i` is on line `i + 1`; blank lines at the end are passed over;
+    /// - a CSV or TSV file of one column, with or without a heading such as `class` or `name`;
     /// - a WordNet id and a name per line (`n01440764 tench`), as `classnames.txt` of CoOp, `synset_words.txt` of Caffe and
     ///   `LOC_synset_mapping.txt` of ImageNet have them: everything after the id is the name;
     /// - JSON: a list of names; an object from ids to names (`{"n01440764": "tench"}`), in the order of the file; an
@@ -151,6 +165,9 @@ fn from_lines(text: &str, origin: &str) -> Result<ClassList, CoreError> {
         let message = "found a table of several columns, allowed: one name per line, or JSON";
         return Err(at_line(origin, Some(1), message.to_string()));
     }
+    if separator.is_some() {
+        return Ok(of_one_column(&lines, origin));
+    }
     let with_ids: Option<Vec<(&str, &str)>> = lines.iter().map(|line| id_and_name(line)).collect();
     let Some(with_ids) = with_ids else {
         let mut list = ClassList::of(lines.iter().map(|line| line.to_string()).collect());
@@ -190,6 +207,27 @@ fn from_lines(text: &str, origin: &str) -> Result<ClassList, CoreError> {
              named as ids are labelled by them"
         )],
     })
+}
+
+/// The only column of a CSV file: pandas and polars write its heading first, and quote fields that need it.
+fn of_one_column(lines: &[&str], origin: &str) -> ClassList {
+    let field = |line: &&str| {
+        let quoted = line.strip_prefix('"').and_then(|l| l.strip_suffix('"'));
+        quoted.map_or(line.to_string(), |text| text.replace("\"\"", "\""))
+    };
+    let mut names: Vec<String> = lines.iter().map(field).collect();
+    let heading = names[0].to_lowercase().replace(['_', '-', ' '], "");
+    let mut notes = Vec::new();
+    if names.len() > 1 && HEADINGS.contains(&heading.as_str()) {
+        let heading = names.remove(0);
+        notes.push(format!(
+            "{origin}: its first line `{heading}` is taken for the heading of the column"
+        ));
+    }
+    ClassList {
+        notes,
+        ..ClassList::of(names)
+    }
 }
 
 /// The WordNet id at the beginning of a line, and what follows it.
@@ -342,13 +380,13 @@ mod tests {
         }
         let table = error("label,name\n0,star\n", "c.csv");
         assert!(table.starts_with("c.csv:1: found a table of several columns"));
-        assert_eq!(
-            ClassList::parse("name\nstar\n", "c.csv")
-                .unwrap()
-                .names
-                .len(),
-            2
-        );
+        let column = ClassList::parse("Class_Name\nstar\n\"the \"\"big\"\" fish\"\n", "c.csv");
+        let column = column.unwrap();
+        assert_eq!(column.names, ["star", "the \"big\" fish"]);
+        assert!(column.notes[0].contains("`Class_Name`"), "{column:?}");
+        // In any other file, and alone, it is a class.
+        assert_eq!(names("name\nstar\n"), ["name", "star"]);
+        assert_eq!(ClassList::parse("label\n", "c.csv").unwrap().names.len(), 1);
         let numbered = ClassList::parse("1 star\n2 fish\n", "c.txt").unwrap();
         assert_eq!(numbered.names, ["1 star", "2 fish"]);
         assert!(numbered.notes[0].contains("every line begins with its number"));

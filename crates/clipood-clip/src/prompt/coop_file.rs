@@ -186,6 +186,9 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
 mod tests {
     use super::*;
 
+    /// A tensor's name and shape.
+    type NamedShape<'a> = (&'a str, &'a [usize]);
+
     fn tensor(shape: &[usize]) -> Value<Tensor> {
         let count = shape.iter().product();
         Value::Tensor(Tensor::floats(shape.to_vec(), vec![0.5; count]))
@@ -230,7 +233,7 @@ mod tests {
     #[test]
     fn what_is_more_than_a_context_is_refused_by_its_name() {
         let ctx: (&str, &[usize]) = ("ctx", &[4, 6]);
-        let cases: [(&[(&str, &[usize])], &[&str]); 11] = [
+        let cases: [(&[NamedShape], &[&str]); 11] = [
             (
                 &[ctx, ("meta_net.linear1.weight", &[2, 5])],
                 &["CoCoOp", "meta_net.linear1.weight"],

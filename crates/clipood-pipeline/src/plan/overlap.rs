@@ -245,6 +245,9 @@ fn short_hash(row: &ImageRow) -> Option<[u8; 12]> {
     Some(short)
 }
 
+/// The twins of a pair of sets: their number, and the first of them.
+type Shared = (usize, Vec<(u32, u32)>);
+
 /// Counts the twins by their sets, and names the first.
 fn describe(
     datasets: &mut [Rows],
@@ -252,7 +255,7 @@ fn describe(
     twins: &[(u32, u32)],
     dropped: bool,
 ) -> Result<Vec<SetOverlap>> {
-    let mut by_sets: BTreeMap<(usize, usize), (usize, Vec<(u32, u32)>)> = BTreeMap::new();
+    let mut by_sets: BTreeMap<(usize, usize), Shared> = BTreeMap::new();
     for (image, other) in twins {
         let entry = by_sets.entry((set_of(sets, *image), set_of(sets, *other)));
         let (count, first) = entry.or_default();

@@ -1,6 +1,6 @@
 //! Stage `report`: the page of a run, and the record that the whole run is done. One unit.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use clipood_store::Unit;
 use serde_json::json;

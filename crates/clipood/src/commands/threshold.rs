@@ -138,9 +138,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     print(&format!("{line}\n"))?;
     if fitted.fitted_on.starts_with("test images") {
-        clipood_pipeline::tell(&format!(
-            "note: it was fitted on test images: do not report its results on them"
-        ));
+        clipood_pipeline::tell(
+            "note: it was fitted on test images: do not report its results on them",
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! Models whose features are zero, NaN or the same for every image.
+//! Models whose features are zero or the same for every image.
 
 use std::path::{Path, PathBuf};
 
@@ -34,25 +34,21 @@ fn features_that_cannot_be_compared_name_the_image() {
     std::fs::write(&classes, "fish\nstar\n").unwrap();
     let [image, ..] = images();
     let image = text(&image);
-    // The largest half, 65504: finite, and so large that the tower overflows.
-    let huge = [0xFF, 0x7B];
-    for (tensor, value, word) in [("visual.proj", [0, 0], "zeros"), ("visual.ln_post.weight", huge, "hold")] {
-        let model = model(&folder, tensor, value);
-        let model = text(&model);
-        let words = [image, word];
-        let given = ["--model", model, "--activation", "gelu"];
-        let similarity = [&["similarity", image, "--text", "a fish"], &given[..]].concat();
-        fail(&similarity, b"", 1, &words);
-        let encode = ["encode", "--images", image, "--out", text(&out)];
-        fail(&[&encode[..], &given].concat(), b"", 1, &words);
-        assert!(!out.exists());
-        let of = ["--images", image, "--classes", text(&classes)];
-        let fit = ["threshold", "--out", text(&threshold)];
-        fail(&[&fit[..], &of, &given].concat(), b"", 1, &words);
-        let run = text(folder.path());
-        let zero_shot = ["zero-shot", "--out", run];
-        fail(&[&zero_shot[..], &of, &given].concat(), b"", 1, &words);
-    }
+    let model = model(&folder, "visual.proj", [0, 0]);
+    let model = text(&model);
+    let words = [image, "zeros"];
+    let given = ["--model", model, "--activation", "gelu"];
+    let similarity = [&["similarity", image, "--text", "a fish"], &given[..]].concat();
+    fail(&similarity, b"", 1, &words);
+    let encode = ["encode", "--images", image, "--out", text(&out)];
+    fail(&[&encode[..], &given].concat(), b"", 1, &words);
+    assert!(!out.exists());
+    let of = ["--images", image, "--classes", text(&classes)];
+    let fit = ["threshold", "--out", text(&threshold)];
+    fail(&[&fit[..], &of, &given].concat(), b"", 1, &words);
+    let run = text(folder.path());
+    let zero_shot = ["zero-shot", "--out", run];
+    fail(&[&zero_shot[..], &of, &given].concat(), b"", 1, &words);
 }
 
 #[test]
