@@ -106,7 +106,7 @@ def main() -> None:
             subprocess.run(export, check=True, stdout=subprocess.DEVNULL)
         recipe = ["imagenet-mos", "--model", str(model), "--methods", "zero-shot", "--detectors", "mcm,gl_mcm"]
         places = ["--data", str(data), "--manifests", str(manifests(work / "vit" / "manifests", 0.03))]
-        table("random ViT-B/16, zero-shot, MCM and GL-MCM: 2,000 ID and 1,041 OOD images", clipood, work / "vit", recipe, places)
+        table("random ViT-B/16, zero-shot, MCM and GL-MCM: 2,000 ID and 1,088 OOD images", clipood, work / "vit", recipe, places)
 
 
 if __name__ == "__main__":
