@@ -30,7 +30,6 @@
 
 mod agreement;
 pub mod builtin;
-mod calendar;
 mod class_templates;
 mod columns;
 mod damage;

@@ -168,20 +168,12 @@ impl Ledger {
     /// # Errors
     /// As of [`Ledger::record`].
     pub fn missing_file(&self, stage: &str, unit: &Unit, path: &str) -> Result<Box<Damage>> {
-        let record = self.record(stage, unit)?;
-        Ok(Box::new(Damage {
-            path: self.store().display(path),
-            expected: "unknown".to_owned(),
-            found: MISSING.to_owned(),
-            stage: stage.to_owned(),
-            ledger: self.location(),
-            object: path.to_owned(),
-            record: match &record {
-                Some(_) => Some(self.record_path(stage, unit)?),
-                None => None,
-            },
-            nonce: record.map_or_else(String::new, |record| record.nonce),
-        }))
+        self.damage_of(
+            stage,
+            unit,
+            path,
+            ("unknown".to_owned(), MISSING.to_owned()),
+        )
     }
 
     /// Moves a damaged object into `<dir>/damaged/`, and removes the record of its unit, so that the unit is open again.
@@ -351,8 +343,20 @@ impl Ledger {
         let Seal::Broken { expected, found } = seal else {
             return Ok(None);
         };
+        self.damage_of(stage, unit, path, (expected, found))
+            .map(Some)
+    }
+
+    /// The damage of an object of `unit`, whose record, if there is one, is to be removed with it.
+    fn damage_of(
+        &self,
+        stage: &str,
+        unit: &Unit,
+        path: &str,
+        (expected, found): (String, String),
+    ) -> Result<Box<Damage>> {
         let record = self.record(stage, unit)?;
-        Ok(Some(Box::new(Damage {
+        Ok(Box::new(Damage {
             path: self.store().display(path),
             expected,
             found,
@@ -364,7 +368,32 @@ impl Ledger {
                 None => None,
             },
             nonce: record.map_or_else(String::new, |record| record.nonce),
-        })))
+        }))
+    }
+
+    /// Reads a record whose seal, if it has one, is whole. A file that is no record at all is damaged as well.
+    pub(crate) fn parse_whole(
+        &self,
+        stage: &str,
+        path: &str,
+        bytes: &Bytes,
+    ) -> Result<CommitRecord> {
+        let sealed = match check_json_seal(bytes) {
+            Seal::Broken { expected, found } => {
+                return Err(self.record_damage(stage, path, expected, found).into());
+            }
+            Seal::Absent => false,
+            Seal::Whole => true,
+        };
+        match CommitRecord::parse(&self.store().display(path), bytes) {
+            Ok(record) => Ok(CommitRecord { sealed, ..record }),
+            Err(Error::Json { source, .. }) => {
+                let expected = format!("unknown ({source})");
+                let damage = self.record_damage(stage, path, expected, digest(bytes));
+                Err(damage.into())
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -67,7 +67,6 @@ use crate::record::{
     Claim, CommitRecord, FORMAT_VERSION, Unit, decode_name, encode_name, nonce, record_stem,
     sealed_json, to_json,
 };
-use crate::seal::{Seal, check_json_seal};
 use crate::store::{Created, Store};
 
 /// Commits and claims of the units whose parts are in one store, kept in one directory of it.
@@ -461,26 +460,6 @@ impl Ledger {
         let record = self.parse_whole(stage, path, bytes)?;
         record.check(&self.store.display(path), stage, unit)?;
         Ok(record)
-    }
-
-    /// Reads a record whose seal, if it has one, is whole. A file that is no record at all is damaged as well.
-    fn parse_whole(&self, stage: &str, path: &str, bytes: &Bytes) -> Result<CommitRecord> {
-        let sealed = match check_json_seal(bytes) {
-            Seal::Broken { expected, found } => {
-                return Err(self.record_damage(stage, path, expected, found).into());
-            }
-            Seal::Absent => false,
-            Seal::Whole => true,
-        };
-        match CommitRecord::parse(&self.store.display(path), bytes) {
-            Ok(record) => Ok(CommitRecord { sealed, ..record }),
-            Err(Error::Json { source, .. }) => {
-                let expected = format!("unknown ({source})");
-                let damage = self.record_damage(stage, path, expected, digest(bytes));
-                Err(damage.into())
-            }
-            Err(error) => Err(error),
-        }
     }
 
     pub(crate) fn record_path(&self, stage: &str, unit: &Unit) -> Result<String> {

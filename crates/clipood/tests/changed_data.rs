@@ -8,23 +8,13 @@ mod common;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use common::{World, files, stderr, stdout, unsealed};
+use common::{World, files, refused, stderr, succeeds, unsealed};
 
-/// `clipood run`, which has to fail with `code` and a message with all `words`.
-fn refused(world: &World, run: &str, more: &[&str], code: i32, words: &[&str]) -> String {
-    let output = world.run(run, more);
-    let log = stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "{log}");
-    for word in words {
-        assert!(log.contains(word), "no `{word}` in: {log}");
-    }
-    assert!(!log.contains("panicked"), "{log}");
-    log
-}
-
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{}", stderr(output));
-    stdout(output)
+/// `clipood plan` into the run directory `run`.
+fn planned(world: &World) {
+    let words = ["plan", "recipe.toml", "--manifests", "manifests"];
+    let plan = world.clipood(&words).args(["--run", "run"]).output();
+    succeeds(&plan.unwrap());
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -170,15 +160,7 @@ fn changes_in_the_folder_itself_are_noticed_and_touching_a_file_is_none() {
 #[test]
 fn a_run_of_an_earlier_build_goes_on_with_a_note() {
     let world = World::new();
-    let plan = [
-        "plan",
-        "recipe.toml",
-        "--manifests",
-        "manifests",
-        "--run",
-        "run",
-    ];
-    succeeds(&world.clipood(&plan).output().unwrap());
+    planned(&world);
     let folder = world.path("run/_run/commits/plan");
     for name in files(&folder) {
         let path = folder.join(name);
@@ -242,15 +224,7 @@ fn of_two_planners_with_other_images_one_is_refused_and_the_plan_is_whole() {
 #[test]
 fn a_plan_whose_shots_or_classes_are_not_its_own_is_refused() {
     let world = World::new();
-    let plan = [
-        "plan",
-        "recipe.toml",
-        "--manifests",
-        "manifests",
-        "--run",
-        "run",
-    ];
-    succeeds(&world.clipood(&plan).output().unwrap());
+    planned(&world);
     let classes = world.path("run/_run/classes.json");
     let text = std::fs::read_to_string(&classes).unwrap();
     let other = text.replacen("id/train/fish/", "id/train/fish/x", 1);

@@ -5,26 +5,7 @@
 
 mod common;
 
-use std::process::Output;
-
-use common::{CLASSES, OOD, RECIPE, TEST, World, stderr, stdout};
-
-/// `clipood run`, which has to fail with `code` and a message with all `words`.
-fn refused(world: &World, run: &str, more: &[&str], code: i32, words: &[&str]) -> String {
-    let output = world.run(run, more);
-    let log = stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "{log}");
-    for word in words {
-        assert!(log.contains(word), "no `{word}` in: {log}");
-    }
-    assert!(!log.contains("panicked"), "{log}");
-    log
-}
-
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{}", stderr(output));
-    stdout(output)
-}
+use common::{CLASSES, OOD, RECIPE, TEST, World, refused, stderr, stdout, succeeds};
 
 #[test]
 fn a_refused_plan_leaves_no_run_directory_and_the_corrected_recipe_is_planned() {

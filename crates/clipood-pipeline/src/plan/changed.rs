@@ -11,7 +11,6 @@ use rayon::prelude::*;
 
 use super::files::{Census, DATA, DataRecord, canonical, list_part, relative};
 use super::{DatasetIndex, STAGE, part_path, plan_record, plan_units, planned_images, read_index};
-use crate::calendar::utc;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::places::ChangedData;
@@ -44,6 +43,12 @@ pub fn origin(job: &Job) -> Result<Option<String>> {
     Ok(origin_of(&data_records(job)?))
 }
 
+/// `2026-11-27 09:41 UTC` for a number of seconds since 1970; `None` beyond the calendar.
+fn utc(seconds: u64) -> Option<String> {
+    let time = chrono::DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)?;
+    Some(time.format("%Y-%m-%d %H:%M UTC").to_string())
+}
+
 /// [`origin`] of these records.
 fn origin_of(records: &[(String, Option<DataRecord>)]) -> Option<String> {
     let known: Vec<(&str, &DataRecord)> = records
@@ -57,7 +62,7 @@ fn origin_of(records: &[(String, Option<DataRecord>)]) -> Option<String> {
         .collect();
     Some(format!(
         "planned on {} from {}",
-        utc(first.listed),
+        utc(first.listed)?,
         from.join(", ")
     ))
 }

@@ -137,6 +137,24 @@ shard_bytes = 20000
 bootstrap = 20
 "#;
 
+/// `clipood run`, which has to fail with `code` and a message with all `words`.
+pub fn refused(world: &World, run: &str, more: &[&str], code: i32, words: &[&str]) -> String {
+    let output = world.run(run, more);
+    let log = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{log}");
+    for word in words {
+        assert!(log.contains(word), "no `{word}` in: {log}");
+    }
+    assert!(!log.contains("panicked"), "{log}");
+    log
+}
+
+/// Standard output of a command that has to succeed.
+pub fn succeeds(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    stdout(output)
+}
+
 /// A JSON file of a run without its seal, as an earlier build would have written it.
 pub fn unsealed(json: &str) -> Vec<u8> {
     let mut value: serde_json::Value = serde_json::from_str(json).unwrap();

@@ -66,6 +66,8 @@ pub fn choose(path: &Path, columns: &[Candidate<'_>], wanted: Option<&str>) -> R
 pub struct Column {
     pub name: String,
     pub is_index: bool,
+    /// Whether it is a plain list, which has no columns to choose from.
+    pub is_list: bool,
     values: Vec<f64>,
     /// Entries that are numbers, NaN among them, and entries that are texts.
     numbers: usize,
@@ -120,9 +122,10 @@ impl Column {
     }
 }
 
-/// The values of the wanted column, or of the only numeric one.
+/// The values of the wanted column, or of the only numeric one. For a plain list `wanted` is ignored.
 pub fn chosen(path: &Path, mut columns: Vec<Column>, wanted: Option<&str>) -> Result<Vec<f64>> {
     let alone = columns.len() == 1;
+    let wanted = wanted.filter(|_| !(alone && columns[0].is_list));
     let candidates: Vec<Candidate<'_>> = columns
         .iter()
         .map(|column| Candidate {

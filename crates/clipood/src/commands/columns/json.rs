@@ -27,8 +27,6 @@ pub fn column(path: &Path, bytes: Vec<u8>, lines: bool, wanted: Option<&str>) ->
             values
         }
     };
-    // A plain list has no columns to choose from.
-    let wanted = wanted.filter(|_| rows.iter().any(Value::is_object));
     chosen(path, by_rows(&rows).with_context(given)?, wanted)
 }
 
@@ -60,6 +58,7 @@ fn by_rows(rows: &[Value]) -> Result<Vec<Column>> {
     let is_table = rows.iter().any(Value::is_object);
     if !is_table {
         let mut only = named("1");
+        only.is_list = true;
         for (row, value) in rows.iter().enumerate() {
             let value = match value {
                 Value::Array(inner) if inner.len() == 1 => &inner[0],
@@ -141,6 +140,7 @@ fn of_object(object: &Map<String, Value>) -> Result<Vec<Column>> {
     }
     if numbered {
         let mut only = named("1");
+        only.is_list = true;
         for (row, value) in object {
             push(&mut only, Some(value), || format!("row `{row}`"));
         }

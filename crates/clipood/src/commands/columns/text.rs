@@ -53,11 +53,9 @@ pub fn column(path: &Path, bytes: Vec<u8>, wanted: Option<&str>) -> Result<Vec<f
             column.push(cell, || format!("line {line}"));
         }
     }
-    let mut wanted = wanted;
     if let [only] = &mut columns[..] {
         body.blank_lines(only);
-        // A plain list has no columns to choose from.
-        wanted = wanted.filter(|_| has_names);
+        only.is_list = !has_names;
     }
     for column in &mut columns {
         if let Some((_, problem)) = &mut column.bad
