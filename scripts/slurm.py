@@ -382,4 +382,5 @@ def main():
     print(f"make test-slurm: all scenarios in {time.monotonic() - began:.0f} s")
 
 
-main()
+if __name__ == "__main__":
+    main()
