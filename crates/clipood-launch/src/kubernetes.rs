@@ -56,8 +56,9 @@ pub fn manifests(campaign: &Campaign, manifest: &ClusterManifest, jobs: &[Job]) 
             workers: most.workers,
             uses_devices,
             resources,
+            waits_for: None,
         };
-        all.push(worker.manifest(campaign, manifest, false));
+        all.push(worker.manifest(campaign, manifest));
     }
     if let Some(report) = last.first() {
         let pods = Pods {
@@ -66,8 +67,9 @@ pub fn manifests(campaign: &Campaign, manifest: &ClusterManifest, jobs: &[Job]) 
             workers: 1,
             uses_devices: report.uses_devices,
             resources: &report.resources,
+            waits_for: Some(all.first().map_or(0, |workers| workers.workers)),
         };
-        all.push(pods.manifest(campaign, manifest, true));
+        all.push(pods.manifest(campaign, manifest));
     }
     all
 }
@@ -79,10 +81,12 @@ struct Pods<'a> {
     workers: usize,
     uses_devices: bool,
     resources: &'a Resources,
+    /// The number of other workers whose stages these wait for.
+    waits_for: Option<usize>,
 }
 
 impl Pods<'_> {
-    fn manifest(&self, campaign: &Campaign, cluster: &ClusterManifest, waits: bool) -> Manifest {
+    fn manifest(&self, campaign: &Campaign, cluster: &ClusterManifest) -> Manifest {
         let kubernetes = &cluster.kubernetes;
         let name = job_name(campaign, self.job);
         let mut spec = json!({
@@ -107,7 +111,7 @@ impl Pods<'_> {
                 "tolerations": not_empty(kubernetes.tolerations.iter().map(|key| {
                     json!({ "key": key, "operator": "Exists" })
                 }).collect()),
-                "containers": [self.container(campaign, cluster, waits)],
+                "containers": [self.container(campaign, cluster)],
                 "volumes": kubernetes.claim.iter().map(|claim| {
                     json!({ "name": VOLUME, "persistentVolumeClaim": { "claimName": claim } })
                 }).collect::<Value>(),
@@ -127,12 +131,17 @@ impl Pods<'_> {
         }
     }
 
-    fn container(&self, campaign: &Campaign, cluster: &ClusterManifest, waits: bool) -> Value {
+    fn container(&self, campaign: &Campaign, cluster: &ClusterManifest) -> Value {
         let kubernetes = &cluster.kubernetes;
         let mut words = campaign.worker(cluster, self.uses_devices, self.stages);
-        words.extend(["--count".to_string(), self.workers.to_string()]);
-        if waits {
-            words.push("--wait".to_string());
+        match self.waits_for {
+            None => words.extend(["--count".to_string(), self.workers.to_string()]),
+            // A number that no other pod has: a worker is known by it.
+            Some(others) => {
+                words.extend(["--index".to_string(), others.to_string()]);
+                words.extend(["--count".to_string(), (others + 1).to_string()]);
+                words.push("--wait".to_string());
+            }
         }
         let env = cluster.environment.iter();
         let secrets = kubernetes.secrets.iter();

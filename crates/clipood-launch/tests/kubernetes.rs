@@ -30,12 +30,17 @@ fn rendered(text: &str, recipe: &str, open: &[(&str, usize)]) -> String {
 
 /// Compares with the file `tests/data/<name>`, which is written if UPDATE_SNAPSHOTS is set.
 fn same_as_file(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name);
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         std::fs::write(&path, text).unwrap();
     }
     let kept = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(text, kept, "{name}: run the test with UPDATE_SNAPSHOTS=1 if the change is meant");
+    assert_eq!(
+        text, kept,
+        "{name}: run the test with UPDATE_SNAPSHOTS=1 if the change is meant"
+    );
 }
 
 #[test]
@@ -83,5 +88,8 @@ fn only_what_is_missing_is_submitted() {
     let text = builtin::cluster("kubernetes-example").unwrap();
     let report = rendered(text, "demo", &[("extract", 0), ("report", 1)]);
     assert_eq!(report.matches("kind: Job").count(), 1);
-    assert!(report.contains("-2-report") && !report.contains("gpu"), "{report}");
+    assert!(
+        report.contains("-2-report") && !report.contains("gpu"),
+        "{report}"
+    );
 }

@@ -221,6 +221,14 @@ pub fn check_run(run: &str, fingerprint: Option<&str>) -> Result<()> {
     }
 }
 
+/// Reports for `clipood status` that worker `index` has failed before its job was opened; nothing where no run is.
+pub fn report_failure<T>(run: &str, index: usize, outcome: &Result<T>) {
+    let opened = Store::open(run).and_then(|store| Run::open(store, "reader"));
+    if let (Err(_), Ok(opened)) = (outcome, opened) {
+        Journal::new(opened.store(), &format!("worker-{index}")).end(outcome);
+    }
+}
+
 /// Everything that is needed to open an experiment.
 struct Request {
     /// Whether the devices will be used, so that it is checked that they can run the model.

@@ -83,7 +83,7 @@ pub use estimate::{Estimate, estimate};
 pub use experiment::Experiment;
 pub use extract::{JUDGE, decode_alone};
 pub use interrupt::Interrupt;
-pub use job::{Job, JobOptions, RunOptions, check_run};
+pub use job::{Job, JobOptions, RunOptions, check_run, report_failure};
 pub use journal::{State, WorkerStatus};
 pub use manifests::open_manifest;
 pub use metrics::{Metrics, read_metrics};

@@ -151,10 +151,16 @@ fn workers_killed_at_random_moments_end_as_a_run_alone() {
 
 /// Eight workers over all stages, with a grid of prompts: every method, two shots, two seeds, and detectors that are fitted.
 const GRID: [(&str, &str); 4] = [
-    ("methods = [\"zero-shot\", \"locoop\"]", "methods = [\"zero-shot\", \"coop\", \"locoop\", \"sct\", \"linear-probe\"]"),
+    (
+        "methods = [\"zero-shot\", \"locoop\"]",
+        "methods = [\"zero-shot\", \"coop\", \"locoop\", \"sct\", \"linear-probe\"]",
+    ),
     ("shots = [2]", "shots = [1, 2]"),
     ("seeds = [1]", "seeds = [1, 2]"),
-    ("[\"mcm\", \"gl_mcm\"]", "[\"mcm\", \"gl_mcm\", \"knn:k=1\", \"mahalanobis\"]"),
+    (
+        "[\"mcm\", \"gl_mcm\"]",
+        "[\"mcm\", \"gl_mcm\", \"knn:k=1\", \"mahalanobis\"]",
+    ),
 ];
 
 #[test]
@@ -206,7 +212,9 @@ fn eight_workers_killed_over_all_stages_with_a_grid_of_prompts() {
     }
     assert_same_tables(&world, "whole", "eight");
     audit(&world, "eight", "store-eight");
-    println!("{killed} kills of eight workers survived, while the first open stages were {stages:?}");
+    println!(
+        "{killed} kills of eight workers survived, while the first open stages were {stages:?}"
+    );
 }
 
 /// The first stage that has open units, as `clipood status` sees it.

@@ -26,7 +26,9 @@ fn programs(world: &World, programs: &[(&str, &str)]) {
     for (name, answer) in programs {
         let path = world.path(&format!("bin/{name}"));
         let noted = world.path(&format!("{name}.log")).display().to_string();
-        let text = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{{ echo \"$@\"; cat; }} >> {noted}\n{answer}\n");
+        let text = format!(
+            "#!/bin/sh\nPATH=/usr/bin:/bin\n{{ echo \"$@\"; cat; }} >> {noted}\n{answer}\n"
+        );
         world.write(&format!("bin/{name}"), text);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -50,11 +52,21 @@ fn submit(world: &World, words: &[&str]) -> Output {
 fn every_stage_is_in_one_job_that_has_devices_if_the_stage_needs_them() {
     let planned = STAGES.iter().filter(|stage| stage.name != "plan");
     let stages: Vec<&str> = planned.clone().map(|stage| stage.name).collect();
-    let grouped: Vec<&str> = GROUPS.iter().flat_map(|group| group.stages).copied().collect();
+    let grouped: Vec<&str> = GROUPS
+        .iter()
+        .flat_map(|group| group.stages)
+        .copied()
+        .collect();
     assert_eq!(stages, grouped);
     for stage in planned {
-        let group = GROUPS.iter().find(|group| group.stages.contains(&stage.name));
-        assert!(!stage.uses_devices || group.unwrap().uses_devices, "{}", stage.name);
+        let group = GROUPS
+            .iter()
+            .find(|group| group.stages.contains(&stage.name));
+        assert!(
+            !stage.uses_devices || group.unwrap().uses_devices,
+            "{}",
+            stage.name
+        );
     }
 }
 
@@ -78,15 +90,35 @@ fn a_dry_run_plans_and_prints_what_would_be_queued() {
     assert!(world.path("run/run.json").exists() && !world.path("run/_run/jobs").exists());
 
     // What is done needs no job any more, and the workers of the script are those of the run.
-    let status = world.clipood(&["status", "run", "--store", "store", "--json"]).output().unwrap();
+    let status = world
+        .clipood(&["status", "run", "--store", "store", "--json"])
+        .output()
+        .unwrap();
     let status: serde_json::Value = serde_json::from_str(&succeeds(&status)).unwrap();
     let fingerprint = status["fingerprint"].as_str().unwrap();
     assert!(text.contains(&format!("--fingerprint {fingerprint}")));
-    let words = ["worker", "run", "--store", "store", "--stages", "extract", "--fingerprint", fingerprint];
+    let words = [
+        "worker",
+        "run",
+        "--store",
+        "store",
+        "--stages",
+        "extract",
+        "--fingerprint",
+        fingerprint,
+    ];
     succeeds(&world.clipood(&words).output().unwrap());
     let rest = succeeds(&submit(&world, &["--dry-run"]));
-    assert!(!rest.contains("extract.sh") && rest.contains("# sbatch train.sh"), "{rest}");
-    succeeds(&world.clipood(&["worker", "run", "--store", "store"]).output().unwrap());
+    assert!(
+        !rest.contains("extract.sh") && rest.contains("# sbatch train.sh"),
+        "{rest}"
+    );
+    succeeds(
+        &world
+            .clipood(&["worker", "run", "--store", "store"])
+            .output()
+            .unwrap(),
+    );
     assert!(succeeds(&submit(&world, &["--dry-run"])).contains("nothing to submit"));
     let again = world.clipood(&words).output().unwrap();
     assert!(again.status.success(), "{}", stderr(&again));
@@ -96,18 +128,43 @@ fn a_dry_run_plans_and_prints_what_would_be_queued() {
 fn jobs_are_queued_in_order_recorded_and_not_queued_twice() {
     let world = World::new();
     cluster(&world, "slurm", "");
-    programs(&world, &[("sbatch", "wc -l < sbatch.log"), ("squeue", ""), ("scancel", "")]);
+    programs(
+        &world,
+        &[
+            ("sbatch", "wc -l < sbatch.log"),
+            ("squeue", ""),
+            ("scancel", ""),
+        ],
+    );
     let text = succeeds(&submit(&world, &[]));
-    assert!(text.contains("submitted: extract ") && text.contains("--watch"), "{text}");
+    assert!(
+        text.contains("submitted: extract ") && text.contains("--watch"),
+        "{text}"
+    );
     let log = std::fs::read_to_string(world.path("sbatch.log")).unwrap();
     assert_eq!(log.matches("--parsable").count(), 4, "{log}");
     assert_eq!(log.matches("--dependency=afterok:").count(), 3, "{log}");
-    for file in ["1.json", "1/extract.sh", "1/train.sh", "1/score.sh", "1/report.sh"] {
-        assert!(world.path(&format!("run/_run/jobs/{file}")).exists(), "{file}");
+    for file in [
+        "1.json",
+        "1/extract.sh",
+        "1/train.sh",
+        "1/score.sh",
+        "1/report.sh",
+    ] {
+        assert!(
+            world.path(&format!("run/_run/jobs/{file}")).exists(),
+            "{file}"
+        );
     }
-    let status = world.clipood(&["status", "run", "--store", "store"]).output().unwrap();
+    let status = world
+        .clipood(&["status", "run", "--store", "store"])
+        .output()
+        .unwrap();
     let status = succeeds(&status);
-    assert!(status.contains("submitted to slurm") && status.contains("extract "), "{status}");
+    assert!(
+        status.contains("submitted to slurm") && status.contains("extract "),
+        "{status}"
+    );
 
     // As long as the first job is in the queue, nothing is queued beside it.
     let json = std::fs::read_to_string(world.path("run/_run/jobs/1.json")).unwrap();
@@ -116,7 +173,11 @@ fn jobs_are_queued_in_order_recorded_and_not_queued_twice() {
     programs(&world, &[("squeue", &format!("echo {id}"))]);
     let twice = submit(&world, &[]);
     assert_eq!(twice.status.code(), Some(2), "{}", stderr(&twice));
-    assert!(stderr(&twice).contains(&format!("scancel {id}")), "{}", stderr(&twice));
+    assert!(
+        stderr(&twice).contains(&format!("scancel {id}")),
+        "{}",
+        stderr(&twice)
+    );
     programs(&world, &[("squeue", "")]);
     succeeds(&submit(&world, &[]));
     assert!(world.path("run/_run/jobs/2.json").exists());
@@ -124,8 +185,15 @@ fn jobs_are_queued_in_order_recorded_and_not_queued_twice() {
     // Scripts and logs of jobs are no damage.
     world.write("run/_run/jobs/2/extract-1_0.log", "log");
     succeeds(&world.run("run", &["--store", "store"]));
-    let audit = world.clipood(&["status", "run", "--store", "store", "--audit"]).output().unwrap();
-    assert!(succeeds(&audit).contains("audit holds"), "{}", stdout(&audit));
+    let audit = world
+        .clipood(&["status", "run", "--store", "store", "--audit"])
+        .output()
+        .unwrap();
+    assert!(
+        succeeds(&audit).contains("audit holds"),
+        "{}",
+        stdout(&audit)
+    );
 }
 
 #[test]
@@ -133,11 +201,23 @@ fn a_job_that_is_refused_takes_back_those_before_it() {
     let world = World::new();
     cluster(&world, "slurm", "");
     let third = "[ $(grep -c parsable sbatch.log) -lt 3 ] || { echo 'invalid partition' >&2; exit 1; }\necho 4$(grep -c parsable sbatch.log)";
-    programs(&world, &[("sbatch", third), ("squeue", ""), ("scancel", "")]);
+    programs(
+        &world,
+        &[("sbatch", third), ("squeue", ""), ("scancel", "")],
+    );
     let refused = submit(&world, &[]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(stderr(&refused).contains("invalid partition"), "{}", stderr(&refused));
-    assert_eq!(std::fs::read_to_string(world.path("scancel.log")).unwrap().trim(), "41 42");
+    assert!(
+        stderr(&refused).contains("invalid partition"),
+        "{}",
+        stderr(&refused)
+    );
+    assert_eq!(
+        std::fs::read_to_string(world.path("scancel.log"))
+            .unwrap()
+            .trim(),
+        "41 42"
+    );
     assert!(!world.path("run/_run/jobs/1.json").exists());
 }
 
@@ -163,16 +243,29 @@ fn mistakes_are_refused_before_anything_is_planned_or_queued() {
     refused(&[], &["here.toml:5", "did you mean `workers`"]);
     cluster(&world, "slurm", "devices = \"tpu\"");
     refused(&["--dry-run"], &["tpu", "cuda:all"]);
-    world.write("here.toml", "engine = \"slurm\"\nworkers = 1\ncontainer = \"i\"\n[resources]\n");
+    world.write(
+        "here.toml",
+        "engine = \"slurm\"\nworkers = 1\ncontainer = \"i\"\n[resources]\n",
+    );
     refused(&["--dry-run"], &["/tmp", "shared"]);
-    world.write("here.toml", "engine = \"slurm\"\nworkers = 1\nshared = [\"/scratch\"]\n[resources]\n");
+    world.write(
+        "here.toml",
+        "engine = \"slurm\"\nworkers = 1\nshared = [\"/scratch\"]\n[resources]\n",
+    );
     refused(&["--dry-run"], &["program", "/scratch"]);
     let pods = "engine = \"kubernetes\"\nworkers = 1\ncontainer = \"i\"\n[resources]\n";
     world.write("here.toml", pods);
     refused(&["--dry-run"], &["pods see no folder", "claim"]);
-    let none = world.clipood(&["submit", "recipe.toml", "--cluster", "slurm-exmaple"]).output().unwrap();
+    let none = world
+        .clipood(&["submit", "recipe.toml", "--cluster", "slurm-exmaple"])
+        .output()
+        .unwrap();
     assert_eq!(none.status.code(), Some(2));
-    assert!(stderr(&none).contains("did you mean `slurm-example`"), "{}", stderr(&none));
+    assert!(
+        stderr(&none).contains("did you mean `slurm-example`"),
+        "{}",
+        stderr(&none)
+    );
 }
 
 #[test]
@@ -189,7 +282,10 @@ fn a_time_limit_shorter_than_a_unit_is_refused_before_anything_is_queued() {
     let output = submit(&world, &["--dry-run"]);
     let log = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{log}");
-    assert!(log.contains("job extract") && log.contains("00:05:00"), "{log}");
+    assert!(
+        log.contains("job extract") && log.contains("00:05:00"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -198,12 +294,20 @@ fn pods_get_one_indexed_job_and_a_report_that_waits() {
     cluster(&world, "kubernetes", "");
     programs(&world, &[("kubectl", "")]);
     let text = succeeds(&submit(&world, &["--dry-run"]));
-    for word in ["completionMode: Indexed", "action: FailIndex", "- --wait", "- extract,negative,train,fit,score"] {
+    for word in [
+        "completionMode: Indexed",
+        "action: FailIndex",
+        "- --wait",
+        "- extract,negative,train,fit,score",
+    ] {
         assert!(text.contains(word), "no {word} in:\n{text}");
     }
     succeeds(&submit(&world, &[]));
     let log = std::fs::read_to_string(world.path("kubectl.log")).unwrap();
-    assert!(log.contains("create --dry-run=server -f -") && log.contains("\ncreate -f -\n"), "{log}");
+    assert!(
+        log.contains("create --dry-run=server -f -") && log.contains("\ncreate -f -\n"),
+        "{log}"
+    );
     assert!(world.path("run/_run/jobs/1.json").exists());
 }
 
@@ -212,11 +316,26 @@ fn an_estimate_uses_given_rates_and_measures_the_others() {
     let world = World::new();
     cluster(&world, "slurm", "");
     let plan = |words: &[&str]| {
-        let mut command = world.clipood(&["plan", "recipe.toml", "--manifests", "manifests", "--estimate"]);
-        let command = command.args(["--run", "run", "--store", "store"]).args(words);
+        let mut command = world.clipood(&[
+            "plan",
+            "recipe.toml",
+            "--manifests",
+            "manifests",
+            "--estimate",
+        ]);
+        let command = command
+            .args(["--run", "run", "--store", "store"])
+            .args(words);
         succeeds(&command.output().unwrap())
     };
-    let given = plan(&["--images-per-second", "2", "--step-seconds", "3600", "--cluster", "here.toml"]);
+    let given = plan(&[
+        "--images-per-second",
+        "2",
+        "--step-seconds",
+        "3600",
+        "--cluster",
+        "here.toml",
+    ]);
     // Three epochs of one batch; 40 test images, and three views of two shots of four classes.
     for word in [
         "images: 40 to score, 64 views to encode, 64 of them",
@@ -232,5 +351,8 @@ fn an_estimate_uses_given_rates_and_measures_the_others() {
     assert!(measured.contains("measured here"), "{measured}");
     succeeds(&world.run("run", &["--store", "store"]));
     let done = plan(&["--cluster", "here.toml"]);
-    assert!(done.contains("0 of them not yet in the store") && done.contains("jobs: none"), "{done}");
+    assert!(
+        done.contains("0 of them not yet in the store") && done.contains("jobs: none"),
+        "{done}"
+    );
 }

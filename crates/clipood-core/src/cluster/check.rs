@@ -18,8 +18,8 @@ impl ClusterManifest {
                 "found `auto`, allowed: `cpu` or `cuda:all` (the plan is made on a machine that may have other devices)",
             ));
         }
-        if self.batch == Some(0) {
-            return Err(found("batch", 0, "at least 1"));
+        if let Some(batch) = self.batch {
+            within("batch", batch, 1, 65_536)?;
         }
         for folder in &self.shared {
             if !folder.is_absolute() {

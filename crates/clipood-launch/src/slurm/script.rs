@@ -160,8 +160,10 @@ fn body(campaign: &Campaign, manifest: &ClusterManifest, job: &Job, piece: &Piec
 # Slurm sends USR1 to this script {signal} s before the time limit. The workers then end with exit code 3.
 workers=()
 heard=
+asked=
 stop() {{
     heard=1
+    asked=1
     [ "${{#workers[@]}}" -eq 0 ] || kill -USR1 "${{workers[@]}}" 2> /dev/null
 }}
 trap stop USR1
@@ -181,11 +183,15 @@ settle() {{
 failures=0
 while true; do
     workers=()
-    for ((worker = first; worker < first + {per_node} && worker < {end}; worker++)); do
-        {prefix}{command} --index "$worker" --count {count} &
-        workers+=("$!")
-    done
     code=0
+    if [ -n "$asked" ]; then
+        code=3
+    else
+        for ((worker = first; worker < first + {per_node} && worker < {end}; worker++)); do
+            {prefix}{command} --index "$worker" --count {count} &
+            workers+=("$!")
+        done
+    fi
     for worker in "${{workers[@]}}"; do
         settle "$worker"
         case $status in
@@ -211,7 +217,7 @@ while true; do
             ;;
         3)
             # A job that is cancelled, preempted or requeued by others is not running any more.
-            if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
+            if scontrol show job "$SLURM_JOB_ID" | grep -q JobState=RUNNING; then
                 echo "interrupted: this job queues itself again"
                 scontrol requeue "$SLURM_JOB_ID" && sleep 300
             fi

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clipood_pipeline::{
-    ChangedData, Job, RunOptions, Share, check_run, run as run_job, run_only, stages_called,
+    ChangedData, Job, RunOptions, Share, check_run, report_failure, run as run_job, run_only,
+    stages_called,
 };
 
 use super::args::{ChangedDataArg, DataArg, JsonLogArg, RunDeviceArgs, StoreArg, WorkerRunArg};
@@ -63,30 +64,33 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let interrupt = listen(reporting)?;
     let run = args.run.into_run();
-    check_run(&run, args.fingerprint.as_deref())?;
-    // Scores and metrics are computed alike on every machine, whatever has computed the features.
-    let uses_devices = wanted.is_empty() || wanted.iter().any(|stage| stage.uses_devices);
-    let mut job = Job::reopen(RunOptions {
-        run,
-        data: args.data.data,
-        changed: match args.changed.accept_changed_data {
-            true => ChangedData::Accept,
-            false => ChangedData::AllowMoved,
-        },
-        store: args.store.store,
-        device: match uses_devices {
-            true => Some(args.device.open()?),
-            false => None,
-        },
-        share: Share {
-            index: place.index,
-            count: place.count,
-            backups: true,
-        },
-        backup_training: args.backup_training,
-        reporting,
-        interrupt,
-    })?;
+    let devices = || match wanted.is_empty() || wanted.iter().any(|stage| stage.uses_devices) {
+        true => args.device.open().map(Some),
+        // Scores and metrics are computed alike on every machine, whatever has computed the features.
+        false => Ok(None),
+    };
+    let opened = check_run(&run, args.fingerprint.as_deref()).and_then(|()| {
+        Job::reopen(RunOptions {
+            run: run.clone(),
+            data: args.data.data,
+            changed: match args.changed.accept_changed_data {
+                true => ChangedData::Accept,
+                false => ChangedData::AllowMoved,
+            },
+            store: args.store.store,
+            device: devices()?,
+            share: Share {
+                index: place.index,
+                count: place.count,
+                backups: true,
+            },
+            backup_training: args.backup_training,
+            reporting,
+            interrupt,
+        })
+    });
+    report_failure(&run, place.index, &opened);
+    let mut job = opened?;
     job.worker.waits = args.wait;
     job.worker.judge = std::env::current_exe().ok();
     if wanted.is_empty() {
