@@ -198,7 +198,8 @@ class World:
     """The command, its folder and the tables that every run must end with."""
 
     def __init__(self, slurm, clipood):
-        self.slurm, self.clipood, self.root = slurm, clipood, slurm.root / "world"
+        # Folders of users have blanks.
+        self.slurm, self.clipood, self.root = slurm, clipood, slurm.root / "my world"
         self.root.mkdir()
         self.write_recipe(epochs=60)
         (self.root / "here.toml").write_text(CLUSTER.format(root=slurm.root, clipood=clipood))

@@ -95,7 +95,11 @@ impl Pods<'_> {
             "parallelism": self.workers,
             "backoffLimitPerIndex": cluster.retries,
             "podFailurePolicy": { "rules": [
-                { "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget" }] },
+                {
+                    // Releases before 1.35 require the status.
+                    "action": "Ignore",
+                    "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }],
+                },
                 { "action": "FailIndex", "onExitCodes": exit_code(2) },
                 { "action": "Ignore", "onExitCodes": exit_code(3) },
             ] },

@@ -368,7 +368,7 @@ fn status_can_be_watched_until_the_end() {
     let world = World::new();
     plan(&world, "run", "store");
     let watch = world
-        .clipood(&["status", "run", "--store", "store", "--watch", "1"])
+        .clipood(&["status", "run", "--store", "store", "--watch=1"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -383,7 +383,7 @@ fn status_can_be_watched_until_the_end() {
         "{text}"
     );
     let json = world
-        .clipood(&["status", "run", "--store", "store", "--watch", "--json"])
+        .clipood(&["status", "--store", "store", "--json", "--watch", "run"])
         .output()
         .unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();

@@ -26,11 +26,12 @@ pub struct Args {
     /// Print one JSON object; with `--watch` one per line.
     #[arg(long)]
     json: bool,
-    /// Look again every so many seconds until the run is finished.
+    /// Look again every so many seconds (5) until the run is finished.
     #[arg(
         long,
         value_name = "SECONDS",
         num_args = 0..=1,
+        require_equals = true,
         default_missing_value = "5",
         value_parser = count::<86_400>,
         conflicts_with = "audit"
