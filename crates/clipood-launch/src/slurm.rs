@@ -63,13 +63,18 @@ pub fn scripts(campaign: &Campaign, manifest: &ClusterManifest, jobs: &[Job]) ->
 pub fn log_folder(campaign: &Campaign, manifest: &ClusterManifest) -> PathBuf {
     let number = campaign.number.to_string();
     match &manifest.slurm.logs {
-        Some(folder) => folder.clone(),
+        Some(folder) => absolute(folder.clone()),
         None if campaign.run.contains("://") => {
             let name = format!("clipood-logs/{}-{}", campaign.recipe, campaign.short());
-            PathBuf::from(name).join(number)
+            absolute(PathBuf::from(name).join(number))
         }
         None => PathBuf::from(&campaign.run).join(LOGS).join(number),
     }
+}
+
+/// The same folder as seen from anywhere; as it is if the working directory is unknown.
+fn absolute(folder: PathBuf) -> PathBuf {
+    std::path::absolute(&folder).unwrap_or(folder)
 }
 
 /// All scripts as one text for `--dry-run`, with the command that would submit each.
