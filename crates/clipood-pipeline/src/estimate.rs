@@ -55,12 +55,8 @@ pub fn estimate(job: &Job, planned: &Planned) -> Result<Estimate> {
         true => experiment.patches(),
         false => 0,
     };
-    // f32 or f16 globally, f16 for each patch.
-    let global = match experiment.numerics.dtype {
-        clipood_clip::model::Dtype::F32 => 4,
-        clipood_clip::model::Dtype::F16 | clipood_clip::model::Dtype::Bf16 => 2,
-    };
-    let view = experiment.dim() * (global + 2 * patches);
+    // As the size of a shard counts them: f32 for the image, f16 for each patch.
+    let view = experiment.dim() * (4 + 2 * patches);
     found.feature_bytes = found.views as u64 * view as u64;
     let trained = job.places.ledger(Shelf::Prompts).committed("train")?;
     for prompt in planned.distinct_prompts() {
