@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-crash test-rot test-fuzz test-cloud
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-notebooks test-crash test-rot test-fuzz test-cloud
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ check-cuda: ## compile the feature `cuda`; neither CUDA nor a GPU is needed
 gpu-check: ## on a machine with a GPU and PyTorch: correctness, then speed beside PyTorch; OUT, CPU=1 for a dry run
 	scripts/gpu-check.sh $(if $(CPU),--cpu) $(or $(OUT),target/gpu-check)
 
+test-notebooks: build ## execute the notebooks on a small run (installs Jupyter's kernel and libraries into .venv-notebooks)
+	scripts/test-notebooks.sh
+
 check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
 	scripts/check-tables.sh
 
@@ -87,4 +90,4 @@ train-demo: ## train the demo CLIP from nothing (about an hour on 2 cores); it g
 	scripts/train-demo.sh
 
 clean: ## remove builds, runs, the store and drawn images
-	rm -rf target runs store data/demo/images .venv .venv-flagship .venv-peers
+	rm -rf target runs store data/demo/images .venv .venv-flagship .venv-notebooks .venv-peers
