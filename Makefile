@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-notebooks test-crash test-rot test-fuzz test-cloud
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-search bench-engine bench-flagship train-demo clean test-notebooks test-crash test-rot test-fuzz test-cloud
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,10 @@ bench-prompts: build ## a prompt training step beside PyTorch; CLASSES, ROUNDS
 bench-scores: ## detectors and metrics beside numpy, PyTorch, faiss and scikit-learn; SIZES, ROUNDS
 	cargo build --release --locked -p clipood-ood --examples
 	scripts/bench-scores.sh
+
+bench-search: ## exact search over a million features beside faiss; ROWS, ROUNDS
+	cargo build --release --locked -p clipood-pipeline --example search_speed
+	scripts/bench-search.sh
 
 bench-engine: build ## memory at 1 and 10 times the data, resume, flow and scaling on simulated devices; IMAGES, FACTOR
 	cargo build --release --locked -p clipood-data --example decode_alone

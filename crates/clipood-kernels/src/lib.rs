@@ -8,6 +8,8 @@
 //! [`tower`] is the same transformer with frozen weights under training, from texts that share their first tokens to the
 //! gradient of those tokens.
 //!
+//! [`retrieval`] finds the rows nearest to a query.
+//!
 //! [`bf16`] keeps weights in bf16 for CPUs that multiply it.
 //!
 //! The loops choose the instruction set of the CPU at hand while they run (AVX-512, AVX2 with FMA, or what the build
@@ -21,6 +23,7 @@ mod exp;
 pub mod matrix;
 pub mod norm;
 mod ragged;
+pub mod retrieval;
 pub mod tower;
 
 /// Runs `work` compiled for the best instruction set of this CPU.

@@ -62,6 +62,7 @@ mod quarantine;
 mod recipe_fuzz;
 mod report;
 mod run;
+pub mod search;
 mod stages;
 mod status;
 mod sync;

@@ -8,12 +8,12 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
     ("Look at a run", &["report", "status", "explain", "gc"]),
     (
         "Single images",
-        &["zero-shot", "threshold", "detect", "similarity"],
+        &["zero-shot", "threshold", "detect", "similarity", "search"],
     ),
     ("Bring your own arrays", &["score", "metrics", "detectors"]),
     (
         "Plumbing",
-        &["encode", "preprocess", "tokenize", "prompt", "bench"],
+        &["encode", "preprocess", "tokenize", "prompt", "bench", "completions", "man"],
     ),
 ];
 

@@ -55,6 +55,8 @@ enum Command {
     Encode(commands::encode::Args),
     /// Compare images with texts: cosine, logit, and probability among the texts.
     Similarity(commands::similarity::Args),
+    /// Find the images nearest to a text or an image, among the features of a store, a folder or a file.
+    Search(commands::search::Args),
     /// Score your own features with detectors, into a Parquet file with one row per image.
     Score(commands::score::Args),
     /// Compare two lists of scores: AUROC, AUPR, FPR95 and more.
@@ -63,6 +65,10 @@ enum Command {
     Detectors(commands::detectors::Args),
     /// Measure this machine: images per second, seconds per prompt step, agreement of GPU and CPU.
     Bench(commands::bench::Args),
+    /// Print the completions of a shell: bash, zsh, fish, elvish or powershell.
+    Completions(commands::completions::Args),
+    /// Write manual pages, one for each command.
+    Man(commands::completions::ManArgs),
     /// Decode the image on standard input and end; a run starts it to judge an image that may kill processes.
     #[command(hide = true)]
     JudgeImage(commands::judge_image::Args),
@@ -134,10 +140,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Preprocess(args) => commands::preprocess::run(args),
         Command::Encode(args) => commands::encode::run(args),
         Command::Similarity(args) => commands::similarity::run(args),
+        Command::Search(args) => commands::search::run(args),
         Command::Score(args) => commands::score::run(args),
         Command::Metrics(args) => commands::metrics::run(args),
         Command::Detectors(args) => commands::detectors::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Completions(args) => commands::completions::run(&args, Cli::command()),
+        Command::Man(args) => commands::completions::man(&args, Cli::command()),
         Command::JudgeImage(args) => commands::judge_image::run(args),
     }
 }

@@ -42,10 +42,10 @@ pub struct DevicesArg {
 pub struct DeviceArgs {
     #[command(flatten)]
     devices: DevicesArg,
-    /// Number format of the image tower: f32; on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT
+    /// Number format of the image tower: f32 (the default); on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT
     /// only).
-    #[arg(long, default_value = "f32", help_heading = heading::DEVICE)]
-    dtype: String,
+    #[arg(long, help_heading = heading::DEVICE)]
+    dtype: Option<String>,
 }
 
 /// The devices of a run.
@@ -74,7 +74,15 @@ impl DeviceArgs {
     /// # Errors
     /// As [`devices`].
     pub fn open(&self) -> Result<Devices, PipelineError> {
-        self.devices.open(&self.dtype)
+        self.open_as("f32")
+    }
+
+    /// As [`DeviceArgs::open`], in the format `default` unless one was given.
+    ///
+    /// # Errors
+    /// As [`devices`].
+    pub fn open_as(&self, default: &str) -> Result<Devices, PipelineError> {
+        self.devices.open(self.dtype.as_deref().unwrap_or(default))
     }
 }
 
@@ -84,7 +92,8 @@ impl RunDeviceArgs {
     /// # Errors
     /// [`PipelineError::Usage`] for devices or number formats that this build or machine does not support.
     pub fn open(&self) -> Result<Devices, PipelineError> {
-        let devices = run_devices(&self.device.devices.devices, &self.device.dtype)?;
+        let dtype = self.device.dtype.as_deref().unwrap_or("f32");
+        let devices = run_devices(&self.device.devices.devices, dtype)?;
         Ok(devices.with_batch(self.batch))
     }
 }

@@ -3,7 +3,7 @@
 pub(super) mod inputs;
 mod tables;
 pub(super) mod task;
-mod texts;
+pub(super) mod texts;
 
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -87,7 +87,7 @@ impl Task {
                 .into());
             }
         };
-        let classifier = Classifier::new(features, model.config.embed_dim, top, &detector)
+        let classifier = Classifier::new(features, None, model.config.embed_dim, top, &detector)
             .map_err(|e| PipelineError::Usage(format!("--detector {}: {e}", self.detector)))?;
         Ok(Opened {
             model,
