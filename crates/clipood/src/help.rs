@@ -13,7 +13,15 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
     ("Bring your own arrays", &["score", "metrics", "detectors"]),
     (
         "Plumbing",
-        &["encode", "preprocess", "tokenize", "prompt", "bench", "completions", "man"],
+        &[
+            "encode",
+            "preprocess",
+            "tokenize",
+            "prompt",
+            "bench",
+            "completions",
+            "man",
+        ],
     ),
 ];
 

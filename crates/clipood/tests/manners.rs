@@ -7,7 +7,7 @@ mod common;
 
 use std::process::{Command, Output, Stdio};
 
-use common::{RECIPE, World, files, stderr, stdout};
+use common::{RECIPE, World, files, stderr, stdout, succeeds};
 
 /// A quick recipe: one method, nothing trained.
 fn world() -> World {
