@@ -129,7 +129,7 @@ fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
             .take(LONGEST_LIST)
             .read_to_end(&mut bytes)
             .context("cannot read the list of images on standard input")?;
-        let text = decode_text(&bytes, "standard input")?;
+        let text = decode_text(bytes, "standard input")?;
         let named = lines(&text)
             .into_iter()
             .map(str::trim)
