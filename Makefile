@@ -9,12 +9,14 @@ DTYPE ?=
 DATA ?= data
 RUN ?=
 STORE ?= store
+CLUSTER ?=
 CLIPOOD = target/release/clipood
 
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-search bench-engine bench-flagship train-demo clean test-notebooks test-crash test-rot test-fuzz test-cloud
+# Every target with a description.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +26,10 @@ build: ## build the command in release mode
 
 pipeline: build ## run a recipe: RECIPE, SHOTS, METHODS, SEEDS, DEVICES, DTYPE, DATA, STORE, RUN override it
 	$(CLIPOOD) run $(RECIPE) --devices $(DEVICES) --data $(DATA) --store $(STORE) $(OVERRIDES)
+
+submit: build ## queue a run on a cluster: CLUSTER=slurm-example, and the variables of `pipeline`; DRY=1 prints the scripts
+	$(if $(CLUSTER),,$(error make submit: give CLUSTER, the name of a manifest in manifests/clusters))
+	$(CLIPOOD) submit $(RECIPE) --cluster $(CLUSTER) --data $(DATA) --store $(STORE) $(filter-out --dtype $(DTYPE),$(OVERRIDES)) $(if $(DRY),--dry-run)
 
 test: ## all tests: crates, command, tables in pandas and polars
 	cargo test --release --locked --workspace --features clipood-demo/train
@@ -41,6 +47,15 @@ test-rot: ## flip N random bits (20) in each kind of file of a run and its store
 
 test-cloud: ## S3 and Azure: conformance and runs with killed workers on two real servers (installs them below target/)
 	scripts/test-cloud.sh
+
+test-slurm: ## submit runs to a real Slurm of one controller and three nodes on this machine (as root; installs it)
+	scripts/test-slurm.sh
+
+check-kubernetes: ## validate the rendered manifests strictly against the schemas of Kubernetes, and lint the Dockerfile
+	scripts/check-kubernetes.sh
+
+wheel: ## a wheel with the command for pip, installed into a fresh environment where it runs the demo; GLIBC=2.28 is its oldest C library
+	scripts/wheel.sh
 
 test-fuzz: ## read N mutated images and N mutated checkpoint archives (100000): each is read or rejected by name
 	CLIPOOD_TEST_MUTATIONS=$(or $(N),100000) cargo test --release --locked --workspace --features clipood-demo/train \

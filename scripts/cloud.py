@@ -1,10 +1,14 @@
 """The two servers of scripts/test-cloud.sh from the outside.
 
-`cloud.py create` waits until both answer and makes a bucket and a container called `clipood`; `cloud.py wait URL` waits until
+`cloud.py workers CLIPOOD RUN STORE COUNT KILLS` starts workers of a planned run, kills one of them at random every few seconds and
+starts it again, and ends when all have finished. `cloud.py create` waits until both answer and makes a bucket and a container called `clipood`; `cloud.py wait URL` waits until
 something lies under URL. Addresses and keys come from the environment, as for clipood.
 """
 
+import json
 import os
+import random
+import subprocess
 import sys
 import time
 
@@ -45,7 +49,44 @@ def lies_under(url: str) -> bool:
     return next(iter(azure().get_container_client(bucket).list_blobs(name_starts_with=prefix)), None) is not None
 
 
-if sys.argv[1] == "create":
+def workers(clipood, run, store, count, kills):
+    """SIGKILL at random moments, so that every stage gets some of them: the pauses are a part of the time that is left."""
+    rng = random.Random(1)
+
+    def start(index):
+        words = [clipood, "worker", run, "--store", store, "--count", str(count), "--index", str(index)]
+        log = open(f"{os.environ['LOGS']}/worker-{index}.log", "ab")
+        return subprocess.Popen(words, stdout=log, stderr=log)
+
+    def stage():
+        done = subprocess.run([clipood, "status", run, "--store", store, "--json"], capture_output=True, text=True)
+        stages = json.loads(done.stdout)["stages"] if done.returncode == 0 else []
+        return next((stage["stage"] for stage in stages if stage["done"] < stage["units"]), "none")
+
+    alive = {index: start(index) for index in range(count)}
+    killed = []
+    while len(killed) < kills:
+        time.sleep(rng.uniform(0.5, 5.0))
+        working = [index for index, worker in alive.items() if worker.poll() is None]
+        failed = [index for index, worker in alive.items() if worker.poll() not in (None, 0)]
+        if failed:
+            raise SystemExit(f"workers {failed} have failed")
+        if not working:
+            break
+        index = rng.choice(working)
+        killed.append(stage())
+        alive[index].kill()
+        alive[index].wait()
+        alive[index] = start(index)
+    codes = {index: worker.wait() for index, worker in alive.items()}
+    if any(codes.values()):
+        raise SystemExit(f"exit codes of the workers: {codes}")
+    print(f"{len(killed)} kills, while the first open stages were: {', '.join(killed)}")
+
+
+if sys.argv[1] == "workers":
+    workers(*sys.argv[2:5], int(sys.argv[5]), int(sys.argv[6]))
+elif sys.argv[1] == "create":
     until("creating a bucket", lambda: s3().create_bucket(Bucket="clipood"))
     until("creating a container", lambda: azure().create_container("clipood"))
 else:

@@ -102,4 +102,17 @@ for place in s3://clipood az://clipood; do
         exit 1
     fi
 done
+echo "s3://clipood: eight workers over all stages, with a grid of prompts, killed at random"
+grid=$data/grid.toml
+sed -e 's/name = "cloud"/name = "grid"/' -e 's/"coop"\]/"coop", "locoop"]/' -e 's/shots = \[1\]/shots = [1, 2]/' \
+    -e 's/"gl_mcm"\]/"gl_mcm", "knn:k=1"]/' "$recipe" > "$grid"
+"$clipood" run "$grid" --run "$data/grid" --store "$data/store" > "$data/grid.log" 2>&1
+tables "$data/grid" > "$data/local.txt"
+run=s3://clipood/grid
+store=s3://clipood/grid-store
+"$clipood" plan "$grid" --run "$run" --store "$store" > "$data/plan.log" 2>&1
+LOGS=$data $python scripts/cloud.py workers "$clipood" "$run" "$store" 8 10
+"$clipood" status "$run" --store "$store" --audit
+tables "$run" > "$data/remote.txt"
+diff "$data/local.txt" "$data/remote.txt"
 echo "S3 and Azure: conformance, killed workers, equal tables, audits"

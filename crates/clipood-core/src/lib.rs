@@ -1,7 +1,7 @@
 //! Identifiers, fingerprints, recipes, manifests and errors of clipood, and the opening of files and texts; no other I/O.
 //!
-//! A recipe describes what to compute, a dataset manifest where the images of a dataset are. Both are TOML text read by the
-//! caller; every mistake is reported as a [`CoreError`] with file, line, key and the nearest valid word:
+//! A recipe describes what to compute, a dataset manifest where the images of a dataset are, a cluster manifest how a run
+//! is submitted. All are TOML text read by the caller; every mistake is reported as a [`CoreError`] with file, line, key and the nearest valid word:
 //!
 //! ```
 //! use clipood_core::{FingerprintBuilder, Method, Overrides, Recipe};
@@ -39,6 +39,7 @@
 mod class_folders;
 mod class_list;
 mod class_texts;
+mod cluster;
 mod document;
 mod error;
 pub mod files;
@@ -56,6 +57,10 @@ pub mod text_file;
 pub use class_folders::{ImageFolder, classes_of_folders};
 pub use class_list::{ClassList, distinct_names, equal_names};
 pub use class_texts::{DescriptionFormat, class_descriptions, spaced};
+pub use cluster::{
+    ClusterManifest, Engine, JobResources, KubernetesSection, Memory, Rates, Resources,
+    SlurmSection, TimeLimit,
+};
 pub use error::{CoreError, Place};
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use image_key::image_key;

@@ -174,6 +174,7 @@ impl Job {
                 devices,
                 share: options.share,
                 backup_training: options.backup_training,
+                waits: false,
                 reporting: options.reporting,
                 journal: Journal::new(places.run.store(), &name),
                 judge: None,
@@ -182,6 +183,49 @@ impl Job {
             experiment,
             places,
         })
+    }
+}
+
+/// Refuses a run directory that a worker of this program must not work on, before anything else of it is looked at: one that
+/// another version has planned, or, where a `fingerprint` is expected, another run.
+///
+/// # Errors
+/// [`PipelineError::Usage`] with what was expected and found; no run in the directory.
+pub fn check_run(run: &str, fingerprint: Option<&str>) -> Result<()> {
+    let opened = Run::open(Store::open(run)?, "reader")?;
+    let (ours, file) = (
+        env!("CARGO_PKG_VERSION"),
+        opened.store().display("run.json"),
+    );
+    let planned = opened
+        .versions()
+        .get("clipood")
+        .and_then(|version| version.as_str());
+    match planned {
+        Some(theirs) if theirs != ours => {
+            return Err(PipelineError::Usage(format!(
+                "{file}: planned by clipood {theirs}, and this worker is clipood {ours}: workers of two versions may compute \
+                 different things; start {theirs} on every node, or plan again with {ours} in another run directory, which finds \
+                 the features in the store"
+            )));
+        }
+        _ => {}
+    }
+    let found: String = configured(&opened, "fingerprint")?;
+    match fingerprint {
+        Some(expected) if expected != found => Err(PipelineError::Usage(format!(
+            "{file}: this worker was started for the run with fingerprint {expected}, found {found}: another recipe has been \
+             planned there since; submit it again"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Reports for `clipood status` that worker `index` has failed before its job was opened; nothing where no run is.
+pub fn report_failure<T>(run: &str, index: usize, outcome: &Result<T>) {
+    let opened = Store::open(run).and_then(|store| Run::open(store, "reader"));
+    if let (Err(_), Ok(opened)) = (outcome, opened) {
+        Journal::new(opened.store(), &format!("worker-{index}")).end(outcome);
     }
 }
 

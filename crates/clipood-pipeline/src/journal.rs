@@ -22,6 +22,8 @@ pub const EVERY: Duration = Duration::from_secs(5);
 pub enum State {
     /// A stage is in progress.
     Working,
+    /// It waits for units of other workers, whose number is `total` of the stage.
+    Waiting,
     /// All stages are done.
     Finished,
     /// It was interrupted.
@@ -83,6 +85,11 @@ impl Journal {
     /// Reports the progress of a stage.
     pub fn stage(&self, word: StageReport) {
         self.write(State::Working, Some(word), None);
+    }
+
+    /// Reports that a stage waits for the units of others.
+    pub fn waits(&self, word: StageReport) {
+        self.write(State::Waiting, Some(word), None);
     }
 
     /// Reports how the run ended.

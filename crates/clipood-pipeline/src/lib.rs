@@ -37,6 +37,7 @@ mod devices;
 mod dual_pattern;
 mod encode;
 mod error;
+mod estimate;
 mod experiment;
 mod extract;
 pub mod feature_checks;
@@ -79,10 +80,11 @@ pub use encode::{
     Unreadable, decode_files, encode_files, read_eval_view, read_eval_view_as,
 };
 pub use error::{PipelineError, Result, exit_code};
+pub use estimate::{Estimate, estimate};
 pub use experiment::Experiment;
 pub use extract::{JUDGE, decode_alone};
 pub use interrupt::Interrupt;
-pub use job::{Job, JobOptions, RunOptions};
+pub use job::{Job, JobOptions, RunOptions, check_run, report_failure};
 pub use journal::{State, WorkerStatus};
 pub use manifests::open_manifest;
 pub use metrics::{Metrics, read_metrics};
@@ -98,7 +100,8 @@ pub use run::{run, run_only};
 pub use stages::report::Outcome;
 pub use stages::{STAGES, Stage, stages_called};
 pub use status::{
-    Audit, Explanation, Garbage, Status, audit, collect_garbage, explain, find_garbage, status,
+    Audit, Explanation, Garbage, Pace, Status, audit, collect_garbage, explain, find_garbage,
+    status, status_of,
 };
 pub use worker::Worker;
 pub use zero_shot::{ClassCounts, Classifier, Tally, classify_files};

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod report;
 pub mod score;
 pub mod train;
+mod waiting;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -44,6 +45,9 @@ pub struct Stage {
     pub name: &'static str,
     /// Names of the earlier stages whose results its units read.
     pub needs: &'static [&'static str],
+    /// Whether its units run the model, so that they need devices as those that the run was planned for. The other stages
+    /// run on any machine.
+    pub uses_devices: bool,
     /// Where its units are committed: shelves, with the name of the stage there. A unit is done when it is in all of
     /// them.
     pub ledgers: fn(&Planned) -> &'static [(Shelf, &'static str)],
@@ -174,11 +178,11 @@ pub fn stages_called(names: &[String]) -> Result<Vec<&'static Stage>> {
     Ok(STAGES.iter().filter(wanted).copied().collect())
 }
 
-/// Runs the `wanted` stages. What they need of other stages has to be done.
+/// Runs the `wanted` stages. What they need of other stages has to be done, unless the worker waits for it.
 ///
 /// # Errors
-/// [`PipelineError::StageNotDone`] for a stage that a wanted one needs, that is not wanted itself and that has open units; the first
-/// error of a stage.
+/// [`PipelineError::StageNotDone`] for a stage that a wanted one needs, that is not wanted itself and that has open units,
+/// if the worker does not wait; the first error of a stage.
 pub fn run_stages(job: &Job, planned: &Planned, wanted: &[&Stage]) -> Result<()> {
     let is_wanted = |stage: &Stage| wanted.iter().any(|other| other.name == stage.name);
     for stage in STAGES.into_iter().filter(|stage| is_wanted(stage)) {
@@ -187,6 +191,9 @@ pub fn run_stages(job: &Job, planned: &Planned, wanted: &[&Stage]) -> Result<()>
             .iter()
             .filter(|other| stage.needs.contains(&other.name));
         for needed in needed.filter(|needed| !is_wanted(needed)) {
+            if job.worker.waits {
+                waiting::wait_for_stage(job, planned, needed)?;
+            }
             let UnitCounts { units, done, .. } = needed.count(job, planned)?;
             if done < units {
                 return Err(PipelineError::StageNotDone {

@@ -4,9 +4,11 @@
 mod audit;
 mod explain;
 mod garbage;
+mod pace;
 mod stages;
 
 pub use audit::{Audit, audit};
 pub use explain::{Explanation, explain};
 pub use garbage::{Garbage, collect_garbage, find_garbage};
-pub use stages::{Status, status};
+pub use pace::Pace;
+pub use stages::{Status, status, status_of};

@@ -145,6 +145,7 @@ impl World {
                     backups: true,
                 },
                 backup_training: false,
+                waits: false,
                 reporting: Reporting::Silent,
                 journal: Journal::new(places.run.store(), &name),
                 judge: None,

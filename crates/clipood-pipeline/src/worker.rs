@@ -18,6 +18,8 @@ pub struct Worker {
     pub share: Share,
     /// Whether trainings that others have claimed are repeated at the end.
     pub backup_training: bool,
+    /// Whether a stage waits for the earlier ones that it needs and that others do, instead of failing.
+    pub waits: bool,
     /// Progress on standard error.
     pub reporting: Reporting,
     /// Progress for `clipood status`.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::protocol::Ledger;
-use crate::record::Unit;
+use crate::record::{Claim, Unit, encode_name};
 
 /// The pause between the first two looks.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -94,6 +94,21 @@ fn not_committed(
         }
     }
     Ok(left)
+}
+
+impl Ledger {
+    /// The worker that has claimed a unit, for messages; `None` if nobody has, or the claim cannot be read.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`] and the store's errors.
+    pub fn claimant(&self, stage: &str, key: &str) -> Result<Option<String>> {
+        let path = format!("{}/{}.json", self.claims(stage)?, encode_name("unit", key)?);
+        let found = self.store().get(&path)?;
+        Ok(found.and_then(|bytes| {
+            let claim = serde_json::from_slice::<Claim>(&bytes);
+            claim.ok().map(|claim| claim.worker)
+        }))
+    }
 }
 
 #[cfg(test)]

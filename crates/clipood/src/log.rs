@@ -13,13 +13,14 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The crates that write traces.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "clipood",
     "clipood_clip",
     "clipood_core",
     "clipood_data",
     "clipood_hub",
     "clipood_kernels",
+    "clipood_launch",
     "clipood_ood",
     "clipood_pipeline",
     "clipood_store",

@@ -28,7 +28,9 @@ enum Command {
     /// List the recipes, or print one.
     Recipes(commands::recipes::Args),
     /// Make a run directory with its plan for workers; nothing is computed.
-    Plan(commands::run::Args),
+    Plan(commands::plan::Args),
+    /// Plan a run and queue its workers on Slurm or Kubernetes; submit again to do what is missing.
+    Submit(commands::submit::Args),
     /// Work on a planned run together with other workers; restart one to continue.
     Worker(commands::worker::Args),
     /// Print the tables of a finished run again.
@@ -127,6 +129,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => commands::run::run(args),
         Command::Recipes(args) => commands::recipes::run(args),
         Command::Plan(args) => commands::plan::run(args),
+        Command::Submit(args) => commands::submit::run(args),
         Command::Worker(args) => commands::worker::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::ZeroShot(args) => commands::zero_shot::run(args),

@@ -148,3 +148,81 @@ fn workers_killed_at_random_moments_end_as_a_run_alone() {
         "{killed} kills of workers in {stories} runs survived, {buried} of them without a restart"
     );
 }
+
+/// Eight workers over all stages, with a grid of prompts: every method, two shots, two seeds, and detectors that are fitted.
+const GRID: [(&str, &str); 4] = [
+    (
+        "methods = [\"zero-shot\", \"locoop\"]",
+        "methods = [\"zero-shot\", \"coop\", \"locoop\", \"sct\", \"linear-probe\"]",
+    ),
+    ("shots = [2]", "shots = [1, 2]"),
+    ("seeds = [1]", "seeds = [1, 2]"),
+    (
+        "[\"mcm\", \"gl_mcm\"]",
+        "[\"mcm\", \"gl_mcm\", \"knn:k=1\", \"mahalanobis\"]",
+    ),
+];
+
+#[test]
+fn eight_workers_killed_over_all_stages_with_a_grid_of_prompts() {
+    let world = World::new();
+    let mut recipe = common::RECIPE.to_string();
+    for (from, to) in GRID {
+        assert!(recipe.contains(from), "{from}");
+        recipe = recipe.replace(from, to);
+    }
+    world.write("recipe.toml", recipe);
+    let duration = whole(&world);
+    let planned = world
+        .clipood(&["plan", "recipe.toml", "--manifests", "manifests"])
+        .args(["--run", "eight", "--store", "store-eight"])
+        .output()
+        .unwrap();
+    assert!(planned.status.success(), "{}", stderr(&planned));
+    let start = |index: usize| {
+        let mut command = world.clipood(&["worker", "eight", "--store", "store-eight"]);
+        quiet(command.args(["--count", "8", "--index", &index.to_string()]))
+    };
+    let mut rng = SplitMix64::keyed(3, "kills", 0);
+    let mut workers: Vec<Child> = (0..8).map(start).collect();
+    let (wanted, mut killed, mut stages) = (2 * kills(), 0, BTreeSet::new());
+    while killed < wanted {
+        // The last stages are over soon, so the kills come faster than one run takes.
+        std::thread::sleep(moment(&mut rng, duration).div_f64(4.0));
+        let mut working = Vec::new();
+        for (index, worker) in workers.iter_mut().enumerate() {
+            match worker.try_wait().unwrap() {
+                Some(status) => assert!(status.success(), "worker {index}: {status}"),
+                None => working.push(index),
+            }
+        }
+        if working.is_empty() {
+            break;
+        }
+        let index = working[rng.below(working.len() as u64) as usize];
+        stages.extend(open_stages(&world));
+        workers[index].kill().unwrap();
+        workers[index].wait().unwrap();
+        killed += 1;
+        workers[index] = start(index);
+    }
+    for (index, worker) in workers.iter_mut().enumerate() {
+        let status = worker.wait().unwrap();
+        assert!(status.success(), "worker {index}: {status}");
+    }
+    assert_same_tables(&world, "whole", "eight");
+    audit(&world, "eight", "store-eight");
+    println!(
+        "{killed} kills of eight workers survived, while the first open stages were {stages:?}"
+    );
+}
+
+/// The first stage that has open units, as `clipood status` sees it.
+fn open_stages(world: &World) -> Option<String> {
+    let words = ["status", "eight", "--store", "store-eight", "--json"];
+    let output = world.clipood(&words).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    let mut stages = status["stages"].as_array()?.iter();
+    let open = stages.find(|stage| stage["done"] != stage["units"])?;
+    Some(open["stage"].as_str()?.to_string())
+}

@@ -39,6 +39,7 @@ use crate::tables::{
 pub static STAGE: Stage = Stage {
     name: AGGREGATE,
     needs: &["score"],
+    uses_devices: false,
     ledgers: |_| &[(Shelf::Run, AGGREGATE)],
     units,
     explained: |job, planned| {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clipood_store::{Ledger, Share, Unit, passes, wait_for};
 
+use super::waiting::claimed_by;
 use crate::error::Result;
 use crate::job::Job;
 
@@ -38,8 +39,29 @@ pub fn share_units(
     };
     let all: Vec<usize> = (0..units.len()).collect();
     rounds(false, &all)?;
+    say_waiting(job, ledger, stage, units)?;
     let interrupted = || job.worker.interrupt.is_set();
     let open = wait_for(ledger, stage, units, PATIENCE, &interrupted)?;
     job.worker.interrupt.check()?;
     rounds(true, &open)
+}
+
+/// Says which units of a stage are waited for, if there are any.
+fn say_waiting(job: &Job, ledger: &Ledger, stage: &str, units: &[Unit]) -> Result<()> {
+    let done = ledger.committed(stage)?;
+    let mut open = Vec::new();
+    for unit in units {
+        if !done.contains(unit)? {
+            open.push((unit.key.clone(), unit));
+        }
+    }
+    if !open.is_empty() {
+        job.worker.reporting.say(&format!(
+            "{stage:>9} waiting up to {} s for {} units that other workers have claimed: {}; then this one does them",
+            PATIENCE.as_secs(),
+            open.len(),
+            claimed_by(ledger, stage, &open)?
+        ));
+    }
+    Ok(())
 }

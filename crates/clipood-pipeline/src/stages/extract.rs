@@ -13,6 +13,7 @@ use crate::quarantine::{keep_quarantine, quarantine};
 pub static STAGE: Stage = Stage {
     name: "extract",
     needs: &["plan"],
+    uses_devices: true,
     ledgers: |planned| match planned.patches {
         true => &[(Shelf::Features, LOCAL), (Shelf::Features, GLOBAL)],
         false => &[(Shelf::Features, GLOBAL)],

@@ -36,6 +36,7 @@ const RANGES: &str = "train_ranges";
 pub static STAGE: Stage = Stage {
     name: FIT,
     needs: &["negative", "train"],
+    uses_devices: false,
     ledgers: |_| &[(Shelf::Run, FIT)],
     units: |job, planned| {
         let prompts = planned.prompts.iter();

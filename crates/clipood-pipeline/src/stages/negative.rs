@@ -26,6 +26,7 @@ const CHUNK: usize = 1024;
 pub static STAGE: Stage = Stage {
     name: NEGATIVE,
     needs: &["plan"],
+    uses_devices: true,
     ledgers: |_| &[(Shelf::Prompts, NEGATIVE)],
     units: |_, planned| Ok(planned.negatives.iter().map(|n| n.unit.clone()).collect()),
     explained: |_, planned| {

@@ -9,6 +9,7 @@ use crate::plan::{STAGE as PLAN, plan_inputs, plan_units};
 pub static STAGE: Stage = Stage {
     name: PLAN,
     needs: &[],
+    uses_devices: false,
     ledgers: |_| &[(Shelf::Run, PLAN)],
     units: |job, _| plan_units(job),
     explained: |job, _| {

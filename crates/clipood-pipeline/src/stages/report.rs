@@ -29,6 +29,7 @@ const ACCOUNT: &str = "account";
 pub static STAGE: Stage = Stage {
     name: "report",
     needs: &["aggregate"],
+    uses_devices: false,
     ledgers: |_| &[(Shelf::Run, FINISH)],
     units: |job, _| Ok(vec![unit(job)]),
     explained: |job, _| {

@@ -41,6 +41,7 @@ pub const NOTES: &str = "clipood.notes";
 pub static STAGE: Stage = Stage {
     name: "score",
     needs: &["extract", "fit"],
+    uses_devices: false,
     ledgers: |_| &[(Shelf::Run, SHARDS)],
     units: |job, planned| {
         let shards = planned.shards().into_iter();

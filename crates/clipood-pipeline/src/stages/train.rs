@@ -5,13 +5,13 @@
 //! `backup_training`.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use bytes::Bytes;
 use clipood_clip::model::{Device, PromptTrainer};
 use clipood_ood::Matrix;
 use clipood_store::{Part, Passes, Share, Unit, passes};
 
+use super::waiting::{Waiting, claimed_by};
 use super::{ExplainedUnit, Stage};
 use crate::devices::{is_fatal, on_devices, report_lost_device};
 use crate::error::{PipelineError, Result};
@@ -29,13 +29,12 @@ use crate::sync::locked;
 
 /// Name of the stage in the ledger of the prompts.
 pub const TRAIN: &str = "train";
-/// Time between two checks for the prompt sets that other workers are making.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// See the head of this file.
 pub static STAGE: Stage = Stage {
     name: TRAIN,
     needs: &["extract"],
+    uses_devices: true,
     ledgers: |_| &[(Shelf::Prompts, TRAIN)],
     units: |_, planned| {
         let prompts = planned.distinct_prompts().into_iter();
@@ -100,7 +99,7 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
     if let Ok(progress) = bench.progress.into_inner() {
         progress.finish();
     }
-    wait_for_others(job, &open)
+    wait_for_others(job, &pending)
 }
 
 /// The prompt sets to make, shared by one thread per device.
@@ -224,27 +223,30 @@ impl Bench<'_> {
     }
 }
 
-/// Returns when every unit is committed. There is no timeout: a worker that claimed a unit and died is started again by
-/// the cluster or the user, or a worker with `backup_training` does the unit.
-fn wait_for_others(job: &Job, units: &[Unit]) -> Result<()> {
-    let mut told = false;
+/// Returns when every one of `prompts` is committed. There is no timeout: a worker that claimed a unit and died is started
+/// again by the cluster or the user, or a worker with `backup_training` does the unit.
+fn wait_for_others(job: &Job, prompts: &[&PlannedPrompt]) -> Result<()> {
+    let ledger = &job.places.prompts;
+    let mut waiting = Waiting::new(job, TRAIN);
     loop {
-        let done = job.places.prompts.committed(TRAIN)?;
-        let mut missing = 0;
-        for unit in units {
-            missing += usize::from(!done.contains(unit)?);
+        let done = ledger.committed(TRAIN)?;
+        let mut open = Vec::new();
+        for prompt in prompts {
+            if !done.contains(&prompt.unit)? {
+                open.push((prompt.key.name(), &prompt.unit));
+            }
         }
-        if missing == 0 {
+        if open.is_empty() {
             return Ok(());
         }
-        if !told {
-            job.worker.reporting.say(&format!(
-                "waiting for {missing} prompt sets that other workers have claimed; if those are gone, start them again, or \
-                 this one with --backup-training"
-            ));
-            told = true;
-        }
-        job.worker.interrupt.check()?;
-        std::thread::sleep(LOOK_EVERY);
+        waiting.pause(|| {
+            let text = format!(
+                "{} prompt sets that other workers have claimed: {}; if those are gone, start them again, or this one with \
+                 --backup-training",
+                open.len(),
+                claimed_by(ledger, TRAIN, &open)?
+            );
+            Ok((open.len(), text))
+        })?;
     }
 }

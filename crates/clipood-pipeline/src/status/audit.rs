@@ -178,8 +178,8 @@ fn audit_files(job: &Job, planned: &Planned, audit: &mut Audit) -> Result<()> {
     let run = job.places.run.store();
     let mut files = vec![(run, "run.json".to_string())];
     for object in run.list("_run")? {
-        // Records have been checked; claims and notes hold nothing that a result depends on.
-        let skipped = ["commits", "claims", "damaged", "attempts"];
+        // Records have been checked; claims, notes, and scripts and logs of clusters hold nothing that a result depends on.
+        let skipped = ["commits", "claims", "damaged", "attempts", "jobs"];
         let folder = object.path.split('/').nth(1).unwrap_or_default();
         let folder = folder.split('@').next().unwrap_or_default();
         if !skipped.contains(&folder) {

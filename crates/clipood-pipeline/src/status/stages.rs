@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::pace::{Pace, paces};
 use crate::error::Result;
 use crate::job::Job;
 use crate::journal::{WorkerStatus, worker_statuses};
@@ -27,6 +28,8 @@ pub struct Status {
     pub finished: bool,
     /// The last status of each worker.
     pub workers: Vec<WorkerStatus>,
+    /// Rate and remaining time of the stages that workers are in, all workers together.
+    pub paces: Vec<Pace>,
     /// The stages in their order; only the stage `plan` if there is no plan yet.
     pub stages: Vec<StageStatus>,
     /// The datasets with the images that could not be read.
@@ -99,10 +102,17 @@ pub struct ReasonCount {
 /// # Errors
 /// A run directory or store that cannot be read.
 pub fn status(job: &Job) -> Result<Status> {
-    let planned = Planned::read(job)?;
+    status_of(job, Planned::read(job)?.as_ref())
+}
+
+/// As [`status`], with the plan of the run if it has been read already: a plan does not change.
+///
+/// # Errors
+/// A run directory or store that cannot be read.
+pub fn status_of(job: &Job, planned: Option<&Planned>) -> Result<Status> {
     let mut stages = Vec::new();
     let (mut datasets, mut reasons) = (Vec::new(), Vec::new());
-    match &planned {
+    match planned {
         // Without a plan only the units of the stage `plan` are known.
         None => {
             let ledgers = &[(Shelf::Run, plan::STAGE.name)];
@@ -120,12 +130,14 @@ pub fn status(job: &Job) -> Result<Status> {
             reasons = count_reasons(&rows);
         }
     }
+    let workers = worker_statuses(job.places.run.store())?;
     Ok(Status {
         run: job.places.run_location.clone(),
         recipe: job.experiment.recipe.name.clone(),
         fingerprint: job.experiment.fingerprint.to_string(),
         finished: planned.is_some() && stages.iter().all(|s| s.done == s.units),
-        workers: worker_statuses(job.places.run.store())?,
+        paces: paces(&workers),
+        workers,
         stages,
         datasets,
         quarantine: reasons,

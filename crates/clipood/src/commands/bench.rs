@@ -3,9 +3,9 @@
 //!
 //! Every measurement is one line with a JSON object on standard output, so that scripts can compare several programs.
 
-mod extract;
+pub(super) mod extract;
 mod models;
-mod prompt;
+pub(super) mod prompt;
 mod warmup;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

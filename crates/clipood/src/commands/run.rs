@@ -3,34 +3,44 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clipood_clip::model::Devices;
 use clipood_core::{Method, Overrides, Recipe};
-use clipood_pipeline::{Job, JobOptions, Outcome, console, run as run_job};
+use clipood_pipeline::{Job, JobOptions, Outcome, Reporting, console, run as run_job};
 
 use super::args::{ChangedDataArg, DataArgs, JsonLogArg, RunDeviceArgs, StoreArg, heading};
 use super::recipes;
 use super::reporting;
 use super::signals::listen;
 
-/// Options of `clipood run` and `clipood plan`.
+/// Options of `clipood run`.
 #[derive(clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    device: RunDeviceArgs,
+    #[command(flatten)]
+    log: JsonLogArg,
+}
+
+/// What to run, and where: options of `run`, `plan` and `submit`.
+#[derive(clap::Args)]
+pub struct PlanArgs {
     /// Recipe: the path of a file, the name of one in `pipelines/`, or a built-in one (`clipood recipes` lists both).
     recipe: String,
     #[command(flatten)]
     changes: Changes,
+    /// Images and manifests.
     #[command(flatten)]
-    device: RunDeviceArgs,
-    #[command(flatten)]
-    data: DataArgs,
+    pub data: DataArgs,
     #[command(flatten)]
     changed: ChangedDataArg,
+    /// Features and prompts.
     #[command(flatten)]
-    store: StoreArg,
+    pub store: StoreArg,
     /// Run directory, a path or URL (default: `runs/RECIPE-FINGERPRINT`).
     #[arg(long, value_name = "RUN", help_heading = heading::FILES)]
-    run: Option<String>,
-    #[command(flatten)]
-    log: JsonLogArg,
+    pub run: Option<String>,
 }
 
 /// Values that replace those of the recipe.
@@ -58,7 +68,8 @@ struct Changes {
 
 /// Runs the recipe and prints its tables.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let job = open(args)?;
+    let reporting = reporting(args.log.json_log);
+    let job = open(args.plan, args.device.open()?, reporting)?;
     let outcome = run_job(&job)?;
     super::print(&format!(
         "{1}\n{2}tables: {0}/metrics/*.parquet, {0}/scores/; page: {0}/report/index.html\n",
@@ -70,8 +81,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Opens recipe, model, store and run directory, and listens for signals.
-pub fn open(args: Args) -> Result<Job> {
-    let reporting = reporting(args.log.json_log);
+pub fn open(args: PlanArgs, devices: Devices, reporting: Reporting) -> Result<Job> {
     let mut job = Job::open(JobOptions {
         recipe: recipe(&args.recipe, args.changes)?,
         manifests: args.data.manifests,
@@ -79,7 +89,7 @@ pub fn open(args: Args) -> Result<Job> {
         accept_changed_data: args.changed.accept_changed_data,
         store: args.store.store,
         run: args.run,
-        device: args.device.open()?,
+        device: devices,
         reporting,
         interrupt: listen(reporting)?,
     })?;

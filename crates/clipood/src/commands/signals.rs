@@ -1,5 +1,7 @@
 //! Handling of signals.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use clipood_pipeline::{Interrupt, Reporting};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -18,6 +20,9 @@ fn hangups_are_ignored() -> bool {
     mask.unwrap_or_default() >> (SIGHUP - 1) & 1 == 1
 }
 
+/// Signals within this time of the first one are the same request to stop, but for Ctrl-C, which a person repeats.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
+
 /// A flag that is set by the first of these signals, which is also reported; the second signal ends the process at
 /// once.
 pub fn listen(reporting: Reporting) -> Result<Interrupt> {
@@ -30,7 +35,14 @@ pub fn listen(reporting: Reporting) -> Result<Interrupt> {
     std::thread::Builder::new()
         .name("signals".to_string())
         .spawn(move || {
-            for _ in signals.forever() {
+            let mut first: Option<Instant> = None;
+            for signal in signals.forever() {
+                // Slurm signals a job's script, which passes it on, and the process itself, at the same moment.
+                let is_same = first.is_some_and(|first| first.elapsed() < SAME_REQUEST);
+                if is_same && signal != SIGINT {
+                    continue;
+                }
+                first.get_or_insert_with(Instant::now);
                 if flag.is_set() {
                     // Committed parts are complete, so nothing is lost that was committed.
                     std::process::exit(3);

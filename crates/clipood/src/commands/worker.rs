@@ -1,10 +1,13 @@
 //! `clipood worker`: one of several processes that work on a planned run together.
 
+mod place;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clipood_pipeline::{
-    ChangedData, Job, PipelineError, RunOptions, Share, run as run_job, run_only, stages_called,
+    ChangedData, Job, RunOptions, Share, check_run, report_failure, run as run_job, run_only,
+    stages_called,
 };
 
 use super::args::{ChangedDataArg, DataArg, JsonLogArg, RunDeviceArgs, StoreArg, WorkerRunArg};
@@ -18,16 +21,24 @@ use super::signals::listen;
 pub struct Args {
     #[command(flatten)]
     run: WorkerRunArg,
-    /// Number of this worker, from 0. A worker that is started again gets the same number.
-    #[arg(long, default_value_t = 0)]
-    index: usize,
-    /// Number of workers. It only distributes the work, so it need not be exact.
-    #[arg(long, default_value_t = 1)]
-    count: usize,
+    /// Number of this worker, from 0. A worker that is started again gets the same number. By default that of the task of
+    /// a Slurm array or of a Kubernetes Indexed Job, otherwise 0.
+    #[arg(long)]
+    index: Option<usize>,
+    /// Number of workers. It only distributes the work, so it need not be exact. By default the size of the Slurm array,
+    /// otherwise 1.
+    #[arg(long)]
+    count: Option<usize>,
     /// Do these stages only, separated by commas, such as `extract,train`; the stages that they need must be done. By
     /// default a worker stays until the whole run is finished.
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]
     stages: Vec<String>,
+    /// Wait for the stages that those of `--stages` need and that other workers do, instead of failing.
+    #[arg(long, requires = "stages")]
+    wait: bool,
+    /// Refuse a run with another fingerprint than this one, as `clipood status RUN --json` prints it.
+    #[arg(long, value_name = "HEX")]
+    fingerprint: Option<String>,
     /// Train prompts that another worker has claimed instead of waiting for it.
     #[arg(long)]
     backup_training: bool,
@@ -45,33 +56,42 @@ pub struct Args {
 
 /// Works until the run, or the requested stages, are finished, by this worker or by others.
 pub fn run(args: Args) -> Result<ExitCode> {
-    if args.index >= args.count {
-        return Err(PipelineError::Usage(format!(
-            "--index {} is not below --count {}",
-            args.index, args.count
-        ))
-        .into());
-    }
+    let place = place::find(args.index, args.count, |name| std::env::var(name).ok())?;
     let wanted = stages_called(&args.stages)?;
     let reporting = reporting(args.log.json_log);
-    let mut job = Job::reopen(RunOptions {
-        run: args.run.into_run(),
-        data: args.data.data,
-        changed: match args.changed.accept_changed_data {
-            true => ChangedData::Accept,
-            false => ChangedData::AllowMoved,
-        },
-        store: args.store.store,
-        device: Some(args.device.open()?),
-        share: Share {
-            index: args.index,
-            count: args.count,
-            backups: true,
-        },
-        backup_training: args.backup_training,
-        reporting,
-        interrupt: listen(reporting)?,
-    })?;
+    if let Some(line) = place.line() {
+        reporting.say(&line);
+    }
+    let interrupt = listen(reporting)?;
+    let run = args.run.into_run();
+    let devices = || match wanted.is_empty() || wanted.iter().any(|stage| stage.uses_devices) {
+        true => args.device.open().map(Some),
+        // Scores and metrics are computed alike on every machine, whatever has computed the features.
+        false => Ok(None),
+    };
+    let opened = check_run(&run, args.fingerprint.as_deref()).and_then(|()| {
+        Job::reopen(RunOptions {
+            run: run.clone(),
+            data: args.data.data,
+            changed: match args.changed.accept_changed_data {
+                true => ChangedData::Accept,
+                false => ChangedData::AllowMoved,
+            },
+            store: args.store.store,
+            device: devices()?,
+            share: Share {
+                index: place.index,
+                count: place.count,
+                backups: true,
+            },
+            backup_training: args.backup_training,
+            reporting,
+            interrupt,
+        })
+    });
+    report_failure(&run, place.index, &opened);
+    let mut job = opened?;
+    job.worker.waits = args.wait;
     job.worker.judge = std::env::current_exe().ok();
     if wanted.is_empty() {
         super::print(&account(&job, &run_job(&job)?))?;

@@ -88,7 +88,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         })?;
         for batch in &args.batches {
             all_done &= report("extract", &args.common.model, devices, || {
-                measure(args, &model, devices, (*batch).max(1), &files)
+                let measure = Measure {
+                    local: args.local,
+                    seconds: args.seconds,
+                    batch: (*batch).max(1),
+                };
+                measure.run(&model, devices, &files)
             })?;
         }
     }
@@ -187,66 +192,95 @@ impl Passes {
     }
 }
 
-fn measure(
-    args: &Args,
+/// Views per second of the image tower on all `devices`, from memory, without decoding.
+pub(in super::super) fn views_per_second(
     model: &Model,
     devices: &Devices,
-    batch: usize,
-    files: &[PathBuf],
-) -> Result<Value> {
-    let side = model.config.image.size;
-    let image = random_bytes(3 * side * side);
-    compile(model, devices, &image.repeat(batch), args.local)?;
-    let engine = Engine {
-        local: args.local,
-        full: batch,
-        ..Engine::for_files(model, devices)
+    local: bool,
+    seconds: f64,
+) -> Result<f64> {
+    let batch = match devices.batch {
+        Some(batch) => batch,
+        None => devices.first().batch_for(&model.config)?,
     };
-    let least = Duration::from_secs_f64(args.seconds);
-    let mut passes = Passes::new(devices.workers.len().max(1));
-    let mut unreadable = None;
-    let mut done = false;
-    let side = u32::try_from(side).context("the model's images are too large")?;
-    let ran = engine.run(
-        &Clock::default(),
-        |sink| match files.is_empty() {
-            true => send_for_ever(sink, &image),
-            false => decode_files(sink, files.iter().cycle(), side, || true),
-        },
-        |event| {
-            match event {
-                EncodeEvent::Encoded { rows, busy, .. } => {
-                    done |= passes.add(rows.len(), busy, least);
+    let measure = Measure {
+        local,
+        seconds,
+        batch,
+    };
+    let found = measure.run(model, devices, &[])?;
+    found["images_per_s"]
+        .as_f64()
+        .context("no image was encoded")
+}
+
+/// One measurement.
+struct Measure {
+    /// Compute patch features as well.
+    local: bool,
+    /// Shortest duration.
+    seconds: f64,
+    /// Images per pass.
+    batch: usize,
+}
+
+impl Measure {
+    fn run(&self, model: &Model, devices: &Devices, files: &[PathBuf]) -> Result<Value> {
+        let batch = self.batch;
+        let side = model.config.image.size;
+        let image = random_bytes(3 * side * side);
+        compile(model, devices, &image.repeat(batch), self.local)?;
+        let engine = Engine {
+            local: self.local,
+            full: batch,
+            ..Engine::for_files(model, devices)
+        };
+        let least = Duration::from_secs_f64(self.seconds);
+        let mut passes = Passes::new(devices.workers.len().max(1));
+        let mut unreadable = None;
+        let mut done = false;
+        let side = u32::try_from(side).context("the model's images are too large")?;
+        let ran = engine.run(
+            &Clock::default(),
+            |sink| match files.is_empty() {
+                true => send_for_ever(sink, &image),
+                false => decode_files(sink, files.iter().cycle(), side, || true),
+            },
+            |event| {
+                match event {
+                    EncodeEvent::Encoded { rows, busy, .. } => {
+                        done |= passes.add(rows.len(), busy, least);
+                    }
+                    EncodeEvent::End { end, .. } => unreadable = end.into_iter().next(),
                 }
-                EncodeEvent::End { end, .. } => unreadable = end.into_iter().next(),
-            }
-            match done || unreadable.is_some() {
-                // The sources are endless.
-                true => Err(PipelineError::Interrupted),
-                false => Ok(()),
-            }
-        },
-    );
-    if let Some((file, reason)) = unreadable {
-        let path = files[file % files.len()].display();
-        bail!("cannot read {path} ({}): {}", reason.kind, reason.message);
+                match done || unreadable.is_some() {
+                    // The sources are endless.
+                    true => Err(PipelineError::Interrupted),
+                    false => Ok(()),
+                }
+            },
+        );
+        if let Some((file, reason)) = unreadable {
+            let path = files[file % files.len()].display();
+            bail!("cannot read {path} ({}): {}", reason.kind, reason.message);
+        }
+        match ran {
+            Err(PipelineError::Interrupted) if done => {}
+            other => other?,
+        }
+        let rate = passes.images as f64 / passes.elapsed().as_secs_f64();
+        let operations = image_operations(&model.config);
+        Ok(json!({
+            "batch": batch,
+            "source": if files.is_empty() { "memory" } else { "files" },
+            "local": self.local,
+            "images_per_s": rate,
+            "median_ms": 1e3 * median(&passes.seconds),
+            "passes": passes.seconds.len(),
+            "tflops": operations.map(|n| n * rate * 1e-12),
+            "memory_in_use_mb": devices.first().memory_in_use()?.map(|bytes| bytes / 1_000_000),
+        }))
     }
-    match ran {
-        Err(PipelineError::Interrupted) if done => {}
-        other => other?,
-    }
-    let rate = passes.images as f64 / passes.elapsed().as_secs_f64();
-    let operations = image_operations(&model.config);
-    Ok(json!({
-        "batch": batch,
-        "source": if files.is_empty() { "memory" } else { "files" },
-        "local": args.local,
-        "images_per_s": rate,
-        "median_ms": 1e3 * median(&passes.seconds),
-        "passes": passes.seconds.len(),
-        "tflops": operations.map(|n| n * rate * 1e-12),
-        "memory_in_use_mb": devices.first().memory_in_use()?.map(|bytes| bytes / 1_000_000),
-    }))
 }
 
 /// Passes that compile and tune the kernels of every GPU.

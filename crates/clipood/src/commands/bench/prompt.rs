@@ -187,6 +187,28 @@ fn compare(args: &Args, model: &Model, devices: &Devices, method: Method) -> Res
     }
 }
 
+/// Seconds of a step of `method` on the first of `devices`, by the median of a few steps on random features.
+pub(in super::super) fn step_seconds(
+    model: &Model,
+    devices: &Devices,
+    method: Method,
+    (classes, images): (usize, usize),
+) -> Result<f64> {
+    let sizes = (classes.max(1), images.max(1), WARM + 3);
+    let found = train(model, (devices.first(), devices.dtype), method, sizes)?;
+    Ok(median(&found.seconds()))
+}
+
+impl Steps {
+    /// The durations of the steps after the first ones.
+    fn seconds(&self) -> Vec<f64> {
+        let pairs = self.at.windows(2).skip(WARM - 1);
+        pairs
+            .map(|pair| (pair[1] - pair[0]).as_secs_f64())
+            .collect()
+    }
+}
+
 fn measure(args: &Args, model: &Model, devices: &Devices, method: Method) -> Result<Value> {
     let sizes = (
         args.classes.max(1),
@@ -194,12 +216,7 @@ fn measure(args: &Args, model: &Model, devices: &Devices, method: Method) -> Res
         WARM + args.steps.max(1),
     );
     let found = train(model, (devices.first(), devices.dtype), method, sizes)?;
-    let seconds: Vec<f64> = found
-        .at
-        .windows(2)
-        .skip(WARM - 1)
-        .map(|pair| (pair[1] - pair[0]).as_secs_f64())
-        .collect();
+    let seconds = found.seconds();
     let last = found.losses.last().copied().context("no step was made")?;
     Ok(json!({
         "method": method.name(),
