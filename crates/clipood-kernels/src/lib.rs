@@ -15,12 +15,18 @@
 
 pub mod activation;
 pub mod attention;
+mod attention_pool;
 pub mod bf16;
 pub mod block;
+mod conv;
 mod exp;
+mod lanes;
 pub mod matrix;
 pub mod norm;
+pub mod packed;
 mod ragged;
+pub mod resnet;
+mod share;
 pub mod tower;
 
 /// Runs `work` compiled for the best instruction set of this CPU.

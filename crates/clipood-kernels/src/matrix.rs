@@ -60,6 +60,24 @@ impl<'a, T> Matrix<'a, T> {
             ..self
         }
     }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+}
+
+impl<T: Copy> Matrix<'_, T> {
+    /// The entry in a row and a column, both of which the matrix has.
+    #[inline(always)]
+    pub(crate) fn at(&self, row: usize, column: usize) -> T {
+        self.data[row * self.row_stride + column * self.column_stride]
+    }
 }
 
 /// A row-major matrix to write to.
@@ -178,6 +196,14 @@ pub trait Map: Sync {
 
     /// As [`Map::apply`] without the bias.
     fn multiply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool);
+
+    /// As [`Map::apply`], then negative values become 0.
+    fn apply_relu(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+        self.apply(x, from, output, out, add);
+        for value in out {
+            *value = if *value < 0.0 { 0.0 } else { *value };
+        }
+    }
 }
 
 impl<M: Map> Map for &M {
@@ -191,6 +217,10 @@ impl<M: Map> Map for &M {
 
     fn multiply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
         (**self).multiply(x, from, output, out, add);
+    }
+
+    fn apply_relu(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+        (**self).apply_relu(x, from, output, out, add);
     }
 }
 
@@ -235,6 +265,12 @@ impl Map for Affine<'_> {
 }
 
 impl Affine<'_> {
+    /// The weight as a matrix `[input, output]`.
+    pub fn matrix(&self) -> Matrix<'_> {
+        let output = self.bias.len();
+        Matrix::new(self.weight, self.input(), output, output)
+    }
+
     /// Values per row of the input.
     pub fn input(&self) -> usize {
         self.weight.len() / self.bias.len().max(1)
