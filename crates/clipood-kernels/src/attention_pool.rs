@@ -9,7 +9,7 @@ use crate::attention::softmax;
 use crate::block::sized;
 use crate::matrix::{Affine, Map, Matrix, MatrixMut, product};
 use crate::packed::{Format, Packed};
-use crate::share::Share;
+use crate::share::{Share, Then};
 
 /// Parameters, as a checkpoint holds them: weights are `[output, input]`.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +80,7 @@ impl AttentionPool {
         });
         let means = gather(&tokens, self.positions.len(), 0, channels);
         let mut queries = vec![0.0; batch * channels];
-        share.apply(&self.queries, &means, &mut queries, false, false);
+        share.apply(&self.queries, &means, 0..channels, &mut queries, Then::Nothing);
         // [heads, batch, channels]
         let mut asked = vec![0.0; heads * batch * channels];
         share.chunks(&mut asked, batch * channels, |h, asked| {
@@ -123,7 +123,7 @@ impl AttentionPool {
             }
         }
         let mut global = vec![0.0; batch * self.dim()];
-        share.apply(&self.projection, &attended, &mut global, false, false);
+        share.apply(&self.projection, &attended, 0..self.dim(), &mut global, Then::Nothing);
         global
     }
 
@@ -131,9 +131,10 @@ impl AttentionPool {
     pub fn local(&self, x: &[f32], share: Share) -> Vec<f32> {
         let mut values = Vec::new();
         let values = sized(&mut values, x.len());
-        share.apply(&self.values, x, values, false, false);
-        let mut local = vec![0.0; x.len() / self.values.bias().len() * self.dim()];
-        share.apply(&self.projection, values, &mut local, false, false);
+        let channels = self.values.bias().len();
+        share.apply(&self.values, x, 0..channels, values, Then::Nothing);
+        let mut local = vec![0.0; x.len() / channels * self.dim()];
+        share.apply(&self.projection, values, 0..self.dim(), &mut local, Then::Nothing);
         local
     }
 

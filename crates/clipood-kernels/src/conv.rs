@@ -12,10 +12,8 @@ use self::winograd::Winograd;
 use crate::block::sized;
 use crate::matrix::{Map, Matrix};
 use crate::packed::{Format, Packed};
-use crate::share::Share;
+use crate::share::{Share, Then};
 
-/// Rows of a product that one thread takes at a time.
-const ROWS: usize = 192;
 /// Most windows in a block.
 const WINDOWS: usize = 96;
 /// Most values of a weight in Winograd's form, which are four times those of the weight: beyond this (36 MiB would be
@@ -120,7 +118,7 @@ impl Conv {
     pub fn relu(&self, x: Images<'_>, out: &mut [f32], share: Share) {
         match &self.map {
             Method::Windows(map) if self.sizes.kernel == 1 && self.sizes.stride == 1 => {
-                pointwise(map, x.values, out, share, Then::Relu);
+                share.apply(map, x.values, 0..self.sizes.output, out, Then::Relu);
             }
             Method::Windows(map) => self.by_windows(map, x, out, share),
             Method::Winograd(winograd) => winograd.relu(x, out, share),
@@ -133,7 +131,9 @@ impl Conv {
     /// The kernel is larger than a pixel.
     pub fn pixels(&self, x: &[f32], out: &mut [f32], share: Share, then: Then) {
         match &self.map {
-            Method::Windows(map) if self.sizes.kernel == 1 => pointwise(map, x, out, share, then),
+            Method::Windows(map) if self.sizes.kernel == 1 => {
+                share.apply(map, x, 0..self.sizes.output, out, then);
+            }
             _ => panic!("a kernel of {} pixels is not 1x1", self.sizes.kernel),
         }
     }
@@ -177,31 +177,5 @@ impl Conv {
             row[from * input..to * input].copy_from_slice(&x.values[start..][..(to - from) * input]);
             row[to * input..].fill(0.0);
         }
-    }
-}
-
-/// What follows a 1x1 convolution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Then {
-    /// Nothing.
-    Nothing,
-    /// ReLU.
-    Relu,
-    /// What the output holds is added, then ReLU.
-    AddRelu,
-}
-
-fn pointwise(map: &Packed, x: &[f32], out: &mut [f32], share: Share, then: Then) {
-    let output = map.bias().len();
-    let rows = out.len() / output;
-    let (add, relu) = (then == Then::AddRelu, then != Then::Nothing);
-    if share == Share::All && rows >= 2 * ROWS {
-        let (input, chunk) = (x.len() / rows, share.rows(rows, ROWS));
-        share.chunks(out, chunk * output, |i, out| {
-            let x = &x[i * chunk * input..][..out.len() / output * input];
-            Share::One.apply(map, x, out, add, relu);
-        });
-    } else {
-        share.apply(map, x, out, add, relu);
     }
 }

@@ -28,6 +28,7 @@ mod ragged;
 pub mod resnet;
 mod share;
 pub mod tower;
+pub mod vit;
 
 /// Runs `work` compiled for the best instruction set of this CPU.
 #[inline(always)]

@@ -12,9 +12,9 @@ use rayon::prelude::*;
 
 use crate::attention_pool::AttentionPool;
 use crate::block::sized;
-use crate::conv::{Conv, Images, Then};
+use crate::conv::{Conv, Images};
 use crate::packed::Format;
-use crate::share::{Share, of_batch};
+use crate::share::{Share, Then, of_batch};
 
 pub use crate::attention_pool::PoolParameters;
 pub use crate::conv::ConvSizes;

@@ -1,11 +1,15 @@
 //! How work is shared out among the threads of the current rayon pool.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::matrix::Map;
 
 /// Rows that a thread needs to be kept busy by a product: with fewer, reading the weight takes most of its time.
 const BUSY_ROWS: usize = 24;
+/// Most rows that one thread takes at a time.
+const ROWS: usize = 192;
 /// Columns of a weight that are not worth dividing.
 const COLUMNS: usize = 64;
 
@@ -52,55 +56,83 @@ impl Share {
         rows.div_ceil(parts * rounds).max(1)
     }
 
-    /// All columns of `map` for rows `x`, into `out`: as [`Map::apply`], or [`Map::apply_relu`] if `relu` is set.
-    pub fn apply<M: Map>(self, map: &M, x: &[f32], out: &mut [f32], add: bool, relu: bool) {
-        let output = map.bias().len();
+    /// Some columns of `map` for rows `x`, and what follows, into `out` `[n, columns.len()]`.
+    pub fn apply<M: Map>(
+        self,
+        map: &M,
+        x: &[f32],
+        columns: Range<usize>,
+        out: &mut [f32],
+        then: Then,
+    ) {
+        let output = columns.len();
         if out.is_empty() {
             return;
         }
         let rows = out.len() / output;
         let input = x.len() / rows;
-        let one = |x: &[f32], from: usize, columns: usize, out: &mut [f32], add: bool| match relu {
-            true => map.apply_relu(x, from, columns, out, add),
-            false => map.apply(x, from, columns, out, add),
-        };
         let threads = rayon::current_num_threads();
         if self == Self::One || threads == 1 {
-            one(x, 0, output, out, add);
+            then.apply(map, x, columns, out);
         } else if rows >= BUSY_ROWS * threads || output < 2 * COLUMNS {
-            let share = rows.div_ceil(threads);
+            let share = self.rows(rows, ROWS);
             self.chunks(out, share * output, |i, out| {
                 let x = &x[i * share * input..];
-                one(&x[..out.len() / output * input], 0, output, out, add);
+                let x = &x[..out.len() / output * input];
+                then.apply(map, x, columns.clone(), out);
             });
         } else {
-            columns(x, output, out, add, one);
+            by_columns(map, x, columns, out, then);
+        }
+    }
+}
+
+/// What follows a product and its bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Nothing.
+    Nothing,
+    /// What the output holds is added.
+    Add,
+    /// Negative values become 0.
+    Relu,
+    /// What the output holds is added, then negative values become 0.
+    AddRelu,
+}
+
+impl Then {
+    fn adds(self) -> bool {
+        matches!(self, Self::Add | Self::AddRelu)
+    }
+
+    /// On the calling thread.
+    fn apply<M: Map>(self, map: &M, x: &[f32], columns: Range<usize>, out: &mut [f32]) {
+        let (from, output) = (columns.start, columns.len());
+        match self {
+            Self::Nothing | Self::Add => map.apply(x, from, output, out, self.adds()),
+            Self::Relu | Self::AddRelu => map.apply_relu(x, from, output, out, self.adds()),
         }
     }
 }
 
 /// Few rows: every thread takes some columns, whose part of the weight nobody else reads, and the parts are put together.
-fn columns(
-    x: &[f32],
-    output: usize,
-    out: &mut [f32],
-    add: bool,
-    one: impl Fn(&[f32], usize, usize, &mut [f32], bool) + Sync,
-) {
+fn by_columns<M: Map>(map: &M, x: &[f32], columns: Range<usize>, out: &mut [f32], then: Then) {
+    let output = columns.len();
     let parts = rayon::current_num_threads().min(output.div_ceil(COLUMNS));
     let share = output.div_ceil(parts).next_multiple_of(COLUMNS);
-    let found: Vec<(usize, usize, Vec<f32>)> = (0..output)
+    let found: Vec<(usize, usize, Vec<f32>)> = (0..output.div_ceil(share))
         .into_par_iter()
-        .step_by(share)
-        .map(|from| {
+        .map(|i| {
+            let from = i * share;
             let count = share.min(output - from);
             let mut part = vec![0.0; out.len() / output * count];
-            if add {
+            if then.adds() {
                 for (part, out) in part.chunks_exact_mut(count).zip(out.chunks_exact(output)) {
                     part.copy_from_slice(&out[from..from + count]);
                 }
             }
-            one(x, from, count, &mut part, add);
+            let start = columns.start + from;
+            then.apply(map, x, start..start + count, &mut part);
             (from, count, part)
         })
         .collect();
