@@ -122,6 +122,7 @@ impl Dtype {
     }
 
     /// The same format as Burn names it.
+    #[cfg(feature = "cuda")]
     pub(crate) fn float(self) -> FloatDType {
         match self {
             Self::F32 => FloatDType::F32,

@@ -22,6 +22,7 @@
 
 pub mod checkpoint;
 pub mod config;
+mod cpu_tower;
 pub mod device;
 pub mod encoder;
 mod error;
@@ -30,7 +31,6 @@ pub mod init;
 pub mod kernels;
 pub mod layers;
 pub mod model;
-mod packed_vit;
 pub mod prompt;
 mod resnet;
 pub mod safetensors_file;

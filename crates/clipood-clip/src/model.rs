@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::{self, OpenOptions};
-use crate::config::{ClipConfig, ImageFamily};
+use crate::config::ClipConfig;
 use crate::error::{ClipError, Result};
 use crate::weights::{WeightDtype, Weights};
 
@@ -112,16 +112,9 @@ impl Model {
     /// Whether the image tower runs on `device` in a number format.
     ///
     /// # Errors
-    /// As [`Dtype::check`], and a ModifiedResNet in bf16 on the CPU.
+    /// As [`Dtype::check`]; every model runs in every format of the device.
     pub fn check_dtype(&self, device: Device, dtype: Dtype) -> Result<()> {
-        dtype.check(device)?;
-        match (&self.config.image.family, device, dtype) {
-            (ImageFamily::Resnet { .. }, Device::Cpu, Dtype::Bf16) => Err(ClipError::Device(
-                "bf16 on the CPU is for vision transformers, and this model's image tower is a ModifiedResNet: use f32"
-                    .into(),
-            )),
-            (ImageFamily::Resnet { .. } | ImageFamily::Vit { .. }, _, _) => Ok(()),
-        }
+        dtype.check(device)
     }
 
     /// Token embeddings `[vocabulary, width]`, row-major, and the width.

@@ -164,3 +164,91 @@ fn gather(rows: &[f32], stride: usize, first: usize, count: usize) -> Vec<f32> {
         .copied()
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        let mix = |i: usize| ((i + seed) * 2_654_435_761) >> 5;
+        (0..n)
+            .map(|i| (mix(i) % 2001) as f32 / 1000.0 - 1.0)
+            .collect()
+    }
+
+    /// `[output, input]` weight and bias applied to a row, in double precision.
+    fn affine(x: &[f64], weight: &[f32], bias: &[f32]) -> Vec<f64> {
+        (weight.chunks_exact(x.len()).zip(bias))
+            .map(|(row, b)| {
+                let products = row.iter().zip(x).map(|(w, x)| f64::from(*w) * x);
+                products.sum::<f64>() + f64::from(*b)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn features_are_those_of_keys_and_values_at_every_position() {
+        let (batch, count, channels, heads, dim) = (3, 9, 24, 3, 10);
+        let head = channels / heads;
+        let square = channels * channels;
+        let (q, k, v) = (values(square, 1), values(square, 2), values(square, 3));
+        let (qb, kb, vb) = (values(channels, 4), values(channels, 5), values(channels, 6));
+        let (c, cb) = (values(dim * channels, 7), values(dim, 8));
+        let positions = values((count + 1) * channels, 9);
+        let x = values(batch * count * channels, 10);
+        let pool = AttentionPool::new(&PoolParameters {
+            positions: &positions,
+            queries: (&q, &qb),
+            keys: &k,
+            values: (&v, &vb),
+            projection: (&c, &cb),
+            heads,
+        })
+        .unwrap();
+        let mut expected = Vec::new();
+        for image in x.chunks_exact(count * channels) {
+            let mean = |i: usize| -> f64 {
+                let values = image.iter().skip(i).step_by(channels);
+                values.map(|v| f64::from(*v)).sum::<f64>() / count as f64
+            };
+            let mut tokens: Vec<f64> = (0..channels).map(mean).collect();
+            tokens.extend(image.iter().map(|v| f64::from(*v)));
+            for (token, position) in tokens.iter_mut().zip(&positions) {
+                *token += f64::from(*position);
+            }
+            let rows: Vec<&[f64]> = tokens.chunks_exact(channels).collect();
+            let query = affine(rows[0], &q, &qb);
+            let keys: Vec<_> = rows.iter().map(|row| affine(row, &k, &kb)).collect();
+            let seen: Vec<_> = rows.iter().map(|row| affine(row, &v, &vb)).collect();
+            let mut attended = vec![0.0; channels];
+            for h in 0..heads {
+                let part = h * head..(h + 1) * head;
+                let logit = |key: &Vec<f64>| {
+                    let products = query[part.clone()].iter().zip(&key[part.clone()]);
+                    (products.map(|(a, b)| a * b).sum::<f64>() / (head as f64).sqrt()).exp()
+                };
+                let weights: Vec<f64> = keys.iter().map(logit).collect();
+                let total: f64 = weights.iter().sum();
+                for (weight, value) in weights.iter().zip(&seen) {
+                    for i in part.clone() {
+                        attended[i] += weight / total * value[i];
+                    }
+                }
+            }
+            expected.extend(affine(&attended, &c, &cb));
+        }
+        for share in [Share::One, Share::All] {
+            for (found, expected) in pool.global(&x, share).iter().zip(&expected) {
+                let off = (f64::from(*found) - expected).abs();
+                assert!(off < 1e-4, "{found} and {expected}");
+            }
+            let local = pool.local(&x, share);
+            assert_eq!(local.len(), batch * count * dim);
+            let pixel: Vec<f64> = x[channels..2 * channels].iter().map(|v| f64::from(*v)).collect();
+            let expected = affine(&affine(&pixel, &v, &vb), &c, &cb);
+            for (found, expected) in local[dim..2 * dim].iter().zip(&expected) {
+                assert!((f64::from(*found) - expected).abs() < 1e-4);
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::lanes::Instructions;
 use crate::matrix::{Map, Matrix};
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -65,9 +66,14 @@ struct Operands<'a> {
     add: bool,
 }
 
-/// Whether this CPU multiplies bf16.
+/// Whether this CPU multiplies bf16, and may.
 pub fn is_supported() -> bool {
-    instructions::Found::on_this_cpu().is_some()
+    found().is_some()
+}
+
+/// The instructions, unless [`Instructions::best`] is held back from their set.
+fn found() -> Option<instructions::Found> {
+    instructions::Found::on_this_cpu().filter(|_| !Instructions::are_held_back())
 }
 
 impl PackedAffine {
@@ -79,7 +85,7 @@ impl PackedAffine {
     pub fn new(weight: Matrix<'_>, bias: &[f32]) -> Option<Self> {
         assert_eq!(weight.columns(), bias.len(), "one bias per output");
         Some(Self {
-            found: instructions::Found::on_this_cpu()?,
+            found: found()?,
             weight: Panels::new(weight),
             bias: bias.to_vec(),
         })

@@ -179,3 +179,130 @@ impl Conv {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lanes::Instructions;
+    use proptest::prelude::*;
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        let mix = |i: usize| ((i + seed) * 2_654_435_761) >> 5;
+        (0..n)
+            .map(|i| (mix(i) % 2001) as f32 / 1000.0 - 1.0)
+            .collect()
+    }
+
+    /// The definition in double precision, ReLU included.
+    fn naive(sizes: ConvSizes, x: Images<'_>, weight: &[f32], bias: &[f32]) -> Vec<f64> {
+        let ConvSizes {
+            input,
+            output,
+            kernel,
+            stride,
+        } = sizes;
+        let (side, to) = (x.side, x.side.div_ceil(stride));
+        let images = x.values.len() / (side * side * input);
+        let mut out = Vec::new();
+        for place in 0..images * to * to {
+            let (image, y, x_) = (place / (to * to), place / to % to, place % to);
+            for o in 0..output {
+                let mut sum = f64::from(bias[o]);
+                for k in 0..kernel * kernel {
+                    let from_y = (y * stride + k / kernel).checked_sub(kernel / 2);
+                    let from_x = (x_ * stride + k % kernel).checked_sub(kernel / 2);
+                    let (Some(from_y), Some(from_x)) = (from_y, from_x) else {
+                        continue;
+                    };
+                    if from_y >= side || from_x >= side {
+                        continue;
+                    }
+                    for i in 0..input {
+                        let value = x.values[((image * side + from_y) * side + from_x) * input + i];
+                        let weight = weight[(o * input + i) * kernel * kernel + k];
+                        sum += f64::from(value) * f64::from(weight);
+                    }
+                }
+                out.push(sum.max(0.0));
+            }
+        }
+        out
+    }
+
+    fn close(found: &[f32], expected: &[f64], what: &str) {
+        assert_eq!(found.len(), expected.len());
+        let largest = expected.iter().fold(1f64, |a, b| a.max(b.abs()));
+        for (found, expected) in found.iter().zip(expected) {
+            let off = (f64::from(*found) - expected).abs();
+            assert!(off < 1e-5 * largest, "{what}: off by {off}, largest {largest}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn convolutions_follow_their_definition(
+            images in 1usize..4, side in 1usize..12, input in 1usize..10, output in 1usize..10,
+            large: bool, twice: bool, all: bool,
+        ) {
+            let sizes = ConvSizes {
+                input,
+                output,
+                kernel: if large { 3 } else { 1 },
+                stride: if twice { 2 } else { 1 },
+            };
+            let area = sizes.kernel * sizes.kernel;
+            let (weight, bias) = (values(input * output * area, 1), values(output, 2));
+            let pixels = values(images * side * side * input, 3);
+            let x = Images { values: &pixels, side };
+            let conv = Conv::new(sizes, &weight, &bias, Format::F32).unwrap();
+            let to = conv.side(side);
+            let mut out = vec![f32::NAN; images * to * to * output];
+            conv.relu(x, &mut out, if all { Share::All } else { Share::One });
+            close(&out, &naive(sizes, x, &weight, &bias), "windows");
+        }
+    }
+
+    #[test]
+    fn winograd_follows_the_definition_in_every_instruction_set() {
+        for (images, side, input, output) in
+            [(1, 1, 8, 8), (2, 7, 16, 32), (3, 14, 32, 16), (1, 13, 8, 24), (12, 8, 16, 16)]
+        {
+            let sizes = ConvSizes {
+                input,
+                output,
+                kernel: 3,
+                stride: 1,
+            };
+            let (weight, bias) = (values(9 * input * output, 1), values(output, 2));
+            let pixels = values(images * side * side * input, 3);
+            let x = Images {
+                values: &pixels,
+                side,
+            };
+            let expected = naive(sizes, x, &weight, &bias);
+            for instructions in Instructions::on_this_cpu() {
+                let conv = Winograd::with(input, output, &weight, &bias, instructions).unwrap();
+                for share in [Share::One, Share::All] {
+                    let mut out = vec![f32::NAN; expected.len()];
+                    conv.relu(x, &mut out, share);
+                    close(&out, &expected, &format!("{instructions:?} of {side} pixels"));
+                }
+            }
+        }
+        assert!(Winograd::new(6, 8, &[0.0; 9 * 48], &[0.0; 8]).is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "is not 1x1")]
+    fn a_kernel_of_nine_pixels_is_no_product_of_pixels() {
+        let sizes = ConvSizes {
+            input: 1,
+            output: 1,
+            kernel: 3,
+            stride: 2,
+        };
+        let conv = Conv::new(sizes, &[0.0; 9], &[0.0], Format::F32).unwrap();
+        conv.pixels(&[0.0], &mut [0.0], Share::One, Then::Nothing);
+    }
+}

@@ -195,11 +195,6 @@ impl Panels {
         }
     }
 
-    /// Outputs of the map.
-    pub fn output(&self) -> usize {
-        self.output
-    }
-
     /// The `columns` of the product of rows `x`, `stride` values from one row's start to the next, into `out`
     /// `[n, columns.len()]`.
     ///
@@ -255,4 +250,106 @@ impl Panels {
 /// Inputs of a block: as many in each as can be.
 fn depth_of(input: usize) -> usize {
     input.div_ceil(input.div_ceil(DEPTH).max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        let mix = |i: usize| ((i + seed) * 2_654_435_761) >> 5;
+        (0..n)
+            .map(|i| (mix(i) % 2001) as f32 / 1000.0 - 1.0)
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn product_follows_its_definition_in_every_instruction_set(
+            rows in 0usize..30, input in 0usize..600, all in 1usize..100,
+            from in 0usize..100, to in 0usize..100, gap in 0usize..4,
+            transposed: bool, with_bias: bool, add: bool, relu: bool,
+        ) {
+            let (from, to) = (from.min(all), to.min(all));
+            let columns = from.min(to)..from.max(to);
+            let (weight, bias) = (values(input * all, 1), values(all, 2));
+            let matrix = match transposed {
+                true => Matrix::new(&weight, all, input, input).transposed(),
+                false => Matrix::new(&weight, input, all, all),
+            };
+            let stride = input + gap;
+            let x = values(rows * stride, 3);
+            let before = values(rows * columns.len(), 4);
+            for instructions in Instructions::on_this_cpu() {
+                let panels = Panels::new(matrix, instructions);
+                let mut out = before.clone();
+                let finish = Finish { bias: with_bias.then_some(&bias[..]), add, relu };
+                panels.product(&x, stride, columns.clone(), &mut out, finish);
+                for row in 0..rows {
+                    for (i, column) in columns.clone().enumerate() {
+                        let at = row * columns.len() + i;
+                        let mut expected = if with_bias { f64::from(bias[column]) } else { 0.0 };
+                        expected += if add { f64::from(before[at]) } else { 0.0 };
+                        for k in 0..input {
+                            let weight = matrix.at(k, column);
+                            expected += f64::from(x[row * stride + k]) * f64::from(weight);
+                        }
+                        let expected = if relu { expected.max(0.0) } else { expected };
+                        let off = (f64::from(out[at]) - expected).abs();
+                        prop_assert!(off < 2e-4, "{instructions:?}: off by {off}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_wherever_it_stands() {
+        let (input, output, rows) = (700, 75, 29);
+        let (weight, bias, x) = (
+            values(input * output, 1),
+            values(output, 2),
+            values(rows * input, 3),
+        );
+        let matrix = Matrix::new(&weight, input, output, output);
+        let fused = |set: &Instructions| set.lanes() > 4 || cfg!(target_arch = "aarch64");
+        let mut first: Option<Vec<f32>> = None;
+        for instructions in Instructions::on_this_cpu().into_iter().filter(fused) {
+            let map = PackedF32::with(matrix, &bias, instructions);
+            let mut all = vec![0.0; rows * output];
+            map.apply(&x, 0, output, &mut all, false);
+            for row in 0..rows {
+                let mut one = vec![0.0; 40];
+                map.apply(&x[row * input..][..input], 20, 40, &mut one, false);
+                assert_eq!(one, all[row * output + 20..][..40], "row {row}");
+            }
+            assert_eq!(first.get_or_insert_with(|| all.clone()), &all, "{instructions:?}");
+        }
+    }
+
+    #[test]
+    fn values_that_are_not_finite_pass_through() {
+        for instructions in Instructions::on_this_cpu() {
+            let map = PackedF32::with(Matrix::new(&[1.0], 1, 1, 1), &[0.0], instructions);
+            let mut out = [0.0; 3];
+            map.apply_relu(&[f32::NAN, f32::INFINITY, -1.0], 0, 1, &mut out, false);
+            assert!(out[0].is_nan(), "{instructions:?}");
+            assert_eq!(out[1..], [f32::INFINITY, 0.0]);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "does not take")]
+    fn rows_of_another_length_are_refused() {
+        let map = PackedF32::new(Matrix::new(&[1.0; 6], 3, 2, 2), &[0.0; 2]);
+        map.apply(&[1.0; 5], 0, 2, &mut [0.0; 4], false);
+    }
+
+    #[test]
+    fn bf16_is_a_format_of_some_cpus_alone() {
+        let map = Packed::new(Matrix::new(&[1.0], 1, 1, 1), &[0.0], Format::Bf16);
+        assert_eq!(map.is_some(), bf16::is_supported());
+    }
 }
