@@ -8,6 +8,7 @@ mod common;
 use burn::backend::Flex;
 use burn::tensor::{Tensor, TensorData};
 use clipood_clip::encoder::Clip;
+use clipood_clip::model::{Device, Model};
 use clipood_clip::text::cut;
 use clipood_clip::weights::tensor_to_vec;
 use common::{config, floats, hash_uniform, hash_weights, model_file, relative_difference};
@@ -20,7 +21,9 @@ fn check(name: &str) {
     let weights = hash_weights(SEED, name, &config);
     let device = Default::default();
     let clip = Clip::<Flex>::load(&weights, &config, &device).unwrap();
-    drop(weights);
+    let model = Model::new(config.clone(), weights).unwrap();
+    let encoder = model.image_encoder(Device::Cpu).unwrap();
+    drop(model);
     let bytes = model_file(&format!("{name}.safetensors"));
     let expected = SafeTensors::deserialize(&bytes).unwrap();
 
@@ -29,11 +32,23 @@ fn check(name: &str) {
         .into_iter()
         .map(|v| 2.0 * v)
         .collect();
+    let alone = encoder.encode(pixels[3 * side * side..].to_vec(), true).unwrap();
+    let encoded = encoder.encode(pixels.clone(), true).unwrap();
+    // One image, whose work all threads share, has the features that it has among others.
+    for (alone, among) in [
+        (&alone.global, &encoded.global),
+        (&alone.local, &encoded.local),
+    ] {
+        let off = relative_difference(alone, &among[alone.len()..]);
+        assert!(off < 1e-5, "{name} alone: relative difference {off}");
+    }
     let pixels = Tensor::from_data(TensorData::new(pixels, [2, 3, side, side]), &device);
     let features = clip.image.forward(pixels, true);
     for (what, found) in [
         ("image_global", tensor_to_vec(features.global)),
         ("image_local", tensor_to_vec(features.local.unwrap())),
+        ("image_global", encoded.global),
+        ("image_local", encoded.local),
     ] {
         let off = relative_difference(&found, &floats(&expected, what));
         assert!(off < 1e-4, "{name} {what}: relative difference {off}");
