@@ -64,9 +64,8 @@ impl Numerics {
         }
     }
 
-    /// Adds what determines the rounding of features, apart from the number format.
-    pub fn enter(&self, fingerprint: FingerprintBuilder) -> FingerprintBuilder {
-        let fingerprint = fingerprint.field("backend", &self.backend);
+    /// Adds the version of the backend's kernels, where there is more than one.
+    pub fn with_kernels(&self, fingerprint: FingerprintBuilder) -> FingerprintBuilder {
         match self.backend {
             "cpu" => fingerprint.field("kernels", &CPU_KERNELS),
             _ => fingerprint,
@@ -94,8 +93,9 @@ impl Experiment {
             .field("ood", &manifests.ood)
             .field("validation_ood", &manifests.validation_ood)
             .field("model", &model.hash)
+            .field("backend", &numerics.backend)
             .field("decoder", &DECODER);
-        fingerprint = numerics.enter(fingerprint);
+        fingerprint = numerics.with_kernels(fingerprint);
         // Fields that were added later enter only if they differ from the value that earlier runs implied.
         if numerics.dtype != Dtype::F32 {
             fingerprint = fingerprint.field("dtype", &numerics.dtype.name());
@@ -145,8 +145,9 @@ impl Experiment {
             .field("model", &self.model.hash)
             .field("preprocessing", &PREPROCESSING)
             .field("dtype", &self.numerics.dtype.name())
+            .field("backend", &self.numerics.backend)
             .field("decoder", &DECODER);
-        let inputs = self.numerics.enter(inputs);
+        let inputs = self.numerics.with_kernels(inputs);
         match self.recipe.data.resize {
             Resize::Pillow12 => inputs,
             resize @ Resize::Pillow13 => inputs.field("resize", &resize.name()),

@@ -45,10 +45,11 @@ impl PlannedNegatives {
         let mut builder = FingerprintBuilder::new(NEGATIVE)
             .field("results", &RESULTS_VERSION)
             .field("model", &experiment.model.hash)
+            .field("backend", &experiment.numerics.backend)
             .field("section", &section)
             .field("words", &experiment.manifests.words)
             .field("classes", &plan.classes);
-        builder = experiment.numerics.enter(builder);
+        builder = experiment.numerics.with_kernels(builder);
         if let Some(templates) = own_class_templates(&experiment.recipe) {
             builder = builder.field(CLASS_TEMPLATES, &templates);
         }

@@ -107,9 +107,10 @@ impl PlannedPrompt {
         let mut builder = FingerprintBuilder::new("prompt")
             .field("results", &RESULTS_VERSION)
             .field("model", &experiment.model.hash)
+            .field("backend", &experiment.numerics.backend)
             .field("method", &key.method.trainer())
             .field("classes", &plan.classes);
-        builder = experiment.numerics.enter(builder);
+        builder = experiment.numerics.with_kernels(builder);
         if let (Some(shots), Some(seed)) = (key.shots, key.seed) {
             builder = builder
                 .field("features", &features.fingerprint)
