@@ -21,6 +21,15 @@ pub enum Activation {
     Gelu,
 }
 
+impl From<Activation> for clipood_kernels::activation::Activation {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::QuickGelu => Self::QuickGelu,
+            Activation::Gelu => Self::Gelu,
+        }
+    }
+}
+
 impl FromStr for Activation {
     type Err = String;
 

@@ -3,18 +3,17 @@
 
 use std::sync::Arc;
 
-use clipood_kernels::activation::Activation as KernelActivation;
-use clipood_kernels::norm::Norm;
 use clipood_kernels::packed::Format;
 use clipood_kernels::resnet::{
     BottleneckParameters, ConvParameters, ConvSizes, Features, PoolParameters, ResNet,
     ResNetBuilder,
 };
-use clipood_kernels::vit::{BlockParameters, Linear, Vit, VitParameters};
+use clipood_kernels::vit::{Vit, VitParameters};
 
-use crate::config::{Activation, ClipConfig, ImageFamily};
+use crate::config::{ClipConfig, ImageFamily};
 use crate::device::no_bf16;
-use crate::error::{ClipError, Result};
+use crate::error::Result;
+use crate::named::Named;
 use crate::weights::Weights;
 
 /// An image tower of any family.
@@ -38,13 +37,19 @@ impl CpuTower {
     /// # Errors
     /// A tensor is missing or of another shape, or the CPU lacks the format.
     pub fn load(weights: &Weights, config: &ClipConfig, format: Format) -> Result<Self> {
-        let named = Named { weights, config };
+        let parts = Parts {
+            named: Named {
+                weights,
+                prefix: "visual.",
+            },
+            config,
+        };
         let tower = match &config.image.family {
             ImageFamily::Vit { layers, patch } => {
-                Tower::Vit(Arc::new(named.vit(*layers, *patch, format)?))
+                Tower::Vit(Arc::new(parts.vit(*layers, *patch, format)?))
             }
             ImageFamily::Resnet { layers } => {
-                Tower::Resnet(Arc::new(named.resnet(layers, format)?))
+                Tower::Resnet(Arc::new(parts.resnet(layers, format)?))
             }
         };
         Ok(Self {
@@ -95,72 +100,31 @@ impl CpuTower {
     }
 }
 
-/// The tensors of an image tower by their names.
-struct Named<'a> {
-    weights: &'a Weights,
+/// What the tower is built from.
+struct Parts<'a> {
+    named: Named<'a>,
     config: &'a ClipConfig,
 }
 
-impl<'a> Named<'a> {
-    /// `visual.NAME`, checked against its shape.
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<&'a [f32]> {
-        self.weights.values(&format!("visual.{name}"), shape)
-    }
-
-    fn norm(&self, name: &str, width: usize) -> Result<Norm<'a>> {
-        Ok(Norm {
-            gamma: self.tensor(&format!("{name}.weight"), &[width])?,
-            beta: self.tensor(&format!("{name}.bias"), &[width])?,
-        })
-    }
-
-    /// A weight `[output, input]` and its bias.
-    fn linear(&self, weight: &str, bias: &str, sizes: [usize; 2]) -> Result<Linear<'a>> {
-        let [input, output] = sizes;
-        Ok((
-            self.tensor(weight, &[output, input])?,
-            self.tensor(bias, &[output])?,
-        ))
-    }
-
+impl<'a> Parts<'a> {
     fn vit(&self, layers: usize, patch: usize, format: Format) -> Result<Vit> {
         let image = &self.config.image;
-        let width = image.width;
-        let activation = match self.config.activation {
-            Activation::Gelu => KernelActivation::Gelu,
-            Activation::QuickGelu => KernelActivation::QuickGelu,
-        };
+        let (named, width) = (&self.named, image.width);
         let parameters = VitParameters {
             side: image.size,
             patch,
             heads: image.heads,
-            activation,
-            patches: self.tensor("conv1.weight", &[width, 3, patch, patch])?,
-            class_token: self.tensor("class_embedding", &[width])?,
-            positions: self.tensor("positional_embedding", &[image.positions() + 1, width])?,
-            ln_pre: self.norm("ln_pre", width)?,
-            ln_post: self.norm("ln_post", width)?,
-            projection: self.tensor("proj", &[width, self.config.embed_dim])?,
+            activation: self.config.activation.into(),
+            patches: named.tensor("conv1.weight", &[width, 3, patch, patch])?,
+            class_token: named.tensor("class_embedding", &[width])?,
+            positions: named.tensor("positional_embedding", &[image.positions() + 1, width])?,
+            ln_pre: named.norm("ln_pre", width)?,
+            ln_post: named.norm("ln_post", width)?,
+            projection: named.tensor("proj", &[width, self.config.embed_dim])?,
         };
         let mut vit = Vit::new(&parameters).ok_or_else(no_bf16)?;
         for i in 0..layers {
-            let at = |name: &str| format!("transformer.resblocks.{i}.{name}");
-            let linear = |name: &str, sizes: [usize; 2]| {
-                let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-                self.linear(&at(&weight), &at(&bias), sizes)
-            };
-            let block = BlockParameters {
-                ln_1: self.norm(&at("ln_1"), width)?,
-                in_proj: self.linear(
-                    &at("attn.in_proj_weight"),
-                    &at("attn.in_proj_bias"),
-                    [width, 3 * width],
-                )?,
-                out_proj: linear("attn.out_proj", [width, width])?,
-                ln_2: self.norm(&at("ln_2"), width)?,
-                c_fc: linear("mlp.c_fc", [width, 4 * width])?,
-                c_proj: linear("mlp.c_proj", [4 * width, width])?,
-            };
+            let block = self.named.block(i, width)?;
             vit.block(&block, format).ok_or_else(no_bf16)?;
         }
         Ok(vit)
@@ -168,8 +132,8 @@ impl<'a> Named<'a> {
 
     /// A convolution and its norm; `sizes` are input, output, kernel and stride.
     fn conv(&self, conv: &str, norm: &str, sizes: [usize; 4]) -> Result<ConvParameters<'a>> {
-        let [input, output, kernel, stride] = sizes;
-        let part = |name: &str| self.tensor(&format!("{norm}.{name}"), &[output]);
+        let ([input, output, kernel, stride], named) = (sizes, &self.named);
+        let part = |name: &str| named.tensor(&format!("{norm}.{name}"), &[output]);
         Ok(ConvParameters {
             sizes: ConvSizes {
                 input,
@@ -177,7 +141,7 @@ impl<'a> Named<'a> {
                 kernel,
                 stride,
             },
-            weight: self.tensor(&format!("{conv}.weight"), &[output, input, kernel, kernel])?,
+            weight: named.tensor(&format!("{conv}.weight"), &[output, input, kernel, kernel])?,
             gamma: part("weight")?,
             beta: part("bias")?,
             mean: part("running_mean")?,
@@ -187,7 +151,7 @@ impl<'a> Named<'a> {
 
     fn resnet(&self, layers: &[usize], format: Format) -> Result<ResNet> {
         let image = &self.config.image;
-        let (width, half) = (image.width, image.width / 2);
+        let (named, width, half) = (&self.named, image.width, image.width / 2);
         let mut tower = ResNetBuilder::new(image.size, format);
         for (i, sizes) in [[3, half, 3, 2], [half, half, 3, 1], [half, width, 3, 1]]
             .into_iter()
@@ -228,10 +192,10 @@ impl<'a> Named<'a> {
         }
         let linear = |name: &str, output: usize| {
             let (weight, bias) = (format!("attnpool.{name}.weight"), format!("attnpool.{name}.bias"));
-            self.linear(&weight, &bias, [input, output])
+            named.linear(&weight, &bias, [input, output])
         };
         let pool = PoolParameters {
-            positions: self.tensor(
+            positions: named.tensor(
                 "attnpool.positional_embedding",
                 &[image.positions() + 1, input],
             )?,
@@ -242,28 +206,5 @@ impl<'a> Named<'a> {
             heads: image.heads,
         };
         tower.finish(&pool).ok_or_else(no_bf16)
-    }
-}
-
-impl Weights {
-    /// The values of the tensor called `name`, row-major.
-    ///
-    /// # Errors
-    /// Missing, or of another shape.
-    fn values(&self, name: &str, expected: &[usize]) -> Result<&[f32]> {
-        let found = self.get(name).ok_or_else(|| ClipError::MissingTensor {
-            origin: self.origin.clone(),
-            name: name.to_owned(),
-            expected: expected.to_vec(),
-        })?;
-        if found.shape != expected {
-            return Err(ClipError::Shape {
-                origin: self.origin.clone(),
-                name: name.to_owned(),
-                expected: expected.to_vec(),
-                found: found.shape.clone(),
-            });
-        }
-        Ok(&found.data)
     }
 }

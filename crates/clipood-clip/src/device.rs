@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(feature = "cuda")]
 use burn::tensor::FloatDType;
 
 use crate::config::{ClipConfig, ImageFamily};

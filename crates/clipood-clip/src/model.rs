@@ -18,7 +18,7 @@ pub use self::prompt_trainer::{PromptTask, PromptTrainer, TrainedPrompt};
 pub use self::text_encoder::TextEncoder;
 pub use crate::device::{Device, Devices, Dtype};
 
-/// A checkpoint in memory.
+/// A checkpoint, in memory or in a mapped file.
 #[derive(Debug, Clone)]
 pub struct Model {
     /// Sizes and preprocessing.
@@ -83,10 +83,12 @@ impl Model {
                 });
             }
         }
-        weights.check_values()?;
+        // Both read all values, from the file if it is mapped.
+        let (checked, hash) = rayon::join(|| weights.check_values(), || weights.hash());
+        checked?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(config.to_open_clip().as_bytes());
-        hasher.update(weights.hash().as_bytes());
+        hasher.update(hash.as_bytes());
         Ok(Self {
             config,
             hash: hasher.finalize().to_hex().to_string(),

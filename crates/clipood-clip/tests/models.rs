@@ -10,6 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 use clipood_clip::encoder::Clip;
 use clipood_clip::model::{Device, Model};
 use clipood_clip::text::cut;
+use clipood_clip::tokenizer::Tokenizer;
 use clipood_clip::weights::tensor_to_vec;
 use common::{config, floats, hash_uniform, hash_weights, model_file, relative_difference};
 use safetensors::SafeTensors;
@@ -23,6 +24,19 @@ fn check(name: &str) {
     let clip = Clip::<Flex>::load(&weights, &config, &device).unwrap();
     let model = Model::new(config.clone(), weights).unwrap();
     let encoder = model.image_encoder(Device::Cpu).unwrap();
+    // One text is shared out among the threads, several are divided among them.
+    let texts: Vec<String> = (0..9)
+        .map(|i| format!("a photo of {}a bird", "quite ".repeat(i)))
+        .collect();
+    for texts in [&texts[..], &texts[..1]] {
+        let ids: Vec<u32> = (texts.iter())
+            .flat_map(|text| Tokenizer::new().tokenize(text, 77).unwrap())
+            .collect();
+        let stock = tensor_to_vec(clip.text.encode(&cut(&ids, 77).unwrap()).unwrap());
+        let text_encoder = model.text_encoder(Device::Cpu).unwrap();
+        let off = relative_difference(&text_encoder.encode(texts).unwrap(), &stock);
+        assert!(off < 1e-5, "{name} texts: relative difference {off}");
+    }
     drop(model);
     let bytes = model_file(&format!("{name}.safetensors"));
     let expected = SafeTensors::deserialize(&bytes).unwrap();

@@ -27,6 +27,7 @@ pub mod packed;
 mod ragged;
 pub mod resnet;
 mod share;
+pub mod text;
 pub mod tower;
 pub mod vit;
 
