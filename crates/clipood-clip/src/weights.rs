@@ -75,16 +75,21 @@ impl Weights {
     }
 
     /// Adds or replaces a tensor.
-    pub fn insert(
-        &mut self,
-        name: impl Into<String>,
-        shape: Vec<usize>,
-        data: impl Into<Floats>,
-    ) {
-        let data = data.into();
+    pub fn insert(&mut self, name: impl Into<String>, shape: Vec<usize>, data: Vec<f32>) {
+        self.insert_tensor(
+            name.into(),
+            WeightTensor {
+                shape,
+                data: data.into(),
+            },
+        );
+    }
+
+    /// Adds or replaces a tensor, wherever its values lie.
+    pub(crate) fn insert_tensor(&mut self, name: String, tensor: WeightTensor) {
+        let WeightTensor { shape, data } = &tensor;
         debug_assert_eq!(shape.iter().product::<usize>(), data.len());
-        self.tensors
-            .insert(name.into(), WeightTensor { shape, data });
+        self.tensors.insert(name, tensor);
     }
 
     /// Takes the tensor called `name` out, if there is one.

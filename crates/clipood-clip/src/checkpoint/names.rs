@@ -100,7 +100,7 @@ fn add(weights: &mut Weights, name: String, tensor: WeightTensor) -> Result<()> 
             reason: format!("two tensors are OpenAI's `{name}`"),
         });
     }
-    weights.insert(name, tensor.shape, tensor.data);
+    weights.insert_tensor(name, tensor);
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use super::problem::{Problem, Result as Outcome};
 use super::torch_file::{TorchFile, is_torch_file};
 use super::value::{Dtype, TensorRef, Value, Values};
 use crate::error::{ClipError, Result};
-use crate::weights::{Floats, Weights};
+use crate::weights::{Floats, WeightTensor, Weights};
 
 /// Longest header of a safetensors file; that of a model with a thousand tensors has some 100 kB.
 const MAX_HEADER: u64 = 16 << 20;
@@ -70,8 +70,9 @@ fn mapped_safetensors(file: &Arc<Mmap>, origin: &str) -> Outcome<Weights> {
             Dtype::F32 => Floats::mapped(file, bytes.clone()),
             _ => None,
         };
-        if let Some(values) = in_place {
-            weights.insert(name, info.shape, values);
+        if let Some(data) = in_place {
+            let shape = info.shape;
+            weights.insert_tensor(name, WeightTensor { shape, data });
         } else if dtype.is_float() {
             let count: usize = info.shape.iter().product();
             if let Values::Float(data) = dtype.read(&mut &file[bytes], count)? {
