@@ -90,6 +90,19 @@ fn tiny_rn() {
     check("tiny-rn");
 }
 
+/// The slower instruction sets of this CPU, each in a process of its own, because a process chooses once.
+#[test]
+fn slower_instructions_compute_the_same() {
+    for instructions in ["avx2", "plain"] {
+        let mut tests = std::process::Command::new(std::env::current_exe().unwrap());
+        tests.env("CLIPOOD_CPU", instructions).arg("tiny_");
+        let output = tests.output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{instructions}: {printed}");
+        assert!(printed.contains("2 passed"), "{instructions}: {printed}");
+    }
+}
+
 #[test]
 fn vit_b_32() {
     check("ViT-B-32");

@@ -69,15 +69,13 @@ impl Winograd {
         instructions: Instructions,
     ) -> Option<Self> {
         let transforms = instructions.for_columns(input)?.for_columns(output)?;
-        let mut all = vec![0.0; VALUES * input * output];
-        for (pair, kernel) in weight.as_chunks::<9>().0.iter().enumerate() {
-            let (to, from) = (pair / input, pair % input);
-            for (value, sum) in transform_kernel(kernel).into_iter().enumerate() {
-                all[(value * input + from) * output + to] = sum;
-            }
-        }
-        let matrices = (all.chunks_exact((input * output).max(1)))
-            .map(|matrix| Panels::new(Matrix::new(matrix, input, output, output), instructions));
+        let matrices = (0..VALUES).into_par_iter().map(|value| {
+            let kernels = weight.as_chunks::<9>().0;
+            let matrix: Vec<f32> = kernels.iter().map(|k| transformed(k, value)).collect();
+            // [output, input]
+            let matrix = Matrix::new(&matrix, output, input, input);
+            Panels::new(matrix.transposed(), instructions)
+        });
         Some(Self {
             matrices: matrices.collect(),
             bias: bias.to_vec(),
@@ -166,19 +164,12 @@ fn row_of(band: usize, side: usize) -> usize {
     band / wide * side + band % wide * TILE
 }
 
-/// `G g G^T` in float64.
-fn transform_kernel(kernel: &[f32; 9]) -> [f32; VALUES] {
-    let mut out = [0.0; VALUES];
-    for (y, left) in G.iter().enumerate() {
-        for (x, right) in G.iter().enumerate() {
-            let mut sum = 0.0;
-            for (i, value) in kernel.iter().enumerate() {
-                sum += left[i / 3] * right[i % 3] * f64::from(*value);
-            }
-            out[y * WIDE + x] = sum as f32;
-        }
-    }
-    out
+/// One value of `G g G^T`, in float64.
+fn transformed(kernel: &[f32; 9], value: usize) -> f32 {
+    let (left, right) = (G[value / WIDE], G[value % WIDE]);
+    let products = kernel.iter().enumerate();
+    let products = products.map(|(i, k)| left[i / 3] * right[i % 3] * f64::from(*k));
+    products.sum::<f64>() as f32
 }
 
 /// The transforms of a band's inputs, `B^T d B`.
