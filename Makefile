@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-crash test-rot test-fuzz test-cloud
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-start bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-crash test-rot test-fuzz test-cloud
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ check-tables: build ## open the tables of a small run with pandas, polars, DuckD
 bench-peers: ## images per second beside PyTorch and onnxruntime (in .venv-peers or PEERS_VENV); MODELS, BATCHES, ROUNDS
 	cargo build --release --locked -p clipood-clip --example encode_speed
 	scripts/bench-peers.sh
+
+bench-start: build ## from the start of a process to the similarity of one image, beside open_clip and onnxruntime; ROUNDS
+	scripts/bench-start.sh
 
 bench-prompts: build ## a prompt training step beside PyTorch; CLASSES, ROUNDS
 	scripts/bench-prompts.sh
