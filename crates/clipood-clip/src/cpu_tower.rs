@@ -78,8 +78,7 @@ impl CpuTower {
         // Every byte has one value in each channel.
         let values: Vec<[f32; 3]> = (0..=u8::MAX)
             .map(|byte| {
-                let channel =
-                    |c: usize| (f32::from(byte) / 255.0 - self.mean[c]) / self.std[c];
+                let channel = |c: usize| (f32::from(byte) / 255.0 - self.mean[c]) / self.std[c];
                 [channel(0), channel(1), channel(2)]
             })
             .collect();
@@ -191,7 +190,10 @@ impl<'a> Parts<'a> {
             }
         }
         let linear = |name: &str, output: usize| {
-            let (weight, bias) = (format!("attnpool.{name}.weight"), format!("attnpool.{name}.bias"));
+            let (weight, bias) = (
+                format!("attnpool.{name}.weight"),
+                format!("attnpool.{name}.bias"),
+            );
             named.linear(&weight, &bias, [input, output])
         };
         let pool = PoolParameters {

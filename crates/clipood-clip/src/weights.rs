@@ -7,9 +7,9 @@ mod floats;
 use std::collections::BTreeMap;
 
 use burn::module::Param;
-use burn::tensor::backend::Backend;
 #[cfg(feature = "cuda")]
 use burn::tensor::FloatDType;
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::error::{ClipError, Result};

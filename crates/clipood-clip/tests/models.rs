@@ -46,7 +46,9 @@ fn check(name: &str) {
         .into_iter()
         .map(|v| 2.0 * v)
         .collect();
-    let alone = encoder.encode(pixels[3 * side * side..].to_vec(), true).unwrap();
+    let alone = encoder
+        .encode(pixels[3 * side * side..].to_vec(), true)
+        .unwrap();
     let encoded = encoder.encode(pixels.clone(), true).unwrap();
     // One image, whose work all threads share, has the features that it has among others.
     for (alone, among) in [

@@ -70,7 +70,10 @@ fn check(name: &str) {
         assert!(cosine > 0.999, "{name} {what}: cosine {cosine}");
         // Closer than rounding to 8 bits allows would mean that nothing was rounded.
         let off = relative_difference(found, wide);
-        assert!(off > 1e-5, "{name} {what}: relative difference {off} to float32");
+        assert!(
+            off > 1e-5,
+            "{name} {what}: relative difference {off} to float32"
+        );
     }
     // Alone an image has the same features, up to inputs that float32's own rounding moves across the middle of two bf16.
     assert!(last.local.is_empty());

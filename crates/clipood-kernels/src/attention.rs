@@ -18,13 +18,7 @@ pub struct Attention {
 impl Attention {
     /// Attention inside one sequence: the rows of `qkv` `[tokens, 3 width]` hold queries, keys and values side by side.
     /// Writes the queries from `first` on, `[n, width]`; `scores` is scratch.
-    pub(crate) fn within(
-        &self,
-        qkv: &[f32],
-        first: usize,
-        scores: &mut Vec<f32>,
-        out: &mut [f32],
-    ) {
+    pub(crate) fn within(&self, qkv: &[f32], first: usize, scores: &mut Vec<f32>, out: &mut [f32]) {
         let (width, stride) = (self.width, 3 * self.width);
         let (tokens, queries) = (qkv.len() / stride.max(1), out.len() / width.max(1));
         let head = width / self.heads.max(1);

@@ -80,7 +80,13 @@ impl AttentionPool {
         });
         let means = gather(&tokens, self.positions.len(), 0, channels);
         let mut queries = vec![0.0; batch * channels];
-        share.apply(&self.queries, &means, 0..channels, &mut queries, Then::Nothing);
+        share.apply(
+            &self.queries,
+            &means,
+            0..channels,
+            &mut queries,
+            Then::Nothing,
+        );
         // [heads, batch, channels]
         let mut asked = vec![0.0; heads * batch * channels];
         share.chunks(&mut asked, batch * channels, |h, asked| {
@@ -123,7 +129,13 @@ impl AttentionPool {
             }
         }
         let mut global = vec![0.0; batch * self.dim()];
-        share.apply(&self.projection, &attended, 0..self.dim(), &mut global, Then::Nothing);
+        share.apply(
+            &self.projection,
+            &attended,
+            0..self.dim(),
+            &mut global,
+            Then::Nothing,
+        );
         global
     }
 
@@ -134,7 +146,13 @@ impl AttentionPool {
         let channels = self.values.bias().len();
         share.apply(&self.values, x, 0..channels, values, Then::Nothing);
         let mut local = vec![0.0; x.len() / channels * self.dim()];
-        share.apply(&self.projection, values, 0..self.dim(), &mut local, Then::Nothing);
+        share.apply(
+            &self.projection,
+            values,
+            0..self.dim(),
+            &mut local,
+            Then::Nothing,
+        );
         local
     }
 
@@ -192,7 +210,11 @@ mod tests {
         let head = channels / heads;
         let square = channels * channels;
         let (q, k, v) = (values(square, 1), values(square, 2), values(square, 3));
-        let (qb, kb, vb) = (values(channels, 4), values(channels, 5), values(channels, 6));
+        let (qb, kb, vb) = (
+            values(channels, 4),
+            values(channels, 5),
+            values(channels, 6),
+        );
         let (c, cb) = (values(dim * channels, 7), values(dim, 8));
         let positions = values((count + 1) * channels, 9);
         let x = values(batch * count * channels, 10);
@@ -244,7 +266,10 @@ mod tests {
             }
             let local = pool.local(&x, share);
             assert_eq!(local.len(), batch * count * dim);
-            let pixel: Vec<f64> = x[channels..2 * channels].iter().map(|v| f64::from(*v)).collect();
+            let pixel: Vec<f64> = x[channels..2 * channels]
+                .iter()
+                .map(|v| f64::from(*v))
+                .collect();
             let expected = affine(&affine(&pixel, &v, &vb), &c, &cb);
             for (found, expected) in local[dim..2 * dim].iter().zip(&expected) {
                 assert!((f64::from(*found) - expected).abs() < 1e-4);

@@ -286,7 +286,10 @@ mod tests {
             weight: &[1.0],
             bias: &[0.0],
         };
-        assert_eq!(PackedAffine::new(map.matrix(), map.bias).is_some(), expected);
+        assert_eq!(
+            PackedAffine::new(map.matrix(), map.bias).is_some(),
+            expected
+        );
         assert_eq!(is_supported(), expected);
     }
 

@@ -93,7 +93,13 @@ impl<M: Map> Block<'_, M> {
         let width = self.width();
         let normed = self.normed(&self.ln_1, x);
         let mut qkv = vec![0.0; 3 * x.len()];
-        Share::All.apply(&self.in_proj, &normed, 0..3 * width, &mut qkv, Then::Nothing);
+        Share::All.apply(
+            &self.in_proj,
+            &normed,
+            0..3 * width,
+            &mut qkv,
+            Then::Nothing,
+        );
         // Some queries of one sequence at a time.
         let mut attended = normed;
         let queries = tokens.div_ceil(rayon::current_num_threads());
@@ -184,7 +190,8 @@ impl<M: Map> Block<'_, M> {
                     let kv = &kv[2 * i * sequence..2 * (i + 1) * sequence];
                     let scores = &mut scratch.scores;
                     let (query, out) = (&queries[row.clone()], &mut attended[row]);
-                    self.attention.of_one(query, kv, self.seen(*at, tokens), scores, out);
+                    self.attention
+                        .of_one(query, kv, self.seen(*at, tokens), scores, out);
                 }
             });
     }
@@ -195,7 +202,13 @@ impl<M: Map> Block<'_, M> {
         let sequence = tokens * width;
         let normed = self.normed(&self.ln_1, x);
         let mut kv = vec![0.0; 2 * x.len()];
-        Share::All.apply(&self.in_proj, &normed, width..3 * width, &mut kv, Then::Nothing);
+        Share::All.apply(
+            &self.in_proj,
+            &normed,
+            width..3 * width,
+            &mut kv,
+            Then::Nothing,
+        );
         let read = rows_at(&normed, sequence, width, at);
         let mut queries = vec![0.0; read.len()];
         Share::All.apply(&self.in_proj, &read, 0..width, &mut queries, Then::Nothing);

@@ -85,7 +85,9 @@ impl Conv {
         }
         // [output, input, area] -> [output, area, input], the order of a window.
         let mut ordered = vec![0.0; weight.len()];
-        for (to, from) in (ordered.chunks_exact_mut(input * area)).zip(weight.chunks_exact(input * area)) {
+        for (to, from) in
+            (ordered.chunks_exact_mut(input * area)).zip(weight.chunks_exact(input * area))
+        {
             for (i, values) in from.chunks_exact(area).enumerate() {
                 for (k, value) in values.iter().enumerate() {
                     to[k * input + i] = *value;
@@ -171,10 +173,14 @@ impl Conv {
                 continue;
             };
             // The columns of the kernel that lie inside the image follow each other in both.
-            let (from, to) = (padding.saturating_sub(left), kernel.min(side + padding - left));
+            let (from, to) = (
+                padding.saturating_sub(left),
+                kernel.min(side + padding - left),
+            );
             let start = ((image * side + y) * side + left + from - padding) * input;
             row[..from * input].fill(0.0);
-            row[from * input..to * input].copy_from_slice(&x.values[start..][..(to - from) * input]);
+            row[from * input..to * input]
+                .copy_from_slice(&x.values[start..][..(to - from) * input]);
             row[to * input..].fill(0.0);
         }
     }
@@ -234,7 +240,10 @@ mod tests {
         let largest = expected.iter().fold(1f64, |a, b| a.max(b.abs()));
         for (found, expected) in found.iter().zip(expected) {
             let off = (f64::from(*found) - expected).abs();
-            assert!(off < 1e-5 * largest, "{what}: off by {off}, largest {largest}");
+            assert!(
+                off < 1e-5 * largest,
+                "{what}: off by {off}, largest {largest}"
+            );
         }
     }
 
@@ -265,9 +274,13 @@ mod tests {
 
     #[test]
     fn winograd_follows_the_definition_in_every_instruction_set() {
-        for (images, side, input, output) in
-            [(1, 1, 8, 8), (2, 7, 16, 32), (3, 14, 32, 16), (1, 13, 8, 24), (12, 8, 16, 16)]
-        {
+        for (images, side, input, output) in [
+            (1, 1, 8, 8),
+            (2, 7, 16, 32),
+            (3, 14, 32, 16),
+            (1, 13, 8, 24),
+            (12, 8, 16, 16),
+        ] {
             let sizes = ConvSizes {
                 input,
                 output,
@@ -286,7 +299,11 @@ mod tests {
                 for share in [Share::One, Share::All] {
                     let mut out = vec![f32::NAN; expected.len()];
                     conv.relu(x, &mut out, share);
-                    close(&out, &expected, &format!("{instructions:?} of {side} pixels"));
+                    close(
+                        &out,
+                        &expected,
+                        &format!("{instructions:?} of {side} pixels"),
+                    );
                 }
             }
         }

@@ -201,7 +201,11 @@ impl Plain {
 impl Lanes for Plain {
     type Vector = [f32; 4];
     const COUNT: usize = 4;
-    const REGISTERS: usize = if cfg!(target_arch = "aarch64") { 32 } else { 16 };
+    const REGISTERS: usize = if cfg!(target_arch = "aarch64") {
+        32
+    } else {
+        16
+    };
 
     #[inline(always)]
     fn load(self, from: &[f32]) -> [f32; 4] {

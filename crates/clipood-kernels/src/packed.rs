@@ -174,7 +174,9 @@ impl Panels {
         let panels = output.div_ceil(width);
         let mut values = Aligned::new(input * panels * width);
         let depth = depth_of(input);
-        let blocks = values.values_mut().chunks_mut((depth * panels * width).max(1));
+        let blocks = values
+            .values_mut()
+            .chunks_mut((depth * panels * width).max(1));
         for (block, first) in blocks.zip((0..input).step_by(depth)) {
             let depth = depth.min(input - first);
             let panels = block.par_chunks_mut((depth * width).max(1)).enumerate();
@@ -238,11 +240,16 @@ impl Panels {
     /// without inputs has one block of none.
     fn blocks(&self) -> impl Iterator<Item = (usize, usize, &[f32])> {
         let depth = depth_of(self.input);
-        let all = self.output.div_ceil(columns_of(self.instructions)) * columns_of(self.instructions);
+        let all =
+            self.output.div_ceil(columns_of(self.instructions)) * columns_of(self.instructions);
         (0..self.input.max(1)).step_by(depth).map(move |first| {
             let depth = depth.min(self.input - first);
             let from = first * all;
-            (first, depth, &self.values.values()[from..from + depth * all])
+            (
+                first,
+                depth,
+                &self.values.values()[from..from + depth * all],
+            )
         })
     }
 }
@@ -325,7 +332,11 @@ mod tests {
                 map.apply(&x[row * input..][..input], 20, 40, &mut one, false);
                 assert_eq!(one, all[row * output + 20..][..40], "row {row}");
             }
-            assert_eq!(first.get_or_insert_with(|| all.clone()), &all, "{instructions:?}");
+            assert_eq!(
+                first.get_or_insert_with(|| all.clone()),
+                &all,
+                "{instructions:?}"
+            );
         }
     }
 

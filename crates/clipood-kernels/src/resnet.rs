@@ -144,7 +144,11 @@ impl ResNetBuilder {
             None => None,
         };
         self.blocks.push(Bottleneck {
-            convs: [first.fold(format)?, second.fold(format)?, third.fold(format)?],
+            convs: [
+                first.fold(format)?,
+                second.fold(format)?,
+                third.fold(format)?,
+            ],
             downsample,
             pool: block.pool,
         });
@@ -311,20 +315,21 @@ fn stage_of(
         let planes = block.convs[0].output();
         let narrow = sized(a, to * planes);
         block.convs[0].pixels(y, narrow, share, Then::Relu);
-        block.after_first(Images { values: narrow, side }, b, y, share);
+        block.after_first(
+            Images {
+                values: narrow,
+                side,
+            },
+            b,
+            y,
+            share,
+        );
     }
 }
 
 impl Bottleneck {
     /// `y`, which holds the shortcut, becomes `relu(y + the convolutions of x)`.
-    fn add(
-        &self,
-        x: Images<'_>,
-        a: &mut Vec<f32>,
-        b: &mut Vec<f32>,
-        y: &mut [f32],
-        share: Share,
-    ) {
+    fn add(&self, x: Images<'_>, a: &mut Vec<f32>, b: &mut Vec<f32>, y: &mut [f32], share: Share) {
         let planes = self.convs[0].output();
         let pixels = x.values.len() / self.convs[0].input();
         let narrow = sized(a, pixels * planes);

@@ -242,7 +242,13 @@ impl Vit {
         });
         let mut embedded = vec![0.0; batch * wide * wide * width];
         let share = Share::All;
-        share.apply(&self.patches, &patches, 0..width, &mut embedded, Then::Nothing);
+        share.apply(
+            &self.patches,
+            &patches,
+            0..width,
+            &mut embedded,
+            Then::Nothing,
+        );
         let mut x = vec![0.0; batch * tokens * width];
         let images = x.par_chunks_mut(tokens * width);
         images

@@ -117,7 +117,9 @@ impl ImageEncoder {
     pub fn launch_bytes(&self, pixels: Vec<u8>, local: bool) -> Result<LaunchedImages> {
         self.check(pixels.len())?;
         match &self.tower {
-            Towers::Cpu(tower) => Ok(EncodedImages::from(tower.encode_bytes(&pixels, local)).into()),
+            Towers::Cpu(tower) => {
+                Ok(EncodedImages::from(tower.encode_bytes(&pixels, local)).into())
+            }
             #[cfg(feature = "cuda")]
             Towers::Cuda(tower) => {
                 let features = Box::new(tower.launch(pixels, local));

@@ -81,7 +81,9 @@ impl TextEncoder {
             out.extend(match &self.tower {
                 TextTowers::Cpu(tower) => tower.encode(&tokens)?,
                 #[cfg(feature = "cuda")]
-                TextTowers::Cuda(tower) => crate::weights::try_tensor_to_vec(tower.encode(&tokens)?)?,
+                TextTowers::Cuda(tower) => {
+                    crate::weights::try_tensor_to_vec(tower.encode(&tokens)?)?
+                }
             });
         }
         Ok(out)

@@ -304,4 +304,3 @@ fn backward<L: Lanes>(lanes: L, m: [L::Vector; WIDE]) -> [L::Vector; TILE] {
         ),
     ]
 }
-

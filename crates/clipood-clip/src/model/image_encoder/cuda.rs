@@ -28,7 +28,12 @@ impl CudaTower {
     ///
     /// # Errors
     /// The device does not exist, or a tensor is missing or of another shape.
-    pub fn load(weights: &Weights, config: &ClipConfig, index: usize, dtype: Dtype) -> Result<Self> {
+    pub fn load(
+        weights: &Weights,
+        config: &ClipConfig,
+        index: usize,
+        dtype: Dtype,
+    ) -> Result<Self> {
         let device = burn_device(index)?;
         let tower = ImageTower::<Cuda>::load(weights, config, &device)?;
         Ok(Self {
