@@ -84,6 +84,9 @@ bench-peers: ## images per second beside PyTorch and onnxruntime (in .venv-peers
 	cargo build --release --locked -p clipood-clip --example encode_speed
 	scripts/bench-peers.sh
 
+bench-start: build ## from the start of a process to the similarity of one image, beside open_clip and onnxruntime; ROUNDS
+	scripts/bench-start.sh
+
 bench-prompts: build ## a prompt training step beside PyTorch; CLASSES, ROUNDS
 	scripts/bench-prompts.sh
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(feature = "cuda")]
 use burn::tensor::FloatDType;
 
 use crate::config::{ClipConfig, ImageFamily};
@@ -122,6 +123,7 @@ impl Dtype {
     }
 
     /// The same format as Burn names it.
+    #[cfg(feature = "cuda")]
     pub(crate) fn float(self) -> FloatDType {
         match self {
             Self::F32 => FloatDType::F32,

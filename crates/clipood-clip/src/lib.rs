@@ -22,6 +22,8 @@
 
 pub mod checkpoint;
 pub mod config;
+mod cpu_text;
+mod cpu_tower;
 pub mod device;
 pub mod encoder;
 mod error;
@@ -30,7 +32,7 @@ pub mod init;
 pub mod kernels;
 pub mod layers;
 pub mod model;
-mod packed_vit;
+mod named;
 pub mod prompt;
 mod resnet;
 pub mod safetensors_file;

@@ -21,6 +21,10 @@ const PREPROCESSING: &str = "rgb, pillow bicubic short side, centre crop";
 /// where the field is absent, read JPEG with other rounding.
 const DECODER: u32 = 2;
 
+/// Version of the kernels that the towers use on a CPU, as a field of fingerprints. A change that alters the bits of features
+/// raises it: 1, implied where the field is absent, used Burn's convolutions and other orders of sums.
+const CPU_KERNELS: u32 = 2;
+
 /// What to compute: everything that determines the results of a run.
 #[derive(Debug)]
 pub struct Experiment {
@@ -59,6 +63,14 @@ impl Numerics {
             dtype: devices.dtype,
         }
     }
+
+    /// Adds the version of the backend's kernels, where there is more than one.
+    pub fn with_kernels(&self, fingerprint: FingerprintBuilder) -> FingerprintBuilder {
+        match self.backend {
+            "cpu" => fingerprint.field("kernels", &CPU_KERNELS),
+            _ => fingerprint,
+        }
+    }
 }
 
 impl Experiment {
@@ -83,6 +95,7 @@ impl Experiment {
             .field("model", &model.hash)
             .field("backend", &numerics.backend)
             .field("decoder", &DECODER);
+        fingerprint = numerics.with_kernels(fingerprint);
         // Fields that were added later enter only if they differ from the value that earlier runs implied.
         if numerics.dtype != Dtype::F32 {
             fingerprint = fingerprint.field("dtype", &numerics.dtype.name());
@@ -134,6 +147,7 @@ impl Experiment {
             .field("dtype", &self.numerics.dtype.name())
             .field("backend", &self.numerics.backend)
             .field("decoder", &DECODER);
+        let inputs = self.numerics.with_kernels(inputs);
         match self.recipe.data.resize {
             Resize::Pillow12 => inputs,
             resize @ Resize::Pillow13 => inputs.field("resize", &resize.name()),

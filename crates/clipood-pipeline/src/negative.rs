@@ -49,6 +49,7 @@ impl PlannedNegatives {
             .field("section", &section)
             .field("words", &experiment.manifests.words)
             .field("classes", &plan.classes);
+        builder = experiment.numerics.with_kernels(builder);
         if let Some(templates) = own_class_templates(&experiment.recipe) {
             builder = builder.field(CLASS_TEMPLATES, &templates);
         }

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use burn::backend::Flex;
-
 use super::Model;
+use crate::cpu_text::CpuText;
 use crate::device::Device;
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
 use crate::text::{TextTransformer, cut};
 use crate::tokenizer::Tokenizer;
-use crate::weights::try_tensor_to_vec;
 
 /// Texts that go through the text tower at once.
 const TEXT_BATCH: usize = 128;
@@ -22,7 +20,7 @@ impl Model {
     /// A parameter is not finite, or the device does not exist.
     pub fn text_encoder(&self, device: Device) -> Result<TextEncoder> {
         let tower = match device {
-            Device::Cpu => TextTowers::Cpu(Box::new(self.text_tower::<Flex>(&Default::default())?)),
+            Device::Cpu => TextTowers::Cpu(CpuText::new(self.weights.clone(), &self.config)?),
             #[cfg(feature = "cuda")]
             Device::Cuda(index) => {
                 let device = crate::device::cuda::burn_device(index)?;
@@ -49,7 +47,7 @@ impl Model {
 
 /// The text tower on each backend of this build.
 enum TextTowers {
-    Cpu(Box<TextTransformer<Flex>>),
+    Cpu(CpuText),
     #[cfg(feature = "cuda")]
     Cuda(Box<TextTransformer<burn_cuda::Cuda>>),
 }
@@ -81,9 +79,11 @@ impl TextEncoder {
             }
             let tokens = cut(&ids, context)?;
             out.extend(match &self.tower {
-                TextTowers::Cpu(tower) => try_tensor_to_vec(tower.encode(&tokens)?)?,
+                TextTowers::Cpu(tower) => tower.encode(&tokens)?,
                 #[cfg(feature = "cuda")]
-                TextTowers::Cuda(tower) => try_tensor_to_vec(tower.encode(&tokens)?)?,
+                TextTowers::Cuda(tower) => {
+                    crate::weights::try_tensor_to_vec(tower.encode(&tokens)?)?
+                }
             });
         }
         Ok(out)

@@ -110,6 +110,7 @@ impl PlannedPrompt {
             .field("backend", &experiment.numerics.backend)
             .field("method", &key.method.trainer())
             .field("classes", &plan.classes);
+        builder = experiment.numerics.with_kernels(builder);
         if let (Some(shots), Some(seed)) = (key.shots, key.seed) {
             builder = builder
                 .field("features", &features.fingerprint)

@@ -42,8 +42,8 @@ pub struct DevicesArg {
 pub struct DeviceArgs {
     #[command(flatten)]
     devices: DevicesArg,
-    /// Number format of the image tower: f32 (the default); on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT
-    /// only).
+    /// Number format of the image tower: f32 (the default); on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also
+    /// bf16.
     #[arg(long, help_heading = heading::DEVICE)]
     dtype: Option<String>,
 }
