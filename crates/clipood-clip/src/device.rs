@@ -10,8 +10,6 @@ use crate::error::{ClipError, Result};
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
-#[cfg(any(feature = "cuda", test))]
-mod toolkit;
 
 /// One processor that a model runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -16,7 +16,7 @@ use cudarc::driver::sys::CUdevice_attribute;
 use cudarc::driver::{CudaContext, DriverError, result, sys as driver};
 use cudarc::nvrtc::sys as nvrtc;
 
-use super::toolkit::{self, HEADERS, Toolkit};
+use clipood_cuda::toolkit::{self, HEADERS, Toolkit};
 use crate::error::{ClipError, Result};
 
 /// Why a GPU cannot be used.
@@ -237,7 +237,7 @@ fn load_compiler(toolkits: &[Toolkit]) -> std::result::Result<(), CudaProblem> {
         return Ok(());
     }
     #[cfg(unix)]
-    for file in toolkits.iter().flat_map(Toolkit::compilers) {
+    for file in toolkits.iter().flat_map(|toolkit| toolkit.files("libnvrtc")) {
         use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
         // SAFETY: NVIDIA's library, whose constructors do nothing but initialise it.
         if let Ok(library) = unsafe { Library::open(Some(&file), RTLD_NOW | RTLD_GLOBAL) } {
