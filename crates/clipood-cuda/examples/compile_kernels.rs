@@ -6,10 +6,10 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clipood_cuda::attention::{self, Heads};
 use clipood_cuda::compile::Program;
+use clipood_cuda::image::{ImageSizes, ResnetSizes, VitSizes};
 use clipood_cuda::precision::Precision;
-use clipood_cuda::rows;
+use clipood_cuda::rows::Activation;
 
 fn main() -> ExitCode {
     let mut failures = 0;
@@ -43,25 +43,65 @@ fn main() -> ExitCode {
     }
 }
 
-/// The programs of published models in every format.
+/// The programs of all published models in every format.
 fn programs() -> Vec<Program> {
-    let mut programs = Vec::new();
-    for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
-        for (width, size) in [(768, 64), (1280, 80), (1408, 88), (1664, 104)] {
-            let heads = Heads {
-                count: width / size,
-                size,
-                precision,
-            };
-            let mut defines = vec![("ELEMENT", precision.element()), ("WIDTH", width as i64)];
-            defines.extend(heads.defines());
-            programs.push(Program {
-                name: "transformer",
-                families: vec![rows::SOURCE, attention::SOURCE],
-                defines,
-                kernels: Vec::new(),
-            });
-        }
+    let formats = [Precision::F32, Precision::F16, Precision::Bf16];
+    formats
+        .into_iter()
+        .flat_map(|precision| vits(precision).into_iter().chain(resnets(precision)))
+        .collect()
+}
+
+fn image(precision: Precision, side: usize, heads: usize) -> ImageSizes {
+    ImageSizes {
+        side,
+        dim: 512,
+        heads,
+        precision,
+        mean: [0.5; 3],
+        deviation: [0.5; 3],
     }
+}
+
+/// Side, patch, width and heads of OpenAI's and OpenCLIP's vision transformers, with heads of 64, 80, 88 and 104 values.
+const VITS: [[usize; 4]; 8] = [
+    [224, 32, 768, 12],
+    [224, 16, 768, 12],
+    [240, 16, 896, 14],
+    [224, 14, 1024, 16],
+    [336, 14, 1024, 16],
+    [224, 14, 1280, 16],
+    [224, 14, 1408, 16],
+    [224, 14, 1664, 16],
+];
+
+fn vits(precision: Precision) -> Vec<Program> {
+    let program = |[side, patch, width, heads]: [usize; 4]| {
+        VitSizes {
+            image: image(precision, side, heads),
+            patch,
+            width,
+            layers: 1,
+            activation: Activation::Gelu,
+        }
+        .program()
+    };
+    VITS.map(program).to_vec()
+}
+
+/// Side, width and heads of the demo's ModifiedResNet and OpenAI's, which differ for the kernels by the size of a head alone.
+const RESNETS: [[usize; 3]; 2] = [[96, 24, 12], [224, 64, 32]];
+
+fn resnets(precision: Precision) -> Vec<Program> {
+    let program = |[side, width, heads]: [usize; 3]| {
+        ResnetSizes {
+            image: image(precision, side, heads),
+            width,
+            layers: [1; 4],
+        }
+        .program()
+    };
+    let mut programs = RESNETS.map(program).to_vec();
+    programs.dedup();
     programs
 }

@@ -76,9 +76,9 @@ pub enum CudaError {
     #[error("the program has no kernel `{0}`")]
     NoKernel(&'static str),
     /// The GPU has no memory left.
-    #[error("the GPU has no memory left: {bytes} bytes were asked for")]
+    #[error("the GPU has no memory left{}", if *.bytes > 0 { format!(": {bytes} bytes were asked for") } else { String::new() })]
     OutOfMemory {
-        /// What was asked for.
+        /// What was asked for; 0 where a library asked.
         bytes: usize,
     },
     /// cuBLASLt refuses a product.

@@ -13,6 +13,7 @@ pub mod compile;
 mod error;
 pub mod executor;
 pub mod gpu;
+pub mod image;
 pub mod libraries;
 pub mod memory;
 pub mod on_gpu;

@@ -1,5 +1,7 @@
 //! [`Precision`]: the number formats of weights and activations.
 
+use half::slice::HalfFloatSliceExt;
+
 /// Number format of weights and activations on the GPU. Sums, norms and softmax are float32 in any case, and so are features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Precision {
@@ -37,18 +39,20 @@ impl Precision {
     }
 
     /// Appends `values` in this format.
-    pub fn append(self, bytes: &mut Vec<u8>, values: impl IntoIterator<Item = f32>) {
+    pub fn append(self, bytes: &mut Vec<u8>, values: &[f32]) {
         match self {
             Self::F32 | Self::Tf32 => {
-                bytes.extend(values.into_iter().flat_map(f32::to_ne_bytes));
+                bytes.extend(values.iter().flat_map(|value| value.to_ne_bytes()))
             }
             Self::F16 => {
-                let halves = values.into_iter().map(half::f16::from_f32);
-                bytes.extend(halves.flat_map(half::f16::to_ne_bytes));
+                let mut halves = vec![half::f16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                bytes.extend(halves.iter().flat_map(|value| value.to_ne_bytes()));
             }
             Self::Bf16 => {
-                let halves = values.into_iter().map(half::bf16::from_f32);
-                bytes.extend(halves.flat_map(half::bf16::to_ne_bytes));
+                let mut halves = vec![half::bf16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                bytes.extend(halves.iter().flat_map(|value| value.to_ne_bytes()));
             }
         }
     }
@@ -90,7 +94,7 @@ mod tests {
             (Precision::Bf16, 1.0 / 256.0),
         ] {
             let mut bytes = Vec::new();
-            precision.append(&mut bytes, values);
+            precision.append(&mut bytes, &values);
             assert_eq!(bytes.len(), values.len() * precision.bytes());
             for (found, expected) in precision.values(&bytes).iter().zip(values) {
                 let error = (found - expected).abs();

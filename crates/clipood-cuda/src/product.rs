@@ -494,6 +494,9 @@ impl Drop for Plan {
 }
 
 fn refused(shape: &Shape, result::CublasError(status): &result::CublasError) -> CudaError {
+    if *status == sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED {
+        return CudaError::OutOfMemory { bytes: 0 };
+    }
     CudaError::Product {
         status: format!("{status:?}"),
         product: format!("{shape:?}"),
