@@ -8,6 +8,7 @@
 //! its macros and shapes, and its launches are in the Rust file of the same name.
 
 pub mod attention;
+pub mod card;
 pub mod compile;
 mod error;
 pub mod executor;
@@ -15,10 +16,14 @@ pub mod gpu;
 pub mod image;
 pub mod libraries;
 pub mod memory;
+pub mod on_gpu;
 pub mod precision;
 pub mod product;
+pub mod prompt;
 pub mod queue;
 pub mod rows;
+pub mod space;
+pub mod text;
 pub mod toolkit;
 
 pub use error::{CudaError, Result};
