@@ -52,6 +52,16 @@ pub fn description(index: usize) -> Result<&'static Description> {
     })
 }
 
+/// Bytes in use on the GPU `index`, by every program together.
+///
+/// # Errors
+/// As [`description`], and a context that the driver refuses.
+pub fn memory_in_use(index: usize) -> Result<u64> {
+    description(index)?;
+    let (free, total) = CudaContext::new(index)?.mem_get_info()?;
+    Ok((total - free) as u64)
+}
+
 fn look() -> Result<Vec<Description>> {
     libraries::load_driver()?;
     let failed = |error: DriverError| CudaError::Driver(describe(error));
@@ -125,15 +135,6 @@ impl Gpu {
     /// The architecture as compilers name it, such as `sm_90`.
     pub fn architecture(&self) -> String {
         self.description.architecture()
-    }
-
-    /// Bytes in use, by every program together.
-    ///
-    /// # Errors
-    /// The driver fails.
-    pub fn memory_in_use(&self) -> Result<u64> {
-        let (free, total) = self.context.mem_get_info()?;
-        Ok((total - free) as u64)
     }
 
     /// The driver's context.

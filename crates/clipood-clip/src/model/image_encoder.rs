@@ -2,9 +2,11 @@
 
 use burn::backend::Flex;
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use super::Model;
+#[cfg(feature = "cuda")]
+use super::gpu_tower::{GpuBatch, GpuTower};
 use crate::device::{Device, Dtype, no_bf16};
 use crate::encoder::{ImageTower, upload};
 use crate::error::{ClipError, Result};
@@ -49,27 +51,19 @@ impl Model {
                 self.image_tower::<Flex>(&Default::default(), dtype)?,
             )),
             #[cfg(feature = "cuda")]
-            Device::Cuda(index) => {
-                let device = crate::device::cuda::burn_device(index)?;
-                let tower = self.image_tower::<burn_cuda::Cuda>(&device, dtype)?;
-                Towers::Cuda(Box::new(tower), device)
-            }
+            Device::Cuda(index) => Towers::Gpu(GpuTower::open(self, index, dtype)?),
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(index) => return Err(crate::device::no_cuda(index)),
         };
         Ok(ImageEncoder {
             tower,
-            dtype: match device {
-                Device::Cpu => FloatDType::F32,
-                Device::Cuda(_) => dtype.float(),
-            },
             size: self.config.image.size,
             mean: self.config.mean,
             std: self.config.std,
         })
     }
 
-    fn image_tower<B: ClipBackend>(
+    pub(super) fn image_tower<B: ClipBackend>(
         &self,
         device: &B::Device,
         dtype: Dtype,
@@ -85,24 +79,23 @@ enum Towers {
     Cpu(Box<ImageTower<Flex>>),
     Packed(Box<PackedVit>),
     #[cfg(feature = "cuda")]
-    Cuda(Box<ImageTower<burn_cuda::Cuda>>, burn_cuda::CudaDevice),
+    Gpu(GpuTower),
 }
 
 /// The image tower, ready for batches. Clones share the parameters.
 #[derive(Debug, Clone)]
 pub struct ImageEncoder {
     tower: Towers,
-    dtype: FloatDType,
     size: usize,
     mean: [f32; 3],
     std: [f32; 3],
 }
 
 impl ImageEncoder {
-    /// Normalised pixels, row-major `[batch, 3, size, size]` -> features.
+    /// Normalised pixels, row-major `[batch, 3, size, size]` -> features. On the CPU alone: a GPU reads bytes.
     ///
     /// # Errors
-    /// The pixels are not whole images, or the device failed.
+    /// The pixels are not whole images, or the encoder is on a GPU.
     pub fn encode(&self, pixels: Vec<f32>, local: bool) -> Result<EncodedImages> {
         let batch = self.images(pixels.len())?;
         let data = TensorData::new(pixels, [batch, 3, self.size, self.size]);
@@ -116,10 +109,9 @@ impl ImageEncoder {
                 values_of(tower.forward(pixels, local))
             }
             #[cfg(feature = "cuda")]
-            Towers::Cuda(tower, device) => {
-                let pixels = Tensor::<burn_cuda::Cuda, 4>::from_data(data, device);
-                self.features(tower, pixels, local)
-            }
+            Towers::Gpu(_) => Err(ClipError::Device(
+                "an image encoder on a GPU takes the bytes of pixels, not normalised values".into(),
+            )),
         }
     }
 
@@ -129,7 +121,7 @@ impl ImageEncoder {
     /// # Errors
     /// The pixels are not whole images, or the device failed.
     pub fn encode_bytes(&self, pixels: Vec<u8>, local: bool) -> Result<EncodedImages> {
-        self.launch_bytes(pixels, local)?.wait()
+        self.launch_bytes(&pixels, local)?.wait()
     }
 
     /// Starts what [`ImageEncoder::encode_bytes`] does. A GPU works asynchronously, so that the next batch can be uploaded
@@ -137,24 +129,17 @@ impl ImageEncoder {
     ///
     /// # Errors
     /// The pixels are not whole images, or the device failed.
-    pub fn launch_bytes(&self, pixels: Vec<u8>, local: bool) -> Result<LaunchedImages> {
+    pub fn launch_bytes(&self, pixels: &[u8], local: bool) -> Result<LaunchedImages> {
         self.images(pixels.len())?;
-        let (size, mean, std) = (self.size, self.mean, self.std);
+        let on_cpu = || {
+            let device = Default::default();
+            upload::<Flex>(pixels.to_vec(), self.size, self.mean, self.std, &device)
+        };
         match &self.tower {
-            Towers::Cpu(tower) => {
-                let pixels = upload::<Flex>(pixels, size, mean, std, &Default::default());
-                Ok(self.features(tower, pixels, local)?.into())
-            }
-            Towers::Packed(tower) => {
-                let pixels = upload::<Flex>(pixels, size, mean, std, &Default::default());
-                Ok(values_of(tower.forward(pixels, local))?.into())
-            }
+            Towers::Cpu(tower) => Ok(self.features(tower, on_cpu(), local)?.into()),
+            Towers::Packed(tower) => Ok(values_of(tower.forward(on_cpu(), local))?.into()),
             #[cfg(feature = "cuda")]
-            Towers::Cuda(tower, device) => {
-                let pixels = upload::<burn_cuda::Cuda>(pixels, size, mean, std, device);
-                let features = tower.forward(pixels.cast(self.dtype), local);
-                Ok(LaunchedImages(Launched::Cuda(Box::new(features))))
-            }
+            Towers::Gpu(tower) => Ok(LaunchedImages(Launched::Gpu(tower.launch(pixels, local)?))),
         }
     }
 
@@ -178,7 +163,7 @@ impl ImageEncoder {
         pixels: Tensor<B, 4>,
         local: bool,
     ) -> Result<EncodedImages> {
-        values_of(tower.forward(pixels.cast(self.dtype), local))
+        values_of(tower.forward(pixels, local))
     }
 }
 
@@ -190,7 +175,7 @@ pub struct LaunchedImages(Launched);
 enum Launched {
     Done(EncodedImages),
     #[cfg(feature = "cuda")]
-    Cuda(Box<ImageFeatures<burn_cuda::Cuda>>),
+    Gpu(GpuBatch),
 }
 
 impl From<EncodedImages> for LaunchedImages {
@@ -208,13 +193,13 @@ impl LaunchedImages {
         match self.0 {
             Launched::Done(images) => Ok(images),
             #[cfg(feature = "cuda")]
-            Launched::Cuda(features) => values_of(*features),
+            Launched::Gpu(batch) => batch.wait(),
         }
     }
 }
 
 /// Copies the features to the host.
-fn values_of<B: Backend>(features: ImageFeatures<B>) -> Result<EncodedImages> {
+pub(super) fn values_of<B: Backend>(features: ImageFeatures<B>) -> Result<EncodedImages> {
     Ok(EncodedImages {
         global: try_tensor_to_vec(features.global)?,
         local: match features.local {

@@ -64,7 +64,7 @@ impl Model {
             }
             #[cfg(feature = "cuda")]
             Device::Cuda(index) => {
-                let device = crate::device::cuda::burn_device(index)?;
+                let device = crate::device::stock::burn_device(index)?;
                 let tower = self.text_tower::<Autodiff<burn_cuda::Cuda>>(&device)?;
                 let tower = tower.no_grad().cast(dtype.float());
                 TrainedTowers::Cuda(Box::new(tower))

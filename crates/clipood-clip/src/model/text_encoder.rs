@@ -25,7 +25,7 @@ impl Model {
             Device::Cpu => TextTowers::Cpu(Box::new(self.text_tower::<Flex>(&Default::default())?)),
             #[cfg(feature = "cuda")]
             Device::Cuda(index) => {
-                let device = crate::device::cuda::burn_device(index)?;
+                let device = crate::device::stock::burn_device(index)?;
                 TextTowers::Cuda(Box::new(self.text_tower::<burn_cuda::Cuda>(&device)?))
             }
             #[cfg(not(feature = "cuda"))]

@@ -42,7 +42,7 @@ pub struct DevicesArg {
 pub struct DeviceArgs {
     #[command(flatten)]
     devices: DevicesArg,
-    /// Number format of the image tower: f32; on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT
+    /// Number format of the image tower: f32; on GPUs also tf32, f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT
     /// only).
     #[arg(long, default_value = "f32", help_heading = heading::DEVICE)]
     dtype: String,

@@ -1,5 +1,7 @@
 //! Handling of signals.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use clipood_pipeline::{Interrupt, Reporting};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -17,6 +19,9 @@ fn hangups_are_ignored() -> bool {
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.unwrap_or_default() >> (SIGHUP - 1) & 1 == 1
 }
+
+/// What a GPU may take to finish the work in hand, in a process whose kernels may be compiling, before the process ends.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// A flag that is set by the first of these signals, which is also reported; the second signal ends the process at
 /// once.
@@ -37,6 +42,13 @@ pub fn listen(reporting: Reporting) -> Result<Interrupt> {
                 }
                 reporting.say("stopping after the work in hand; once more to stop at once");
                 flag.set();
+                if clipood_clip::device::may_be_compiling() {
+                    // Compiling and tuning does not look at the flag. Here as well, committed parts are complete.
+                    std::thread::spawn(|| {
+                        std::thread::sleep(PATIENCE);
+                        std::process::exit(3);
+                    });
+                }
             }
         })
         .context("cannot listen for signals")?;

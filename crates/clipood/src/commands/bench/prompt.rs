@@ -179,6 +179,7 @@ fn compare(args: &Args, model: &Model, devices: &Devices, method: Method) -> Res
     });
     let good = match devices.dtype {
         Dtype::F32 => loss < 1e-3 && off < 1e-3,
+        Dtype::Tf32 => loss < 1e-2 && off < 1e-2,
         Dtype::F16 | Dtype::Bf16 => loss < 0.05 && cosine > 0.98,
     };
     match good {
