@@ -139,11 +139,22 @@ fn texts(precision: Precision) -> Vec<Program> {
             activation: Activation::Gelu,
         };
         for group_rows in GROUPS {
-            let encoder = TextProgram { sizes: &sizes, precision, prefix: 1, group_rows, training: None };
+            let encoder = TextProgram {
+                sizes: &sizes,
+                precision,
+                prefix: 1,
+                group_rows,
+                training: None,
+            };
             programs.extend(encoder.program(&CARD));
         }
         for [prefix, group_rows] in PROMPTS {
-            programs.extend(prompt_program(&sizes, precision, (prefix, group_rows), &CARD));
+            programs.extend(prompt_program(
+                &sizes,
+                precision,
+                (prefix, group_rows),
+                &CARD,
+            ));
         }
     }
     programs

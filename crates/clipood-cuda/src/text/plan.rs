@@ -14,7 +14,13 @@ use crate::space::Space;
 /// Kernels of a forward pass without dynamic shared memory.
 const FORWARD: [&str; 5] = ["embed", "text_norm", "quick_gelu", "gelu", "take_rows"];
 /// Those of the backward pass.
-const BACKWARD: [&str; 5] = ["text_norm_backward", "quick_gelu_backward", "gelu_backward", "sum_prefix", "sum_context"];
+const BACKWARD: [&str; 5] = [
+    "text_norm_backward",
+    "quick_gelu_backward",
+    "gelu_backward",
+    "sum_prefix",
+    "sum_context",
+];
 
 impl TextTower {
     /// A tower for exactly these texts, forwards and backwards. Only the first `changing` rows of its input change from pass to
@@ -29,11 +35,20 @@ impl TextTower {
         (packed, changing): (&Packed, usize),
         card: &Card,
     ) -> Result<Self> {
-        let attention = launches(sizes, precision, packed.prefix, packed.capacity(), (card, true))?;
+        let attention = launches(
+            sizes,
+            precision,
+            packed.prefix,
+            packed.capacity(),
+            (card, true),
+        )?;
         let weights = WeightPlaces::new(space, parameters, sizes, precision)?;
         let starts = space.integers(&packed.starts);
         let first = space.integers(&packed.first());
-        let ends = [space.integers(&packed.ends()), space.integers(&packed.ended())];
+        let ends = [
+            space.integers(&packed.ends()),
+            space.integers(&packed.ended()),
+        ];
         let pass = PassSizes {
             sizes: *sizes,
             precision,
@@ -111,10 +126,27 @@ impl TextProgram<'_> {
     /// # Errors
     /// Sizes that the kernels do not cover.
     pub fn program(&self, card: &Card) -> Result<Program> {
-        let Self { sizes, precision, prefix, group_rows, training } = *self;
+        let Self {
+            sizes,
+            precision,
+            prefix,
+            group_rows,
+            training,
+        } = *self;
         // Macros and shared memory do not depend on how many texts there are.
-        let capacity = Capacity { rows: group_rows, texts: 1, groups: 1, group_rows };
-        let attention = launches(sizes, precision, prefix, capacity, (card, training.is_some()))?;
+        let capacity = Capacity {
+            rows: group_rows,
+            texts: 1,
+            groups: 1,
+            group_rows,
+        };
+        let attention = launches(
+            sizes,
+            precision,
+            prefix,
+            capacity,
+            (card, training.is_some()),
+        )?;
         let mut families = vec![
             include_str!("../kernels/text/warps.cuh"),
             include_str!("../kernels/text/rows.cu"),
