@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clipood_cuda::compile::Program;
-use clipood_cuda::image::{ImageSizes, ResnetSizes, VitSizes};
+use clipood_cuda::image::{COLUMN_BYTES, ImageSizes, ResnetSizes, VitSizes};
 use clipood_cuda::precision::Precision;
 use clipood_cuda::rows::Activation;
 
@@ -98,6 +98,7 @@ fn resnets(precision: Precision) -> Vec<Program> {
             image: image(precision, side, heads),
             width,
             layers: [1; 4],
+            column_bytes: COLUMN_BYTES,
         }
         .program()
     };

@@ -49,21 +49,31 @@ impl OnGpu {
             arena.write(queue.stream(), at as usize, &bytes)?;
         }
         queue.stream().synchronize()?;
-        Ok(Self { queue, arena, passes: Vec::new() })
+        Ok(Self {
+            queue,
+            arena,
+            passes: Vec::new(),
+        })
     }
 
     fn offset(&self, at: u64) -> Result<usize> {
         let offset = at.checked_sub(self.arena.address());
-        let offset = offset.ok_or_else(|| CudaError::Failed(format!("address {at:#x} is before the allocation")))?;
+        let offset = offset.ok_or_else(|| {
+            CudaError::Failed(format!("address {at:#x} is before the allocation"))
+        })?;
         Ok(offset as usize)
     }
 
-    fn record(&mut self, pass: &mut dyn FnMut(&mut dyn Executor) -> Result<()>) -> Result<Option<CudaGraph>> {
+    fn record(
+        &mut self,
+        pass: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<Option<CudaGraph>> {
         let stream = self.queue.stream().clone();
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
         let outcome = pass(&mut self.queue);
         // Also after an error, or the stream stays in this state.
-        let graph = stream.end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+        let graph = stream
+            .end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
         outcome?;
         Ok(graph?)
     }
@@ -88,14 +98,20 @@ impl Device for OnGpu {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.arena.write(self.queue.stream(), self.offset(at)?, bytes)
+        self.arena
+            .write(self.queue.stream(), self.offset(at)?, bytes)
     }
 
     fn read(&mut self, at: u64, bytes: usize) -> Result<Vec<u8>> {
-        self.arena.read(self.queue.stream(), self.offset(at)?, bytes)
+        self.arena
+            .read(self.queue.stream(), self.offset(at)?, bytes)
     }
 
-    fn repeat(&mut self, slot: usize, pass: &mut dyn FnMut(&mut dyn Executor) -> Result<()>) -> Result<()> {
+    fn repeat(
+        &mut self,
+        slot: usize,
+        pass: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<()> {
         while self.passes.len() <= slot {
             self.passes.push(Pass::New);
         }
@@ -123,11 +139,16 @@ impl Card {
     /// # Errors
     /// The driver fails.
     pub fn of(gpu: &Gpu) -> Result<Self> {
-        let attribute = |which| Ok::<usize, CudaError>(gpu.context().attribute(which)?.max(0) as usize);
+        let attribute =
+            |which| Ok::<usize, CudaError>(gpu.context().attribute(which)?.max(0) as usize);
         Ok(Self {
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            shared_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
-            shared_per_multiprocessor: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
+            shared_per_block: attribute(
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )?,
+            shared_per_multiprocessor: attribute(
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
+            )?,
         })
     }
 }

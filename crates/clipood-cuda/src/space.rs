@@ -74,12 +74,19 @@ pub trait Device: Executor {
     ///
     /// # Errors
     /// Those of the pass.
-    fn repeat(&mut self, slot: usize, pass: &mut dyn FnMut(&mut dyn Executor) -> Result<()>) -> Result<()>;
+    fn repeat(
+        &mut self,
+        slot: usize,
+        pass: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<()>;
 }
 
 /// 32-bit integers as they lie in memory.
 pub fn integer_bytes(values: &[i32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_ne_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_ne_bytes())
+        .collect()
 }
 
 /// Copies float32 values to an address.
@@ -87,7 +94,10 @@ pub fn integer_bytes(values: &[i32]) -> Vec<u8> {
 /// # Errors
 /// Those of [`Device::write`].
 pub fn write_floats(device: &mut impl Device, at: u64, values: &[f32]) -> Result<()> {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_ne_bytes())
+        .collect();
     device.write(at, &bytes)
 }
 
@@ -109,7 +119,10 @@ mod tests {
         let first = space.values(Precision::F16, 3);
         let second = space.integers(&[1, -1]);
         assert_ne!(first, second);
-        assert_eq!(space.take_contents(), [(second, vec![1, 0, 0, 0, 255, 255, 255, 255])]);
+        assert_eq!(
+            space.take_contents(),
+            [(second, vec![1, 0, 0, 0, 255, 255, 255, 255])]
+        );
         assert!(space.size() as u64 >= second + 8);
     }
 }

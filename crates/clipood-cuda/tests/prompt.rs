@@ -7,7 +7,9 @@ mod oracle;
 use clipood_cuda::Result;
 use clipood_cuda::card::Card;
 use clipood_cuda::precision::Precision;
-use clipood_cuda::prompt::{Batch, Loss, LossKind, PromptPlan, PromptStep, PromptTask, PromptTokens, StepResult};
+use clipood_cuda::prompt::{
+    Batch, Loss, LossKind, PromptPlan, PromptStep, PromptTask, PromptTokens, StepResult,
+};
 use clipood_cuda::rows::Activation;
 use clipood_cuda::text::weights::TextSizes;
 use host::Emulated;
@@ -76,9 +78,25 @@ impl Case {
         normals(&mut 11, self.contexts * self.sizes.width, 0.2)
     }
 
-    fn step(&self, precision: Precision, loss: Loss, descending: bool, resident: bool) -> Result<PromptStep<Emulated>> {
-        let Sizes { width, heads, layers, context, dim, quick_gelu } = self.sizes;
-        let own = self.prompts.iter().flat_map(|prompt| &prompt[self.shared..]);
+    fn step(
+        &self,
+        precision: Precision,
+        loss: Loss,
+        descending: bool,
+        resident: bool,
+    ) -> Result<PromptStep<Emulated>> {
+        let Sizes {
+            width,
+            heads,
+            layers,
+            context,
+            dim,
+            quick_gelu,
+        } = self.sizes;
+        let own = self
+            .prompts
+            .iter()
+            .flat_map(|prompt| &prompt[self.shared..]);
         let index: Vec<i32> = self.prompts[0][..self.shared]
             .iter()
             .chain(own)
@@ -87,8 +105,16 @@ impl Case {
                 Piece::Context(vector) => (VOCABULARY + vector) as i32,
             })
             .collect();
-        let lengths: Vec<usize> = self.prompts.iter().map(|prompt| prompt.len() - self.shared).collect();
-        let patches = if loss.kind == LossKind::Coop { 0 } else { self.patches.len() / self.images.len() };
+        let lengths: Vec<usize> = self
+            .prompts
+            .iter()
+            .map(|prompt| prompt.len() - self.shared)
+            .collect();
+        let patches = if loss.kind == LossKind::Coop {
+            0
+        } else {
+            self.patches.len() / self.images.len()
+        };
         let local: &[f32] = if patches > 0 { &self.patches } else { &[] };
         let task = PromptTask {
             parameters: &|name| self.tower.get(name).map(Vec::as_slice),
@@ -98,7 +124,11 @@ impl Case {
                 layers,
                 context,
                 dim,
-                activation: if quick_gelu { Activation::QuickGelu } else { Activation::Gelu },
+                activation: if quick_gelu {
+                    Activation::QuickGelu
+                } else {
+                    Activation::Gelu
+                },
             },
             precision,
             tokens: PromptTokens {
@@ -120,8 +150,17 @@ impl Case {
         PromptStep::new(plan, device)
     }
 
-    fn run(&self, step: &mut PromptStep<Emulated>, loss: Loss, context: &[f32]) -> Result<StepResult> {
-        let local: &[f32] = if loss.kind == LossKind::Coop { &[] } else { &self.patches };
+    fn run(
+        &self,
+        step: &mut PromptStep<Emulated>,
+        loss: Loss,
+        context: &[f32],
+    ) -> Result<StepResult> {
+        let local: &[f32] = if loss.kind == LossKind::Coop {
+            &[]
+        } else {
+            &self.patches
+        };
         step.run(context, Batch::Features(&self.images, local), &self.labels)
     }
 
@@ -132,8 +171,14 @@ impl Case {
             let mut tokens = Vec::with_capacity(prompt.len() * width);
             for piece in prompt {
                 match piece {
-                    Piece::Id(id) => tokens.extend(table[id * width..(id + 1) * width].iter().map(|v| f64::from(*v))),
-                    Piece::Context(vector) => tokens.extend(&context[vector * width..(vector + 1) * width]),
+                    Piece::Id(id) => tokens.extend(
+                        table[id * width..(id + 1) * width]
+                            .iter()
+                            .map(|v| f64::from(*v)),
+                    ),
+                    Piece::Context(vector) => {
+                        tokens.extend(&context[vector * width..(vector + 1) * width])
+                    }
                 }
             }
             exact.feature(&tokens)
@@ -141,17 +186,46 @@ impl Case {
         texts.collect()
     }
 
-    fn exact_loss(&self, exact: &Exact, loss: oracle::Loss, context: &[f64]) -> (f64, usize, usize) {
+    fn exact_loss(
+        &self,
+        exact: &Exact,
+        loss: oracle::Loss,
+        context: &[f64],
+    ) -> (f64, usize, usize) {
         let texts = self.exact_features(exact, context);
-        oracle::loss(loss, &texts, &self.images, &self.patches, &self.labels, SCALE)
+        oracle::loss(
+            loss,
+            &texts,
+            &self.images,
+            &self.patches,
+            &self.labels,
+            SCALE,
+        )
     }
 
     /// Features, loss and gradient within the tolerances `[features, loss, gradient]`.
-    fn check(&self, precision: Precision, loss: oracle::Loss, [features, value, gradient]: [f64; 3]) -> Result<()> {
+    fn check(
+        &self,
+        precision: Precision,
+        loss: oracle::Loss,
+        [features, value, gradient]: [f64; 3],
+    ) -> Result<()> {
         let kind = match loss {
-            oracle::Loss::Coop => Loss { kind: LossKind::Coop, lambda: 0.0, top_k: 1 },
-            oracle::Loss::Locoop(lambda, top_k) => Loss { kind: LossKind::Locoop, lambda: lambda as f32, top_k },
-            oracle::Loss::Sct(lambda, top_k) => Loss { kind: LossKind::Sct, lambda: lambda as f32, top_k },
+            oracle::Loss::Coop => Loss {
+                kind: LossKind::Coop,
+                lambda: 0.0,
+                top_k: 1,
+            },
+            oracle::Loss::Locoop(lambda, top_k) => Loss {
+                kind: LossKind::Locoop,
+                lambda: lambda as f32,
+                top_k,
+            },
+            oracle::Loss::Sct(lambda, top_k) => Loss {
+                kind: LossKind::Sct,
+                lambda: lambda as f32,
+                top_k,
+            },
         };
         let context = self.context();
         let mut step = self.step(precision, kind, false, false)?;
@@ -164,10 +238,21 @@ impl Case {
             text.iter_mut().for_each(|v| *v /= length);
         }
         let error = apart(&step.features(&context)?, &texts.concat());
-        assert!(error < features, "{precision:?} {loss:?}: features {error:e}");
+        assert!(
+            error < features,
+            "{precision:?} {loss:?}: features {error:e}"
+        );
         let (expected, selected, right) = self.exact_loss(&exact, loss, &wide);
-        assert!((f64::from(found.loss) - expected).abs() < value * expected.abs(), "{} for {expected}", found.loss);
-        assert_eq!((found.selected, found.right), (selected, right), "{precision:?} {loss:?}");
+        assert!(
+            (f64::from(found.loss) - expected).abs() < value * expected.abs(),
+            "{} for {expected}",
+            found.loss
+        );
+        assert_eq!(
+            (found.selected, found.right),
+            (selected, right),
+            "{precision:?} {loss:?}"
+        );
         // Some coordinates, of every vector: their neighbours go through the same code.
         let (mut sampled, mut differences) = (Vec::new(), Vec::new());
         for at in (0..wide.len()).step_by((wide.len() / 60).max(1) | 1) {
@@ -180,11 +265,17 @@ impl Case {
             sampled.push(found.gradient[at]);
         }
         let error = apart(&sampled, &differences);
-        assert!(error < gradient, "{precision:?} {loss:?}: gradient {error:e}");
+        assert!(
+            error < gradient,
+            "{precision:?} {loss:?}: gradient {error:e}"
+        );
         // The other order of threads and the features kept on the device: the same to the bit.
         let mut again = self.step(precision, kind, true, true)?;
         let rows: Vec<i32> = (0..self.labels.len() as i32).collect();
-        assert_eq!(again.run(&context, Batch::Rows(&rows), &self.labels)?, found);
+        assert_eq!(
+            again.run(&context, Batch::Rows(&rows), &self.labels)?,
+            found
+        );
         Ok(())
     }
 }
@@ -211,7 +302,12 @@ const BF16: [f64; 3] = [3e-2, 2e-1, 1.5e-1];
 
 #[test]
 fn coop_behind_a_shared_prefix() -> Result<()> {
-    let case = Case::new(sizes(64, 1, 2, true), at_the_end(&[2, 1, 4, 3, 9, 2, 7], 4), 5, 4);
+    let case = Case::new(
+        sizes(64, 1, 2, true),
+        at_the_end(&[2, 1, 4, 3, 9, 2, 7], 4),
+        5,
+        4,
+    );
     case.check(Precision::F32, oracle::Loss::Coop, F32)?;
     case.check(Precision::F16, oracle::Loss::Coop, F16)?;
     case.check(Precision::Bf16, oracle::Loss::Coop, BF16)
@@ -220,7 +316,11 @@ fn coop_behind_a_shared_prefix() -> Result<()> {
 #[test]
 fn locoop_and_sct() -> Result<()> {
     let case = Case::new(sizes(64, 2, 2, true), at_the_end(&[1, 2, 3, 1, 2], 3), 4, 3);
-    for loss in [oracle::Loss::Locoop(0.25, 2), oracle::Loss::Sct(0.25, 2), oracle::Loss::Sct(5.0, 1)] {
+    for loss in [
+        oracle::Loss::Locoop(0.25, 2),
+        oracle::Loss::Sct(0.25, 2),
+        oracle::Loss::Sct(5.0, 1),
+    ] {
         case.check(Precision::F32, loss, F32)?;
     }
     case.check(Precision::F16, oracle::Loss::Sct(0.25, 2), F16)?;
@@ -253,21 +353,67 @@ fn a_context_of_each_class() -> Result<()> {
 #[test]
 fn the_name_in_the_middle_and_in_front() -> Result<()> {
     let middle = vec![
-        vec![id(0), Piece::Context(0), id(3), Piece::Context(1), id(2), id(1)],
-        vec![id(0), Piece::Context(0), id(4), id(5), Piece::Context(1), id(2), id(1)],
-        vec![id(0), Piece::Context(0), id(6), Piece::Context(1), id(2), id(1)],
+        vec![
+            id(0),
+            Piece::Context(0),
+            id(3),
+            Piece::Context(1),
+            id(2),
+            id(1),
+        ],
+        vec![
+            id(0),
+            Piece::Context(0),
+            id(4),
+            id(5),
+            Piece::Context(1),
+            id(2),
+            id(1),
+        ],
+        vec![
+            id(0),
+            Piece::Context(0),
+            id(6),
+            Piece::Context(1),
+            id(2),
+            id(1),
+        ],
     ];
-    Case::new(sizes(64, 1, 2, true), middle, 2, 2).check(Precision::F32, oracle::Loss::Coop, F32)?;
+    Case::new(sizes(64, 1, 2, true), middle, 2, 2).check(
+        Precision::F32,
+        oracle::Loss::Coop,
+        F32,
+    )?;
     let front = vec![
-        vec![id(0), id(3), Piece::Context(0), Piece::Context(1), id(2), id(1)],
-        vec![id(0), id(4), id(5), Piece::Context(0), Piece::Context(1), id(2), id(1)],
+        vec![
+            id(0),
+            id(3),
+            Piece::Context(0),
+            Piece::Context(1),
+            id(2),
+            id(1),
+        ],
+        vec![
+            id(0),
+            id(4),
+            id(5),
+            Piece::Context(0),
+            Piece::Context(1),
+            id(2),
+            id(1),
+        ],
     ];
     Case::new(sizes(64, 1, 2, true), front, 1, 2).check(Precision::F32, oracle::Loss::Coop, F32)
 }
 
 #[test]
 fn a_prefix_and_names_of_more_than_32_tokens() -> Result<()> {
-    let case = Case::new(sizes(64, 1, 2, true), at_the_end(&[36, 1, 20, 34], 35), 36, 35);
+    let case = Case::new(
+        sizes(64, 1, 2, true),
+        at_the_end(&[36, 1, 20, 34], 35),
+        36,
+        35,
+    );
     case.check(Precision::F32, oracle::Loss::Coop, F32)?;
     case.check(Precision::F16, oracle::Loss::Coop, F16)
 }
@@ -275,14 +421,28 @@ fn a_prefix_and_names_of_more_than_32_tokens() -> Result<()> {
 #[test]
 fn a_batch_that_does_not_fit_is_refused() -> Result<()> {
     let case = Case::new(sizes(64, 1, 1, true), at_the_end(&[1, 2], 2), 3, 2);
-    let loss = Loss { kind: LossKind::Coop, lambda: 0.0, top_k: 1 };
+    let loss = Loss {
+        kind: LossKind::Coop,
+        lambda: 0.0,
+        top_k: 1,
+    };
     let mut step = case.step(Precision::F32, loss, false, false)?;
     let (context, images) = (case.context(), Batch::Features(&case.images, &[]));
     assert!(step.run(&context[1..], images, &case.labels).is_err());
     assert!(step.run(&context, images, &case.labels[1..]).is_err());
     assert!(step.run(&context, images, &[0, 1, 2, 0, 0]).is_err());
-    assert!(step.run(&context, Batch::Features(&case.images[1..], &[]), &case.labels).is_err());
-    assert!(step.run(&context, Batch::Rows(&[0; 5]), &case.labels).is_err());
+    assert!(
+        step.run(
+            &context,
+            Batch::Features(&case.images[1..], &[]),
+            &case.labels
+        )
+        .is_err()
+    );
+    assert!(
+        step.run(&context, Batch::Rows(&[0; 5]), &case.labels)
+            .is_err()
+    );
     assert!(step.run(&context, images, &case.labels).is_ok());
     Ok(())
 }

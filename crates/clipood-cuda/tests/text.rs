@@ -32,7 +32,12 @@ fn texts(lengths: &[usize]) -> Vec<Vec<u32>> {
     lengths.iter().map(&mut text).collect()
 }
 
-fn check(sizes: Sizes, lengths: &[usize], rows: usize, (precision, tolerance): (Precision, f64)) -> Result<()> {
+fn check(
+    sizes: Sizes,
+    lengths: &[usize],
+    rows: usize,
+    (precision, tolerance): (Precision, f64),
+) -> Result<()> {
     let tower = random_tower(&sizes, VOCABULARY, 1);
     let parameters = |name: &str| tower.get(name).map(Vec::as_slice);
     let of = TextSizes {
@@ -41,7 +46,11 @@ fn check(sizes: Sizes, lengths: &[usize], rows: usize, (precision, tolerance): (
         layers: sizes.layers,
         context: sizes.context,
         dim: sizes.dim,
-        activation: if sizes.quick_gelu { Activation::QuickGelu } else { Activation::Gelu },
+        activation: if sizes.quick_gelu {
+            Activation::QuickGelu
+        } else {
+            Activation::Gelu
+        },
     };
     let longest = lengths.iter().copied().max().unwrap_or(0);
     let texts = texts(lengths);
@@ -58,7 +67,8 @@ fn check(sizes: Sizes, lengths: &[usize], rows: usize, (precision, tolerance): (
         .iter()
         .flat_map(|text| {
             let table = &tower["token_embedding.weight"];
-            let token = |id: &u32| &table[*id as usize * sizes.width..(*id as usize + 1) * sizes.width];
+            let token =
+                |id: &u32| &table[*id as usize * sizes.width..(*id as usize + 1) * sizes.width];
             let tokens: Vec<f64> = text.iter().flat_map(token).map(|v| f64::from(*v)).collect();
             exact.feature(&tokens)
         })
@@ -81,7 +91,11 @@ const TINY: Sizes = Sizes {
 #[test]
 fn short_texts_in_several_batches() -> Result<()> {
     let lengths = [2, 3, 9, 12, 5, 30, 7, 8, 2, 2, 11];
-    for format in [(Precision::F32, 2e-6), (Precision::F16, 3e-3), (Precision::Bf16, 3e-2)] {
+    for format in [
+        (Precision::F32, 2e-6),
+        (Precision::F16, 3e-3),
+        (Precision::Bf16, 3e-2),
+    ] {
         check(TINY, &lengths, 40, format)?;
     }
     Ok(())

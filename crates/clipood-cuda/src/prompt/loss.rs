@@ -86,7 +86,12 @@ impl LossSizes {
 impl LossRooms {
     /// Places the memory; the results have room for the gradient of `context` values.
     pub fn new(space: &mut Space, sizes: &LossSizes, context: usize) -> Self {
-        let LossSizes { images, classes, dim, .. } = *sizes;
+        let LossSizes {
+            images,
+            classes,
+            dim,
+            ..
+        } = *sizes;
         let rows = sizes.rows();
         Self {
             features: space.words(rows * dim),
@@ -123,12 +128,28 @@ fn int(value: usize) -> Argument {
     Argument::I32(value as i32)
 }
 
-fn launch(executor: &mut dyn Executor, kernel: &'static str, grid: [u32; 3], arguments: &[Argument]) -> Result<()> {
-    executor.launch(&Launch { kernel, grid, block: BLOCK, shared: 0, arguments })
+fn launch(
+    executor: &mut dyn Executor,
+    kernel: &'static str,
+    grid: [u32; 3],
+    arguments: &[Argument],
+) -> Result<()> {
+    executor.launch(&Launch {
+        kernel,
+        grid,
+        block: BLOCK,
+        shared: 0,
+        arguments,
+    })
 }
 
 /// `features` `[classes, dim]` of the tower divided by their lengths into `rooms.texts`.
-pub(super) fn normalise(executor: &mut dyn Executor, rooms: &LossRooms, features: u64, sizes: &LossSizes) -> Result<()> {
+pub(super) fn normalise(
+    executor: &mut dyn Executor,
+    rooms: &LossRooms,
+    features: u64,
+    sizes: &LossSizes,
+) -> Result<()> {
     let [x, y, inverse] = [features, rooms.texts, rooms.inverse].map(Argument::Address);
     let arguments = [x, y, inverse, int(sizes.classes), int(sizes.dim)];
     launch(executor, "normalise", warps(sizes.classes), &arguments)
@@ -143,47 +164,106 @@ pub(super) fn losses(
     (scale, precision): (f32, Precision),
     (dfeatures, loss_scale): (u64, f32),
 ) -> Result<()> {
-    let LossSizes { images, patches, classes, dim } = *sizes;
+    let LossSizes {
+        images,
+        patches,
+        classes,
+        dim,
+    } = *sizes;
     let rows = sizes.rows();
     let forward = Shape {
         epilogue: Epilogue::None,
         ..Shape::linear(precision, [rows, classes, dim])
     };
-    executor.product(&forward, &operands(rooms.features, rooms.texts, rooms.logits, scale))?;
-    let [logits, labels, found, sums, total] = [rooms.logits, rooms.labels, rooms.found, rooms.sums, rooms.results].map(Argument::Address);
+    executor.product(
+        &forward,
+        &operands(rooms.features, rooms.texts, rooms.logits, scale),
+    )?;
+    let [logits, labels, found, sums, total] = [
+        rooms.logits,
+        rooms.labels,
+        rooms.found,
+        rooms.sums,
+        rooms.results,
+    ]
+    .map(Argument::Address);
     // The row kernels divide by the number of patches, which no row then uses.
     let shape = [int(images), int(patches.max(1)), int(rows), int(classes)];
     let [i, p, r, c] = shape;
-    launch(executor, "loss_rows", warps(rows), &[logits, labels, found, i, p, r, c, int(loss.top_k)])?;
-    launch(executor, "loss_images", warps(images), &[found, sums, i, int(patches)])?;
+    launch(
+        executor,
+        "loss_rows",
+        warps(rows),
+        &[logits, labels, found, i, p, r, c, int(loss.top_k)],
+    )?;
+    launch(
+        executor,
+        "loss_images",
+        warps(images),
+        &[found, sums, i, int(patches)],
+    )?;
     let lambda = Argument::F32(if patches > 0 { loss.lambda } else { 0.0 });
     let weighted = int(usize::from(loss.kind == LossKind::Sct));
-    launch(executor, "loss_total", [1, 1, 1], &[found, sums, total, lambda, weighted, i])?;
-    let arguments = [logits, labels, found, sums, total, lambda, weighted, i, p, r, c];
+    launch(
+        executor,
+        "loss_total",
+        [1, 1, 1],
+        &[found, sums, total, lambda, weighted, i],
+    )?;
+    let arguments = [
+        logits, labels, found, sums, total, lambda, weighted, i, p, r, c,
+    ];
     launch(executor, "loss_gradient", warps(rows), &arguments)?;
     // dtexts = scale * logits' features.
     let backward = Shape {
         rows: classes,
         columns: dim,
         depth: rows,
-        input: Matrix { pitch: classes, transposed: true },
-        weight: Matrix { pitch: dim, transposed: false },
+        input: Matrix {
+            pitch: classes,
+            transposed: true,
+        },
+        weight: Matrix {
+            pitch: dim,
+            transposed: false,
+        },
         output_pitch: dim,
         ..forward
     };
-    executor.product(&backward, &operands(rooms.logits, rooms.features, rooms.dtexts, scale))?;
-    let [texts, inverse, dtexts] = [rooms.texts, rooms.inverse, rooms.dtexts].map(Argument::Address);
+    executor.product(
+        &backward,
+        &operands(rooms.logits, rooms.features, rooms.dtexts, scale),
+    )?;
+    let [texts, inverse, dtexts] =
+        [rooms.texts, rooms.inverse, rooms.dtexts].map(Argument::Address);
     let (to, factor) = (Argument::Address(dfeatures), Argument::F32(loss_scale));
     let arguments = [texts, inverse, dtexts, to, factor, c, int(dim)];
     launch(executor, "normalise_backward", warps(classes), &arguments)
 }
 
 /// Rows `from` of `x` `[any, size]` into `y` `[rows, size]`.
-pub(super) fn take_features(executor: &mut dyn Executor, [x, from, y]: [u64; 3], rows: usize, size: usize) -> Result<()> {
+pub(super) fn take_features(
+    executor: &mut dyn Executor,
+    [x, from, y]: [u64; 3],
+    rows: usize,
+    size: usize,
+) -> Result<()> {
     let [x, from, y] = [x, from, y].map(Argument::Address);
-    launch(executor, "take_features", threads(rows * size), &[x, from, y, int(rows), int(size)])
+    launch(
+        executor,
+        "take_features",
+        threads(rows * size),
+        &[x, from, y, int(rows), int(size)],
+    )
 }
 
 fn operands(input: u64, weight: u64, output: u64, scale: f32) -> Operands {
-    Operands { input, weight, bias: 0, residual: 0, output, scale }
+    Operands {
+        input,
+        weight,
+        bias: 0,
+        residual: 0,
+        output,
+        scale,
+    }
 }

@@ -97,7 +97,13 @@ impl PromptPlan {
         let changing = if inside { packed.prefix } else { packed.rows() };
         let mut space = Space::default();
         let shape = (&task.sizes, task.precision);
-        let tower = TextTower::for_training(&mut space, task.parameters, shape, (&packed, changing), card)?;
+        let tower = TextTower::for_training(
+            &mut space,
+            task.parameters,
+            shape,
+            (&packed, changing),
+            card,
+        )?;
         let sizes = LossSizes {
             images: task.images,
             patches: task.patches,
@@ -106,7 +112,8 @@ impl PromptPlan {
         };
         let fixed_rows = (task.tokens.fixed.len() / width) as i32;
         let (mut from, mut positions, mut to) = (Vec::new(), Vec::new(), Vec::new());
-        for ((row, index), position) in task.tokens.index.iter().enumerate().zip(packed.positions()) {
+        for ((row, index), position) in task.tokens.index.iter().enumerate().zip(packed.positions())
+        {
             if *index < fixed_rows {
                 from.push(*index);
                 positions.push(position);
@@ -120,13 +127,17 @@ impl PromptPlan {
             fixed_lists: [&from, &positions, &to].map(|list| space.integers(list)),
             context: space.words(contexts * width),
             context_count: rows.rows.len(),
-            context_lists: [&rows.vectors, &rows.positions, &rows.rows].map(|list| space.integers(list)),
+            context_lists: [&rows.vectors, &rows.positions, &rows.rows]
+                .map(|list| space.integers(list)),
             begin: space.integers(&rows.begin),
             rows_of: space.integers(&rows.rows_of),
             contexts,
         };
         let rooms = LossRooms::new(&mut space, &sizes, contexts * width);
-        let resident = task.resident.map(|features| reside(&mut space, features, &sizes)).transpose()?;
+        let resident = task
+            .resident
+            .map(|features| reside(&mut space, features, &sizes))
+            .transpose()?;
         let program = tower.program(true, &[(loss::SOURCE, &loss::KERNELS)]);
         let half = task.precision.bytes() == 2;
         Ok(Self {
@@ -137,9 +148,17 @@ impl PromptPlan {
             sizes,
             loss: task.loss,
             logit_scale: task.logit_scale,
-            loss_scale: if task.precision == Precision::F16 { F16_LOSS_SCALE } else { 1.0 },
+            loss_scale: if task.precision == Precision::F16 {
+                F16_LOSS_SCALE
+            } else {
+                1.0
+            },
             // The products of the losses: float32 in memory, and exact only where the tower is.
-            precision: if half { Precision::Tf32 } else { task.precision },
+            precision: if half {
+                Precision::Tf32
+            } else {
+                task.precision
+            },
             width,
             space,
             program,
@@ -157,7 +176,11 @@ impl PromptPlan {
     }
 }
 
-fn reside(space: &mut Space, (global, local): (&[f32], &[f32]), sizes: &LossSizes) -> Result<ResidentPlaces> {
+fn reside(
+    space: &mut Space,
+    (global, local): (&[f32], &[f32]),
+    sizes: &LossSizes,
+) -> Result<ResidentPlaces> {
     let rows = global.len() / sizes.dim;
     if global.len() != rows * sizes.dim || local.len() != rows * sizes.patches * sizes.dim {
         return Err(CudaError::Unsupported(format!(

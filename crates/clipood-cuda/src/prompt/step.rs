@@ -52,9 +52,18 @@ impl<D: Device> PromptStep<D> {
         plan.rooms.attach(base);
         let places = &plan.context;
         let fixed = embedding(base, places.fixed, places.fixed_lists, places.fixed_count);
-        let context = embedding(base, places.context, places.context_lists, places.context_count);
+        let context = embedding(
+            base,
+            places.context,
+            places.context_lists,
+            places.context_count,
+        );
         // The rows of the context hold any finite values until the first step.
-        write_floats(&mut device, base + places.context, &vec![0.0; places.contexts * plan.width])?;
+        write_floats(
+            &mut device,
+            base + places.context,
+            &vec![0.0; places.contexts * plan.width],
+        )?;
         plan.tower.embed(&mut device, &fixed)?;
         plan.tower.embed(&mut device, &context)?;
         plan.tower.prepare(&mut device)?;
@@ -108,7 +117,12 @@ impl<D: Device> PromptStep<D> {
         write_floats(device, base + plan.context.context, context)?;
         let places = plan.context;
         device.repeat(FORWARD, &mut |executor| {
-            let context = embedding(base, places.context, places.context_lists, places.context_count);
+            let context = embedding(
+                base,
+                places.context,
+                places.context_lists,
+                places.context_count,
+            );
             plan.tower.embed(executor, &context)?;
             plan.tower.forward(executor)?;
             loss::normalise(executor, &plan.rooms, plan.tower.features(), &plan.sizes)
@@ -120,15 +134,28 @@ impl<D: Device> PromptStep<D> {
         if labels.len() != sizes.images {
             return Err(mismatch("labels", sizes.images, labels.len()));
         }
-        if let Some(label) = labels.iter().find(|label| !(0..sizes.classes as i32).contains(label)) {
-            return Err(mismatch("a label below the number of classes", sizes.classes, *label as usize));
+        if let Some(label) = labels
+            .iter()
+            .find(|label| !(0..sizes.classes as i32).contains(label))
+        {
+            return Err(mismatch(
+                "a label below the number of classes",
+                sizes.classes,
+                *label as usize,
+            ));
         }
         match (batch, &self.plan.resident) {
             (Batch::Rows(rows), Some(resident)) => {
-                let inside = rows.iter().all(|row| (0..resident.rows as i32).contains(row));
+                let inside = rows
+                    .iter()
+                    .all(|row| (0..resident.rows as i32).contains(row));
                 match rows.len() == sizes.images && inside {
                     true => Ok(()),
-                    false => Err(mismatch("rows of the kept features", sizes.images, rows.len())),
+                    false => Err(mismatch(
+                        "rows of the kept features",
+                        sizes.images,
+                        rows.len(),
+                    )),
                 }
             }
             (Batch::Rows(_), None) => Err(mismatch("features on the device", 1, 0)),
@@ -136,7 +163,11 @@ impl<D: Device> PromptStep<D> {
                 let values = sizes.images * sizes.dim;
                 match global.len() == values && local.len() == values * sizes.patches {
                     true => Ok(()),
-                    false => Err(mismatch("feature values", sizes.rows() * sizes.dim, global.len() + local.len())),
+                    false => Err(mismatch(
+                        "feature values",
+                        sizes.rows() * sizes.dim,
+                        global.len() + local.len(),
+                    )),
                 }
             }
         }
@@ -153,10 +184,20 @@ impl<D: Device> PromptStep<D> {
                 let base = device.base();
                 let picked = base + resident.picked;
                 device.write(picked, &integer_bytes(rows))?;
-                loss::take_features(device, [base + resident.global, picked, images], sizes.images, sizes.dim)?;
+                loss::take_features(
+                    device,
+                    [base + resident.global, picked, images],
+                    sizes.images,
+                    sizes.dim,
+                )?;
                 if sizes.patches > 0 {
                     let size = sizes.patches * sizes.dim;
-                    loss::take_features(device, [base + resident.local, picked, patches], sizes.images, size)?;
+                    loss::take_features(
+                        device,
+                        [base + resident.local, picked, patches],
+                        sizes.images,
+                        size,
+                    )?;
                 }
                 Ok(())
             }
@@ -179,8 +220,18 @@ fn backward(plan: &PromptPlan, executor: &mut dyn Executor) -> Result<()> {
     let base = tower.base();
     let places = &plan.context;
     let gradient = rooms.results + (4 * TOTALS) as u64;
-    let lists = [tower.input_gradient(), base + places.begin, base + places.rows_of, gradient];
-    launch::sum_context(executor, lists, [places.contexts, plan.width], 1.0 / plan.loss_scale)
+    let lists = [
+        tower.input_gradient(),
+        base + places.begin,
+        base + places.rows_of,
+        gradient,
+    ];
+    launch::sum_context(
+        executor,
+        lists,
+        [places.contexts, plan.width],
+        1.0 / plan.loss_scale,
+    )
 }
 
 fn embedding(base: u64, table: u64, lists: [u64; 3], count: usize) -> Embedding {

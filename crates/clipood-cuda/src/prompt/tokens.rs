@@ -61,7 +61,12 @@ impl PromptTokens<'_> {
             begin: vec![0; self.contexts + 1],
             rows_of: Vec::new(),
         };
-        for (row, index) in self.index.iter().enumerate().filter(|(_, index)| **index >= fixed) {
+        for (row, index) in self
+            .index
+            .iter()
+            .enumerate()
+            .filter(|(_, index)| **index >= fixed)
+        {
             found.vectors.push(index - fixed);
             found.positions.push(positions[row]);
             found.rows.push(row as i32);

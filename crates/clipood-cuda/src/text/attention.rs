@@ -64,7 +64,10 @@ impl AttentionSizes {
     /// A head that the tiles do not divide, or tiles that exceed the shared memory of a block.
     pub fn launches(&self, card: &Card, backward: bool) -> Result<AttentionLaunch> {
         if self.head == 0 || !self.head.is_multiple_of(16) {
-            return Err(CudaError::Unsupported(format!("text towers with heads of {} values", self.head)));
+            return Err(CudaError::Unsupported(format!(
+                "text towers with heads of {} values",
+                self.head
+            )));
         }
         let half = self.precision.bytes() == 2;
         let pad = self.prefix.next_multiple_of(32);
@@ -75,7 +78,9 @@ impl AttentionSizes {
             true => (2 * pad + 3 * PARTS * self.group_rows) * tile,
             false => (self.group_rows + 2 * keys) * tile + scores,
         };
-        let back = (2 * self.group_rows + 2 * keys) * tile + 2 * scores + 2 * self.prefix * (self.head + 8) * 4;
+        let back = (2 * self.group_rows + 2 * keys) * tile
+            + 2 * scores
+            + 2 * self.prefix * (self.head + 8) * 4;
         for (bytes, needed) in [(forward, true), (back, backward)] {
             if needed && bytes + RESERVED > card.shared_per_block {
                 return Err(CudaError::Unsupported(format!(
@@ -146,9 +151,19 @@ mod tests {
     #[test]
     fn shapes_of_a_thousand_classes() -> Result<()> {
         let half = sizes(Precision::F16, 17, 32).launches(&H200, true)?;
-        assert_eq!((half.pad, half.forward.threads, half.forward.count), (32, 128, 150));
+        assert_eq!(
+            (half.pad, half.forward.threads, half.forward.count),
+            (32, 128, 150)
+        );
         // Four blocks of 45 KB a multiprocessor, 66 blocks a head.
-        assert_eq!((half.backward.resident, half.backward.chunk, half.backward.count), (4, 5, 60));
+        assert_eq!(
+            (
+                half.backward.resident,
+                half.backward.chunk,
+                half.backward.count
+            ),
+            (4, 5, 60)
+        );
         let float = sizes(Precision::F32, 17, 32).launches(&H200, true)?;
         assert_eq!((float.backward.resident, float.backward.chunk), (2, 10));
         Ok(())

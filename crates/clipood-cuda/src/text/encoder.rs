@@ -32,19 +32,37 @@ impl TextPlan {
     ) -> Result<Self> {
         sizes.check()?;
         if longest > sizes.context {
-            return Err(CudaError::Unsupported(format!("a text of {longest} tokens, the context has {}", sizes.context)));
+            return Err(CudaError::Unsupported(format!(
+                "a text of {longest} tokens, the context has {}",
+                sizes.context
+            )));
         }
         let group_rows = longest.max(PREFIX + 1).next_multiple_of(32);
         let rows = rows.max(group_rows + PREFIX);
         // Two neighbouring groups together exceed a group, or the second would have gone into the first.
         let groups = 2 * rows / group_rows + 3;
         let texts = rows.div_ceil(4);
-        let capacity = Capacity { rows, texts, groups, group_rows };
+        let capacity = Capacity {
+            rows,
+            texts,
+            groups,
+            group_rows,
+        };
         let mut space = Space::default();
         let weights = WeightPlaces::new(&mut space, parameters, sizes, precision)?;
-        let tower = TextTower::for_encoding(&mut space, &weights, (sizes, precision), (PREFIX, capacity), card)?;
+        let tower = TextTower::for_encoding(
+            &mut space,
+            &weights,
+            (sizes, precision),
+            (PREFIX, capacity),
+            card,
+        )?;
         let program = tower.program(false, &[]);
-        Ok(Self { tower, space, program })
+        Ok(Self {
+            tower,
+            space,
+            program,
+        })
     }
 
     /// The kernels.
@@ -81,7 +99,11 @@ impl<D: Device> TextPass<D> {
     pub fn encode(&mut self, texts: &[&[u32]], parameters: Parameters<'_>) -> Result<Vec<f32>> {
         let width = self.tower.width;
         let table = parameters("token_embedding.weight").unwrap_or(&[]);
-        let positions = parameter(parameters, "positional_embedding", self.tower.context() * width)?;
+        let positions = parameter(
+            parameters,
+            "positional_embedding",
+            self.tower.context() * width,
+        )?;
         let mut features = Vec::with_capacity(texts.len() * self.tower.dim);
         let mut rest = texts;
         while !rest.is_empty() {
@@ -98,7 +120,8 @@ impl<D: Device> TextPass<D> {
         let start = texts[0].first();
         let (mut rows, mut count) = (PREFIX, 0);
         for text in texts {
-            if text.len() < PREFIX + 1 || text.len() > capacity.group_rows || text.first() != start {
+            if text.len() < PREFIX + 1 || text.len() > capacity.group_rows || text.first() != start
+            {
                 return Err(CudaError::Unsupported(format!(
                     "a text of {} tokens from {:?} on, among texts of 2 to {} from {start:?} on",
                     text.len(),
@@ -115,19 +138,32 @@ impl<D: Device> TextPass<D> {
         Ok(count)
     }
 
-    fn encode_batch(&mut self, texts: &[&[u32]], table: &[f32], positions: &[f32]) -> Result<Vec<f32>> {
+    fn encode_batch(
+        &mut self,
+        texts: &[&[u32]],
+        table: &[f32],
+        positions: &[f32],
+    ) -> Result<Vec<f32>> {
         let (tower, width) = (&self.tower, self.tower.width);
-        let packed = Packed::new(PREFIX, texts.iter().map(|text| text.len() - PREFIX).collect())?;
+        let packed = Packed::new(
+            PREFIX,
+            texts.iter().map(|text| text.len() - PREFIX).collect(),
+        )?;
         let own = texts.iter().flat_map(|text| &text[PREFIX..]);
         let ids = texts[0][..PREFIX].iter().chain(own);
         let mut bytes = Vec::with_capacity(packed.rows() * width * tower.precision.bytes());
         for (id, position) in ids.zip(packed.positions()) {
             let at = *id as usize * width;
             let token = table.get(at..at + width).ok_or_else(|| {
-                CudaError::Unsupported(format!("token {id}, the vocabulary has {}", table.len() / width))
+                CudaError::Unsupported(format!(
+                    "token {id}, the vocabulary has {}",
+                    table.len() / width
+                ))
             })?;
             let position = &positions[position as usize * width..];
-            tower.precision.append(&mut bytes, token.iter().zip(position).map(|(a, b)| a + b));
+            tower
+                .precision
+                .append(&mut bytes, token.iter().zip(position).map(|(a, b)| a + b));
         }
         let padded = packed.padded(tower.capacity)?;
         let device = &mut self.device;

@@ -26,9 +26,17 @@ fn int(value: usize) -> Argument {
 }
 
 /// Launches a kernel of ordinary blocks: addresses first, then integers.
-fn simple(executor: &mut dyn Executor, kernel: &'static str, grid: [u32; 3], places: &[u64], numbers: &[usize]) -> Result<()> {
+fn simple(
+    executor: &mut dyn Executor,
+    kernel: &'static str,
+    grid: [u32; 3],
+    places: &[u64],
+    numbers: &[usize],
+) -> Result<()> {
     let addresses = places.iter().map(|at| Argument::Address(*at));
-    let arguments: Vec<Argument> = addresses.chain(numbers.iter().map(|number| int(*number))).collect();
+    let arguments: Vec<Argument> = addresses
+        .chain(numbers.iter().map(|number| int(*number)))
+        .collect();
     executor.launch(&Launch {
         kernel,
         grid,
@@ -42,9 +50,26 @@ fn simple(executor: &mut dyn Executor, kernel: &'static str, grid: [u32; 3], pla
 ///
 /// # Errors
 /// Those of the executor, here and below.
-pub fn embed(executor: &mut dyn Executor, embedding: &Embedding, position: u64, x: u64) -> Result<()> {
-    let Embedding { table, from, positions, to, count } = *embedding;
-    simple(executor, "embed", warps(count), &[table, position, from, positions, to, x], &[count])
+pub fn embed(
+    executor: &mut dyn Executor,
+    embedding: &Embedding,
+    position: u64,
+    x: u64,
+) -> Result<()> {
+    let Embedding {
+        table,
+        from,
+        positions,
+        to,
+        count,
+    } = *embedding;
+    simple(
+        executor,
+        "embed",
+        warps(count),
+        &[table, position, from, positions, to, x],
+        &[count],
+    )
 }
 
 /// `x, weight, bias, y, stats`.
@@ -53,12 +78,29 @@ pub(super) fn layer_norm(executor: &mut dyn Executor, places: [u64; 5], rows: us
 }
 
 /// `x, weight, stats, dy, d`; `d` is added to where `add` is set.
-pub(super) fn layer_norm_backward(executor: &mut dyn Executor, places: [u64; 5], rows: usize, add: bool) -> Result<()> {
-    simple(executor, "text_norm_backward", warps(rows), &places, &[rows, usize::from(add)])
+pub(super) fn layer_norm_backward(
+    executor: &mut dyn Executor,
+    places: [u64; 5],
+    rows: usize,
+    add: bool,
+) -> Result<()> {
+    simple(
+        executor,
+        "text_norm_backward",
+        warps(rows),
+        &places,
+        &[rows, usize::from(add)],
+    )
 }
 
 /// `y` = the activation of `vectors` vectors of `x`.
-pub(super) fn activation(executor: &mut dyn Executor, which: Activation, x: u64, y: u64, vectors: usize) -> Result<()> {
+pub(super) fn activation(
+    executor: &mut dyn Executor,
+    which: Activation,
+    x: u64,
+    y: u64,
+    vectors: usize,
+) -> Result<()> {
     let kernel = match which {
         Activation::QuickGelu => "quick_gelu",
         Activation::Gelu => "gelu",
@@ -67,7 +109,13 @@ pub(super) fn activation(executor: &mut dyn Executor, which: Activation, x: u64,
 }
 
 /// The gradient `d` of an activation's output becomes that of its input `x`.
-pub(super) fn activation_backward(executor: &mut dyn Executor, which: Activation, x: u64, d: u64, vectors: usize) -> Result<()> {
+pub(super) fn activation_backward(
+    executor: &mut dyn Executor,
+    which: Activation,
+    x: u64,
+    d: u64,
+    vectors: usize,
+) -> Result<()> {
     let kernel = match which {
         Activation::QuickGelu => "quick_gelu_backward",
         Activation::Gelu => "gelu_backward",
@@ -81,14 +129,27 @@ pub(super) fn take_rows(executor: &mut dyn Executor, places: [u64; 3], rows: usi
 }
 
 /// `qkv, starts, first, out`; groups, prefix, heads.
-pub(super) fn attention(executor: &mut dyn Executor, places: [u64; 4], [groups, prefix, heads]: [usize; 3], blocks: &Blocks) -> Result<()> {
+pub(super) fn attention(
+    executor: &mut dyn Executor,
+    places: [u64; 4],
+    [groups, prefix, heads]: [usize; 3],
+    blocks: &Blocks,
+) -> Result<()> {
     let [qkv, starts, first, out] = places.map(Argument::Address);
     executor.launch(&Launch {
         kernel: "text_attention",
         grid: [blocks.count as u32, heads as u32, 1],
         block: blocks.threads,
         shared: blocks.shared,
-        arguments: &[qkv, starts, first, out, int(groups), int(blocks.chunk), int(prefix)],
+        arguments: &[
+            qkv,
+            starts,
+            first,
+            out,
+            int(groups),
+            int(blocks.chunk),
+            int(prefix),
+        ],
     })
 }
 
@@ -105,18 +166,38 @@ pub(super) fn attention_backward(
         grid: [blocks.count as u32, heads as u32, 1],
         block: blocks.threads,
         shared: blocks.shared,
-        arguments: &[qkv, dout, starts, first, dqkv, partial, int(groups), int(blocks.chunk), int(prefix)],
+        arguments: &[
+            qkv,
+            dout,
+            starts,
+            first,
+            dqkv,
+            partial,
+            int(groups),
+            int(blocks.chunk),
+            int(prefix),
+        ],
     })
 }
 
 /// `partial, dqkv`; tokens of the prefix and width.
-pub(super) fn sum_prefix(executor: &mut dyn Executor, places: [u64; 2], blocks: usize, [prefix, width]: [usize; 2]) -> Result<()> {
+pub(super) fn sum_prefix(
+    executor: &mut dyn Executor,
+    places: [u64; 2],
+    blocks: usize,
+    [prefix, width]: [usize; 2],
+) -> Result<()> {
     let grid = [(prefix * 2 * width / 32) as u32, 1, 1];
     simple(executor, "sum_prefix", grid, &places, &[blocks, prefix])
 }
 
 /// `d, begin, rows, gradient`: the gradient of `contexts` vectors of `width` values, times `unscale`.
-pub(crate) fn sum_context(executor: &mut dyn Executor, places: [u64; 4], [contexts, width]: [usize; 2], unscale: f32) -> Result<()> {
+pub(crate) fn sum_context(
+    executor: &mut dyn Executor,
+    places: [u64; 4],
+    [contexts, width]: [usize; 2],
+    unscale: f32,
+) -> Result<()> {
     let [d, begin, rows, gradient] = places.map(Argument::Address);
     executor.launch(&Launch {
         kernel: "sum_context",

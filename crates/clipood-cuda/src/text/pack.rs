@@ -60,9 +60,17 @@ impl Packed {
     /// # Errors
     /// The texts exceed the capacity.
     pub fn padded(self, capacity: Capacity) -> Result<PaddedTexts> {
-        let packed = Self::grouped(self.prefix, self.lengths, self.group_rows.max(capacity.group_rows));
+        let packed = Self::grouped(
+            self.prefix,
+            self.lengths,
+            self.group_rows.max(capacity.group_rows),
+        );
         let (rows, texts, groups) = (packed.rows(), packed.lengths.len(), packed.groups());
-        if packed.group_rows != capacity.group_rows || rows > capacity.rows || texts > capacity.texts || groups > capacity.groups {
+        if packed.group_rows != capacity.group_rows
+            || rows > capacity.rows
+            || texts > capacity.texts
+            || groups > capacity.groups
+        {
             return Err(CudaError::Unsupported(format!(
                 "a batch of {texts} texts with {rows} tokens in {groups} groups of {}; {capacity:?}",
                 packed.group_rows
@@ -74,7 +82,12 @@ impl Packed {
         first.resize(capacity.rows, 0);
         let mut ends = packed.ends();
         ends.resize(capacity.texts, *ends.last().unwrap_or(&0));
-        Ok(PaddedTexts { starts, first, ends, texts })
+        Ok(PaddedTexts {
+            starts,
+            first,
+            ends,
+            texts,
+        })
     }
 
     /// Rows of the matrix.

@@ -14,7 +14,13 @@ use crate::space::Space;
 /// Kernels of a forward pass without dynamic shared memory.
 const FORWARD: [&str; 5] = ["embed", "text_norm", "quick_gelu", "gelu", "take_rows"];
 /// Those of the backward pass.
-const BACKWARD: [&str; 5] = ["text_norm_backward", "quick_gelu_backward", "gelu_backward", "sum_prefix", "sum_context"];
+const BACKWARD: [&str; 5] = [
+    "text_norm_backward",
+    "quick_gelu_backward",
+    "gelu_backward",
+    "sum_prefix",
+    "sum_context",
+];
 
 impl TextTower {
     /// A tower for exactly these texts, forwards and backwards. Only the first `changing` rows of its input change from pass to
@@ -29,11 +35,20 @@ impl TextTower {
         (packed, changing): (&Packed, usize),
         card: &Card,
     ) -> Result<Self> {
-        let attention = launches(sizes, precision, packed.prefix, packed.capacity(), (card, true))?;
+        let attention = launches(
+            sizes,
+            precision,
+            packed.prefix,
+            packed.capacity(),
+            (card, true),
+        )?;
         let weights = WeightPlaces::new(space, parameters, sizes, precision)?;
         let starts = space.integers(&packed.starts);
         let first = space.integers(&packed.first());
-        let ends = [space.integers(&packed.ends()), space.integers(&packed.ended())];
+        let ends = [
+            space.integers(&packed.ends()),
+            space.integers(&packed.ended()),
+        ];
         let pass = PassSizes {
             sizes: *sizes,
             precision,

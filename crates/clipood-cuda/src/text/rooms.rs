@@ -64,8 +64,21 @@ pub(super) struct PassSizes {
 
 impl Rooms {
     /// Places the memory; index arrays that are known, `ended` among them, are given by the caller.
-    pub fn new(space: &mut Space, pass: &PassSizes, starts: u64, first: u64, [ends, ended]: [u64; 2]) -> Self {
-        let PassSizes { sizes, precision, capacity, prefix, attention, backward } = *pass;
+    pub fn new(
+        space: &mut Space,
+        pass: &PassSizes,
+        starts: u64,
+        first: u64,
+        [ends, ended]: [u64; 2],
+    ) -> Self {
+        let PassSizes {
+            sizes,
+            precision,
+            capacity,
+            prefix,
+            attention,
+            backward,
+        } = *pass;
         let (rows, texts, width) = (capacity.rows, capacity.texts, sizes.width);
         let distinct = if backward { sizes.layers } else { 1 };
         let mut layers: Vec<LayerRooms> = (0..distinct)
@@ -83,7 +96,13 @@ impl Rooms {
             .collect();
         let shared = layers[0];
         layers.resize(sizes.layers, shared);
-        let when = |space: &mut Space, values: usize| if backward { space.values(precision, values) } else { 0 };
+        let when = |space: &mut Space, values: usize| {
+            if backward {
+                space.values(precision, values)
+            } else {
+                0
+            }
+        };
         Self {
             layers,
             stats_final: space.words(2 * texts),
@@ -99,7 +118,11 @@ impl Rooms {
             features: space.words(texts * sizes.dim),
             dfeatures: when(space, texts * sizes.dim),
             gradient: when(space, rows * width),
-            partial: if backward { space.words(attention.backward.count * prefix * 2 * width) } else { 0 },
+            partial: if backward {
+                space.words(attention.backward.count * prefix * 2 * width)
+            } else {
+                0
+            },
         }
     }
 }

@@ -95,9 +95,27 @@ impl TextTower {
     /// # Errors
     /// Those of the executor.
     pub fn prepare(&self, executor: &mut dyn Executor) -> Result<()> {
-        let (block, layer, rows) = (&self.weights.blocks[0], &self.rooms.layers[0], self.capacity.rows);
-        self.norm(executor, block.ln_1, layer.stats_1, layer.x, self.rooms.normed, rows)?;
-        self.linear(executor, &block.in_proj, rows, self.rooms.normed, layer.qkv, None)
+        let (block, layer, rows) = (
+            &self.weights.blocks[0],
+            &self.rooms.layers[0],
+            self.capacity.rows,
+        );
+        self.norm(
+            executor,
+            block.ln_1,
+            layer.stats_1,
+            layer.x,
+            self.rooms.normed,
+            rows,
+        )?;
+        self.linear(
+            executor,
+            &block.in_proj,
+            rows,
+            self.rooms.normed,
+            layer.qkv,
+            None,
+        )
     }
 
     /// From the first block's input to the features.
@@ -107,9 +125,27 @@ impl TextTower {
     pub fn forward(&self, executor: &mut dyn Executor) -> Result<()> {
         let (rooms, width, texts) = (&self.rooms, self.width, self.capacity.texts);
         for (i, (block, layer)) in self.weights.blocks.iter().zip(&rooms.layers).enumerate() {
-            let changing = if i == 0 { self.changing } else { self.capacity.rows };
-            self.norm(executor, block.ln_1, layer.stats_1, layer.x, rooms.normed, changing)?;
-            self.linear(executor, &block.in_proj, changing, rooms.normed, layer.qkv, None)?;
+            let changing = if i == 0 {
+                self.changing
+            } else {
+                self.capacity.rows
+            };
+            self.norm(
+                executor,
+                block.ln_1,
+                layer.stats_1,
+                layer.x,
+                rooms.normed,
+                changing,
+            )?;
+            self.linear(
+                executor,
+                &block.in_proj,
+                changing,
+                rooms.normed,
+                layer.qkv,
+                None,
+            )?;
             self.attend(executor, layer.qkv)?;
             let next = rooms.layers.get(i + 1);
             let (going, attended, residual, out) = match next {
@@ -120,16 +156,63 @@ impl TextTower {
                     (texts, rooms.short, layer.middle, rooms.out)
                 }
             };
-            self.linear(executor, &block.out_proj, going, attended, layer.middle, Some(residual))?;
-            self.norm(executor, block.ln_2, layer.stats_2, layer.middle, rooms.normed, going)?;
-            self.linear(executor, &block.c_fc, going, rooms.normed, layer.hidden, None)?;
+            self.linear(
+                executor,
+                &block.out_proj,
+                going,
+                attended,
+                layer.middle,
+                Some(residual),
+            )?;
+            self.norm(
+                executor,
+                block.ln_2,
+                layer.stats_2,
+                layer.middle,
+                rooms.normed,
+                going,
+            )?;
+            self.linear(
+                executor,
+                &block.c_fc,
+                going,
+                rooms.normed,
+                layer.hidden,
+                None,
+            )?;
             let vectors = going * 4 * width / self.precision.vector();
-            launch::activation(executor, self.activation, self.at(layer.hidden), self.at(rooms.wide), vectors)?;
-            self.linear(executor, &block.c_proj, going, rooms.wide, out, Some(layer.middle))?;
+            launch::activation(
+                executor,
+                self.activation,
+                self.at(layer.hidden),
+                self.at(rooms.wide),
+                vectors,
+            )?;
+            self.linear(
+                executor,
+                &block.c_proj,
+                going,
+                rooms.wide,
+                out,
+                Some(layer.middle),
+            )?;
         }
-        self.norm(executor, self.weights.ln_final, rooms.stats_final, rooms.out, rooms.normed, texts)?;
+        self.norm(
+            executor,
+            self.weights.ln_final,
+            rooms.stats_final,
+            rooms.out,
+            rooms.normed,
+            texts,
+        )?;
         let shape = Shape::projection(self.precision, [texts, self.dim, width]).widened();
-        self.product(executor, &shape, rooms.normed, self.weights.projection, rooms.features)
+        self.product(
+            executor,
+            &shape,
+            rooms.normed,
+            self.weights.projection,
+            rooms.features,
+        )
     }
 
     /// From the gradient of the features to that of the first block's input.
@@ -143,28 +226,88 @@ impl TextTower {
             epilogue: Epilogue::None,
             ..Shape::linear(self.precision, [texts, width, self.dim])
         };
-        self.product(executor, &shape, rooms.dfeatures, self.weights.projection, rooms.normed)?;
-        self.norm_back(executor, self.weights.ln_final, rooms.stats_final, rooms.out, rooms.short, (texts, false))?;
+        self.product(
+            executor,
+            &shape,
+            rooms.dfeatures,
+            self.weights.projection,
+            rooms.normed,
+        )?;
+        self.norm_back(
+            executor,
+            self.weights.ln_final,
+            rooms.stats_final,
+            rooms.out,
+            rooms.short,
+            (texts, false),
+        )?;
         let last = rooms.layers.len() - 1;
-        for (i, (block, layer)) in self.weights.blocks.iter().zip(&rooms.layers).enumerate().rev() {
+        for (i, (block, layer)) in self
+            .weights
+            .blocks
+            .iter()
+            .zip(&rooms.layers)
+            .enumerate()
+            .rev()
+        {
             // Down to the last block's attention the gradient has a row for each text, below one for each token.
-            let (d, going) = if i == last { (rooms.short, texts) } else { (rooms.gradient, self.capacity.rows) };
+            let (d, going) = if i == last {
+                (rooms.short, texts)
+            } else {
+                (rooms.gradient, self.capacity.rows)
+            };
             self.linear_back(executor, &block.c_proj, going, d, rooms.wide)?;
             let vectors = going * 4 * width / self.precision.vector();
-            launch::activation_backward(executor, self.activation, self.at(layer.hidden), self.at(rooms.wide), vectors)?;
+            launch::activation_backward(
+                executor,
+                self.activation,
+                self.at(layer.hidden),
+                self.at(rooms.wide),
+                vectors,
+            )?;
             self.linear_back(executor, &block.c_fc, going, rooms.wide, rooms.normed)?;
-            self.norm_back(executor, block.ln_2, layer.stats_2, layer.middle, d, (going, true))?;
+            self.norm_back(
+                executor,
+                block.ln_2,
+                layer.stats_2,
+                layer.middle,
+                d,
+                (going, true),
+            )?;
             self.linear_back(executor, &block.out_proj, going, d, rooms.attended)?;
             let mut dattended = rooms.attended;
             if i == last {
-                self.take(executor, rooms.short, rooms.ended, rooms.gradient, self.capacity.rows)?;
-                self.take(executor, rooms.attended, rooms.ended, rooms.normed, self.capacity.rows)?;
+                self.take(
+                    executor,
+                    rooms.short,
+                    rooms.ended,
+                    rooms.gradient,
+                    self.capacity.rows,
+                )?;
+                self.take(
+                    executor,
+                    rooms.attended,
+                    rooms.ended,
+                    rooms.normed,
+                    self.capacity.rows,
+                )?;
                 dattended = rooms.normed;
             }
             self.attend_back(executor, layer.qkv, dattended)?;
-            let changing = if i == 0 { self.changing } else { self.capacity.rows };
+            let changing = if i == 0 {
+                self.changing
+            } else {
+                self.capacity.rows
+            };
             self.linear_back(executor, &block.in_proj, changing, rooms.wide, rooms.normed)?;
-            self.norm_back(executor, block.ln_1, layer.stats_1, layer.x, rooms.gradient, (changing, true))?;
+            self.norm_back(
+                executor,
+                block.ln_1,
+                layer.stats_1,
+                layer.x,
+                rooms.gradient,
+                (changing, true),
+            )?;
         }
         Ok(())
     }
@@ -173,7 +316,15 @@ impl TextTower {
         self.base + offset
     }
 
-    fn norm(&self, executor: &mut dyn Executor, norm: NormPlace, stats: u64, x: u64, y: u64, rows: usize) -> Result<()> {
+    fn norm(
+        &self,
+        executor: &mut dyn Executor,
+        norm: NormPlace,
+        stats: u64,
+        x: u64,
+        y: u64,
+        rows: usize,
+    ) -> Result<()> {
         let places = [x, norm.weight, norm.bias, y, stats].map(|at| self.at(at));
         launch::layer_norm(executor, places, rows)
     }
@@ -193,7 +344,15 @@ impl TextTower {
     }
 
     /// `y = x weight' + bias`, plus a residual.
-    fn linear(&self, executor: &mut dyn Executor, linear: &LinearPlace, rows: usize, x: u64, y: u64, residual: Option<u64>) -> Result<()> {
+    fn linear(
+        &self,
+        executor: &mut dyn Executor,
+        linear: &LinearPlace,
+        rows: usize,
+        x: u64,
+        y: u64,
+        residual: Option<u64>,
+    ) -> Result<()> {
         let mut shape = Shape::linear(self.precision, [rows, linear.outputs, linear.inputs]);
         if residual.is_some() {
             shape = shape.plus_residual(linear.outputs);
@@ -212,12 +371,26 @@ impl TextTower {
     }
 
     /// `dx = dy weight`.
-    fn linear_back(&self, executor: &mut dyn Executor, linear: &LinearPlace, rows: usize, dy: u64, dx: u64) -> Result<()> {
+    fn linear_back(
+        &self,
+        executor: &mut dyn Executor,
+        linear: &LinearPlace,
+        rows: usize,
+        dy: u64,
+        dx: u64,
+    ) -> Result<()> {
         let shape = Shape::projection(self.precision, [rows, linear.inputs, linear.outputs]);
         self.product(executor, &shape, dy, linear.weight, dx)
     }
 
-    fn product(&self, executor: &mut dyn Executor, shape: &Shape, input: u64, weight: u64, output: u64) -> Result<()> {
+    fn product(
+        &self,
+        executor: &mut dyn Executor,
+        shape: &Shape,
+        input: u64,
+        weight: u64,
+        output: u64,
+    ) -> Result<()> {
         executor.product(
             shape,
             &Operands {
@@ -231,7 +404,14 @@ impl TextTower {
         )
     }
 
-    fn take(&self, executor: &mut dyn Executor, x: u64, from: u64, y: u64, rows: usize) -> Result<()> {
+    fn take(
+        &self,
+        executor: &mut dyn Executor,
+        x: u64,
+        from: u64,
+        y: u64,
+        rows: usize,
+    ) -> Result<()> {
         launch::take_rows(executor, [x, from, y].map(|at| self.at(at)), rows)
     }
 
@@ -245,7 +425,15 @@ impl TextTower {
     fn attend_back(&self, executor: &mut dyn Executor, qkv: u64, dattended: u64) -> Result<()> {
         let rooms = &self.rooms;
         let blocks = &self.attention.backward;
-        let places = [qkv, dattended, rooms.starts, rooms.first, rooms.wide, rooms.partial].map(|at| self.at(at));
+        let places = [
+            qkv,
+            dattended,
+            rooms.starts,
+            rooms.first,
+            rooms.wide,
+            rooms.partial,
+        ]
+        .map(|at| self.at(at));
         launch::attention_backward(executor, places, self.launched(), blocks)?;
         let sums = [rooms.partial, rooms.wide].map(|at| self.at(at));
         launch::sum_prefix(executor, sums, blocks.count, [self.prefix, self.width])

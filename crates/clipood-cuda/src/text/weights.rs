@@ -74,8 +74,20 @@ impl TextSizes {
     /// # Errors
     /// They do not.
     pub fn check(&self) -> Result<()> {
-        let Self { width, heads, layers, dim, .. } = *self;
-        if heads == 0 || width == 0 || !width.is_multiple_of(32) || !width.is_multiple_of(heads) || layers == 0 || dim == 0 {
+        let Self {
+            width,
+            heads,
+            layers,
+            dim,
+            ..
+        } = *self;
+        if heads == 0
+            || width == 0
+            || !width.is_multiple_of(32)
+            || !width.is_multiple_of(heads)
+            || layers == 0
+            || dim == 0
+        {
             return Err(CudaError::Unsupported(format!(
                 "a text tower of width {width}, {heads} heads, {layers} blocks and features of {dim} values"
             )));
@@ -88,7 +100,11 @@ impl TextSizes {
 ///
 /// # Errors
 /// It is missing or has another number of values.
-pub(crate) fn parameter<'a>(parameters: Parameters<'a>, name: &str, expected: usize) -> Result<&'a [f32]> {
+pub(crate) fn parameter<'a>(
+    parameters: Parameters<'a>,
+    name: &str,
+    expected: usize,
+) -> Result<&'a [f32]> {
     match parameters(name) {
         Some(values) if values.len() == expected => Ok(values),
         found => Err(CudaError::Weight {
@@ -101,19 +117,44 @@ pub(crate) fn parameter<'a>(parameters: Parameters<'a>, name: &str, expected: us
 
 impl WeightPlaces {
     /// Places the parameters, linear layers in `precision`.
-    pub fn new(space: &mut Space, parameters: Parameters<'_>, sizes: &TextSizes, precision: Precision) -> Result<Self> {
+    pub fn new(
+        space: &mut Space,
+        parameters: Parameters<'_>,
+        sizes: &TextSizes,
+        precision: Precision,
+    ) -> Result<Self> {
         let (width, dim) = (sizes.width, sizes.dim);
-        let mut placer = Placer { space, parameters, precision };
+        let mut placer = Placer {
+            space,
+            parameters,
+            precision,
+        };
         let blocks = (0..sizes.layers)
             .map(|i| {
                 let name = |part: &str| format!("transformer.resblocks.{i}.{part}");
                 Ok(BlockPlace {
                     ln_1: placer.norm(&name("ln_1"), width)?,
-                    in_proj: placer.linear([&name("attn.in_proj_weight"), &name("attn.in_proj_bias")], width, 3 * width)?,
-                    out_proj: placer.linear([&name("attn.out_proj.weight"), &name("attn.out_proj.bias")], width, width)?,
+                    in_proj: placer.linear(
+                        [&name("attn.in_proj_weight"), &name("attn.in_proj_bias")],
+                        width,
+                        3 * width,
+                    )?,
+                    out_proj: placer.linear(
+                        [&name("attn.out_proj.weight"), &name("attn.out_proj.bias")],
+                        width,
+                        width,
+                    )?,
                     ln_2: placer.norm(&name("ln_2"), width)?,
-                    c_fc: placer.linear([&name("mlp.c_fc.weight"), &name("mlp.c_fc.bias")], width, 4 * width)?,
-                    c_proj: placer.linear([&name("mlp.c_proj.weight"), &name("mlp.c_proj.bias")], 4 * width, width)?,
+                    c_fc: placer.linear(
+                        [&name("mlp.c_fc.weight"), &name("mlp.c_fc.bias")],
+                        width,
+                        4 * width,
+                    )?,
+                    c_proj: placer.linear(
+                        [&name("mlp.c_proj.weight"), &name("mlp.c_proj.bias")],
+                        4 * width,
+                        width,
+                    )?,
                 })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -150,7 +191,12 @@ impl Placer<'_, '_> {
         })
     }
 
-    fn linear(&mut self, [weight, bias]: [&str; 2], inputs: usize, outputs: usize) -> Result<LinearPlace> {
+    fn linear(
+        &mut self,
+        [weight, bias]: [&str; 2],
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<LinearPlace> {
         Ok(LinearPlace {
             weight: self.values(weight, inputs * outputs)?,
             bias: self.values(bias, outputs)?,

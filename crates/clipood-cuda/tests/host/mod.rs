@@ -52,7 +52,9 @@ impl Emulated {
     pub fn new(program: &Program, space: &mut Space, descending: bool) -> Self {
         let mut device = Self::with_memory(program, space.size(), descending);
         for (at, bytes) in space.take_contents() {
-            device.write(device.base() + at, &bytes).expect("contents inside of the space");
+            device
+                .write(device.base() + at, &bytes)
+                .expect("contents inside of the space");
         }
         device
     }
@@ -61,9 +63,12 @@ impl Emulated {
     pub fn with_memory(program: &Program, size: usize, descending: bool) -> Self {
         let path = build(program);
         // SAFETY: the library is what `build` has just made; it has no initialisers of its own.
-        let library = unsafe { Library::new(&path) }.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let library = unsafe { Library::new(&path) }
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mut memory = vec![GUARD_BYTE; size + 2 * GUARD + ALIGNMENT];
-        let start = GUARD + (memory.as_ptr() as usize + GUARD).next_multiple_of(ALIGNMENT) - memory.as_ptr() as usize - GUARD;
+        let start = GUARD + (memory.as_ptr() as usize + GUARD).next_multiple_of(ALIGNMENT)
+            - memory.as_ptr() as usize
+            - GUARD;
         memory[start..start + size].fill(0xff);
         Self {
             library,
@@ -80,12 +85,18 @@ impl Emulated {
         let offset = (at - self.base()) as usize;
         match offset + bytes <= self.size {
             true => Ok(self.start + offset),
-            false => Err(CudaError::Failed(format!("{bytes} bytes at {offset} leave a memory of {}", self.size))),
+            false => Err(CudaError::Failed(format!(
+                "{bytes} bytes at {offset} leave a memory of {}",
+                self.size
+            ))),
         }
     }
 
     fn check_guards(&self, kernel: &str) {
-        let (before, after) = (&self.memory[..self.start], &self.memory[self.start + self.size..]);
+        let (before, after) = (
+            &self.memory[..self.start],
+            &self.memory[self.start + self.size..],
+        );
         let intact = before.iter().chain(after).all(|byte| *byte == GUARD_BYTE);
         assert!(intact, "{kernel} wrote outside of the memory");
     }
@@ -93,20 +104,34 @@ impl Emulated {
     /// Value `index` of an array at an address.
     fn value(&self, precision: Precision, at: u64, index: usize) -> f64 {
         let bytes = precision.bytes();
-        let place = self.place(at + (index * bytes) as u64, bytes).expect("an operand inside of the memory");
+        let place = self
+            .place(at + (index * bytes) as u64, bytes)
+            .expect("an operand inside of the memory");
         f64::from(precision.values(&self.memory[place..place + bytes])[0])
     }
 
-    fn matrix(&self, precision: Precision, at: u64, matrix: Matrix, [rows, columns]: [usize; 2]) -> Vec<f64> {
+    fn matrix(
+        &self,
+        precision: Precision,
+        at: u64,
+        matrix: Matrix,
+        [rows, columns]: [usize; 2],
+    ) -> Vec<f64> {
         let value = |row: usize, column: usize| {
             let index = match matrix.transposed {
                 true => column * matrix.pitch + row,
                 false => row * matrix.pitch + column,
             };
             let value = self.value(precision, at, index);
-            if precision == Precision::Tf32 { f64::from(tf32(value as f32)) } else { value }
+            if precision == Precision::Tf32 {
+                f64::from(tf32(value as f32))
+            } else {
+                value
+            }
         };
-        (0..rows * columns).map(|i| value(i / columns, i % columns)).collect()
+        (0..rows * columns)
+            .map(|i| value(i / columns, i % columns))
+            .collect()
     }
 }
 
@@ -118,11 +143,20 @@ fn tf32(x: f32) -> f32 {
 impl Executor for Emulated {
     fn launch(&mut self, launch: &Launch<'_>) -> Result<()> {
         let kernel = launch.kernel;
-        let (_, shared) = self.shared.iter().find(|(name, _)| *name == kernel).ok_or(CudaError::NoKernel(kernel))?;
-        assert!(launch.shared <= *shared, "{kernel} takes {} bytes of shared memory, {shared} were planned", launch.shared);
+        let (_, shared) = self
+            .shared
+            .iter()
+            .find(|(name, _)| *name == kernel)
+            .ok_or(CudaError::NoKernel(kernel))?;
+        assert!(
+            launch.shared <= *shared,
+            "{kernel} takes {} bytes of shared memory, {shared} were planned",
+            launch.shared
+        );
         let symbol = format!("emulate_{kernel}");
         // SAFETY: `EMULATED` defines functions of this type.
-        let entry = unsafe { self.library.get::<Entry>(symbol.as_bytes()) }.map_err(|_| CudaError::NoKernel(kernel))?;
+        let entry = unsafe { self.library.get::<Entry>(symbol.as_bytes()) }
+            .map_err(|_| CudaError::NoKernel(kernel))?;
         let mut pointers: Vec<*mut c_void> = launch
             .arguments
             .iter()
@@ -150,10 +184,20 @@ impl Executor for Emulated {
     }
 
     fn product(&mut self, shape: &Shape, operands: &Operands) -> Result<()> {
-        let Shape { rows, columns, depth, precision, .. } = *shape;
+        let Shape {
+            rows,
+            columns,
+            depth,
+            precision,
+            ..
+        } = *shape;
         let x = self.matrix(precision, operands.input, shape.input, [rows, depth]);
         let w = self.matrix(precision, operands.weight, shape.weight, [depth, columns]);
-        let written = if shape.wide { Precision::F32 } else { precision };
+        let written = if shape.wide {
+            Precision::F32
+        } else {
+            precision
+        };
         let mut out = Vec::with_capacity(rows);
         for x in x.chunks_exact(depth) {
             let row = out.len();
@@ -201,7 +245,11 @@ impl Device for Emulated {
         Ok(self.memory[place..place + bytes].to_vec())
     }
 
-    fn repeat(&mut self, _: usize, pass: &mut dyn FnMut(&mut dyn Executor) -> Result<()>) -> Result<()> {
+    fn repeat(
+        &mut self,
+        _: usize,
+        pass: &mut dyn FnMut(&mut dyn Executor) -> Result<()>,
+    ) -> Result<()> {
         pass(self)
     }
 }
@@ -214,24 +262,58 @@ fn build(program: &Program) -> PathBuf {
         source.push_str(&format!("\nEMULATED({kernel})"));
     }
     source.push('\n');
-    let read = |name: &str| fs::read_to_string(here.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let read = |name: &str| {
+        fs::read_to_string(here.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
     let options = program.options();
-    let all = format!("{source}\n{options:?}\n{}{}", read("emulator.hpp"), read("host.h"));
+    let all = format!(
+        "{source}\n{options:?}\n{}{}",
+        read("emulator.hpp"),
+        read("host.h")
+    );
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let path = folder.join(format!("emulated-{}.so", &blake3::hash(all.as_bytes()).to_hex()[..32]));
+    let path = folder.join(format!(
+        "emulated-{}.so",
+        &blake3::hash(all.as_bytes()).to_hex()[..32]
+    ));
     if path.exists() {
         return path;
     }
     let work = tempfile::tempdir_in(folder).expect("a folder for the compiler");
-    let (text, made) = (work.path().join("kernels.cpp"), work.path().join("kernels.so"));
+    let (text, made) = (
+        work.path().join("kernels.cpp"),
+        work.path().join("kernels.so"),
+    );
     fs::write(&text, source).expect("the source for the compiler");
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let mut command = Command::new(&compiler);
-    command.args(["-std=c++20", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-gnu-unique", "-U_FORTIFY_SOURCE"]);
-    command.args(["-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-DCLIPOOD_HOST"]).args(&options);
+    command.args([
+        "-std=c++20",
+        "-O1",
+        "-fPIC",
+        "-shared",
+        "-ffp-contract=off",
+        "-fno-strict-aliasing",
+        "-fno-gnu-unique",
+        "-U_FORTIFY_SOURCE",
+    ]);
+    command
+        .args([
+            "-Wall",
+            "-Wno-unknown-pragmas",
+            "-Wno-unused-function",
+            "-DCLIPOOD_HOST",
+        ])
+        .args(&options);
     command.arg("-I").arg(&here).arg(&text).arg("-o").arg(&made);
-    let output = command.output().unwrap_or_else(|error| panic!("these tests need a C++ compiler, and {compiler} does not start: {error}"));
-    assert!(output.status.success(), "{compiler}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command.output().unwrap_or_else(|error| {
+        panic!("these tests need a C++ compiler, and {compiler} does not start: {error}")
+    });
+    assert!(
+        output.status.success(),
+        "{compiler}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     fs::rename(&made, &path).expect("the library in its place");
     path
 }

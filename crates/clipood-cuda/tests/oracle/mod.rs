@@ -27,7 +27,9 @@ pub fn next(state: &mut u64) -> u64 {
 
 /// About normal: twelve uniform numbers less six.
 pub fn normal(state: &mut u64, deviation: f64) -> f32 {
-    let sum: f64 = (0..12).map(|_| (next(state) >> 11) as f64 / (1u64 << 53) as f64).sum();
+    let sum: f64 = (0..12)
+        .map(|_| (next(state) >> 11) as f64 / (1u64 << 53) as f64)
+        .sum();
     ((sum - 6.0) * deviation) as f32
 }
 
@@ -48,7 +50,10 @@ pub fn random_tower(sizes: &Sizes, vocabulary: usize, seed: u64) -> Tower {
     let (state, w) = (&mut seed.clone(), sizes.width);
     let mut tower = Tower::new();
     let mut put = |name: String, count: usize, mean: f32, deviation: f64| {
-        let values = normals(state, count, deviation).into_iter().map(|v| v + mean).collect();
+        let values = normals(state, count, deviation)
+            .into_iter()
+            .map(|v| v + mean)
+            .collect();
         tower.insert(name, values);
     };
     put("token_embedding.weight".into(), vocabulary * w, 0.0, 0.3);
@@ -72,7 +77,12 @@ pub fn random_tower(sizes: &Sizes, vocabulary: usize, seed: u64) -> Tower {
     }
     put("ln_final.weight".into(), w, 1.0, 0.1);
     put("ln_final.bias".into(), w, 0.0, 0.1);
-    put("text_projection".into(), w * sizes.dim, 0.0, 1.0 / (w as f64).sqrt());
+    put(
+        "text_projection".into(),
+        w * sizes.dim,
+        0.0,
+        1.0 / (w as f64).sqrt(),
+    );
     tower
 }
 
@@ -84,7 +94,11 @@ fn wide(values: &[f32]) -> Vec<f64> {
 fn linear(x: &[f64], weight: &[f64], bias: &[f64], inputs: usize) -> Vec<f64> {
     let outputs = weight.chunks_exact(inputs).zip(bias);
     x.chunks_exact(inputs)
-        .flat_map(|x| outputs.clone().map(|(w, b)| b + x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>()))
+        .flat_map(|x| {
+            outputs
+                .clone()
+                .map(|(w, b)| b + x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>())
+        })
         .collect()
 }
 
@@ -95,7 +109,11 @@ fn norm(x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
         let mean = row.iter().sum::<f64>() / width as f64;
         let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / width as f64;
         let scale = 1.0 / (variance + 1e-5).sqrt();
-        out.extend(row.iter().zip(weight.iter().zip(bias)).map(|(v, (w, b))| (v - mean) * scale * w + b));
+        out.extend(
+            row.iter()
+                .zip(weight.iter().zip(bias))
+                .map(|(v, (w, b))| (v - mean) * scale * w + b),
+        );
     }
     out
 }
@@ -128,7 +146,10 @@ pub struct Exact {
 
 impl Exact {
     pub fn new(tower: &Tower, sizes: Sizes) -> Self {
-        let values = tower.iter().map(|(name, values)| (name.clone(), wide(values))).collect();
+        let values = tower
+            .iter()
+            .map(|(name, values)| (name.clone(), wide(values)))
+            .collect();
         Self { sizes, values }
     }
 
@@ -138,24 +159,58 @@ impl Exact {
 
     /// The feature, before normalisation, of embedded tokens `[tokens, width]` without positions, read at the last.
     pub fn feature(&self, tokens: &[f64]) -> Vec<f64> {
-        let Sizes { width, heads, layers, dim, quick_gelu, .. } = self.sizes;
-        let mut x: Vec<f64> = tokens.iter().zip(self.get("positional_embedding")).map(|(a, b)| a + b).collect();
+        let Sizes {
+            width,
+            heads,
+            layers,
+            dim,
+            quick_gelu,
+            ..
+        } = self.sizes;
+        let mut x: Vec<f64> = tokens
+            .iter()
+            .zip(self.get("positional_embedding"))
+            .map(|(a, b)| a + b)
+            .collect();
         for i in 0..layers {
             let get = |part: &str| self.get(&format!("transformer.resblocks.{i}.{part}"));
             let normed = norm(&x, get("ln_1.weight"), get("ln_1.bias"));
-            let qkv = linear(&normed, get("attn.in_proj_weight"), get("attn.in_proj_bias"), width);
+            let qkv = linear(
+                &normed,
+                get("attn.in_proj_weight"),
+                get("attn.in_proj_bias"),
+                width,
+            );
             let attended = attention(&qkv, width, heads);
-            let out = linear(&attended, get("attn.out_proj.weight"), get("attn.out_proj.bias"), width);
+            let out = linear(
+                &attended,
+                get("attn.out_proj.weight"),
+                get("attn.out_proj.bias"),
+                width,
+            );
             x.iter_mut().zip(out).for_each(|(x, d)| *x += d);
             let normed = norm(&x, get("ln_2.weight"), get("ln_2.bias"));
             let mut hidden = linear(&normed, get("mlp.c_fc.weight"), get("mlp.c_fc.bias"), width);
-            hidden.iter_mut().for_each(|h| *h = activation(*h, quick_gelu));
-            let out = linear(&hidden, get("mlp.c_proj.weight"), get("mlp.c_proj.bias"), 4 * width);
+            hidden
+                .iter_mut()
+                .for_each(|h| *h = activation(*h, quick_gelu));
+            let out = linear(
+                &hidden,
+                get("mlp.c_proj.weight"),
+                get("mlp.c_proj.bias"),
+                4 * width,
+            );
             x.iter_mut().zip(out).for_each(|(x, d)| *x += d);
         }
-        let last = norm(&x[x.len() - width..], self.get("ln_final.weight"), self.get("ln_final.bias"));
+        let last = norm(
+            &x[x.len() - width..],
+            self.get("ln_final.weight"),
+            self.get("ln_final.bias"),
+        );
         let projection = self.get("text_projection");
-        (0..dim).map(|d| (0..width).map(|w| last[w] * projection[w * dim + d]).sum()).collect()
+        (0..dim)
+            .map(|d| (0..width).map(|w| last[w] * projection[w * dim + d]).sum())
+            .collect()
     }
 }
 
@@ -169,8 +224,16 @@ fn attention(qkv: &[f64], width: usize, heads: usize) -> Vec<f64> {
     let mut out = vec![0.0; tokens * width];
     for h in 0..heads {
         for query in 0..tokens {
-            let dot = |key: usize| row(query, 0, h).iter().zip(row(key, 1, h)).map(|(a, b)| a * b).sum::<f64>();
-            let scores: Vec<f64> = (0..=query).map(|key| dot(key) / (head as f64).sqrt()).collect();
+            let dot = |key: usize| {
+                row(query, 0, h)
+                    .iter()
+                    .zip(row(key, 1, h))
+                    .map(|(a, b)| a * b)
+                    .sum::<f64>()
+            };
+            let scores: Vec<f64> = (0..=query)
+                .map(|key| dot(key) / (head as f64).sqrt())
+                .collect();
             let most = scores.iter().copied().fold(f64::MIN, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
             let sum: f64 = weights.iter().sum();
@@ -194,7 +257,14 @@ pub enum Loss {
 
 /// Loss, selected patches and images classified correctly, of unit images `[images, dim]` and patches `[images, patches, dim]`
 /// and text features that need no unit length.
-pub fn loss(kind: Loss, texts: &[Vec<f64>], images: &[f32], patches: &[f32], labels: &[i32], scale: f64) -> (f64, usize, usize) {
+pub fn loss(
+    kind: Loss,
+    texts: &[Vec<f64>],
+    images: &[f32],
+    patches: &[f32],
+    labels: &[i32],
+    scale: f64,
+) -> (f64, usize, usize) {
     let dim = texts[0].len();
     let unit: Vec<Vec<f64>> = texts
         .iter()
@@ -204,7 +274,12 @@ pub fn loss(kind: Loss, texts: &[Vec<f64>], images: &[f32], patches: &[f32], lab
         })
         .collect();
     let logits = |row: &[f32]| -> Vec<f64> {
-        let dot = |text: &Vec<f64>| text.iter().zip(row).map(|(a, b)| a * f64::from(*b)).sum::<f64>();
+        let dot = |text: &Vec<f64>| {
+            text.iter()
+                .zip(row)
+                .map(|(a, b)| a * f64::from(*b))
+                .sum::<f64>()
+        };
         unit.iter().map(|text| scale * dot(text)).collect()
     };
     let softmax = |z: &[f64]| -> Vec<f64> {
@@ -218,7 +293,10 @@ pub fn loss(kind: Loss, texts: &[Vec<f64>], images: &[f32], patches: &[f32], lab
         let label = *label as usize;
         let z = logits(image);
         let p = softmax(&z)[label];
-        let ahead = z.iter().enumerate().filter(|(c, v)| **v > z[label] || (**v == z[label] && *c < label));
+        let ahead = z
+            .iter()
+            .enumerate()
+            .filter(|(c, v)| **v > z[label] || (**v == z[label] && *c < label));
         right += usize::from(ahead.count() == 0);
         let (weight, top) = match kind {
             Loss::Coop => (0.0, usize::MAX),
@@ -248,6 +326,10 @@ pub fn loss(kind: Loss, texts: &[Vec<f64>], images: &[f32], patches: &[f32], lab
 /// `|a - b| / |b|`.
 pub fn apart(a: &[f32], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
-    let difference: f64 = a.iter().zip(b).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+    let difference: f64 = a
+        .iter()
+        .zip(b)
+        .map(|(a, b)| (f64::from(*a) - b).powi(2))
+        .sum();
     (difference / b.iter().map(|b| b * b).sum::<f64>()).sqrt()
 }
