@@ -114,8 +114,7 @@ impl Gpu {
             let (major, minor) = description.capability;
             return Err(CudaError::OldGpu(format!("{major}.{minor}")));
         }
-        libraries::load_nvrtc()?;
-        libraries::load_cublaslt()?;
+        libraries::check()?;
         let context = CudaContext::new(index)?;
         // SAFETY: every buffer of this crate is used on one stream, or is idle when another stream takes it. cudarc's own
         // tracking would add events to each launch, also inside of a graph, where they are refused.
