@@ -2,6 +2,10 @@
 //! [`PromptTrainer`]. Nothing here is generic, so that dependent crates need no types of Burn.
 
 #[cfg(feature = "cuda")]
+mod gpu_prompt;
+#[cfg(feature = "cuda")]
+mod gpu_text;
+#[cfg(feature = "cuda")]
 mod gpu_tower;
 mod image_encoder;
 mod prompt_trainer;

@@ -6,10 +6,14 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+use clipood_cuda::card::Card;
 use clipood_cuda::compile::Program;
 use clipood_cuda::image::{COLUMN_BYTES, ImageSizes, ResnetSizes, VitSizes};
 use clipood_cuda::precision::Precision;
+use clipood_cuda::prompt::prompt_program;
 use clipood_cuda::rows::Activation;
+use clipood_cuda::text::plan::TextProgram;
+use clipood_cuda::text::weights::TextSizes;
 
 fn main() -> ExitCode {
     let mut failures = 0;
@@ -48,7 +52,7 @@ fn programs() -> Vec<Program> {
     let formats = [Precision::F32, Precision::F16, Precision::Bf16];
     formats
         .into_iter()
-        .flat_map(|precision| vits(precision).into_iter().chain(resnets(precision)))
+        .flat_map(|precision| [vits(precision), resnets(precision), texts(precision)].concat())
         .collect()
 }
 
@@ -104,5 +108,55 @@ fn resnets(precision: Precision) -> Vec<Program> {
     };
     let mut programs = RESNETS.map(program).to_vec();
     programs.dedup();
+    programs
+}
+
+/// Width and heads of text towers: the demo's, whose rows are shorter than a warp's vectors, and that of ViT-B. Further widths
+/// differ by the length of a loop alone.
+const TEXTS: [[usize; 2]; 2] = [[64, 1], [512, 8]];
+
+/// Tokens that prompts share and rows of a group: a shared context of 16 vectors, and long prompts with contexts of each class.
+const PROMPTS: [[usize; 2]; 2] = [[17, 32], [1, 64]];
+
+/// Rows of a group of texts: short ones, and some that fill the context.
+const GROUPS: [usize; 2] = [32, 96];
+
+/// Shared memory of compute capability 8.0.
+const CARD: Card = Card {
+    multiprocessors: 108,
+    shared_per_block: 166_912,
+    shared_per_multiprocessor: 167_936,
+};
+
+fn texts(precision: Precision) -> Vec<Program> {
+    let mut programs = Vec::new();
+    for [width, heads] in TEXTS {
+        let sizes = TextSizes {
+            width,
+            heads,
+            layers: 1,
+            context: 77,
+            dim: 512,
+            activation: Activation::Gelu,
+        };
+        for group_rows in GROUPS {
+            let encoder = TextProgram {
+                sizes: &sizes,
+                precision,
+                prefix: 1,
+                group_rows,
+                training: None,
+            };
+            programs.extend(encoder.program(&CARD));
+        }
+        for [prefix, group_rows] in PROMPTS {
+            programs.extend(prompt_program(
+                &sizes,
+                precision,
+                (prefix, group_rows),
+                &CARD,
+            ));
+        }
+    }
     programs
 }

@@ -72,8 +72,7 @@ impl OnGpu {
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
         let outcome = pass(&mut self.queue);
         // Also after an error, or the stream stays in this state.
-        let graph = stream
-            .end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+        let graph = stream.end_capture(CUgraphInstantiate_flags(0));
         outcome?;
         Ok(graph?)
     }

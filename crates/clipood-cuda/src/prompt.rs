@@ -8,6 +8,6 @@ mod step;
 mod tokens;
 
 pub use loss::{Loss, LossKind};
-pub use plan::{PromptPlan, PromptTask};
+pub use plan::{PromptPlan, PromptTask, prompt_program};
 pub use step::{Batch, PromptStep, StepResult};
 pub use tokens::PromptTokens;

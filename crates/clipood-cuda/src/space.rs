@@ -34,7 +34,7 @@ impl Space {
     }
 
     /// A part that holds `values` in a format.
-    pub fn holding(&mut self, precision: Precision, values: impl IntoIterator<Item = f32>) -> u64 {
+    pub fn holding(&mut self, precision: Precision, values: &[f32]) -> u64 {
         let mut bytes = Vec::new();
         precision.append(&mut bytes, values);
         self.hold(bytes)

@@ -6,7 +6,7 @@ pub mod attention;
 pub mod encoder;
 pub mod launch;
 pub mod pack;
-mod plan;
+pub mod plan;
 mod rooms;
 pub mod tower;
 pub mod weights;

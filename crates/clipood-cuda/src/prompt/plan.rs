@@ -7,6 +7,7 @@ use crate::compile::Program;
 use crate::error::{CudaError, Result};
 use crate::precision::Precision;
 use crate::space::Space;
+use crate::text::plan::TextProgram;
 use crate::text::tower::TextTower;
 use crate::text::weights::{Parameters, TextSizes};
 
@@ -122,7 +123,7 @@ impl PromptPlan {
         }
         let contexts = task.tokens.contexts;
         let context = ContextPlaces {
-            fixed: space.holding(Precision::F32, task.tokens.fixed.iter().copied()),
+            fixed: space.holding(Precision::F32, task.tokens.fixed),
             fixed_count: from.len(),
             fixed_lists: [&from, &positions, &to].map(|list| space.integers(list)),
             context: space.words(contexts * width),
@@ -138,7 +139,8 @@ impl PromptPlan {
             .resident
             .map(|features| reside(&mut space, features, &sizes))
             .transpose()?;
-        let program = tower.program(true, &[(loss::SOURCE, &loss::KERNELS)]);
+        let (prefix, group_rows) = (packed.prefix, packed.group_rows);
+        let program = prompt_program(&task.sizes, task.precision, (prefix, group_rows), card)?;
         let half = task.precision.bytes() == 2;
         Ok(Self {
             tower,
@@ -176,6 +178,26 @@ impl PromptPlan {
     }
 }
 
+/// The kernels of a training of prompts that share `prefix` tokens, in groups of `group_rows` rows.
+///
+/// # Errors
+/// Sizes that the kernels do not cover.
+pub fn prompt_program(
+    sizes: &TextSizes,
+    precision: Precision,
+    (prefix, group_rows): (usize, usize),
+    card: &Card,
+) -> Result<Program> {
+    let program = TextProgram {
+        sizes,
+        precision,
+        prefix,
+        group_rows,
+        training: Some((loss::SOURCE, &loss::KERNELS)),
+    };
+    program.program(card)
+}
+
 fn reside(
     space: &mut Space,
     (global, local): (&[f32], &[f32]),
@@ -192,8 +214,8 @@ fn reside(
         )));
     }
     Ok(ResidentPlaces {
-        global: space.holding(Precision::F32, global.iter().copied()),
-        local: space.holding(Precision::F32, local.iter().copied()),
+        global: space.holding(Precision::F32, global),
+        local: space.holding(Precision::F32, local),
         picked: space.words(sizes.images),
         rows,
     })

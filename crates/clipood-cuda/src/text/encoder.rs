@@ -1,6 +1,7 @@
 //! [`TextPlan`] and [`TextPass`]: texts to features, as many at once as fit.
 
 use super::pack::{Capacity, Packed};
+use super::plan::TextProgram;
 use super::tower::TextTower;
 use super::weights::{Parameters, TextSizes, WeightPlaces, parameter};
 use crate::card::Card;
@@ -57,7 +58,14 @@ impl TextPlan {
             (PREFIX, capacity),
             card,
         )?;
-        let program = tower.program(false, &[]);
+        let program = TextProgram {
+            sizes,
+            precision,
+            prefix: PREFIX,
+            group_rows,
+            training: None,
+        };
+        let program = program.program(card)?;
         Ok(Self {
             tower,
             space,
@@ -151,7 +159,7 @@ impl<D: Device> TextPass<D> {
         )?;
         let own = texts.iter().flat_map(|text| &text[PREFIX..]);
         let ids = texts[0][..PREFIX].iter().chain(own);
-        let mut bytes = Vec::with_capacity(packed.rows() * width * tower.precision.bytes());
+        let mut values = Vec::with_capacity(packed.rows() * width);
         for (id, position) in ids.zip(packed.positions()) {
             let at = *id as usize * width;
             let token = table.get(at..at + width).ok_or_else(|| {
@@ -161,10 +169,10 @@ impl<D: Device> TextPass<D> {
                 ))
             })?;
             let position = &positions[position as usize * width..];
-            tower
-                .precision
-                .append(&mut bytes, token.iter().zip(position).map(|(a, b)| a + b));
+            values.extend(token.iter().zip(position).map(|(a, b)| a + b));
         }
+        let mut bytes = Vec::new();
+        tower.precision.append(&mut bytes, &values);
         let padded = packed.padded(tower.capacity)?;
         let device = &mut self.device;
         device.write(tower.input(), &bytes)?;

@@ -103,10 +103,50 @@ impl TextTower {
             rooms,
         }
     }
+}
 
-    /// The kernels of the tower; `more` are further kernel files and their kernels, without dynamic shared memory.
-    pub fn program(&self, backward: bool, more: &[(&'static str, &[&'static str])]) -> Program {
-        let attention = &self.attention;
+/// Kernels of a tower, for compiling them.
+#[derive(Debug, Clone, Copy)]
+pub struct TextProgram<'a> {
+    /// Sizes of the tower.
+    pub sizes: &'a TextSizes,
+    /// Its format.
+    pub precision: Precision,
+    /// Tokens that all texts begin with.
+    pub prefix: usize,
+    /// Rows of a group of texts.
+    pub group_rows: usize,
+    /// Further kernel files and their kernels, without dynamic shared memory, of a training; none for encoding.
+    pub training: Option<(&'static str, &'static [&'static str])>,
+}
+
+impl TextProgram<'_> {
+    /// The program for `card`.
+    ///
+    /// # Errors
+    /// Sizes that the kernels do not cover.
+    pub fn program(&self, card: &Card) -> Result<Program> {
+        let Self {
+            sizes,
+            precision,
+            prefix,
+            group_rows,
+            training,
+        } = *self;
+        // Macros and shared memory do not depend on how many texts there are.
+        let capacity = Capacity {
+            rows: group_rows,
+            texts: 1,
+            groups: 1,
+            group_rows,
+        };
+        let attention = launches(
+            sizes,
+            precision,
+            prefix,
+            capacity,
+            (card, training.is_some()),
+        )?;
         let mut families = vec![
             include_str!("../kernels/text/warps.cuh"),
             include_str!("../kernels/text/rows.cu"),
@@ -116,29 +156,26 @@ impl TextTower {
         ];
         let mut kernels: Vec<(&'static str, u32)> = FORWARD.map(|name| (name, 0)).to_vec();
         kernels.push(("text_attention", attention.forward.shared));
-        if backward {
+        if let Some((source, names)) = training {
             families.push(include_str!("../kernels/text/backward.cu"));
-            kernels.extend(BACKWARD.map(|name| (name, 0)));
+            families.push(source);
+            kernels.extend(BACKWARD.iter().chain(names).map(|name| (*name, 0)));
             kernels.push(("text_attention_backward", attention.backward.shared));
         }
-        for (source, names) in more {
-            families.push(source);
-            kernels.extend(names.iter().map(|name| (*name, 0)));
-        }
-        Program {
-            name: if backward { "prompt" } else { "text" },
+        Ok(Program {
+            name: if training.is_some() { "prompt" } else { "text" },
             families,
             defines: vec![
-                ("ELEMENT", self.precision.element()),
-                ("WIDTH", self.width as i64),
-                ("HEADS", self.heads as i64),
+                ("ELEMENT", precision.element()),
+                ("WIDTH", sizes.width as i64),
+                ("HEADS", sizes.heads as i64),
                 ("PAD", attention.pad as i64),
-                ("ROWS", self.capacity.group_rows as i64),
+                ("ROWS", group_rows as i64),
                 ("FORWARD_BLOCKS", attention.forward.resident as i64),
                 ("BACKWARD_BLOCKS", attention.backward.resident as i64),
             ],
             kernels,
-        }
+        })
     }
 }
 

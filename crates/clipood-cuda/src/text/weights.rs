@@ -176,12 +176,12 @@ struct Placer<'s, 'p> {
 impl Placer<'_, '_> {
     fn floats(&mut self, name: &str, count: usize) -> Result<u64> {
         let values = parameter(self.parameters, name, count)?;
-        Ok(self.space.holding(Precision::F32, values.iter().copied()))
+        Ok(self.space.holding(Precision::F32, values))
     }
 
     fn values(&mut self, name: &str, count: usize) -> Result<u64> {
         let values = parameter(self.parameters, name, count)?;
-        Ok(self.space.holding(self.precision, values.iter().copied()))
+        Ok(self.space.holding(self.precision, values))
     }
 
     fn norm(&mut self, name: &str, width: usize) -> Result<NormPlace> {

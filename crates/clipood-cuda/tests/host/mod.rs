@@ -221,7 +221,8 @@ impl Executor for Emulated {
         }
         for (row, sums) in out.into_iter().enumerate() {
             let mut bytes = Vec::new();
-            written.append(&mut bytes, sums.into_iter().map(|sum| sum as f32));
+            let sums: Vec<f32> = sums.into_iter().map(|sum| sum as f32).collect();
+            written.append(&mut bytes, &sums);
             let at = operands.output + (row * shape.output_pitch * written.bytes()) as u64;
             self.write(at, &bytes)?;
         }
