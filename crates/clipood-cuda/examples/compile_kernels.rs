@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clipood_cuda::card::Card;
 use clipood_cuda::compile::Program;
-use clipood_cuda::image::{ImageSizes, ResnetSizes, VitSizes};
+use clipood_cuda::image::{COLUMN_BYTES, ImageSizes, ResnetSizes, VitSizes};
 use clipood_cuda::precision::Precision;
 use clipood_cuda::prompt::prompt_program;
 use clipood_cuda::rows::Activation;
@@ -102,6 +102,7 @@ fn resnets(precision: Precision) -> Vec<Program> {
             image: image(precision, side, heads),
             width,
             layers: [1; 4],
+            column_bytes: COLUMN_BYTES,
         }
         .program()
     };

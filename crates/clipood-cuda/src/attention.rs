@@ -8,8 +8,8 @@ use crate::precision::Precision;
 pub const SOURCE: &str = include_str!("kernels/attention.cu");
 
 /// Of the 16-bit kernel: warps of a block at most, blocks of a multiprocessor, keys of a tile, tiles in shared memory.
-const WARPS: usize = 4;
-const BLOCKS: usize = 3;
+const MOST_WARPS: usize = 4;
+const LEAST_BLOCKS: usize = 3;
 const KEYS: usize = 32;
 const STAGES: usize = 4;
 /// Of the float32 kernel: queries of a block and keys of a tile, pitch of the transposed tiles, threads.
@@ -82,8 +82,8 @@ impl Heads {
         vec![
             ("HEAD", self.size as i64),
             ("TALL", self.tall() as i64),
-            ("WARPS", WARPS as i64),
-            ("BLOCKS", BLOCKS as i64),
+            ("MOST_WARPS", MOST_WARPS as i64),
+            ("LEAST_BLOCKS", LEAST_BLOCKS as i64),
             ("KEYS", KEYS as i64),
             ("STAGES", STAGES as i64),
         ]
@@ -111,7 +111,7 @@ impl Heads {
             Precision::F16 | Precision::Bf16 => {
                 let of_warp = 16 * self.tall();
                 // Few warps where there are few queries: the others would only help to load.
-                let warps = queries.div_ceil(of_warp).clamp(1, WARPS);
+                let warps = queries.div_ceil(of_warp).clamp(1, MOST_WARPS);
                 (32 * warps as u32, of_warp * warps)
             }
         }
@@ -172,7 +172,7 @@ mod tests {
                     assert!(queries.div_ceil(rows) * rows >= queries);
                     if precision == Precision::F16 {
                         assert_eq!(threads as usize / 32 * 16 * heads.tall(), rows);
-                        assert!(threads as usize <= 32 * WARPS);
+                        assert!(threads as usize <= 32 * MOST_WARPS);
                     }
                 }
             }

@@ -142,3 +142,58 @@ unsafe fn machine_code(
         Ok(code)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program() -> Program {
+        Program {
+            name: "test",
+            families: vec!["// kernels"],
+            defines: vec![("WIDTH", 768)],
+            kernels: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn whatever_decides_the_machine_code_is_in_its_name() {
+        let keys = [
+            program().key("sm_90", (13, 0)),
+            program().key("sm_80", (13, 0)),
+            program().key("sm_90", (13, 1)),
+            Program {
+                defines: vec![("WIDTH", 512)],
+                ..program()
+            }
+            .key("sm_90", (13, 0)),
+            Program {
+                families: vec!["// others"],
+                ..program()
+            }
+            .key("sm_90", (13, 0)),
+        ];
+        for (i, key) in keys.iter().enumerate() {
+            assert!(!keys[..i].contains(key), "{i}");
+        }
+        assert_eq!(keys[0], program().key("sm_90", (13, 0)));
+    }
+
+    #[test]
+    fn a_damaged_or_short_file_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/kernels.cubin");
+        assert_eq!(read_kept(&path), None);
+        keep(&path, b"machine code").unwrap();
+        assert_eq!(read_kept(&path).as_deref(), Some(&b"machine code"[..]));
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(read_kept(&path), None);
+        std::fs::write(&path, &bytes[..20]).unwrap();
+        assert_eq!(read_kept(&path), None);
+        // Made again over the damaged one.
+        keep(&path, b"other code").unwrap();
+        assert_eq!(read_kept(&path).as_deref(), Some(&b"other code"[..]));
+    }
+}

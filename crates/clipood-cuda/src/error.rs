@@ -51,6 +51,14 @@ pub enum CudaError {
         /// CUDA version of the library.
         found: String,
     },
+    /// The driver lacks functions that the bindings use.
+    #[error("the driver is for CUDA {found}, and {needed} or newer is needed: update the driver")]
+    DriverTooOld {
+        /// CUDA version of the driver.
+        found: String,
+        /// The oldest that has them.
+        needed: String,
+    },
     /// The kernels need a newer GPU.
     #[error("compute capability {0} is too old for the kernels, which need 8.0 or newer")]
     OldGpu(String),

@@ -57,9 +57,12 @@ pub fn description(index: usize) -> Result<&'static Description> {
 /// # Errors
 /// As [`description`], and a context that the driver refuses.
 pub fn memory_in_use(index: usize) -> Result<u64> {
-    description(index)?;
-    let (free, total) = CudaContext::new(index)?.mem_get_info()?;
-    Ok((total - free) as u64)
+    let gpu = Gpu {
+        description: description(index)?,
+        context: CudaContext::new(index)?,
+        cache: None,
+    };
+    gpu.memory_in_use()
 }
 
 fn look() -> Result<Vec<Description>> {
@@ -114,8 +117,7 @@ impl Gpu {
             let (major, minor) = description.capability;
             return Err(CudaError::OldGpu(format!("{major}.{minor}")));
         }
-        libraries::load_nvrtc()?;
-        libraries::load_cublaslt()?;
+        libraries::check()?;
         let context = CudaContext::new(index)?;
         // SAFETY: every buffer of this crate is used on one stream, or is idle when another stream takes it. cudarc's own
         // tracking would add events to each launch, also inside of a graph, where they are refused.
@@ -135,6 +137,15 @@ impl Gpu {
     /// The architecture as compilers name it, such as `sm_90`.
     pub fn architecture(&self) -> String {
         self.description.architecture()
+    }
+
+    /// Bytes in use, by every program together.
+    ///
+    /// # Errors
+    /// The driver fails.
+    pub fn memory_in_use(&self) -> Result<u64> {
+        let (free, total) = self.context.mem_get_info()?;
+        Ok((total - free) as u64)
     }
 
     /// The driver's context.

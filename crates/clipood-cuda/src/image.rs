@@ -17,7 +17,7 @@ use crate::executor::{Argument, Executor};
 use crate::precision::Precision;
 
 pub use encoder::{Features, ImageEncoder, Ticket};
-pub use resnet::{Resnet, ResnetSizes};
+pub use resnet::{COLUMN_BYTES, Resnet, ResnetSizes};
 pub use tensors::Tensors;
 pub use vit::{Vit, VitSizes};
 

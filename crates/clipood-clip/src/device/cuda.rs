@@ -25,8 +25,7 @@ impl From<CudaError> for ClipError {
 /// What is missing.
 pub fn usable() -> std::result::Result<usize, CudaError> {
     let count = gpu::gpus()?.len();
-    libraries::load_nvrtc()?;
-    libraries::load_cublaslt()?;
+    libraries::check()?;
     Ok(count)
 }
 

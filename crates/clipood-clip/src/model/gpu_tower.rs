@@ -142,6 +142,7 @@ fn image_tower(
                 image,
                 width,
                 layers: *layers,
+                column_bytes: image::COLUMN_BYTES,
             };
             let (tower, weights) = image::Resnet::new(sizes, &tensors)?;
             Ok((image::Tower::Resnet(tower), weights))

@@ -15,8 +15,8 @@ use crate::error::{CudaError, Result};
 use crate::executor::Executor;
 use crate::memory;
 
-/// Bytes of columns that are made at a time, unless one image has more.
-const COLUMN_BYTES: usize = 32 << 20;
+/// Bytes of columns that are made at a time: they stay in the cache of a data centre's GPU until the product has read them.
+pub const COLUMN_BYTES: usize = 32 << 20;
 
 /// Sizes of a ModifiedResNet.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,6 +27,8 @@ pub struct ResnetSizes {
     pub width: usize,
     /// Bottlenecks of the four stages.
     pub layers: [usize; 4],
+    /// Bytes of columns that are made at a time, unless one image has more; [`COLUMN_BYTES`] but for tests.
+    pub column_bytes: usize,
 }
 
 impl ResnetSizes {
@@ -258,7 +260,7 @@ impl Resnet {
     /// Images whose columns are made at a time.
     fn images_at_once(&self, images: usize, values_of_image: usize) -> usize {
         let bytes = values_of_image * self.sizes.image.precision.bytes();
-        (COLUMN_BYTES / bytes.max(1)).clamp(1, images)
+        (self.sizes.column_bytes / bytes.max(1)).clamp(1, images)
     }
 
     pub(super) fn places(&self, batch: Batch) -> Places {

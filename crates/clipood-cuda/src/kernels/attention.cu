@@ -1,7 +1,7 @@
 // Attention of packed projections: softmax(q k^T / sqrt(HEAD)) v, online softmax, scores never in memory.
 //
 // Macros: ELEMENT, HEAD (values of a head: any in float32, a multiple of 8 else); of the 16-bit kernel TALL (sixteens of queries
-// of a warp), WARPS (of a block, at most), BLOCKS (that a multiprocessor shall hold), KEYS (of a tile), STAGES (tiles in
+// of a warp), MOST_WARPS (of a block), LEAST_BLOCKS (that a multiprocessor holds), KEYS (of a tile), STAGES (tiles in
 // shared memory).
 
 // Rows of q, k, v and out start at sequence * sequence_stride + row * row_stride + head * HEAD, so that projections are read where
@@ -21,7 +21,7 @@
 // A warp owns 16 * TALL queries; all warps of a block read the same tiles of KEYS keys and values, which are loaded STAGES - 1
 // tiles ahead. Maximum and sum of each row stay in registers: a lane holds rows lane / 4 and lane / 4 + 8 of a sixteen, there
 // columns 2 * (lane % 4) and the next. Dynamic shared memory: STAGES * 2 * KEYS * PITCH elements.
-extern "C" __global__ void __launch_bounds__(WARPS * LANES, BLOCKS) attention(ATTENTION_ARGUMENTS) {
+extern "C" __global__ void __launch_bounds__(MOST_WARPS * LANES, LEAST_BLOCKS) attention(ATTENTION_ARGUMENTS) {
     DYNAMIC_SHARED(element, tiles);
     // Warps without queries only help to load. Which ones they are turns with the head: warp w always runs on scheduler w % 4.
     const int warps = blockDim.x / LANES, warp = (threadIdx.x / LANES + blockIdx.y) % warps;

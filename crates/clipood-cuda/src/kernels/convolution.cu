@@ -12,7 +12,7 @@ extern "C" __global__ void stem_columns(const unsigned char* pixels, element* ou
     const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
     const unsigned row = index / vectors, first = index % vectors * VECTOR;
     const unsigned image = row / (out_side * out_side), place = row % (out_side * out_side);
-    if (image >= images) return;
+    if (image >= (unsigned)images) return;
     const int top = 2 * (place / out_side) - 1, left = 2 * (place % out_side) - 1;
     float values[VECTOR];
 #pragma unroll
@@ -35,7 +35,7 @@ extern "C" __global__ void columns_3x3(const element* x, element* out, int image
     const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
     const unsigned row = index / (9 * vectors), tap = index / vectors % 9, column = index % vectors * VECTOR;
     const unsigned image = row / (side * side), place = row % (side * side);
-    if (image >= images) return;
+    if (image >= (unsigned)images) return;
     const int above = place / side + tap / 3 - 1, beside = place % side + tap % 3 - 1;
     uint4 raw = make_uint4(0, 0, 0, 0);
     if (above >= 0 && above < side && beside >= 0 && beside < side)
@@ -52,7 +52,7 @@ extern "C" __global__ void average_pool(const element* x, element* out, int imag
     const size_t place = index / vectors;
     const unsigned right = place % half, down = place / half % half;
     const size_t image = place / half / half;
-    if (image >= images) return;
+    if (image >= (unsigned)images) return;
     const element* from = x + ((image * side + 2 * down) * side + 2 * right) * channels + column;
     float sum[VECTOR] = {};
 #pragma unroll
@@ -73,7 +73,7 @@ extern "C" __global__ void pool_tokens(const element* x, const element* position
     const unsigned vectors = channels / VECTOR;
     const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
     const unsigned image = index / vectors, column = index % vectors * VECTOR;
-    if (image >= images) return;
+    if (image >= (unsigned)images) return;
     x += (size_t)image * places * channels + column;
     out += (size_t)image * (places + 1) * channels + column;
     positions += column;

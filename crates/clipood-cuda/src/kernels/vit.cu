@@ -14,7 +14,7 @@ extern "C" __global__ void patches(const unsigned char* pixels, element* out, in
     const unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
     const unsigned row = index / vectors, first = index % vectors * VECTOR;
     const unsigned image = row / (GRID * GRID), patch = row % (GRID * GRID);
-    if (image >= images) return;
+    if (image >= (unsigned)images) return;
     const unsigned top = patch / GRID * PATCH, left = patch % GRID * PATCH;
     float values[VECTOR];
 #pragma unroll
