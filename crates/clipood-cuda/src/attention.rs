@@ -47,10 +47,8 @@ pub struct Attention {
     pub sequences: usize,
     /// Queries of a sequence.
     pub queries: usize,
-    /// Keys of a sequence.
+    /// Keys of a sequence, all of which every query sees.
     pub keys: usize,
-    /// Whether query `i` sees only the keys up to `i + keys - queries`.
-    pub causal: bool,
 }
 
 /// Rows of several sequences in memory.
@@ -147,7 +145,6 @@ impl Heads {
                 count(a.output.row),
                 count(a.queries),
                 count(a.keys),
-                count(usize::from(a.causal)),
             ],
         })
     }

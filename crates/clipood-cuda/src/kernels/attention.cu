@@ -5,11 +5,10 @@
 // shared memory).
 
 // Rows of q, k, v and out start at sequence * sequence_stride + row * row_stride + head * HEAD, so that projections are read where
-// a product left them. Grid (blocks of queries, heads, sequences). Query i sees keys up to i + keys - queries where `causal`,
-// all of them else.
+// a product left them. Grid (blocks of queries, heads, sequences).
 #define ATTENTION_ARGUMENTS                                                                                                       \
     const element *q, const element *k, const element *v, element *out, long long q_sequence, int q_row, long long kv_sequence,      \
-        int kv_row, long long out_sequence, int out_row, int queries, int keys, int causal
+        int kv_row, long long out_sequence, int out_row, int queries, int keys
 
 #if ELEMENT != 0
 
@@ -27,16 +26,12 @@ extern "C" __global__ void __launch_bounds__(MOST_WARPS * LANES, LEAST_BLOCKS) a
     const int warps = blockDim.x / LANES, warp = (threadIdx.x / LANES + blockIdx.y) % warps;
     const int lane = threadIdx.x % LANES, quad = lane / 4, pair = lane % 4 * 2;
     const int block = blockIdx.x * warps * 16 * TALL, first = block + warp * 16 * TALL;
-    const int ahead = keys - queries;
     q += blockIdx.z * q_sequence + blockIdx.y * HEAD;
     k += blockIdx.z * kv_sequence + blockIdx.y * HEAD;
     v += blockIdx.z * kv_sequence + blockIdx.y * HEAD;
     out += blockIdx.z * out_sequence + blockIdx.y * HEAD;
 
-    // Causal blocks stop at the last key that any of their queries sees.
-    int visible = keys;
-    if (causal) visible = min(keys, block + warps * 16 * TALL + ahead);
-    const int count = (visible + KEYS - 1) / KEYS;
+    const int count = (keys + KEYS - 1) / KEYS;
 
     // A thread copies one 16-byte piece of every `pass`-th row; keys and values lie `apart`.
     const int pass = blockDim.x / PIECES, own = threadIdx.x / PIECES, piece = threadIdx.x % PIECES * 8;
@@ -80,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(MOST_WARPS * LANES, LEAST_BLOCKS) a
     // One tile; `whole` ones have every key in sight of every query, and no branch between the products.
     auto attend = [&](int tile, bool whole) {
         const element *key_tile = tiles + tile % STAGES * (2 * KEYS * PITCH), *value_tile = key_tile + KEYS * PITCH;
-        const int valid = whole ? KEYS : visible - tile * KEYS;  // groups of 16 keys from here on are skipped
+        const int valid = whole ? KEYS : keys - tile * KEYS;  // groups of 16 keys from here on are skipped
         float scores[TALL][2 * GROUPS][4] = {};
 #pragma unroll
         for (int group = 0; group < GROUPS; group++)
@@ -101,8 +96,7 @@ extern "C" __global__ void __launch_bounds__(MOST_WARPS * LANES, LEAST_BLOCKS) a
         for (int tall = 0; tall < TALL; tall++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                const int row = first + tall * 16 + quad + half * 8;
-                const int limit = (causal ? min(keys, row + ahead + 1) : keys) - tile * KEYS - pair;
+                const int limit = valid - pair;
                 float high = most[tall][half];
 #pragma unroll
                 for (int n = 0; n < 2 * GROUPS; n++)
@@ -162,8 +156,7 @@ extern "C" __global__ void __launch_bounds__(MOST_WARPS * LANES, LEAST_BLOCKS) a
         __syncthreads();  // the tile is here, and nobody reads the one before any more
         fetch(tile + STAGES - 1);
         if (first >= queries) continue;
-        const int end = (tile + 1) * KEYS;
-        if (end <= visible && (!causal || end <= first + ahead + 1))
+        if ((tile + 1) * KEYS <= keys)
             attend(tile, true);
         else
             attend(tile, false);
@@ -199,7 +192,7 @@ extern "C" __global__ void __launch_bounds__(MOST_WARPS * LANES, LEAST_BLOCKS) a
 extern "C" __global__ void __launch_bounds__(256) attention(ATTENTION_ARGUMENTS) {
     DYNAMIC_SHARED(float, tiles);
     float *query = tiles, *key_tile = query + HEAD * PITCH, *value_tile = key_tile + HEAD * PITCH, *weights = value_tile + TILE * HEAD;
-    const int x = threadIdx.x % 16, y = threadIdx.x / 16, first = blockIdx.x * TILE, ahead = keys - queries;
+    const int x = threadIdx.x % 16, y = threadIdx.x / 16, first = blockIdx.x * TILE;
     q += blockIdx.z * q_sequence + blockIdx.y * HEAD;
     k += blockIdx.z * kv_sequence + blockIdx.y * HEAD;
     v += blockIdx.z * kv_sequence + blockIdx.y * HEAD;
@@ -210,8 +203,7 @@ extern "C" __global__ void __launch_bounds__(256) attention(ATTENTION_ARGUMENTS)
         query[column * PITCH + row] = first + row < queries ? q[(size_t)(first + row) * q_row + column] * scale : 0;
     }
     float sums[4][ROUND(HEAD)] = {}, most[4] = {LOWEST, LOWEST, LOWEST, LOWEST}, total[4] = {};
-    const int visible = causal ? min(keys, first + TILE + ahead) : keys;
-    for (int start = 0; start < visible; start += TILE) {
+    for (int start = 0; start < keys; start += TILE) {
         __syncthreads();
         for (int i = threadIdx.x; i < TILE * HEAD; i += 256) {
             const int row = i / HEAD, column = i % HEAD;
@@ -238,7 +230,7 @@ extern "C" __global__ void __launch_bounds__(256) attention(ATTENTION_ARGUMENTS)
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 const int key = start + 4 * x + j;
-                if (key >= keys || (causal && key > first + 4 * y + i + ahead)) scores[i][j] = LOWEST;
+                if (key >= keys) scores[i][j] = LOWEST;
                 high = fmaxf(high, scores[i][j]);
             }
 #pragma unroll

@@ -222,7 +222,6 @@ impl<E: Executor> Pass<'_, E> {
             sequences: images,
             queries: 1,
             keys: length,
-            causal: false,
         };
         sizes.heads().attend(self.executor, &attention)?;
         let to_features = |rows| shape([rows, sizes.image.dim, channels]).widened();

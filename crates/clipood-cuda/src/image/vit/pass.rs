@@ -179,7 +179,6 @@ impl<E: Executor> Pass<'_, E> {
             sequences: self.batch.images,
             queries: tokens,
             keys: tokens,
-            causal: false,
         };
         sizes.heads().attend(self.executor, &attention)?;
         let out = self.shape([rows, width, width]).plus_residual(width);
@@ -273,7 +272,6 @@ impl<E: Executor> Pass<'_, E> {
             sequences: images,
             queries: 1,
             keys: tokens,
-            causal: false,
         };
         sizes.heads().attend(self.executor, &attention)?;
         let out = self
