@@ -31,6 +31,7 @@ pub mod kernels;
 pub mod layers;
 pub mod model;
 mod packed_vit;
+pub mod patch_scores;
 pub mod prompt;
 mod resnet;
 pub mod safetensors_file;

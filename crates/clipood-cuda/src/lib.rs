@@ -22,6 +22,7 @@ pub mod product;
 pub mod prompt;
 pub mod queue;
 pub mod rows;
+pub mod scores;
 pub mod space;
 pub mod text;
 pub mod toolkit;

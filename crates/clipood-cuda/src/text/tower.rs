@@ -103,17 +103,14 @@ impl TextTower {
         self.norm(
             executor,
             block.ln_1,
-            layer.stats_1,
-            layer.x,
-            self.rooms.normed,
+            [layer.stats_1, layer.x, self.rooms.normed],
             rows,
         )?;
         self.linear(
             executor,
             &block.in_proj,
             rows,
-            self.rooms.normed,
-            layer.qkv,
+            [self.rooms.normed, layer.qkv],
             None,
         )
     }
@@ -133,17 +130,14 @@ impl TextTower {
             self.norm(
                 executor,
                 block.ln_1,
-                layer.stats_1,
-                layer.x,
-                rooms.normed,
+                [layer.stats_1, layer.x, rooms.normed],
                 changing,
             )?;
             self.linear(
                 executor,
                 &block.in_proj,
                 changing,
-                rooms.normed,
-                layer.qkv,
+                [rooms.normed, layer.qkv],
                 None,
             )?;
             self.attend(executor, layer.qkv)?;
@@ -160,24 +154,20 @@ impl TextTower {
                 executor,
                 &block.out_proj,
                 going,
-                attended,
-                layer.middle,
+                [attended, layer.middle],
                 Some(residual),
             )?;
             self.norm(
                 executor,
                 block.ln_2,
-                layer.stats_2,
-                layer.middle,
-                rooms.normed,
+                [layer.stats_2, layer.middle, rooms.normed],
                 going,
             )?;
             self.linear(
                 executor,
                 &block.c_fc,
                 going,
-                rooms.normed,
-                layer.hidden,
+                [rooms.normed, layer.hidden],
                 None,
             )?;
             let vectors = going * 4 * width / self.precision.vector();
@@ -192,17 +182,14 @@ impl TextTower {
                 executor,
                 &block.c_proj,
                 going,
-                rooms.wide,
-                out,
+                [rooms.wide, out],
                 Some(layer.middle),
             )?;
         }
         self.norm(
             executor,
             self.weights.ln_final,
-            rooms.stats_final,
-            rooms.out,
-            rooms.normed,
+            [rooms.stats_final, rooms.out, rooms.normed],
             texts,
         )?;
         let shape = Shape::projection(self.precision, [texts, self.dim, width]).widened();
@@ -236,9 +223,7 @@ impl TextTower {
         self.norm_back(
             executor,
             self.weights.ln_final,
-            rooms.stats_final,
-            rooms.out,
-            rooms.short,
+            [rooms.stats_final, rooms.out, rooms.short],
             (texts, false),
         )?;
         let last = rooms.layers.len() - 1;
@@ -269,9 +254,7 @@ impl TextTower {
             self.norm_back(
                 executor,
                 block.ln_2,
-                layer.stats_2,
-                layer.middle,
-                d,
+                [layer.stats_2, layer.middle, d],
                 (going, true),
             )?;
             self.linear_back(executor, &block.out_proj, going, d, rooms.attended)?;
@@ -303,9 +286,7 @@ impl TextTower {
             self.norm_back(
                 executor,
                 block.ln_1,
-                layer.stats_1,
-                layer.x,
-                rooms.gradient,
+                [layer.stats_1, layer.x, rooms.gradient],
                 (changing, true),
             )?;
         }
@@ -316,27 +297,24 @@ impl TextTower {
         self.base + offset
     }
 
+    /// `stats, x, y`: the norm of `rows` rows of `x`.
     fn norm(
         &self,
         executor: &mut dyn Executor,
         norm: NormPlace,
-        stats: u64,
-        x: u64,
-        y: u64,
+        [stats, x, y]: [u64; 3],
         rows: usize,
     ) -> Result<()> {
         let places = [x, norm.weight, norm.bias, y, stats].map(|at| self.at(at));
         launch::layer_norm(executor, places, rows)
     }
 
-    /// Adds the gradient of a norm's input, of whose output it is in `normed`, to `d` or replaces it.
+    /// `stats, x, d`: adds the gradient of a norm's input, of whose output it is in `normed`, to `d` or replaces it.
     fn norm_back(
         &self,
         executor: &mut dyn Executor,
         norm: NormPlace,
-        stats: u64,
-        x: u64,
-        d: u64,
+        [stats, x, d]: [u64; 3],
         (rows, add): (usize, bool),
     ) -> Result<()> {
         let places = [x, norm.weight, stats, self.rooms.normed, d].map(|at| self.at(at));
@@ -349,8 +327,7 @@ impl TextTower {
         executor: &mut dyn Executor,
         linear: &LinearPlace,
         rows: usize,
-        x: u64,
-        y: u64,
+        [x, y]: [u64; 2],
         residual: Option<u64>,
     ) -> Result<()> {
         let mut shape = Shape::linear(self.precision, [rows, linear.outputs, linear.inputs]);
