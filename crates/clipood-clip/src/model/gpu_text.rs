@@ -1,7 +1,7 @@
 //! The text tower on NVIDIA GPUs: by the kernels of `clipood-cuda`, or by Burn's own operations.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use burn_cuda::Cuda;
 use clipood_cuda::CudaError;

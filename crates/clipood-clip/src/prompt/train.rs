@@ -166,6 +166,9 @@ pub struct Training<'a, B: Backend> {
     pub options: &'a TrainOptions,
 }
 
+/// One step: from the context, the rows of a batch and their labels to loss and gradient.
+pub(crate) type StepOf<'a> = dyn FnMut(&[f32], &[usize], &[i32]) -> Result<BatchStep> + 'a;
+
 /// Trains the context of `context_values` values from `state` to the last epoch. `step` is given the context, the rows of
 /// the data that make a batch, and their labels. `after` is called after every step with the state, and at the end of an
 /// epoch with its log; it stops the training by returning false, and a later call can resume from the state it was given.
@@ -178,7 +181,7 @@ pub(crate) fn train_prompt(
     options: &TrainOptions,
     context_values: usize,
     mut state: PromptState,
-    step: &mut dyn FnMut(&[f32], &[usize], &[i32]) -> Result<BatchStep>,
+    step: &mut StepOf<'_>,
     mut after: impl FnMut(Option<&EpochLog>, &PromptState) -> bool,
 ) -> Result<PromptState> {
     data.check(options.loss.uses_patches())?;
