@@ -68,8 +68,9 @@ lint: ## formatting and clippy, warnings denied
 docs: ## API documentation, broken links denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
 
-check-cuda: ## compile the feature `cuda`; neither CUDA nor a GPU is needed
+check-cuda: ## compile the feature `cuda` and, by NVRTC from pip, every kernel; neither CUDA nor a GPU is needed
 	cargo clippy --release --locked -p clipood --features cuda -- -D warnings
+	scripts/check-kernels.sh
 
 gpu-check: ## on a machine with a GPU and PyTorch: correctness, then speed beside PyTorch; OUT, CPU=1 for a dry run
 	scripts/gpu-check.sh $(if $(CPU),--cpu) $(or $(OUT),target/gpu-check)

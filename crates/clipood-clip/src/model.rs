@@ -1,6 +1,12 @@
 //! [`Model`]: a checkpoint and its configuration, and what is made from it: an [`ImageEncoder`], a [`TextEncoder`] and a
 //! [`PromptTrainer`]. Nothing here is generic, so that dependent crates need no types of Burn.
 
+#[cfg(feature = "cuda")]
+mod gpu_prompt;
+#[cfg(feature = "cuda")]
+mod gpu_text;
+#[cfg(feature = "cuda")]
+mod gpu_tower;
 mod image_encoder;
 mod prompt_trainer;
 mod text_encoder;

@@ -34,9 +34,9 @@ pub mod norm;
 pub mod packed;
 mod ragged;
 pub mod resnet;
+pub mod retrieval;
 mod share;
 pub mod text;
-pub mod retrieval;
 pub mod tower;
 pub mod vit;
 

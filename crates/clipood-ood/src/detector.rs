@@ -48,6 +48,11 @@ pub(crate) trait Detector: Copy + Debug + PartialEq {
         patches.best()
     }
 
+    /// The local scale, where [`Detector::reduce_patches`] takes the largest probability and nothing else of the patches.
+    fn best_patch_scale(&self) -> Option<f64> {
+        self.local_scale()
+    }
+
     /// Why [`Detector::fit`] will refuse data of these sizes, whatever the values; `None` if it depends on the values.
     fn refuses(&self, _sizes: &FitSizes) -> Option<String> {
         None

@@ -31,6 +31,7 @@ pub(crate) trait AnyDetector {
     fn scale(&self) -> Option<f64>;
     fn local_scale(&self) -> Option<f64>;
     fn reduce_patches(&self, patches: &Patches<'_>) -> f64;
+    fn best_patch_scale(&self) -> Option<f64>;
     fn refuses(&self, sizes: &FitSizes) -> Option<String>;
     fn fit(&self, data: &Prepared<'_>, notes: &mut Vec<String>) -> Result<Model, OodError>;
     /// Whether the model is one of this kind and its parts fit together.
@@ -66,6 +67,10 @@ impl<D: Detector<Fitted: Stored>> AnyDetector for D {
 
     fn reduce_patches(&self, patches: &Patches<'_>) -> f64 {
         Detector::reduce_patches(self, patches)
+    }
+
+    fn best_patch_scale(&self) -> Option<f64> {
+        Detector::best_patch_scale(self)
     }
 
     fn refuses(&self, sizes: &FitSizes) -> Option<String> {

@@ -80,6 +80,11 @@ impl FittedDetector {
         self.detector().local_scale()
     }
 
+    /// The factor on cosines of [`PatchBest`](crate::PatchBest), where that is all that the detector reads of patches.
+    pub fn best_patch_scale(&self) -> Option<f64> {
+        self.detector().best_patch_scale()
+    }
+
     /// What it makes of the patches of one image.
     pub(crate) fn reduce_patches(&self, patches: &Patches<'_>) -> f64 {
         self.detector().reduce_patches(patches)

@@ -78,7 +78,7 @@ pub use fit_inputs::{FitInputs, FitSizes};
 pub use fitted::{FittedDetector, check_fit, fit};
 pub use info::{DetectorInfo, Needs, Negatives, ParameterInfo};
 pub use linear_probe::{LinearProbe, LinearProbeOptions, fit_linear_probe};
-pub use matrix::{LocalFeatures, Matrix};
+pub use matrix::{LocalFeatures, Matrix, PatchBest};
 pub use mining::mine_negative_labels;
 pub use score::{Prediction, ScoreInputs, Scores, predict, score_all, score_linear};
 pub use spec::DetectorSpec;

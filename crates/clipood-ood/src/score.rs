@@ -353,6 +353,18 @@ impl<'a> Plan<'a> {
         let (Some(local), false) = (&self.inputs.local, self.local_scales.is_empty()) else {
             return Ok(locals);
         };
+        let known: Vec<Option<&[f64]>> = (self.detectors.iter())
+            .map(|detector| local.best_at(detector.best_patch_scale()?))
+            .collect();
+        for (reduced, known) in locals.iter_mut().zip(&known) {
+            reduced.extend(known.iter().flat_map(|best| &best[first..first + rows]));
+        }
+        let unknown = |(detector, known): (&FittedDetector, &Option<&[f64]>)| {
+            known.is_none() && detector.local_scale().is_some()
+        };
+        if !self.detectors.iter().zip(&known).any(unknown) {
+            return Ok(locals);
+        }
         let count = local.patches();
         for row in 0..rows {
             patches.resize(count * self.head.dim(), 0.0);
@@ -366,8 +378,10 @@ impl<'a> Plan<'a> {
                 .collect();
             for &scale in &self.local_scales {
                 let softmax = &softmaxes(cosines, &tops, scale);
-                for (detector, reduced) in self.detectors.iter().zip(&mut locals) {
-                    if detector.local_scale() == Some(scale) {
+                for ((detector, reduced), known) in
+                    self.detectors.iter().zip(&mut locals).zip(&known)
+                {
+                    if detector.local_scale() == Some(scale) && known.is_none() {
                         reduced.push(detector.reduce_patches(&Patches { cosines, softmax }));
                     }
                 }

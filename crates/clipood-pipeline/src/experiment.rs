@@ -49,7 +49,7 @@ pub struct Experiment {
 /// Backend and number format, which determine the rounding of features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numerics {
-    /// `cpu`, `cuda` or `simulated`.
+    /// `cpu`, `cuda-kernels`, `cuda` (Burn's operations on GPUs) or `simulated`.
     pub backend: &'static str,
     /// Number format of the towers.
     pub dtype: Dtype,

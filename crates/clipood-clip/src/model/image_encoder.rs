@@ -1,19 +1,14 @@
 //! [`ImageEncoder`]: pixels to features.
 
-#[cfg(feature = "cuda")]
-mod cuda;
-
 use clipood_kernels::packed::Format;
 use clipood_kernels::resnet::Features;
 
-#[cfg(feature = "cuda")]
-use self::cuda::{CudaTower, values_of};
 use super::Model;
+#[cfg(feature = "cuda")]
+use super::gpu_tower::{GpuBatch, GpuTower};
 use crate::cpu_tower::CpuTower;
 use crate::device::{Device, Dtype};
 use crate::error::{ClipError, Result};
-#[cfg(feature = "cuda")]
-use crate::image_features::ImageFeatures;
 
 /// Features of a batch of images, row-major, before normalisation.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,14 +48,12 @@ impl Model {
             Device::Cpu => {
                 let format = match dtype {
                     Dtype::Bf16 => Format::Bf16,
-                    Dtype::F16 | Dtype::F32 => Format::F32,
+                    Dtype::F16 | Dtype::Tf32 | Dtype::F32 => Format::F32,
                 };
                 Towers::Cpu(CpuTower::load(&self.weights, &self.config, format)?)
             }
             #[cfg(feature = "cuda")]
-            Device::Cuda(index) => {
-                Towers::Cuda(CudaTower::load(&self.weights, &self.config, index, dtype)?)
-            }
+            Device::Cuda(index) => Towers::Gpu(GpuTower::open(self, index, dtype)?),
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(index) => return Err(crate::device::no_cuda(index)),
         };
@@ -76,7 +69,7 @@ impl Model {
 enum Towers {
     Cpu(CpuTower),
     #[cfg(feature = "cuda")]
-    Cuda(CudaTower),
+    Gpu(GpuTower),
 }
 
 /// The image tower, ready for batches. Clones share the parameters.
@@ -87,16 +80,18 @@ pub struct ImageEncoder {
 }
 
 impl ImageEncoder {
-    /// Normalised pixels, row-major `[batch, 3, size, size]` -> features.
+    /// Normalised pixels, row-major `[batch, 3, size, size]` -> features. On the CPU alone: a GPU reads bytes.
     ///
     /// # Errors
-    /// The pixels are not whole images, or the device failed.
+    /// The pixels are not whole images, or the encoder is on a GPU.
     pub fn encode(&self, pixels: Vec<f32>, local: bool) -> Result<EncodedImages> {
         self.check(pixels.len())?;
         match &self.tower {
             Towers::Cpu(tower) => Ok(tower.encode(&pixels, local).into()),
             #[cfg(feature = "cuda")]
-            Towers::Cuda(tower) => tower.encode(pixels, local),
+            Towers::Gpu(_) => Err(ClipError::Device(
+                "an image encoder on a GPU takes the bytes of pixels, not normalised values".into(),
+            )),
         }
     }
 
@@ -106,7 +101,7 @@ impl ImageEncoder {
     /// # Errors
     /// The pixels are not whole images, or the device failed.
     pub fn encode_bytes(&self, pixels: Vec<u8>, local: bool) -> Result<EncodedImages> {
-        self.launch_bytes(pixels, local)?.wait()
+        self.launch_bytes(&pixels, local)?.wait()
     }
 
     /// Starts what [`ImageEncoder::encode_bytes`] does. A GPU works asynchronously, so that the next batch can be uploaded
@@ -114,17 +109,12 @@ impl ImageEncoder {
     ///
     /// # Errors
     /// The pixels are not whole images, or the device failed.
-    pub fn launch_bytes(&self, pixels: Vec<u8>, local: bool) -> Result<LaunchedImages> {
+    pub fn launch_bytes(&self, pixels: &[u8], local: bool) -> Result<LaunchedImages> {
         self.check(pixels.len())?;
         match &self.tower {
-            Towers::Cpu(tower) => {
-                Ok(EncodedImages::from(tower.encode_bytes(&pixels, local)).into())
-            }
+            Towers::Cpu(tower) => Ok(EncodedImages::from(tower.encode_bytes(pixels, local)).into()),
             #[cfg(feature = "cuda")]
-            Towers::Cuda(tower) => {
-                let features = Box::new(tower.launch(pixels, local));
-                Ok(LaunchedImages(Launched::Cuda(features)))
-            }
+            Towers::Gpu(tower) => Ok(LaunchedImages(Launched::Gpu(tower.launch(pixels, local)?))),
         }
     }
 
@@ -151,7 +141,7 @@ pub struct LaunchedImages(Launched);
 enum Launched {
     Done(EncodedImages),
     #[cfg(feature = "cuda")]
-    Cuda(Box<ImageFeatures<burn_cuda::Cuda>>),
+    Gpu(GpuBatch),
 }
 
 impl From<EncodedImages> for LaunchedImages {
@@ -169,7 +159,7 @@ impl LaunchedImages {
         match self.0 {
             Launched::Done(images) => Ok(images),
             #[cfg(feature = "cuda")]
-            Launched::Cuda(features) => values_of(*features),
+            Launched::Gpu(batch) => batch.wait(),
         }
     }
 }

@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use clipood_clip::patch_scores::{PatchInputs, best_patches};
 use clipood_core::FingerprintBuilder;
-use clipood_ood::{LocalFeatures, Matrix, ScoreInputs, score_all, score_linear};
+use clipood_ood::{
+    FittedDetector, LocalFeatures, Matrix, PatchBest, ScoreInputs, score_all, score_linear,
+};
 use clipood_store::{Part, Unit, passes};
 
 use super::fit::{FittedPrompt, column_specs};
@@ -20,9 +23,11 @@ use crate::heap::trim_heap;
 use crate::inputs::recorded;
 use crate::job::Job;
 use crate::negative::with_negatives;
+use crate::panics::guarded;
 use crate::places::Shelf;
 use crate::plan::{PlannedImage, Purpose};
 use crate::planned::{Planned, Shard};
+use crate::progress::StageProgress;
 use crate::prompts::key::PromptKey;
 use crate::prompts::trainers::PlannedPrompt;
 use crate::tables::{DetectorScores, FileMeta, ScoreRow, Scores, store_footer, write_scores};
@@ -207,6 +212,7 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
                     .iter()
                     .map(|image| (image.key.as_str(), image))
                     .collect(),
+                progress,
             };
             for place in missing {
                 job.worker.interrupt.check()?;
@@ -260,6 +266,7 @@ struct LoadedShard<'a> {
     block: FeatureBlock,
     /// Its images by key.
     images: BTreeMap<&'a str, &'a PlannedImage>,
+    progress: &'a StageProgress,
 }
 
 /// Scores one shard under one prompt set and commits its part.
@@ -303,6 +310,48 @@ fn score_shard(
     compare_scores(job, &path, bytes, &outcome)
 }
 
+/// What a GPU computes of the patches of a shard: the products of all patches with all class texts, which bind with many classes.
+/// If it fails, the CPU does all of it.
+fn best_on_device(
+    job: &Job,
+    loaded: &LoadedShard<'_>,
+    fitted: &FittedPrompt<'_>,
+) -> Result<Vec<PatchBest>> {
+    let local = &loaded.block.local;
+    let scales = (fitted.detectors.iter()).filter_map(FittedDetector::best_patch_scale);
+    let mut scales: Vec<f64> = scales.collect();
+    scales.sort_by(f64::total_cmp);
+    scales.dedup();
+    if local.is_empty() || scales.is_empty() || job.worker.devices.simulated.is_some() {
+        return Ok(Vec::new());
+    }
+    let inputs = PatchInputs {
+        local,
+        patches: job.experiment.patches(),
+        dim: job.experiment.dim(),
+        text: &fitted.set.text,
+    };
+    let computed = guarded(SCORE, || {
+        Ok(best_patches(job.worker.device(), &inputs, &scales)?)
+    });
+    match computed {
+        Ok(found) => {
+            let found = found.unwrap_or_default().into_iter();
+            let pairs = scales.into_iter().zip(found);
+            Ok(pairs
+                .map(|(scale, best)| PatchBest { scale, best })
+                .collect())
+        }
+        Err(PipelineError::Interrupted) => Err(PipelineError::Interrupted),
+        Err(error) => {
+            let device = job.worker.device();
+            let lost = format!("{device}: patches are scored on the CPU: {error}");
+            loaded.progress.note(&lost);
+            Ok(Vec::new())
+        }
+    }
+}
+
 /// Scores of one shard under one prompt set, and the number of ID images whose label is among their five most likely
 /// classes.
 fn score_block(
@@ -333,15 +382,17 @@ fn score_block(
             .collect();
         return Ok((table, 0));
     }
+    let best = match &fitted.set.probe {
+        Some(_) => Vec::new(),
+        None => best_on_device(job, loaded, fitted)?,
+    };
     let local = match block.local.is_empty() {
         true => None,
-        false => Some(LocalFeatures::new(
-            "local features",
-            &block.local,
-            rows,
-            patches,
-            dim,
-        )?),
+        false => {
+            let name = "local features";
+            let local = LocalFeatures::new(name, &block.local, rows, patches, dim)?;
+            Some(local.with_best(&best)?)
+        }
     };
     let inputs = ScoreInputs {
         global: Matrix::new("global features", &block.global, rows, dim)?,

@@ -16,7 +16,7 @@ pub const HEADERS: [&str; 5] = [
 pub struct Toolkit {
     /// What CUDA_PATH would be.
     pub prefix: PathBuf,
-    /// Folders with the compiler's library.
+    /// Folders with libraries.
     pub libraries: Vec<PathBuf>,
 }
 
@@ -35,13 +35,14 @@ impl Toolkit {
         HEADERS.iter().any(|header| include.join(header).is_file())
     }
 
-    /// Files called `libnvrtc.so*`, in name order.
-    pub fn compilers(&self) -> Vec<PathBuf> {
+    /// Files called `NAME.so*`, in name order.
+    pub fn files(&self, name: &str) -> Vec<PathBuf> {
+        let start = format!("{name}.so");
         let files = self.libraries.iter().flat_map(|folder| entries(folder));
         files
             .filter(|file| {
                 let name = file.file_name().and_then(|name| name.to_str());
-                name.is_some_and(|name| name.starts_with("libnvrtc.so"))
+                name.is_some_and(|name| name.starts_with(&start))
             })
             .collect()
     }
@@ -85,7 +86,7 @@ pub fn candidates() -> Vec<Toolkit> {
 fn pip_toolkits(nvidia: &Path) -> Vec<Toolkit> {
     let mut found = vec![Toolkit::at(&nvidia.join("cu13"))];
     let mut older = Toolkit::at(&nvidia.join("cuda_runtime"));
-    older.libraries = vec![nvidia.join("cuda_nvrtc/lib")];
+    older.libraries = vec![nvidia.join("cuda_nvrtc/lib"), nvidia.join("cublas/lib")];
     found.push(older);
     found
 }
@@ -163,11 +164,11 @@ mod tests {
             std::fs::write(include.join(header), "").unwrap();
         }
         assert_eq!(toolkit.missing_header(), None);
-        assert!(toolkit.compilers().is_empty());
+        assert!(toolkit.files("libnvrtc").is_empty());
         let compiler = nvidia.join("cu13/lib/libnvrtc.so.13");
         std::fs::write(&compiler, "").unwrap();
         std::fs::write(nvidia.join("cu13/lib/libnvrtc-builtins.so.13.0"), "").unwrap();
-        assert_eq!(toolkit.compilers(), vec![compiler]);
+        assert_eq!(toolkit.files("libnvrtc"), vec![compiler]);
         std::fs::remove_dir_all(&root).unwrap();
     }
 }
