@@ -302,6 +302,7 @@ proptest! {
             negative_text: Some(Matrix::new("negative_text", &negative, 5, dim).unwrap()),
             train: Some(Matrix::new("train", &train, 12, dim).unwrap()),
             train_labels: Some(&labels),
+            classifiers: &[],
         };
         let detectors: Vec<FittedDetector> = registry()
             .iter()

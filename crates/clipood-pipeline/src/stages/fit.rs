@@ -212,6 +212,7 @@ fn fit_prompt(
             negative_text: own.transpose()?,
             train,
             train_labels: shots.as_ref().map(|(_, labels)| labels.as_slice()),
+            classifiers: &[],
         };
         let detector = fit(spec, &inputs)?;
         for note in detector.notes() {
@@ -296,6 +297,7 @@ impl<'a> FittedPrompt<'a> {
             negative_text: None,
             train: None,
             train_labels: None,
+            classifiers: &[],
         };
         let mut detectors = Vec::new();
         for (column, spec) in &specs {

@@ -37,6 +37,7 @@ impl Classifier {
                     negative_text: None,
                     train: None,
                     train_labels: None,
+                    classifiers: &[],
                 },
             )?
         };

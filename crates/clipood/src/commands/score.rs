@@ -138,6 +138,7 @@ fn score(given: &Given<'_>, specs: &[DetectorSpec]) -> Result<[Vec<Vec<f32>>; 2]
         negative_text: negative_text.as_ref().map(Array::matrix).transpose()?,
         train: train.as_ref().map(Array::matrix).transpose()?,
         train_labels: train_labels.as_deref(),
+        classifiers: &[],
     };
     let detectors = specs
         .iter()
