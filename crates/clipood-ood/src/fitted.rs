@@ -49,7 +49,11 @@ impl FittedDetector {
     pub(crate) fn check(&self) -> Result<(), OodError> {
         let fits = self.detector().is_some_and(|d| d.accepts(&self.model));
         let banks = self.banks().into_iter().chain(self.patch_bank());
-        if fits && banks.into_iter().all(|b| b.dim() == self.dim && b.rows() > 0) {
+        if fits
+            && banks
+                .into_iter()
+                .all(|b| b.dim() == self.dim && b.rows() > 0)
+        {
             return Ok(());
         }
         Err(self.problem("its stored parts do not fit together; fit it again".to_owned()))
@@ -88,8 +92,7 @@ impl FittedDetector {
 
     /// What it makes of the patches of one image.
     pub(crate) fn reduce_patches(&self, patches: &Patches<'_>) -> f64 {
-        self.detector()
-            .map_or(0.0, |d| d.reduce_patches(patches))
+        self.detector().map_or(0.0, |d| d.reduce_patches(patches))
     }
 
     /// Scores of the rows of a block, in order.

@@ -96,7 +96,10 @@ pub fn mine_inter_modal_labels(
         let Some(row) = *row else { continue };
         let mean = &means.means[row * dim..(row + 1) * dim];
         let length = mean.iter().map(|x| x * x).sum::<f64>().sqrt();
-        let unit: Vec<f32> = mean.iter().map(|x| (x / length.max(1e-30)) as f32).collect();
+        let unit: Vec<f32> = mean
+            .iter()
+            .map(|x| (x / length.max(1e-30)) as f32)
+            .collect();
         let text = &texts[class * dim..(class + 1) * dim];
         let base: f64 = unit
             .iter()

@@ -64,6 +64,11 @@ impl DetectorSpec {
         self.kind.needs()
     }
 
+    /// Images that arrive together, for a kind that scores a stream of images.
+    pub fn batch(&self) -> Option<usize> {
+        self.kind.stream().map(|stream| stream.batch())
+    }
+
     /// The name for columns and messages: the alias, else the kind with the parameters that differ from the defaults.
     pub fn name(&self) -> String {
         self.alias.clone().unwrap_or_else(|| self.canonical_kind())

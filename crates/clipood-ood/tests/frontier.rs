@@ -49,7 +49,10 @@ impl Arrays {
 
     /// Every specification with expected scores.
     fn specs(&self) -> Vec<DetectorSpec> {
-        let names = self.0.keys().filter_map(|name| name.strip_prefix("expected/"));
+        let names = self
+            .0
+            .keys()
+            .filter_map(|name| name.strip_prefix("expected/"));
         names.map(|name| name.parse().unwrap()).collect()
     }
 
@@ -149,7 +152,12 @@ fn the_mean_of_classifiers_is_the_same_from_every_member() {
     // Without others there is nothing to join, and others must have the same classes.
     let error = fitted(text, &[]).unwrap_err().to_string();
     assert!(error.contains("other classifiers"), "{error}");
-    let few = Matrix::new("few", &arrays.values("text")[..2 * text.cols()], 2, text.cols());
+    let few = Matrix::new(
+        "few",
+        &arrays.values("text")[..2 * text.cols()],
+        2,
+        text.cols(),
+    );
     let error = fitted(text, &[Classifier::Texts(few.unwrap())]).unwrap_err();
     assert!(error.to_string().contains("2 rows"), "{error}");
 }

@@ -185,12 +185,16 @@ impl Kept {
     fn proxy(&self, text: &[f32], out: &mut [f32]) {
         let mut sum: Vec<f64> = text.iter().map(|&x| f64::from(x)).collect();
         for image in self.images.chunks_exact(text.len()) {
-            sum.iter_mut().zip(image).for_each(|(s, &x)| *s += f64::from(x));
+            sum.iter_mut()
+                .zip(image)
+                .for_each(|(s, &x)| *s += f64::from(x));
         }
         let length = sum.iter().map(|x| x * x).sum::<f64>().sqrt();
         // Unit vectors that cancel have no direction; their text stays.
         if length > 1e-12 {
-            out.iter_mut().zip(&sum).for_each(|(o, x)| *o = (x / length) as f32);
+            out.iter_mut()
+                .zip(&sum)
+                .for_each(|(o, x)| *o = (x / length) as f32);
         } else {
             out.copy_from_slice(text);
         }
@@ -203,7 +207,9 @@ impl Kept {
         let mut along = 0.0;
         let mut add = |row: &[f32], cosine: f64| {
             let weight = (-beta * (1.0 - cosine)).exp();
-            sum.iter_mut().zip(row).for_each(|(s, &x)| *s += weight * f64::from(x));
+            sum.iter_mut()
+                .zip(row)
+                .for_each(|(s, &x)| *s += weight * f64::from(x));
             along += weight * cosine;
         };
         add(text, cosine);
@@ -213,7 +219,11 @@ impl Kept {
             add(kept, f64::from(product[0]));
         }
         let length = sum.iter().map(|x| x * x).sum::<f64>().sqrt();
-        if length > 1e-12 { along / length } else { cosine }
+        if length > 1e-12 {
+            along / length
+        } else {
+            cosine
+        }
     }
 }
 

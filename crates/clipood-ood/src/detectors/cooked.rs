@@ -69,7 +69,6 @@ impl Detector for Cooked {
         formula: "max mean(softmax of each classifier), or sum m log m of the mean m with score=neg_entropy",
         paper: "Humblot-Renaux et al., COOkeD: Ensemble-based OOD detection in the era of zero-shot CLIP, ICCVW 2025",
         needs: Needs {
-            shots: true,
             classifiers: true,
             ..Needs::LOGITS
         },

@@ -71,7 +71,11 @@ impl StreamDetector for Tanl {
                 "0.5",
                 "share of the way from the threshold to 1 or 0 that an image must pass to be taken, 0 to 1",
             ),
-            ParameterInfo::new("alpha", "0", "weight of the queues against the batch, 0 to 1"),
+            ParameterInfo::new(
+                "alpha",
+                "0",
+                "weight of the queues against the batch, 0 to 1",
+            ),
             ParameterInfo::new(
                 "scores",
                 "20000",
@@ -183,14 +187,18 @@ fn means(rows: &[f32], width: usize) -> Vec<f64> {
     const COLUMNS: usize = 1024;
     let count = (rows.len() / width) as f64;
     let mut sums = vec![0.0; width];
-    sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(chunk, sums)| {
-        let first = chunk * COLUMNS;
-        for row in rows.chunks_exact(width) {
-            let row = &row[first..first + sums.len()];
-            sums.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x));
-        }
-        sums.iter_mut().for_each(|s| *s /= count);
-    });
+    sums.par_chunks_mut(COLUMNS)
+        .enumerate()
+        .for_each(|(chunk, sums)| {
+            let first = chunk * COLUMNS;
+            for row in rows.chunks_exact(width) {
+                let row = &row[first..first + sums.len()];
+                sums.iter_mut()
+                    .zip(row)
+                    .for_each(|(s, &x)| *s += f64::from(x));
+            }
+            sums.iter_mut().for_each(|s| *s /= count);
+        });
     sums
 }
 
@@ -218,7 +226,11 @@ impl Activations {
 
     /// Activations of the images that are chosen, one after the other.
     fn chosen(&self, chosen: &[usize]) -> Vec<f32> {
-        chosen.iter().flat_map(|&row| self.row(row)).copied().collect()
+        chosen
+            .iter()
+            .flat_map(|&row| self.row(row))
+            .copied()
+            .collect()
     }
 }
 
