@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-crash test-rot test-fuzz test-cloud
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables detectors-page bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-crash test-rot test-fuzz test-cloud
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ lint: ## formatting and clippy, warnings denied
 
 docs: ## API documentation, broken links denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+
+detectors-page: ## write docs/DETECTORS.md from the detectors' entries
+	cargo build --release --locked -p clipood
+	$(CLIPOOD) detectors --markdown > docs/DETECTORS.md
 
 check-cuda: ## compile the feature `cuda`; neither CUDA nor a GPU is needed
 	cargo clippy --release --locked -p clipood --features cuda -- -D warnings
