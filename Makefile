@@ -68,6 +68,10 @@ lint: ## formatting and clippy, warnings denied
 docs: ## API documentation, broken links denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
 
+detectors-page: ## write docs/DETECTORS.md from the detectors' entries
+	cargo build --release --locked -p clipood
+	$(CLIPOOD) detectors --markdown > docs/DETECTORS.md
+
 check-cuda: ## compile the feature `cuda` and, by NVRTC from pip, every kernel; neither CUDA nor a GPU is needed
 	cargo clippy --release --locked -p clipood --features cuda -- -D warnings
 	scripts/check-kernels.sh

@@ -71,7 +71,8 @@ pub use nearest::nearest;
 pub use printable::{key_part, shown, stored};
 pub use recipe::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, Overlap, Overrides, PromptSection, Recipe, Resize,
-    SelectSection, SubsampleClasses, TemplateSet, TrainSection, WordListSection,
+    MetricsSection, NegativeLabelsSection, NegativeRule, Overlap, Overrides, PromptSection, Recipe,
+    Resize, SelectSection, StreamsSection, SubsampleClasses, TemplateSet, TrainSection,
+    WordListSection,
 };
 pub use rng::SplitMix64;

@@ -12,8 +12,8 @@ use crate::method::Method;
 
 pub use sections::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, Overlap, PromptSection, Resize, SelectSection,
-    SubsampleClasses, TrainSection, WordListSection,
+    MetricsSection, NegativeLabelsSection, NegativeRule, Overlap, PromptSection, Resize,
+    SelectSection, StreamsSection, SubsampleClasses, TrainSection, WordListSection,
 };
 pub use templates::TemplateSet;
 
@@ -61,6 +61,9 @@ pub struct Recipe {
     /// Negative labels: texts that describe none of the classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_labels: Option<NegativeLabelsSection>,
+    /// The streams of detectors that learn from test images; absent: the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<StreamsSection>,
     /// The size of units of work, and the tolerated fraction of unreadable images.
     #[serde(default)]
     pub engine: EngineSection,

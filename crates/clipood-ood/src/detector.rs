@@ -78,6 +78,11 @@ pub(crate) trait Learned {
     /// The products with features that it scores with, in the order of [`Block::product`].
     fn banks(&self) -> Vec<&Bank>;
 
+    /// The product with patches that [`Patches::product`] gives, if it reads one.
+    fn patch_bank(&self) -> Option<&Bank> {
+        None
+    }
+
     /// Whether its parts fit together, which only a damaged file can break.
     fn is_consistent(&self) -> bool;
 }

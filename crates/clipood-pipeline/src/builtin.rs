@@ -78,10 +78,14 @@ const MANIFESTS: [(&str, &str); 14] = [
 ];
 
 /// `manifests/words/*.txt`.
-const WORDS: [(&str, &str); 2] = [
+const WORDS: [(&str, &str); 3] = [
     (
         "demo-adjectives",
         include_str!("../../../manifests/words/demo-adjectives.txt"),
+    ),
+    (
+        "demo-imagined",
+        include_str!("../../../manifests/words/demo-imagined.txt"),
     ),
     (
         "demo-nouns",

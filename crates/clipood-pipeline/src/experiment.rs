@@ -6,7 +6,7 @@ use clipood_core::{Fingerprint, FingerprintBuilder, Recipe, Resize};
 use serde_json::{Value, json};
 
 use crate::class_templates::with_class_templates;
-use crate::columns::{Candidates, ScoreColumn, score_columns};
+use crate::columns::{Candidates, ScoreColumn, score_columns, stream_columns};
 use crate::error::Result;
 use crate::manifests::Manifests;
 use crate::models::NamedModel;
@@ -36,6 +36,10 @@ pub struct Experiment {
     pub columns: Vec<ScoreColumn>,
     /// The hyperparameters to select, with their candidates.
     pub selections: Vec<Candidates>,
+    /// The columns of the stream tables: detectors that learn from the images they score.
+    pub streams: Vec<ScoreColumn>,
+    /// The hyperparameters of detectors of streams to select.
+    pub stream_selections: Vec<Candidates>,
     /// The model.
     pub model: Model,
     /// Commit of the hub repository that the model is from; absent for local files.
@@ -85,6 +89,7 @@ impl Experiment {
         numerics: Numerics,
     ) -> Result<Self> {
         let (columns, selections) = score_columns(&recipe)?;
+        let (streams, stream_selections) = stream_columns(&recipe)?;
         let NamedModel { model, revision } = model;
         let mut fingerprint = FingerprintBuilder::new("run")
             .field("results", &RESULTS_VERSION)
@@ -113,10 +118,22 @@ impl Experiment {
             manifests,
             columns,
             selections,
+            streams,
+            stream_selections,
             model,
             model_revision: revision,
             numerics,
         })
+    }
+
+    /// The columns of the score and stream tables.
+    pub fn all_columns(&self) -> impl Iterator<Item = &ScoreColumn> {
+        self.columns.iter().chain(&self.streams)
+    }
+
+    /// Seeds of the orders of arrival of the streams.
+    pub fn stream_orders(&self) -> Vec<u64> {
+        self.recipe.streams.clone().unwrap_or_default().orders
     }
 
     /// The configuration that `run.json` stores and from which a run directory is opened again.

@@ -52,6 +52,7 @@ mod metrics;
 mod models;
 mod negative;
 mod nesting;
+mod noise;
 mod panics;
 mod places;
 mod plan;

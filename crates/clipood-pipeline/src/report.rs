@@ -14,8 +14,8 @@ pub use self::zero_shot::ZeroShotPage;
 use self::chart::{Series, shots_chart};
 use self::page::page;
 use self::tables::{
-    accuracy_table, detector_table, detectors, has_oracles, left_columns, main_table, paired_table,
-    percent, summary_table,
+    accuracy_table, detector_table, detectors, has_oracles, has_transductive, left_columns,
+    main_table, paired_table, percent, summary_table,
 };
 use self::text_table::escape;
 use crate::error::Result;
@@ -29,6 +29,9 @@ const FEW_PROMPTS: usize = 8;
 
 const ORACLE_NOTE: &str = "* chosen on the tested images themselves to maximise AUROC - FPR95: an upper bound of that difference to read beside the \
     other rows, not a result.";
+
+const TRANSDUCTIVE_NOTE: &str = "† transductive: the score of an image depends on the other tested images (with streams: on their order, batch and mixture), so \
+    such rows compare with each other, not with the inductive rows above them; ± is the standard deviation over the orders of a stream.";
 
 /// The tables of a run as text. Few prompt sets: each with its OOD sets, first with its first detector, then with all
 /// detectors. Many prompt sets: means and standard deviations over seeds.
@@ -53,6 +56,9 @@ pub fn console(metrics: &Metrics) -> String {
     }
     if has_oracles(metrics) {
         text += &format!("\n{ORACLE_NOTE}\n");
+    }
+    if has_transductive(metrics) {
+        text += &format!("\n{TRANSDUCTIVE_NOTE}\n");
     }
     for warning in resolution_warnings(metrics) {
         text += &format!("\nwarning: {warning}\n");
@@ -176,6 +182,9 @@ pub fn write_html(job: &Job, metrics: &Metrics) -> Result<()> {
     );
     if has_oracles(metrics) {
         body += &format!("<p>{}</p>\n", escape(ORACLE_NOTE));
+    }
+    if has_transductive(metrics) {
+        body += &format!("<p>{}</p>\n", escape(TRANSDUCTIVE_NOTE));
     }
     for warning in resolution_warnings(metrics) {
         body += &format!("<p><strong>Warning:</strong> {}.</p>\n", escape(&warning));

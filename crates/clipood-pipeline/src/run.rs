@@ -70,7 +70,14 @@ fn once(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
 
 /// Removes the temporary files of killed writers, which readers of a table's folder would take for parts.
 fn sweep(job: &Job) -> Result<()> {
-    let tables = ["images", "scores", "validation", "metrics"];
+    let tables = [
+        "images",
+        "scores",
+        "validation",
+        "streams",
+        "validation-streams",
+        "metrics",
+    ];
     job.places.run.ledger().sweep(&tables)?;
     job.places.features.ledger.sweep(&[GLOBAL, LOCAL])?;
     Ok(())

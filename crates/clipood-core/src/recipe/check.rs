@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use super::{Recipe, SelectSection};
+use super::sections::SUPERCLASS;
+use super::{Recipe, SelectSection, WordListSection};
 use crate::document::Problem;
 use crate::manifest::check_name;
 
@@ -43,6 +44,10 @@ impl Recipe {
         }
         self.check_select()?;
         self.check_negative_labels()?;
+        if let Some(streams) = &self.streams {
+            not_empty("streams.orders", &streams.orders)?;
+            distinct("streams.orders", &streams.orders)?;
+        }
         if self.engine.shard_bytes == 0 {
             return Err(at_least_one("engine.shard_bytes"));
         }
@@ -174,11 +179,18 @@ impl Recipe {
             return Ok(());
         };
         for list in &section.lists {
-            check_name("negative_labels.lists.words", &list.words)?;
-            if list.template.matches("{}").count() != 1 {
-                let text = format!("found `{}`, allowed: a text with one {{}}", list.template);
-                return Err(Problem::new("negative_labels.lists.template", text));
-            }
+            check_list("negative_labels.lists", list)?;
+        }
+        for list in &section.imagined {
+            check_list("negative_labels.imagined", list)?;
+        }
+        if section.count == Some(0) {
+            return Err(at_least_one("negative_labels.count"));
+        }
+        let template = section.inter_modal_template();
+        if template.matches("{}").count() != 1 {
+            let text = format!("found `{template}`, allowed: a text with one {{}}");
+            return Err(Problem::new("negative_labels.class_template", text));
         }
         for (key, share) in [("quantile", section.quantile), ("keep", section.keep)] {
             if !(0.0..=1.0).contains(&share) {
@@ -251,6 +263,26 @@ impl Recipe {
         }
         Ok(())
     }
+}
+
+fn check_list(key: &str, list: &WordListSection) -> Result<(), Problem> {
+    check_name(&format!("{key}.words"), &list.words)?;
+    let template = &list.template;
+    if template.matches("{}").count() != 1 {
+        let text = format!("found `{template}`, allowed: a text with one {{}}");
+        return Err(Problem::new(format!("{key}.template"), text));
+    }
+    let expected = usize::from(!list.superclasses.is_empty());
+    if template.matches(SUPERCLASS).count() != expected {
+        let text = format!(
+            "found `{template}`, allowed: a text with {SUPERCLASS} once if superclasses are given, and without it if not"
+        );
+        return Err(Problem::new(format!("{key}.template"), text));
+    }
+    for superclass in &list.superclasses {
+        not_blank(&format!("{key}.superclasses"), superclass)?;
+    }
+    distinct(&format!("{key}.superclasses"), &list.superclasses)
 }
 
 fn at_least_one(key: &str) -> Problem {

@@ -40,6 +40,8 @@ impl Detector for Mcm {
             texts: true,
             ..Needs::LOGITS
         },
+        cost: "shared class products; one exponential per class",
+        trap: "at t = 1 the softmax is almost flat, so f16 features tie; papers and code bases use different t",
         parameters: &[TEMPERATURE],
     };
     const MIN_CLASSES: usize = 2;
@@ -86,6 +88,8 @@ impl Detector for LMcm {
             patches: true,
             ..Needs::LOGITS
         },
+        cost: "mcm for every patch",
+        trap: "needs patch features, whose definition differs between ViT and ResNet",
         parameters: &[TEMPERATURE],
     };
     const MIN_CLASSES: usize = 2;
@@ -133,6 +137,8 @@ impl Detector for GlMcm {
             patches: true,
             ..Needs::LOGITS
         },
+        cost: "mcm for the image and for every patch",
+        trap: "papers weight the local term with 1 or 0.5, at t = 1 or 0.1: name both",
         parameters: &[
             TEMPERATURE,
             ParameterInfo::new("weight", "1", "weight of the local term, any finite number"),
@@ -249,6 +255,7 @@ mod tests {
             negative_text: None,
             train: None,
             train_labels: None,
+            classifiers: &[],
         };
         let score = |spec: &str| {
             let detector = fit(&spec.parse().unwrap(), &inputs).unwrap();

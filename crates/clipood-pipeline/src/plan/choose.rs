@@ -8,6 +8,7 @@ use clipood_data::{FewShotSplit, ImageRecord, few_shot_split, subsample_classes}
 use super::list::{Draws, Listed};
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
+use crate::negative::chooses_with_shots;
 
 /// Seed of the draw of validation images: one set for all seeds, so that hyperparameters of all prompt sets are chosen
 /// on the same images.
@@ -25,10 +26,13 @@ pub(super) struct Chosen {
 }
 
 /// The draws that [`choose`] may do.
-pub(super) fn draws(job: &Job) -> Draws {
+///
+/// # Errors
+/// Detectors that need what the recipe does not give.
+pub(super) fn draws(job: &Job) -> Result<Draws> {
     let mut draws = Draws {
         seeds: Vec::new(),
-        images: largest_shots(job).unwrap_or(0),
+        images: largest_shots(job)?.unwrap_or(0),
     };
     if draws.images > 0 {
         draws.seeds.extend(&job.experiment.recipe.seeds);
@@ -38,18 +42,21 @@ pub(super) fn draws(job: &Job) -> Draws {
         // Validation images cannot be shots.
         draws.images += job.experiment.recipe.data.validation_per_class;
     }
-    draws
+    Ok(draws)
 }
 
-fn largest_shots(job: &Job) -> Option<usize> {
+fn largest_shots(job: &Job) -> Result<Option<usize>> {
     let trains = job.experiment.recipe.methods.iter().any(|m| m.uses_shots());
-    job.experiment
+    let needed = trains || chooses_with_shots(&job.experiment)?;
+    let largest = job
+        .experiment
         .recipe
         .shots
         .iter()
         .copied()
         .max()
-        .filter(|_| trains)
+        .filter(|_| needed);
+    Ok(largest)
 }
 
 /// Class names, the validation images, and the few-shot splits that the recipe's methods need.
@@ -72,7 +79,7 @@ pub(super) fn choose(job: &Job, listed: &Listed) -> Result<Chosen> {
         let dataset = &job.experiment.manifests.id.name;
         job.worker.reporting.say(&format!("{dataset}: {note}"));
     }
-    let largest = largest_shots(job);
+    let largest = largest_shots(job)?;
     let has_validation = labels
         .keys()
         .any(|label| listed.val_classes.contains(label));

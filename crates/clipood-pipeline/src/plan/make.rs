@@ -53,7 +53,7 @@ pub(super) fn make(job: &Job, units: &[Unit]) -> Result<()> {
 fn prepare(job: &Job) -> Result<Prepared> {
     let experiment = &job.experiment;
     let manifests = &experiment.manifests;
-    let of_id = list(job, &manifests.id, &Serves::Id(draws(job)))?;
+    let of_id = list(job, &manifests.id, &Serves::Id(draws(job)?))?;
     let chosen = choose(job, &of_id)?;
     check_texts(experiment, &chosen.classes)?;
     check_recipe(experiment, &chosen)?;

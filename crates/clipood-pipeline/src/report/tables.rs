@@ -1,11 +1,19 @@
 //! The metric tables as shown on the console and on the page. Values are in percent.
 
+use clipood_ood::metrics::mean_std;
+
 use super::text_table::TextTable;
 use crate::metrics::{AVERAGE, Metrics};
 use crate::tables::{AccuracyRow, OodRow, SummaryRow};
 
 /// Marks every selection that has used the tested images.
 pub const ORACLE_MARK: &str = "*";
+
+/// Marks every row whose scores depend on the other tested images.
+pub const TRANSDUCTIVE_MARK: &str = "†";
+
+/// Scaling of such rows.
+const TRANSDUCTIVE: &str = "transductive";
 
 pub fn percent(value: f64) -> String {
     format!("{:.2}", 100.0 * value)
@@ -26,6 +34,9 @@ fn rule(selection: &str, scaling: Option<&str>) -> String {
         false => "",
     };
     match scaling {
+        Some(TRANSDUCTIVE) => {
+            format!("{selection}{mark}, {TRANSDUCTIVE}{TRANSDUCTIVE_MARK}")
+        }
         Some(scaling) => format!("{selection}{mark}, {scaling}"),
         None => format!("{selection}{mark}"),
     }
@@ -35,6 +46,32 @@ fn rule(selection: &str, scaling: Option<&str>) -> String {
 pub fn has_oracles(metrics: &Metrics) -> bool {
     let mut rows = metrics.ood.iter();
     rows.any(|row| row.selection.starts_with("oracle"))
+}
+
+/// Whether the scores of any line depend on the other tested images.
+pub fn has_transductive(metrics: &Metrics) -> bool {
+    let mut rows = metrics.ood.iter();
+    rows.any(|row| row.scaling.as_deref() == Some(TRANSDUCTIVE))
+}
+
+/// Standard deviation of the AUROC of a row over the orders of its streams, if it has several.
+fn stream_deviation(metrics: &Metrics, row: &OodRow) -> Option<f64> {
+    let own = metrics.streams.iter().filter(|stream| {
+        stream.prompt == row.prompt
+            && stream.detector == row.detector
+            && stream.selection == row.selection
+            && stream.ood_dataset == row.ood_dataset
+    });
+    let values: Vec<f64> = own.map(|stream| stream.auroc).collect();
+    mean_std(&values)?.std
+}
+
+/// What is known of the uncertainty of a row's AUROC: its interval, or its deviation over streams.
+fn around(metrics: &Metrics, row: &OodRow) -> String {
+    match stream_deviation(metrics, row) {
+        Some(std) => format!("± {}", percent(std)),
+        None => interval(row.auroc_lo, row.auroc_hi),
+    }
 }
 
 /// Detectors in the order of the table.
@@ -77,7 +114,7 @@ pub fn main_table(metrics: &Metrics, detector: &str) -> TextTable {
             }
             cells.extend([
                 percent(row.auroc),
-                interval(row.auroc_lo, row.auroc_hi),
+                around(metrics, row),
                 percent(row.fpr95),
                 percent(row.aupr_in),
                 percent(row.aupr_out),
@@ -150,10 +187,11 @@ pub fn detector_table(metrics: &Metrics) -> TextTable {
             }
         };
         if let Some(set) = sets.iter().position(|set| *set == row.ood_dataset) {
-            let around = interval(row.auroc_lo, row.auroc_hi);
-            rows[place][3 + set] = match around.is_empty() {
-                true => percent(row.auroc),
-                false => format!("{} ({around})", percent(row.auroc)),
+            let around = around(metrics, row);
+            rows[place][3 + set] = match (around.is_empty(), around.starts_with('±')) {
+                (true, _) => percent(row.auroc),
+                (false, true) => format!("{} {around}", percent(row.auroc)),
+                (false, false) => format!("{} ({around})", percent(row.auroc)),
             };
         }
     }

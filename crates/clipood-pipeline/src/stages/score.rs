@@ -129,7 +129,7 @@ fn score_inputs(
         .field("unit", &shard.features.key)
         .field("prompt", &prompt.unit.fingerprint)
         .field("columns", &column_specs(&job.experiment, prompt)?);
-    with_negatives(&job.experiment, builder)
+    with_negatives(&job.experiment, prompt, builder)
 }
 
 /// The unit of a shard under all prompt sets.

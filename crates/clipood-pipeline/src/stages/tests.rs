@@ -51,7 +51,7 @@ fn the_plan_names_the_units_of_every_stage() {
         CLASSES.len() * PER_CLASS + 2 * OOD
     );
     assert_eq!(planned.prompts.len(), 3);
-    assert!(planned.patches && planned.negatives.is_some());
+    assert!(planned.patches && !planned.negatives.is_empty());
     for stage in STAGES {
         let counts = stage.count(&job, &planned).unwrap();
         assert!(counts.units > 0, "{}", stage.name);
@@ -220,7 +220,7 @@ fn negative_labels_are_words_of_the_list_and_the_unknown_prompts_stand_behind_th
     let world = World::new();
     let job = world.job(0, 1);
     let planned = until(&job, "negative");
-    let negatives = planned.negatives.as_ref().unwrap();
+    let negatives = &planned.negatives[0];
     let set = read_prompt(&job.places.prompts, "negative", &negatives.unit).unwrap();
     assert_eq!(set.classes.last().unwrap(), "a photo of an unknown object");
     assert!(set.classes.len() >= 2);

@@ -51,6 +51,7 @@ impl Classifier {
                     negative_text,
                     train: None,
                     train_labels: None,
+                    classifiers: &[],
                 },
             )?
         };
