@@ -48,6 +48,7 @@ mod manifest;
 mod messages;
 mod method;
 mod nearest;
+pub mod pickle;
 mod printable;
 mod recipe;
 mod rng;
