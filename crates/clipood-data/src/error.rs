@@ -190,6 +190,14 @@ pub enum DataError {
         /// Number of shots requested.
         wanted: usize,
     },
+    /// A split file that cannot be read, or that does not fit the images.
+    #[error("split file {path}: {problem}", path = shown(path))]
+    SplitFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A name that cannot stand in an image key.
     #[error(transparent)]
     Key(#[from] CoreError),

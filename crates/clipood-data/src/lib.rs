@@ -55,6 +55,7 @@ mod record;
 mod resize;
 mod rgb_image;
 mod source;
+mod split_file;
 mod uri;
 mod views;
 mod walk;
@@ -69,6 +70,7 @@ pub use loose::{FoundImage, find_images};
 pub use record::{Found, ImageRecord, Listing, Split};
 pub use rgb_image::RgbImage;
 pub use source::{At, MAX_IMAGE_BYTES, Roots, Source, read};
+pub use split_file::{Reroot, SplitDifference, SplitFile, SplitImage};
 pub use uri::{path_of, uri_of};
 pub use views::{
     CropBox, eval_view, eval_view_as, normalise, random_resized_crop_box, train_view, train_view_as,

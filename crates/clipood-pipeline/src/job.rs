@@ -87,6 +87,7 @@ impl Job {
         options.recipe.validate()?;
         let mut manifests = Manifests::read(&options.recipe, &options.manifests)?;
         let settled = manifests.settle(&options.data);
+        manifests.read_splits(&options.recipe, &options.data)?;
         let request = Request {
             computes: true,
             recipe: options.recipe,

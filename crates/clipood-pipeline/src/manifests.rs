@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use clipood_core::text_file::read_text;
-use clipood_core::{DatasetManifest, Recipe, Role, nearest};
-use clipood_data::settle;
+use clipood_core::{DatasetManifest, Fingerprint, Recipe, Role, nearest};
+use clipood_data::{SplitFile, settle};
 use serde::{Deserialize, Serialize};
 
 use crate::builtin;
@@ -35,6 +35,18 @@ pub struct Manifests {
     /// Words that negative labels are mined from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<WordList>,
+    /// Files that say which images are used for what, with the hash of what they say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub splits: Vec<NamedSplit>,
+}
+
+/// A split file that the recipe or a manifest names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedSplit {
+    /// Its path as it is named, relative to the data folder or absolute.
+    pub file: String,
+    /// [`SplitFile::hash`] of its images.
+    pub hash: Fingerprint,
 }
 
 impl Manifests {
@@ -54,7 +66,46 @@ impl Manifests {
             ood: ood(&recipe.data.ood)?,
             validation_ood: ood(&recipe.data.validation_ood)?,
             words: read_word_lists(recipe, &parent.join("words"))?,
+            splits: Vec::new(),
         })
+    }
+
+    /// Reads the split files that `recipe` and the manifests name, below the data folder, and keeps their hashes.
+    ///
+    /// # Errors
+    /// A split file that cannot be read.
+    pub fn read_splits(&mut self, recipe: &Recipe, data: &Path) -> Result<()> {
+        let mut files: BTreeSet<String> = BTreeSet::new();
+        if let Some(shots) = largest_shots(recipe) {
+            let seeds = recipe.seeds.iter();
+            files.extend(seeds.filter_map(|seed| recipe.data.few_shot_file(shots, *seed)));
+        }
+        self.splits = files
+            .into_iter()
+            .map(|file| {
+                let hash = SplitFile::read(&data.join(&file))?.hash();
+                Ok(NamedSplit { file, hash })
+            })
+            .collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// Reads a split file whose hash is kept here.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that says something else now.
+    pub fn open_split(&self, file: &str, data: &Path) -> Result<SplitFile> {
+        let path = data.join(file);
+        let split = SplitFile::read(&path)?;
+        let (found, known) = (split.hash(), self.splits.iter().find(|s| s.file == file));
+        match known {
+            Some(known) if known.hash != found => Err(PipelineError::Usage(format!(
+                "split file {}: expected hash {}, found {found}: it is not the one that this run was configured with",
+                path.display(),
+                known.hash
+            ))),
+            _ => Ok(split),
+        }
     }
 
     /// Writes into each manifest how its images lie, where it leaves that open ([`settle`]).
@@ -86,6 +137,12 @@ impl Manifests {
     pub fn validates(&self) -> bool {
         !self.validation_ood.is_empty()
     }
+}
+
+/// The largest number of shots that a method of the recipe takes.
+pub fn largest_shots(recipe: &Recipe) -> Option<usize> {
+    let trains = recipe.methods.iter().any(|method| method.uses_shots());
+    recipe.shots.iter().copied().max().filter(|_| trains)
 }
 
 /// Reads the manifest called `name` and checks its role.

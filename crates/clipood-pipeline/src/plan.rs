@@ -9,6 +9,7 @@
 mod changed;
 mod check;
 mod choose;
+mod file_shots;
 mod files;
 mod list;
 mod make;

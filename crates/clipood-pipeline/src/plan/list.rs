@@ -6,6 +6,7 @@ use std::path::Path;
 use clipood_core::{DatasetManifest, shown};
 use clipood_data::{At, Found, ImageRecord, LeftOutCounts, Split, few_shot_split, visit_dataset};
 
+use super::file_shots::FileShots;
 use super::files::ListedFiles;
 use super::spool::Spool;
 use crate::error::{PipelineError, Result};
@@ -34,12 +35,14 @@ pub(super) struct Draws {
     pub seeds: Vec<u64>,
     /// Largest number of images that each draw takes from a class.
     pub images: usize,
+    /// The files that name the shots, if they are not drawn.
+    pub files: Option<FileShots>,
 }
 
 /// The purpose of listing a dataset.
-pub(super) enum Serves {
+pub(super) enum Serves<'a> {
     /// In-distribution: classes, images to test and to validate on, and draws from the training images.
-    Id(Draws),
+    Id(&'a Draws),
     /// Out-of-distribution images to test on.
     Ood,
     /// Out-of-distribution images to choose hyperparameters on, whatever their folder is called.
@@ -50,7 +53,7 @@ pub(super) enum Serves {
 ///
 /// # Errors
 /// As [`list_images`]; no image in the test folders; temporary files that cannot be written.
-pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves) -> Result<Listed> {
+pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves<'_>) -> Result<Listed> {
     let mut listed = Listed {
         test: Spool::new(),
         val: Spool::new(),
@@ -125,7 +128,8 @@ fn drawn(mut class: Vec<ImageRecord>, draws: &Draws) -> Result<Vec<ImageRecord>>
             taken.extend(split.keys().map(String::from));
         }
     }
-    class.retain(|record| taken.contains(&record.image_key));
+    let is_named = |record: &ImageRecord| draws.files.as_ref().is_some_and(|f| f.name(record));
+    class.retain(|record| taken.contains(&record.image_key) || is_named(record));
     Ok(class)
 }
 
@@ -277,7 +281,7 @@ mod tests {
                     class_name: Some("a".to_string()),
                 })
                 .collect();
-            let draws = Draws { seeds: seeds.clone(), images: shots + held_out };
+            let draws = Draws { seeds: seeds.clone(), images: shots + held_out, files: None };
             let kept = drawn(class.clone(), &draws).unwrap();
             prop_assert!(kept.len() <= images.min(seeds.len() * draws.images));
             // The first seed holds images out, like validation; the others draw from the rest.

@@ -53,8 +53,9 @@ pub(super) fn make(job: &Job, units: &[Unit]) -> Result<()> {
 fn prepare(job: &Job) -> Result<Prepared> {
     let experiment = &job.experiment;
     let manifests = &experiment.manifests;
-    let of_id = list(job, &manifests.id, &Serves::Id(draws(job)))?;
-    let chosen = choose(job, &of_id)?;
+    let draws = draws(job)?;
+    let of_id = list(job, &manifests.id, &Serves::Id(&draws))?;
+    let chosen = choose(job, &of_id, draws.files.as_ref())?;
     check_texts(experiment, &chosen.classes)?;
     check_recipe(experiment, &chosen)?;
     let mut of_id = Some(take_chosen(of_id, &chosen)?);
