@@ -49,6 +49,7 @@ mod messages;
 mod method;
 mod nearest;
 pub mod pickle;
+mod place;
 mod printable;
 mod recipe;
 mod rng;
@@ -60,10 +61,11 @@ pub use class_texts::{DescriptionFormat, class_descriptions, spaced};
 pub use error::{CoreError, Place};
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use image_key::image_key;
-pub use manifest::{DatasetManifest, Layout, Role};
+pub use manifest::{Columns, DatasetManifest, Layout, Role};
 pub use messages::without_controls;
 pub use method::Method;
 pub use nearest::nearest;
+pub use place::{is_url, join};
 pub use printable::{key_part, shown, stored};
 pub use recipe::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,

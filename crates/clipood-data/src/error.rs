@@ -145,6 +145,31 @@ pub enum DataError {
         /// The manifest's `expected_images`.
         expected: usize,
     },
+    /// A file or pattern of the manifest that does not exist.
+    #[error(
+        "dataset `{dataset}`: no file `{pattern}` in {path} (manifest key `{key}`)",
+        path = shown(path)
+    )]
+    NoFiles {
+        /// Name of the dataset.
+        dataset: String,
+        /// The key that names the file.
+        key: String,
+        /// The folder of the dataset.
+        path: PathBuf,
+        /// The file or pattern.
+        pattern: String,
+    },
+    /// A file of the dataset whose content is wrong.
+    #[error("dataset `{dataset}`: {place}: {problem}")]
+    Content {
+        /// Name of the dataset.
+        dataset: String,
+        /// The file, with the line or row if it is known.
+        place: String,
+        /// What was found and what is expected.
+        problem: String,
+    },
     /// A class folder whose name cannot be the name of a class.
     #[error(
         "the name of the class folder {path} {problem}; rename it",

@@ -1,7 +1,13 @@
 //! From a dataset manifest to the images of the dataset: one file for each layout, and one line in [`visit_dataset`].
 
 mod class_folder;
+mod classes;
+mod files;
 mod image_folder;
+mod imglist;
+mod listed;
+mod parquet;
+mod pattern;
 mod shape;
 
 use std::path::Path;
@@ -26,6 +32,7 @@ pub fn list_dataset(manifest: &DatasetManifest, data_root: &Path) -> Result<List
             Found::Image(record) => records.push(record),
             Found::LeftOut(entry) => left_out.push(entry),
             Found::Note(note) => notes.push(note),
+            Found::File(_) => {}
         }
         Ok::<(), DataError>(())
     })?;
@@ -40,8 +47,7 @@ pub fn list_dataset(manifest: &DatasetManifest, data_root: &Path) -> Result<List
 
 /// Calls `visit` with everything that [`list_dataset`] lists, while only a small part of the dataset is held in memory.
 ///
-/// The images of the test split come in the order of their keys, so do those of the validation split; training images
-/// come class by class.
+/// The images come in the order in which the layout has them.
 ///
 /// # Errors
 /// A folder that is missing or cannot be read, a split without classes, a class without images, splits of an
@@ -53,14 +59,19 @@ pub fn visit_dataset<E: From<DataError>>(
     data_root: &Path,
     visit: &mut dyn FnMut(Found) -> Result<(), E>,
 ) -> Result<(), E> {
-    let root = data_root.join(&manifest.root);
+    let root = manifest.root_in(data_root);
     let mut images = 0;
     let mut count = |found: Found| {
         images += usize::from(matches!(found, Found::Image(_)));
         visit(found)
     };
+    if let Some(list) = &manifest.class_list {
+        count(Found::File(root.join(list)))?;
+    }
     match manifest.layout {
         Layout::ImageFolder => image_folder::visit(manifest, &root, &mut count)?,
+        Layout::Imglist => imglist::visit(manifest, &root, &mut count)?,
+        Layout::Parquet => parquet::visit(manifest, &root, &mut count)?,
     }
     match manifest.expected_images.filter(|n| *n != images) {
         None => Ok(()),

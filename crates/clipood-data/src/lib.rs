@@ -43,6 +43,7 @@
 //! Nothing after the plan knows layouts: everything else reads bytes from a [`Source`]. A new kind of place for them, such
 //! as a row of a table, is a variant of [`At`] and a line in [`read`].
 
+mod byte_file;
 mod decode;
 mod error;
 mod extensions;
@@ -51,11 +52,13 @@ mod folder;
 mod layouts;
 mod left_out;
 mod loose;
+mod place;
 mod record;
 mod resize;
 mod rgb_image;
 mod source;
 mod split_file;
+mod table;
 mod uri;
 mod views;
 mod walk;

@@ -1,5 +1,7 @@
 //! The images of a dataset, as every layout lists them.
 
+use std::path::PathBuf;
+
 use crate::left_out::LeftOut;
 use crate::source::Source;
 
@@ -65,6 +67,8 @@ pub enum Found {
     Image(ImageRecord),
     /// Something else, as in [`Listing::left_out`].
     LeftOut(LeftOut),
+    /// A file that describes images or holds several; images that are files of their own are not repeated here.
+    File(PathBuf),
     /// What a user should know about the folders, such as names in the manifest that no folder has.
     Note(String),
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clipood_core::files::{open_file, read_file};
+use clipood_core::join;
 
+use crate::table::read_row;
 use crate::uri::{path_of, uri_of};
 
 /// Largest file, or part of one, that is read as an image: 1 GiB. A sparse file may claim any size.
@@ -31,13 +33,19 @@ pub struct Source {
 }
 
 /// The part of a file that an image occupies.
-// A row of a Parquet file will be a variant of its own, added together with the first layout that needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum At {
     /// The whole file.
     Whole,
     /// The bytes `start..end`, counted from the start of the file: a member of an archive.
     Bytes(Range<u64>),
+    /// The bytes in a row of a Parquet file.
+    Row {
+        /// Path of the column that holds them, such as `image.bytes`.
+        column: String,
+        /// Number of the row in the file, from 0.
+        row: u64,
+    },
 }
 
 impl Source {
@@ -86,7 +94,7 @@ impl Roots {
     pub fn path(&self, uri: &str) -> PathBuf {
         let path = path_of(uri);
         match path.strip_prefix(&self.recorded) {
-            Ok(below) => self.data.join(&self.dataset).join(below),
+            Ok(below) => join(&self.data, &self.dataset).join(below),
             Err(_) => path,
         }
     }
@@ -98,13 +106,14 @@ impl Roots {
 /// # Errors
 /// The error of the last attempt. Without a retry: a file that does not exist or may not be read
 /// ([`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`] and the like), a link that leads nowhere or in a circle,
-/// anything but a regular file, which is not opened, and a range of bytes that the file does not have
+/// anything but a regular file, which is not opened, a range of bytes or a row that the file does not have
 /// ([`ErrorKind::InvalidInput`]), more than [`MAX_IMAGE_BYTES`] ([`ErrorKind::FileTooLarge`]).
 pub fn read(source: &Source, roots: &Roots) -> Result<Vec<u8>> {
     let path = roots.path(&source.uri);
     let read = || match &source.at {
         At::Whole => read_file(&path, MAX_IMAGE_BYTES),
         At::Bytes(range) => read_range(&path, range),
+        At::Row { column, row } => read_row(&path, column, *row),
     };
     retry(std::thread::sleep, || {
         read().map_err(|error| name_broken_link(&path, error))

@@ -202,6 +202,8 @@ fn is_data_configuration(error: &DataError) -> bool {
         | DataError::NoNamedFolder { .. }
         | DataError::UnknownSplit { .. }
         | DataError::ImageCount { .. }
+        | DataError::NoFiles { .. }
+        | DataError::Content { .. }
         | DataError::NotClasses { .. }
         | DataError::ClassFolderName { .. }
         | DataError::LongPath { .. }

@@ -315,16 +315,18 @@ pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
         dataset: manifest.root.clone(),
         recorded: path_of(&planned_root),
     }));
-    let image = |row: ImageRow| PlannedImage {
-        source: source_of(&row),
-        roots: roots.clone(),
-        key: row.image_key,
-        content_hash: row.content_hash,
-        split: row.split,
-        label: row.label,
-        class_name: row.class_name,
+    let image = |row: ImageRow| {
+        Ok(PlannedImage {
+            source: source_of(&row)?,
+            roots: roots.clone(),
+            key: row.image_key,
+            content_hash: row.content_hash,
+            split: row.split,
+            label: row.label,
+            class_name: row.class_name,
+        })
     };
-    Ok(rows.into_iter().map(image).collect())
+    rows.into_iter().map(image).collect()
 }
 
 /// The unit of a part of the plan in stage [`PARTS`]; `None` if the recipe has no dataset of that name.
@@ -339,15 +341,35 @@ fn part_unit(job: &Job, part: &str) -> Result<Option<Unit>> {
     Ok(unit)
 }
 
+/// What the `form` of a row of a Parquet file begins with, in the table of the plan.
+const ROW: &str = "row:";
+
 /// The source that a row of the plan names.
-fn source_of(row: &ImageRow) -> Source {
-    Source {
-        uri: row.uri.clone(),
-        at: match row.offset {
-            None => At::Whole,
-            Some(start) => At::Bytes(start..start.saturating_add(row.length.unwrap_or(0))),
+///
+/// # Errors
+/// A form that a later version has written.
+fn source_of(row: &ImageRow) -> Result<Source> {
+    let start = row.offset.unwrap_or(0);
+    let at = match row.form.as_deref() {
+        Some(form) => match form.strip_prefix(ROW) {
+            Some(column) => At::Row {
+                column: column.to_string(),
+                row: start,
+            },
+            None => {
+                return Err(PipelineError::Inconsistent(format!(
+                    "{}: its images are stored as `{form}`, which this version does not know",
+                    row.uri
+                )));
+            }
         },
-    }
+        None if row.offset.is_none() => At::Whole,
+        None => At::Bytes(start..start.saturating_add(row.length.unwrap_or(0))),
+    };
+    Ok(Source {
+        uri: row.uri.clone(),
+        at,
+    })
 }
 
 fn missing(job: &Job, what: &str) -> PipelineError {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use clipood_core::{DatasetManifest, Role, SplitMix64, image_key, nearest};
 
 use super::class_folder::{ClassFolder, above, relative, scan};
+use super::classes::with_names;
 use super::shape::check_classes;
 use crate::error::DataError;
 use crate::extensions::is_image;
@@ -69,6 +70,9 @@ pub fn visit<E: From<DataError>>(
         names.insert(tree.split, of_split.collect::<Result<Vec<_>, _>>()?);
         trees.push((tree, above, members));
     }
+    let folders = names.values().flatten().map(String::as_str).collect();
+    let named = with_names(manifest, root, &folders)?;
+    let manifest = named.as_ref().unwrap_or(manifest);
     if let Some(note) = unused_names(manifest, &names)? {
         visit(Found::Note(note))?;
     }

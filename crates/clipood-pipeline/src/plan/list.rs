@@ -6,6 +6,7 @@ use std::path::Path;
 use clipood_core::{DatasetManifest, shown};
 use clipood_data::{At, Found, ImageRecord, LeftOutCounts, Split, few_shot_split, visit_dataset};
 
+use super::ROW;
 use super::file_shots::FileShots;
 use super::files::ListedFiles;
 use super::spool::Spool;
@@ -135,18 +136,21 @@ fn drawn(mut class: Vec<ImageRecord>, draws: &Draws) -> Result<Vec<ImageRecord>>
 
 /// A row of the plan, without the shard and the fields that follow from reading the file.
 pub(super) fn image_row(record: ImageRecord) -> ImageRow {
-    let (offset, length) = match record.source.at {
-        At::Whole => (None, None),
+    let (offset, length, form) = match record.source.at {
+        At::Whole => (None, None, None),
         At::Bytes(range) => (
             Some(range.start),
             Some(range.end.saturating_sub(range.start)),
+            None,
         ),
+        At::Row { column, row } => (Some(row), None, Some(format!("{ROW}{column}"))),
     };
     ImageRow {
         image_key: record.image_key,
         uri: record.source.uri,
         offset,
         length,
+        form,
         split: record.split.name().to_string(),
         label: record.label,
         class_name: record.class_name,
@@ -222,6 +226,7 @@ fn visit_images(
             left_out.add(&entry);
             Ok(())
         }
+        Found::File(_) => Ok(()),
     });
     // Reported even if listing fails: it may be the reason.
     report_left_out(reporting, &manifest.name, &left_out);
@@ -246,7 +251,11 @@ mod tests {
 
     #[test]
     fn a_row_of_the_plan_keeps_the_source_of_its_image() {
-        for at in [At::Whole, At::Bytes(512..2048)] {
+        let row = At::Row {
+            column: "image.bytes".to_string(),
+            row: 1 << 40,
+        };
+        for at in [At::Whole, At::Bytes(512..2048), row] {
             let source = Source {
                 uri: "/data/set/images.tar".to_string(),
                 at,
@@ -258,7 +267,7 @@ mod tests {
                 label: None,
                 class_name: None,
             });
-            assert_eq!(super::super::source_of(&row), source);
+            assert_eq!(super::super::source_of(&row).unwrap(), source);
         }
     }
 

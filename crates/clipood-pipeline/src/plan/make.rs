@@ -305,7 +305,11 @@ fn hash_block(
     let problems: Vec<(String, String)> = block
         .par_iter_mut()
         .filter_map(|row| {
-            let problem = match read(&source_of(row), &Roots::default()) {
+            let bytes = match source_of(row) {
+                Ok(source) => read(&source, &Roots::default()),
+                Err(error) => Err(std::io::Error::other(error)),
+            };
+            let problem = match bytes {
                 Ok(bytes) => {
                     row.content_hash = blake3::hash(&bytes).to_hex().to_string();
                     row.length = Some(bytes.len() as u64);
