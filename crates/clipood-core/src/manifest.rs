@@ -38,8 +38,14 @@ pub struct DatasetManifest {
     pub role: Role,
     /// How the images are stored.
     pub layout: Layout,
-    /// The dataset's folder: relative to the data root, absolute, or the URL of a folder (see [`is_url`](crate::is_url)).
+    /// The dataset's folder: relative to the data root, absolute, or the URL of a folder (see [`is_url`](crate::is_url)). Or a
+    /// dataset of the Hugging Face hub, as `hub:frgfm/imagenette:320px`, with layout `parquet` and the names of its splits there
+    /// in `splits`; once it is fetched, a run records the commit and the files instead.
     pub root: PathBuf,
+    /// The folder on this machine with the files of a dataset of the hub, as whoever has fetched it says; part of no
+    /// manifest and no fingerprint.
+    #[serde(skip)]
+    pub fetched: Option<PathBuf>,
     /// What each split (`train`, `val`, `test`) consists of, below `root`: a folder for the layouts of folders, else a file
     /// or a pattern of files, in which `*`, `?` and `[a-z]` stand for a part of a name, `{0000..1023}` for the numbers
     /// from 0000 to 1023 and `{a,b}` for one of several words. Empty: everything is the test split, unless the layout says which
@@ -107,6 +113,8 @@ pub enum Layout {
     Imglist,
     /// Parquet files that hold the encoded images, as the image datasets of the Hugging Face hub.
     Parquet,
+    /// A file that says which images are trained, validated and tested on, as CoOp's `split_zhou_*.json`.
+    SplitFile,
 }
 
 impl Layout {
@@ -116,6 +124,7 @@ impl Layout {
             Layout::ImageFolder => "image-folder",
             Layout::Imglist => "imglist",
             Layout::Parquet => "parquet",
+            Layout::SplitFile => "split-file",
         }
     }
 
@@ -123,7 +132,7 @@ impl Layout {
     pub fn is_of_folders(self) -> bool {
         match self {
             Layout::ImageFolder => true,
-            Layout::Imglist | Layout::Parquet => false,
+            Layout::Imglist | Layout::Parquet | Layout::SplitFile => false,
         }
     }
 }
@@ -161,7 +170,17 @@ impl DatasetManifest {
 
     /// The folder of the dataset: a path, or a URL; `data` is the folder that a relative root starts from.
     pub fn root_in(&self, data: &Path) -> PathBuf {
-        join(data, &self.root)
+        join(data, self.place())
+    }
+
+    /// The root as it is looked up: the folder of a dataset of the hub that was fetched, else [`root`](Self::root).
+    pub fn place(&self) -> &Path {
+        self.fetched.as_deref().unwrap_or(&self.root)
+    }
+
+    /// What follows `hub:` in the root of a dataset of the Hugging Face hub.
+    pub fn on_hub(&self) -> Option<&str> {
+        self.root.to_str()?.strip_prefix("hub:")
     }
 
     /// The readable name of a class folder: that of `class_names`, or else the folder with `_` and `-` replaced by spaces.

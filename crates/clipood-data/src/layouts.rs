@@ -9,6 +9,7 @@ mod listed;
 mod parquet;
 mod pattern;
 mod shape;
+mod split_file;
 
 use std::path::Path;
 
@@ -72,6 +73,7 @@ pub fn visit_dataset<E: From<DataError>>(
         Layout::ImageFolder => image_folder::visit(manifest, &root, &mut count)?,
         Layout::Imglist => imglist::visit(manifest, &root, &mut count)?,
         Layout::Parquet => parquet::visit(manifest, &root, &mut count)?,
+        Layout::SplitFile => split_file::visit(manifest, &root, &mut count)?,
     }
     match manifest.expected_images.filter(|n| *n != images) {
         None => Ok(()),

@@ -17,6 +17,7 @@ mod reroot;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use clipood_core::files::read_file;
@@ -100,9 +101,12 @@ impl SplitFile {
             path: path.to_path_buf(),
             problem,
         };
-        let bytes = read_file(path, MAX_BYTES).map_err(|source| DataError::Io {
-            path: path.to_path_buf(),
-            source,
+        let bytes = read_file(path, MAX_BYTES).map_err(|source| match source.kind() {
+            ErrorKind::NotFound | ErrorKind::InvalidInput => wrong(source.to_string()),
+            _ => DataError::Io {
+                path: path.to_path_buf(),
+                source,
+            },
         })?;
         Self::parse(bytes).map_err(wrong)
     }

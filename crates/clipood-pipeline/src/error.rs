@@ -210,6 +210,7 @@ fn is_data_configuration(error: &DataError) -> bool {
         | DataError::TooFewToDivide { .. }
         | DataError::NoTrainImages { .. }
         | DataError::TooFewShots { .. }
+        | DataError::SplitFile { .. }
         | DataError::Key(_) => true,
         DataError::Io { .. } => false,
     }
@@ -245,7 +246,8 @@ fn is_hub_configuration(error: &HubError) -> bool {
         | HubError::Unauthorized { .. }
         | HubError::NotFound { .. }
         | HubError::Option { .. }
-        | HubError::NoCheckpoint { .. } => true,
+        | HubError::NoCheckpoint { .. }
+        | HubError::NoData { .. } => true,
         HubError::NotCached { offline, .. } => *offline,
         HubError::Stopped
         | HubError::Http { .. }
@@ -323,6 +325,7 @@ mod tests {
 
     fn not_cached(offline: bool) -> HubError {
         HubError::NotCached {
+            kind: "model",
             name: "a/b".to_string(),
             why: "HF_HUB_OFFLINE is set".to_string(),
             files: "config.json".to_string(),

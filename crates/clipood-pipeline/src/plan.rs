@@ -312,7 +312,7 @@ pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
     let manifest = manifests.find(|(_, m)| part.starts_with(&dataset_folder(&m.name)));
     let roots = Arc::new(manifest.map_or_else(Roots::default, |(_, manifest)| Roots {
         data: job.places.data.clone(),
-        dataset: manifest.root.clone(),
+        dataset: manifest.place().to_path_buf(),
         recorded: path_of(&planned_root),
     }));
     let image = |row: ImageRow| {

@@ -15,7 +15,7 @@ const GENERATORS: [&str; 1] = ["demo"];
 /// The layouts whose classes are folders.
 const OF_CLASS_FOLDERS: &[Layout] = &[Layout::ImageFolder];
 /// The layouts that consist of files that describe or hold several images.
-const OF_FILES: &[Layout] = &[Layout::Imglist, Layout::Parquet];
+const OF_FILES: &[Layout] = &[Layout::Imglist, Layout::Parquet, Layout::SplitFile];
 
 impl DatasetManifest {
     pub(super) fn check(&self) -> Result<(), Problem> {
@@ -127,6 +127,23 @@ impl DatasetManifest {
                 "found neither `splits` nor `files`, which name the lists of layout `imglist`";
             return Err(Problem::new("splits", text));
         }
+        if self.layout == Layout::SplitFile {
+            let problem = match (&self.files, self.splits.keys().next()) {
+                (None, None) => Some(("files", "found no `files`, which names the split file")),
+                (_, Some(_)) => Some((
+                    "splits",
+                    "found with layout `split-file`, allowed: `files`, the file that says which image belongs to which split",
+                )),
+                (Some(_), None) => None,
+            };
+            if let Some((key, text)) = problem {
+                return Err(Problem::new(key, text));
+            }
+        }
+        if self.on_hub().is_some() && (self.layout != Layout::Parquet || self.files.is_some()) {
+            let text = "found a dataset of the hub, allowed: with layout `parquet` and the names of its splits in `splits`";
+            return Err(Problem::new("root", text));
+        }
         let is_folder = self.layout == Layout::ImageFolder;
         let Columns {
             image,
@@ -135,9 +152,17 @@ impl DatasetManifest {
         } = &self.columns;
         for (key, is_given, layouts) in [
             ("files", self.files.is_some(), OF_FILES),
-            ("images", self.images.is_some(), &[Layout::Imglist]),
+            (
+                "images",
+                self.images.is_some(),
+                &[Layout::Imglist, Layout::SplitFile],
+            ),
             ("columns.image", image.is_some(), &[Layout::Parquet]),
-            ("columns.label", label.is_some(), OF_FILES),
+            (
+                "columns.label",
+                label.is_some(),
+                &[Layout::Imglist, Layout::Parquet],
+            ),
             ("columns.split", split.is_some(), &[Layout::Parquet]),
             ("include", !self.include.is_empty(), OF_CLASS_FOLDERS),
             (

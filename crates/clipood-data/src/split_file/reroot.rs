@@ -35,6 +35,11 @@ impl Reroot {
         &image.path[self.from..]
     }
 
+    /// What is left of a folder that all paths share.
+    pub(crate) fn path_of<'a>(&self, shared: &'a str) -> &'a str {
+        &shared[self.from..]
+    }
+
     /// Whether the paths are left as they are.
     pub fn is_identity(&self) -> bool {
         self.from == 0

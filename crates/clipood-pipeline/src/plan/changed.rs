@@ -98,7 +98,7 @@ pub fn check_data(job: &Job) -> Result<()> {
             continue;
         };
         job.worker.interrupt.check()?;
-        let root = job.places.data.join(&manifest.root);
+        let root = manifest.root_in(&job.places.data);
         if !root.exists() {
             absent.push(format!("{} ({name})", root.display()));
             continue;

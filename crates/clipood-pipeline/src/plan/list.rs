@@ -61,7 +61,7 @@ pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves<'_>) -
         classes: BTreeMap::new(),
         val_classes: BTreeSet::new(),
         train: Vec::new(),
-        files: ListedFiles::new(job.places.data.join(&manifest.root)),
+        files: ListedFiles::new(manifest.root_in(&job.places.data)),
     };
     let validates = job.experiment.manifests.validates();
     let mut tested = 0;
@@ -184,7 +184,7 @@ pub fn list_images(
 pub fn open_roots(job: &Job) -> Result<()> {
     for (_, manifest) in job.experiment.manifests.all() {
         draw_demo(manifest, &job.places.data, job.worker.reporting)?;
-        let root = job.places.data.join(&manifest.root);
+        let root = manifest.root_in(&job.places.data);
         std::fs::read_dir(&root).map_err(|source| PipelineError::File {
             path: root.display().to_string(),
             action: "cannot open the folder of the dataset (--data names the folder that relative ones start from)",
