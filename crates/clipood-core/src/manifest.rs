@@ -42,10 +42,10 @@ pub struct DatasetManifest {
     /// dataset of the Hugging Face hub, as `hub:frgfm/imagenette:320px`, with layout `parquet` and the names of its splits there
     /// in `splits`; once it is fetched, a run records the commit and the files instead.
     pub root: PathBuf,
-    /// The folder on this machine with the files of a dataset of the hub, as whoever has fetched it says; part of no
-    /// manifest and no fingerprint.
+    /// Where the files of a dataset of the hub are on this machine, as whoever has fetched them says; part of no manifest and
+    /// no fingerprint.
     #[serde(skip)]
-    pub fetched: Option<PathBuf>,
+    pub fetched: Option<Fetched>,
     /// What each split (`train`, `val`, `test`) consists of, below `root`: a folder for the layouts of folders, else a file
     /// or a pattern of files, in which `*`, `?` and `[a-z]` stand for a part of a name, `{0000..1023}` for the numbers
     /// from 0000 to 1023 and `{a,b}` for one of several words. Empty: everything is the test split, unless the layout says which
@@ -90,6 +90,15 @@ pub struct DatasetManifest {
     /// The program that creates the dataset on first use; the only one is `demo`.
     #[serde(default)]
     pub generator: Option<String>,
+}
+
+/// The files of a dataset of the hub on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Their folder.
+    pub folder: PathBuf,
+    /// The pattern of the files of each split, below the folder.
+    pub splits: BTreeMap<String, PathBuf>,
 }
 
 /// The role of a dataset in a benchmark.
@@ -175,7 +184,18 @@ impl DatasetManifest {
 
     /// The root as it is looked up: the folder of a dataset of the hub that was fetched, else [`root`](Self::root).
     pub fn place(&self) -> &Path {
-        self.fetched.as_deref().unwrap_or(&self.root)
+        match &self.fetched {
+            Some(fetched) => &fetched.folder,
+            None => &self.root,
+        }
+    }
+
+    /// What each split consists of: for a dataset of the hub that was fetched its files, else [`splits`](Self::splits).
+    pub fn split_places(&self) -> &BTreeMap<String, PathBuf> {
+        match &self.fetched {
+            Some(fetched) => &fetched.splits,
+            None => &self.splits,
+        }
     }
 
     /// What follows `hub:` in the root of a dataset of the Hugging Face hub.

@@ -63,6 +63,18 @@ impl Source {
     }
 }
 
+impl std::fmt::Display for Source {
+    /// The path, and behind it the part of the file that is not all of it; control characters are escaped.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", clipood_core::stored(&path_of(&self.uri)))?;
+        match &self.at {
+            At::Whole => Ok(()),
+            At::Bytes(range) => write!(f, ", bytes {}..{}", range.start, range.end),
+            At::Row { row, .. } => write!(f, ", row {row}"),
+        }
+    }
+}
+
 /// Turns the recorded path of a dataset's file into its path on this machine, which need not be the one that planned.
 ///
 /// The default has no roots at all and leaves every path as it is, which is right for sources that were listed here.

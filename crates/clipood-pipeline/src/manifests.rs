@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use clipood_core::text_file::read_text;
-use clipood_core::{DatasetManifest, Fingerprint, Recipe, Role, nearest};
+use clipood_core::{DatasetManifest, Fingerprint, Layout, Recipe, Role, nearest};
 use clipood_data::{SplitFile, settle};
+use clipood_hub::DatasetName;
 use serde::{Deserialize, Serialize};
 
 use crate::builtin;
 use crate::error::{PipelineError, Result};
+use crate::hub::fetch_dataset;
+use crate::interrupt::Interrupt;
+use crate::progress::Reporting;
 use crate::words::{WordList, read_word_lists};
 
 /// What a run uses a dataset for.
@@ -70,6 +74,23 @@ impl Manifests {
         })
     }
 
+    /// Fetches the datasets of the hub ([`fetch_dataset`]).
+    ///
+    /// # Errors
+    /// As [`fetch_dataset`].
+    pub fn fetch(&mut self, reporting: Reporting, interrupt: &Interrupt) -> Result<()> {
+        for manifest in self.all_mut() {
+            fetch_dataset(manifest, reporting, interrupt)?;
+        }
+        Ok(())
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut DatasetManifest> {
+        std::iter::once(&mut self.id)
+            .chain(&mut self.ood)
+            .chain(&mut self.validation_ood)
+    }
+
     /// Reads the split files that `recipe` and the manifests name, below the data folder, and keeps their hashes.
     ///
     /// # Errors
@@ -79,6 +100,11 @@ impl Manifests {
         if let Some(shots) = largest_shots(recipe) {
             let seeds = recipe.seeds.iter();
             files.extend(seeds.filter_map(|seed| recipe.data.few_shot_file(shots, *seed)));
+        }
+        for (_, manifest) in self.all() {
+            if let (Layout::SplitFile, Some(file)) = (manifest.layout, &manifest.files) {
+                files.insert(manifest.root.join(file).to_string_lossy().into_owned());
+            }
         }
         self.splits = files
             .into_iter()
@@ -113,9 +139,7 @@ impl Manifests {
     /// # Errors
     /// The first error of a dataset; the others are settled nevertheless.
     pub fn settle(&mut self, data: &Path) -> Result<()> {
-        let datasets = std::iter::once(&mut self.id)
-            .chain(&mut self.ood)
-            .chain(&mut self.validation_ood);
+        let datasets = self.all_mut();
         let outcomes: Vec<_> = datasets.map(|manifest| settle(manifest, data)).collect();
         outcomes
             .into_iter()
@@ -181,6 +205,24 @@ pub fn open_manifest(folder: &Path, name: &str) -> Result<DatasetManifest> {
         )));
     }
     Ok(manifest)
+}
+
+/// The manifest of a dataset of the hub that is named without one, as `frgfm/imagenette:320px:validation`: in-distribution,
+/// with the name of its repository; and the split, if one is named.
+///
+/// # Errors
+/// A name that cannot be on the hub.
+pub fn manifest_of_hub(text: &str) -> Result<(DatasetManifest, Option<String>)> {
+    let mut name = DatasetName::parse(text)?;
+    let split = name.split.take();
+    let repository = name.name.repository.rsplit('/').next().unwrap_or_default();
+    let toml = format!(
+        "name = {}\nrole = \"id\"\nlayout = \"parquet\"\nroot = {}\n",
+        serde_json::json!(repository),
+        serde_json::json!(format!("hub:{name}"))
+    );
+    let manifest = DatasetManifest::parse(&toml, &format!("hub:{text}"))?;
+    Ok((manifest, split))
 }
 
 fn no_manifest(folder: &Path, name: &str) -> PipelineError {

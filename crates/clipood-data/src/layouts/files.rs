@@ -27,7 +27,7 @@ pub(super) fn split_files(
     default: &[(Option<Split>, &str)],
 ) -> Result<Vec<SplitFiles>, DataError> {
     let mut wanted: Vec<(String, Option<Split>, String)> = Vec::new();
-    for (name, pattern) in &manifest.splits {
+    for (name, pattern) in manifest.split_places() {
         let split = Split::named(name).ok_or_else(|| DataError::UnknownSplit {
             dataset: manifest.name.clone(),
             split: name.clone(),

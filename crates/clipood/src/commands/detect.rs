@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, BooleanArray, Float32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use clipood_core::{shown, stored};
+use clipood_data::Source;
 use clipood_ood::DetectorSpec;
 use clipood_pipeline::{Classifier, Engine, PipelineError, classify_files};
 use serde_json::json;
@@ -59,6 +60,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         check_folder(out)?;
     }
     let files = files_of(&args.images)?;
+    let sources: Vec<Source> = files.iter().map(|path| Source::found(path)).collect();
     if files.is_empty() {
         bail!("no image in the folders given");
     }
@@ -85,7 +87,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut rows = Vec::new();
     let mut failure = None;
     let engine = Engine::for_files(&model, &devices);
-    let done = classify_files(&engine, &files, &classifier, |number, outcome| {
+    let done = classify_files(&engine, &sources, &classifier, |number, outcome| {
         let image = stored(&files[number]);
         match outcome {
             Ok(found) => {
