@@ -61,7 +61,7 @@ pub use class_texts::{DescriptionFormat, class_descriptions, spaced};
 pub use error::{CoreError, Place};
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use image_key::image_key;
-pub use manifest::{Columns, DatasetManifest, Fetched, Layout, Role};
+pub use manifest::{About, Columns, DatasetManifest, Fetched, Layout, Role};
 pub use messages::without_controls;
 pub use method::Method;
 pub use nearest::nearest;

@@ -90,6 +90,42 @@ pub struct DatasetManifest {
     /// The program that creates the dataset on first use; the only one is `demo`.
     #[serde(default)]
     pub generator: Option<String>,
+    /// Where the dataset comes from and what it should contain, for `clipood data check`; no result depends on it, so it
+    /// enters no fingerprint.
+    #[serde(default, skip_serializing)]
+    pub about: About,
+}
+
+/// Where a dataset comes from and what it should contain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct About {
+    /// Where to get it, and where to put it.
+    pub source: Option<String>,
+    /// Its licence or terms of use.
+    pub licence: Option<String>,
+    /// Number of images of the training split.
+    pub train: Option<usize>,
+    /// Number of images of the validation split.
+    pub val: Option<usize>,
+    /// Number of images of the test split.
+    pub test: Option<usize>,
+    /// Number of classes.
+    pub classes: Option<usize>,
+    /// What else to know, such as counts that were not verified.
+    pub note: Option<String>,
+}
+
+impl About {
+    /// The expected number of images of `train`, `val` or `test`, if it is known.
+    pub fn images(&self, split: &str) -> Option<usize> {
+        match split {
+            "train" => self.train,
+            "val" => self.val,
+            "test" => self.test,
+            _ => None,
+        }
+    }
 }
 
 /// The files of a dataset of the hub on this machine.

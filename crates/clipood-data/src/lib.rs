@@ -44,6 +44,7 @@
 //! as a row of a table, is a variant of [`At`] and a line in [`read`].
 
 mod byte_file;
+mod census;
 mod decode;
 mod error;
 mod extensions;
@@ -63,7 +64,10 @@ mod uri;
 mod views;
 mod walk;
 
-pub use decode::{DecodeError, DecodeLimits, decode, decode_safely, panic_message, recognise};
+pub use census::{Census, Guess, Sample, candidates, census, sample};
+pub use decode::{
+    DecodeError, DecodeLimits, decode, decode_safely, format_name, panic_message, recognise,
+};
 pub use error::DataError;
 pub use extensions::EXTENSIONS;
 pub use few_shot::{ClassShots, FewShotSplit, few_shot_split, subsample_classes};

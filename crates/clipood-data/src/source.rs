@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clipood_core::files::{open_file, read_file};
-use clipood_core::join;
+use clipood_core::{is_url, join};
 
 use crate::table::read_row;
 use crate::uri::{path_of, uri_of};
@@ -61,6 +61,12 @@ impl Source {
     pub fn found(path: &Path) -> Source {
         Source::whole(uri_of(path))
     }
+}
+
+/// The file of a source on this machine; `None` if it lies in an object store.
+pub(crate) fn path_here(source: &Source) -> Option<PathBuf> {
+    let path = path_of(&source.uri);
+    (!is_url(&path)).then_some(path)
 }
 
 impl std::fmt::Display for Source {

@@ -56,7 +56,7 @@ impl DatasetName {
             ));
         }
         let mut word = || match parts.next() {
-            Some(word) if word.is_empty() => None,
+            Some("") => None,
             word => word.map(str::to_owned),
         };
         let (config, split) = (word(), word());
