@@ -195,7 +195,10 @@ pub fn open_roots(job: &Job) -> Result<()> {
 }
 
 /// Draws the demo images if `manifest` belongs to the demo and they do not exist.
-fn draw_demo(manifest: &DatasetManifest, data: &Path, reporting: Reporting) -> Result<()> {
+///
+/// # Errors
+/// Images that cannot be written.
+pub fn draw_demo(manifest: &DatasetManifest, data: &Path, reporting: Reporting) -> Result<()> {
     if manifest.generator.as_deref() == Some("demo")
         && let Some(trees) = data.join(&manifest.root).parent()
     {
