@@ -6,6 +6,7 @@
 //! | JSON: `{"train": [[path, label, name], ...], "val": [...], "test": [...]}` | `split_zhou_*.json` of CoOp; written here with a `hash` beside the lists, which CoOp passes over |
 //! | pickle: `{"train": [Datum, ...], ...}` | `preprocessed.pkl` and `split_fewshot/shot_*-seed_*.pkl` of CoOp; read as data, never executed |
 //! | Parquet: `path`, `label`, `class_name`, `split` | written here |
+//! | text: `images_variant_train.txt`, `..._val.txt`, `..._test.txt` beside `variants.txt` | FGVC-Aircraft, for which CoOp has no JSON file |
 //!
 //! Paths may begin with a folder of another machine: [`SplitFile::hash`] and [`SplitFile::difference`] see them below the folder
 //! that they all share, and [`Reroot`] finds them below another one.
@@ -15,6 +16,7 @@ mod json;
 mod pickled;
 mod reroot;
 mod table;
+mod variants;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
@@ -101,6 +103,10 @@ impl SplitFile {
             path: path.to_path_buf(),
             problem,
         };
+        if variants::is_list(path) {
+            let images = variants::images(path).map_err(wrong)?;
+            return Self::of(images).map_err(wrong);
+        }
         let bytes = read_file(path, MAX_BYTES).map_err(|source| match source.kind() {
             ErrorKind::NotFound | ErrorKind::InvalidInput => wrong(source.to_string()),
             _ => DataError::Io {
