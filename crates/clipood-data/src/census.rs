@@ -156,7 +156,13 @@ pub struct Sample {
 /// Reads and decodes at most `images` images all over a dataset.
 pub fn sample(census: &Census, images: usize) -> Sample {
     let every = census.sources.len().div_ceil(images.max(1)).max(1);
-    let chosen: Vec<&Source> = census.sources.iter().step_by(every).collect();
+    // What does not exist, or is empty, is counted already.
+    let is_there = |source: &&Source| {
+        let found = path_here(source).map(std::fs::metadata);
+        found.is_none_or(|found| found.is_ok_and(|found| found.len() > 0))
+    };
+    let chosen = census.sources.iter().step_by(every);
+    let chosen: Vec<&Source> = chosen.filter(is_there).collect();
     let outcomes: Vec<_> = chosen
         .par_iter()
         .map(|source| {

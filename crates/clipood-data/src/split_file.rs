@@ -171,14 +171,15 @@ impl SplitFile {
     pub fn hash(&self) -> Fingerprint {
         let mut images: Vec<&SplitImage> = self.images.iter().collect();
         images.sort_by_key(|image| (image.split, image.label));
-        let mut hash = FingerprintBuilder::new("split-file");
+        let mut all = Vec::new();
         for image in images {
-            hash = hash
-                .bytes("split", image.split.name().as_bytes())
-                .bytes("label", &image.label.to_le_bytes())
-                .bytes("class", image.class_name.as_bytes())
-                .bytes("path", self.below(image).as_bytes());
+            all.extend(image.label.to_le_bytes());
+            for text in [image.split.name(), &image.class_name, self.below(image)] {
+                all.extend((text.len() as u64).to_le_bytes());
+                all.extend(text.as_bytes());
+            }
         }
+        let hash = FingerprintBuilder::new("split-file").bytes("images", &all);
         // Only a value without a JSON form is an error, and these are bytes.
         hash.finish()
             .unwrap_or_else(|_| unreachable!("bytes alone are hashed"))

@@ -4,11 +4,17 @@
 
 /// `pipelines/*.toml`.
 const RECIPES: [(&str, &str); 12] = [
-    ("cifar10", include_str!("../../../pipelines/cifar10.toml")),
-    ("cifar100", include_str!("../../../pipelines/cifar100.toml")),
     (
-        "coop-caltech101",
-        include_str!("../../../pipelines/coop-caltech101.toml"),
+        "caltech101-few-shot",
+        include_str!("../../../pipelines/caltech101-few-shot.toml"),
+    ),
+    (
+        "cifar10-vs-cifar100",
+        include_str!("../../../pipelines/cifar10-vs-cifar100.toml"),
+    ),
+    (
+        "cifar100-vs-cifar10",
+        include_str!("../../../pipelines/cifar100-vs-cifar10.toml"),
     ),
     ("demo", include_str!("../../../pipelines/demo.toml")),
     (
@@ -24,17 +30,20 @@ const RECIPES: [(&str, &str); 12] = [
         include_str!("../../../pipelines/imagenet-mos.toml"),
     ),
     (
-        "imagenette",
-        include_str!("../../../pipelines/imagenette.toml"),
-    ),
-    ("ninco", include_str!("../../../pipelines/ninco.toml")),
-    (
-        "openood-imagenet",
-        include_str!("../../../pipelines/openood-imagenet.toml"),
+        "imagenet-ninco",
+        include_str!("../../../pipelines/imagenet-ninco.toml"),
     ),
     (
-        "openood-imagenet200",
-        include_str!("../../../pipelines/openood-imagenet200.toml"),
+        "imagenette-few-shot",
+        include_str!("../../../pipelines/imagenette-few-shot.toml"),
+    ),
+    (
+        "openood-v1.5-imagenet",
+        include_str!("../../../pipelines/openood-v1.5-imagenet.toml"),
+    ),
+    (
+        "openood-v1.5-imagenet200",
+        include_str!("../../../pipelines/openood-v1.5-imagenet200.toml"),
     ),
     ("stamps", include_str!("../../../pipelines/stamps.toml")),
 ];
@@ -361,6 +370,14 @@ mod tests {
             assert!(words(name).unwrap().lines().count() > 10, "{name}");
         }
         assert_eq!(recipe("no such recipe"), None);
+    }
+
+    /// `clipood data check NAME` takes both.
+    #[test]
+    fn no_recipe_is_called_as_a_manifest() {
+        for (name, _) in recipes() {
+            assert_eq!(manifest(name), None, "{name}");
+        }
     }
 
     #[test]

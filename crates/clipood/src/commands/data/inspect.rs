@@ -105,21 +105,18 @@ fn of_place(args: &Args) -> Result<Fits> {
     .into())
 }
 
-fn try_out(guess: &Guess, name: &str, role: Role) -> std::result::Result<Fits, DataError> {
-    let manifest = guess.manifest(name, role)?;
+/// What a guessed manifest lists, or why it does not fit.
+fn try_out(guess: &Guess, name: &str, role: Role) -> std::result::Result<Fits, String> {
+    let told = |error: DataError| error.to_string();
+    let manifest = guess.manifest(name, role).map_err(told)?;
     let mut settled = manifest.clone();
-    settle(&mut settled, Path::new(""))?;
-    let census = census(&settled, Path::new(""))?;
-    if census.images() == 0 || census.of(Split::Test) == 0 {
-        return Err(DataError::NoTrainImages {
-            dataset: name.to_string(),
-        });
+    settle(&mut settled, Path::new("")).map_err(told)?;
+    let census = census(&settled, Path::new("")).map_err(told)?;
+    if census.of(Split::Test) == 0 {
+        return Err("no image to test on".to_string());
     }
     if role == Role::Id && census.classes.len() < 2 {
-        return Err(DataError::SplitFile {
-            path: guess.root.clone(),
-            problem: "fewer than two classes".to_string(),
-        });
+        return Err("fewer than two classes".to_string());
     }
     Ok(Fits {
         toml: guess.toml(name, role),
