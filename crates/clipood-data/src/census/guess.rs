@@ -279,7 +279,7 @@ fn of_archives(folder: &Path, files: &[&Path], layout: &'static str, guesses: &m
 }
 
 /// A dataset without a test split is tested on its validation split, or on what it has.
-fn with_test<'a>(mut splits: Vec<(&'a str, String)>) -> Vec<(&'a str, String)> {
+fn with_test(mut splits: Vec<(&str, String)>) -> Vec<(&str, String)> {
     if !splits.iter().any(|(split, _)| *split == "test") {
         let of = |name: &str| splits.iter().position(|(split, _)| *split == name);
         if let Some(place) = of("val").or_else(|| of("train")) {

@@ -9,6 +9,9 @@ use crate::record::Split;
 /// Images that are named in a message.
 const NAMED: usize = 3;
 
+/// Label and name of a class.
+pub type Class = (u32, String);
+
 /// What a split has that another has not. The folders in which the images lie do not count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SplitDifference {
@@ -18,8 +21,8 @@ pub struct SplitDifference {
     pub only_second: Vec<(Split, String)>,
     /// Images in another part: in the first, in the second.
     pub moved: Vec<(String, Split, Split)>,
-    /// Images of another class: label and name in the first, in the second.
-    pub relabelled: Vec<(String, (u32, String), (u32, String))>,
+    /// Images of another class: in the first, in the second.
+    pub relabelled: Vec<(String, Class, Class)>,
     /// Whether the images are the same, in another order within a class: fewer shots would take others.
     pub reordered: bool,
 }
