@@ -197,8 +197,7 @@ pub fn resolve_dataset(
         Some(why) => {
             let commit = cache.commit_of(revisions[0]);
             Err(HubError::NotCached {
-                kind: Kind::Dataset.word(),
-                name: name.to_string(),
+                name: format!("{} `{name}`", Kind::Dataset.word()),
                 why,
                 files: "Parquet, such as CONFIGURATION/SPLIT-00000-of-00001.parquet".to_owned(),
                 place: cache.snapshot(commit.as_deref().unwrap_or("COMMIT")),

@@ -32,13 +32,11 @@ pub enum HubError {
     Stopped,
     /// The files are not in the cache and cannot be downloaded.
     #[error(
-        "{kind} `{name}` is not in the cache and {why}; fetch it where there is a network and place its files ({files}) in \
-         {place}, or in any folder, and give that folder as the {kind}"
+        "{name} is not in the cache and {why}; fetch it where there is a network and place its files ({files}) in {place}, or in any \
+         folder, and give that folder instead of the name"
     )]
     NotCached {
-        /// `model` or `dataset`.
-        kind: &'static str,
-        /// Repository and revision.
+        /// What it is, with its repository and revision.
         name: String,
         /// `HF_HUB_OFFLINE` is set, or the hub cannot be reached.
         why: String,

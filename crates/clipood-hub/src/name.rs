@@ -93,6 +93,11 @@ impl Name {
         format!("{kind}--{}", self.repository.replace('/', "--"))
     }
 
+    /// The name behind what it names, for messages: "model `a/b`".
+    pub(crate) fn titled(&self) -> String {
+        format!("{} `{self}`", self.kind.word())
+    }
+
     /// Address of the description of the repository.
     pub(crate) fn description(&self, endpoint: &str) -> String {
         format!(

@@ -119,8 +119,8 @@ pub(crate) fn tell_cached(
     commit: &str,
     listener: Listener<'_>,
 ) -> Result<()> {
-    let kind = name.kind.word();
-    let note = format!("{why}; {kind} `{name}` is taken from the cache, commit {commit}");
+    let name = name.titled();
+    let note = format!("{why}; {name} is taken from the cache, commit {commit}");
     match listener(Event::Note(&note)) {
         true => Ok(()),
         false => Err(HubError::Stopped),
@@ -142,8 +142,7 @@ struct Sibling {
 /// The checkpoint in the cache.
 fn cached(name: &Name, cache: &Cache, why: &str, offline: bool) -> Result<Snapshot> {
     let not_cached = |commit: &str, files: &str| HubError::NotCached {
-        kind: name.kind.word(),
-        name: name.to_string(),
+        name: name.titled(),
         why: why.to_owned(),
         files: files.to_owned(),
         place: cache.snapshot(commit),

@@ -325,7 +325,6 @@ mod tests {
 
     fn not_cached(offline: bool) -> HubError {
         HubError::NotCached {
-            kind: "model",
             name: "a/b".to_string(),
             why: "HF_HUB_OFFLINE is set".to_string(),
             files: "config.json".to_string(),
