@@ -349,6 +349,15 @@ mod tests {
     }
 
     #[test]
+    fn paths_of_windows_have_forward_slashes() {
+        let json = r#"{"test": [["D:\\data\\a\\1.png", 0, "a"], ["D:\\data\\b\\1.png", 1, "b"]]}"#;
+        let split = SplitFile::parse(json.as_bytes().to_vec()).unwrap();
+        assert_eq!(split.shared(), "D:/data/");
+        assert_eq!(split.below(&split.images()[1]), "b/1.png");
+        assert_eq!(with_slashes("a/b\\c.png"), "a/b\\c.png");
+    }
+
+    #[test]
     fn contradictions_are_named() {
         let twice = split(&[
             ("a/1.png", Split::Train, 0, "a"),

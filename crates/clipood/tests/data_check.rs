@@ -268,7 +268,7 @@ fn what_is_missing_is_listed_file_by_file() {
         "a/03.png",
         "... (--all lists more)",
         "empty files: 1",
-        "1 of 1 datasets are not as expected",
+        "1 of 1 are not as expected",
     ] {
         assert!(text.contains(line), "no `{line}` in {text}");
     }
@@ -280,7 +280,7 @@ fn what_is_missing_is_listed_file_by_file() {
     }
     let whole = check(&world, &hub, &words);
     assert_eq!(whole.status.code(), Some(0), "{}", stdout(&whole));
-    assert!(stdout(&whole).contains("1 datasets are as expected"));
+    assert!(stdout(&whole).contains("all 1 are as expected"));
     // A file that is no image is found by decoding a few.
     world.write("data/set/a/05.png", "<html>404</html>");
     let broken = check(&world, &hub, &words);
@@ -306,10 +306,35 @@ fn a_recipe_is_checked_dataset_by_dataset() {
         "classes: 4",
         "scenes (",
         "textures (",
-        "3 datasets are as expected",
+        "all 3 are as expected",
     ] {
         assert!(text.contains(line), "no `{line}` in {text}");
     }
+    // The files of its shots belong to it.
+    let recipe = common::RECIPE.replace(
+        "id = \"id\"",
+        "id = \"id\"\nfew_shot = \"shots_{seed}.json\"",
+    );
+    world.write("shots.toml", recipe);
+    let words = ["shots.toml", "--manifests", "manifests"];
+    let missing = check(&world, &hub, &words);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        stdout(&missing).contains("shots shots_1.json\n  missing: "),
+        "{}",
+        stdout(&missing)
+    );
+    world.write(
+        "data/shots_1.json",
+        r#"{"train": [["fish/00.png", 0, "fish"]]}"#,
+    );
+    let there = check(&world, &hub, &words);
+    assert_eq!(there.status.code(), Some(0), "{}", stdout(&there));
+    assert!(
+        stdout(&there).contains("1 images to train on, hash "),
+        "{}",
+        stdout(&there)
+    );
     let unknown = check(&world, &hub, &["imagenet-moss"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(

@@ -1,11 +1,12 @@
 //! `clipood data check`: compares what lies on this machine with what manifests expect.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clipood_core::{DatasetManifest, Recipe, Role, shown};
-use clipood_data::{Census, Split, census, sample, settle};
+use clipood_data::{Census, Split, SplitFile, census, sample, settle};
 use clipood_pipeline::{Interrupt, PipelineError, Reporting, draw_demo, fetch_dataset};
 
 use super::super::args::DataArgs;
@@ -33,15 +34,18 @@ pub struct Args {
 /// Checks every dataset. Exit code 1 if anything is missing or differs.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let mut wrong = 0;
-    let manifests = targets(&args.target, &args.data.manifests)?;
+    let Targets { manifests, shots } = targets(&args.target, &args.data.manifests)?;
     for manifest in &manifests {
         let problems = check(manifest, args)?;
         wrong += usize::from(problems > 0);
     }
-    let datasets = manifests.len();
+    for file in &shots {
+        wrong += usize::from(!check_shots(file, &args.data.images.data)?);
+    }
+    let datasets = manifests.len() + shots.len();
     print(&match wrong {
-        0 => format!("{datasets} datasets are as expected\n"),
-        _ => format!("{wrong} of {datasets} datasets are not as expected\n"),
+        0 => format!("all {datasets} are as expected\n"),
+        _ => format!("{wrong} of {datasets} are not as expected\n"),
     })?;
     Ok(match wrong {
         0 => ExitCode::SUCCESS,
@@ -49,8 +53,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// The datasets of a recipe, or the one dataset.
-fn targets(name: &str, folder: &Path) -> Result<Vec<DatasetManifest>> {
+/// What is checked.
+struct Targets {
+    manifests: Vec<DatasetManifest>,
+    /// Files that name the shots of a recipe, as the recipe names them.
+    shots: BTreeSet<String>,
+}
+
+/// The datasets of a recipe with the files of its shots, or the one dataset.
+fn targets(name: &str, folder: &Path) -> Result<Targets> {
     if is_recipe(name)? {
         let found = recipes::find(name)?;
         let recipe = Recipe::parse(&found.text, &found.place())?;
@@ -59,10 +70,22 @@ fn targets(name: &str, folder: &Path) -> Result<Vec<DatasetManifest>> {
             .into_iter()
             .chain(&data.ood)
             .chain(&data.validation_ood);
-        return names.map(|name| manifest(name, folder)).collect();
+        let seeds = recipe.seeds.iter().flat_map(|seed| {
+            let shots = recipe.shots.iter();
+            shots.filter_map(|shots| data.few_shot_file(*shots, *seed))
+        });
+        return Ok(Targets {
+            manifests: names
+                .map(|name| manifest(name, folder))
+                .collect::<Result<_>>()?,
+            shots: seeds.collect(),
+        });
     }
     match manifest(name, folder) {
-        Ok(manifest) => Ok(vec![manifest]),
+        Ok(manifest) => Ok(Targets {
+            manifests: vec![manifest],
+            shots: BTreeSet::new(),
+        }),
         // A name that is neither: both lists help.
         Err(error) => Err(match recipes::find(name) {
             Err(recipe) if !Path::new(name).exists() => {
@@ -71,6 +94,20 @@ fn targets(name: &str, folder: &Path) -> Result<Vec<DatasetManifest>> {
             _ => error,
         }),
     }
+}
+
+/// Checks that a file of shots can be read, and prints what it holds.
+fn check_shots(file: &str, data: &Path) -> Result<bool> {
+    let (is_read, line) = match SplitFile::read(&data.join(file)) {
+        Ok(split) => {
+            let images = split.part(Split::Train).count();
+            let line = format!("{images} images to train on, hash {}", split.hash());
+            (images > 0, line)
+        }
+        Err(error) => (false, format!("missing: {error}")),
+    };
+    print(&format!("shots {file}\n  {line}\n"))?;
+    Ok(is_read)
 }
 
 /// Whether a name is that of a recipe: a file with `detectors`, or a name that no manifest has.
