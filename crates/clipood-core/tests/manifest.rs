@@ -194,3 +194,51 @@ proptest! {
         }
     }
 }
+
+const HEAD: &str = "name = \"set\"\nrole = \"id\"\n";
+
+#[test]
+fn a_split_file_is_named_by_files() {
+    let with = |keys: &str| {
+        let toml = format!("{HEAD}layout = \"split-file\"\nroot = \"set\"\n{keys}");
+        DatasetManifest::parse(&toml, "m.toml").map_err(|e| e.to_string())
+    };
+    let manifest = with("files = \"split.json\"\nimages = \"jpg\"\n").unwrap();
+    assert_eq!(manifest.layout, Layout::SplitFile);
+    let error = with("").unwrap_err();
+    assert!(error.contains("found no `files`"), "{error}");
+    let error = with("files = \"split.json\"\n[splits]\ntest = \"x\"\n").unwrap_err();
+    assert!(
+        error.contains("`splits`") || error.contains("`files`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_a_dataset_is_about_enters_no_fingerprint() {
+    let plain = format!("{HEAD}layout = \"image-folder\"\nroot = \"set\"\n");
+    let about = "[about]\nsource = \"a page\"\nlicence = \"MIT\"\ntrain = 3\ntest = 2\nclasses = 2\nnote = \"x\"\n";
+    let parse = |text: &str| DatasetManifest::parse(text, "m.toml").unwrap();
+    let (without, with) = (parse(&plain), parse(&(plain.clone() + about)));
+    assert_eq!(with.about.images("train"), Some(3));
+    assert_eq!(with.about.images("val"), None);
+    let json = |manifest: &DatasetManifest| serde_json::to_string(manifest).unwrap();
+    assert_eq!(json(&with), json(&without));
+    let error = message(&(plain + "[about]\nlicense = \"MIT\"\n"));
+    assert!(error.contains("did you mean `licence`?"), "{error}");
+}
+
+#[test]
+fn a_dataset_of_the_hub_has_parquet_files() {
+    let with = |layout: &str, keys: &str| {
+        let toml = format!("{HEAD}layout = \"{layout}\"\nroot = \"hub:a/b:c\"\n{keys}");
+        DatasetManifest::parse(&toml, "m.toml").map_err(|e| e.to_string())
+    };
+    let manifest = with("parquet", "[splits]\ntest = \"validation\"\n").unwrap();
+    assert_eq!(manifest.on_hub(), Some("a/b:c"));
+    assert_eq!(manifest.place(), manifest.root);
+    for (layout, keys) in [("image-folder", ""), ("parquet", "files = \"x.parquet\"\n")] {
+        let error = with(layout, keys).unwrap_err();
+        assert!(error.contains("found a dataset of the hub"), "{error}");
+    }
+}
