@@ -107,6 +107,14 @@ pub enum Layout {
     Imglist,
     /// Parquet files that hold the encoded images, as the image datasets of the Hugging Face hub.
     Parquet,
+    /// The binary version of CIFAR-10 or CIFAR-100.
+    CifarBinary,
+    /// Tar files of samples, as WebDataset has them.
+    Webdataset,
+    /// Images without classes in a folder and those below it.
+    FlatFolder,
+    /// CSV or Parquet files with the path or URL of an image, its class and its split in each row.
+    Table,
 }
 
 impl Layout {
@@ -116,14 +124,22 @@ impl Layout {
             Layout::ImageFolder => "image-folder",
             Layout::Imglist => "imglist",
             Layout::Parquet => "parquet",
+            Layout::CifarBinary => "cifar-binary",
+            Layout::Webdataset => "webdataset",
+            Layout::FlatFolder => "flat-folder",
+            Layout::Table => "table",
         }
     }
 
     /// Whether `splits` names folders, not files.
     pub fn is_of_folders(self) -> bool {
         match self {
-            Layout::ImageFolder => true,
-            Layout::Imglist | Layout::Parquet => false,
+            Layout::ImageFolder | Layout::FlatFolder => true,
+            Layout::Imglist
+            | Layout::Parquet
+            | Layout::CifarBinary
+            | Layout::Webdataset
+            | Layout::Table => false,
         }
     }
 }

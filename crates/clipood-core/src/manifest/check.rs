@@ -15,7 +15,17 @@ const GENERATORS: [&str; 1] = ["demo"];
 /// The layouts whose classes are folders.
 const OF_CLASS_FOLDERS: &[Layout] = &[Layout::ImageFolder];
 /// The layouts that consist of files that describe or hold several images.
-const OF_FILES: &[Layout] = &[Layout::Imglist, Layout::Parquet];
+const OF_FILES: &[Layout] = &[
+    Layout::Imglist,
+    Layout::Parquet,
+    Layout::CifarBinary,
+    Layout::Webdataset,
+    Layout::Table,
+];
+/// The layouts that are lists of files.
+const OF_LISTS: &[Layout] = &[Layout::Imglist, Layout::Table];
+/// The layouts of rows with columns.
+const OF_COLUMNS: &[Layout] = &[Layout::Parquet, Layout::Table];
 
 impl DatasetManifest {
     pub(super) fn check(&self) -> Result<(), Problem> {
@@ -122,10 +132,16 @@ impl DatasetManifest {
             let text = "found beside `splits`, allowed: one of the two";
             return Err(Problem::new("files", text));
         }
-        if self.layout == Layout::Imglist && self.files.is_none() && self.splits.is_empty() {
-            let text =
-                "found neither `splits` nor `files`, which name the lists of layout `imglist`";
+        if OF_LISTS.contains(&self.layout) && self.files.is_none() && self.splits.is_empty() {
+            let text = format!(
+                "found neither `splits` nor `files`, which name the files of layout `{}`",
+                self.layout.name()
+            );
             return Err(Problem::new("splits", text));
+        }
+        if self.layout == Layout::FlatFolder && self.role == Role::Id {
+            let text = "found with role `id`, allowed: role `ood` (images of a flat folder have no classes)";
+            return Err(Problem::new("layout", text));
         }
         let is_folder = self.layout == Layout::ImageFolder;
         let Columns {
@@ -135,10 +151,10 @@ impl DatasetManifest {
         } = &self.columns;
         for (key, is_given, layouts) in [
             ("files", self.files.is_some(), OF_FILES),
-            ("images", self.images.is_some(), &[Layout::Imglist]),
-            ("columns.image", image.is_some(), &[Layout::Parquet]),
+            ("images", self.images.is_some(), OF_LISTS),
+            ("columns.image", image.is_some(), OF_COLUMNS),
             ("columns.label", label.is_some(), OF_FILES),
-            ("columns.split", split.is_some(), &[Layout::Parquet]),
+            ("columns.split", split.is_some(), OF_COLUMNS),
             ("include", !self.include.is_empty(), OF_CLASS_FOLDERS),
             (
                 "nested",

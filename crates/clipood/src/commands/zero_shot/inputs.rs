@@ -123,7 +123,7 @@ fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Vec<Image>> {
                 let known = record.class_name.map(|name| ImageFolder { folder, name });
                 Ok((path_of(&record.source.uri), known))
             }
-            At::Bytes(_) | At::Row { .. } => bail!(
+            At::Bytes(_) | At::Row { .. } | At::Planes { .. } => bail!(
                 "{} lies inside {}; only images in separate files can be classified here",
                 record.image_key,
                 record.source.uri
