@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-crash test-rot test-fuzz test-cloud
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship bench-layouts train-demo clean test-crash test-rot test-fuzz test-cloud
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-engine: build ## memory at 1 and 10 times the data, resume, flow and scali
 	cargo build --release --locked -p clipood-data --example decode_alone
 	python3 benches/engine.py $(if $(IMAGES),--images $(IMAGES)) $(if $(FACTOR),--factor $(FACTOR))
 	cargo run --release --locked -p clipood-pipeline --example flow_scaling
+
+bench-layouts: build ## time and memory of a plan of IMAGES (1300000) tiny images, in folders and in ARCHIVES (1024) tar files
+	python3 benches/layouts.py --images $(or $(IMAGES),1300000) --archives $(or $(ARCHIVES),1024)
 
 bench-flagship: build ## ImageNet-1K's 1,000 classes against the MOS sets, made-up pictures: time, memory, disk of each stage; PHOTOGRAPHS=1
 	python3 -m venv .venv-flagship

@@ -45,8 +45,9 @@ def lies_under(url: str) -> bool:
     return next(iter(azure().get_container_client(bucket).list_blobs(name_starts_with=prefix)), None) is not None
 
 
-if sys.argv[1] == "create":
-    until("creating a bucket", lambda: s3().create_bucket(Bucket="clipood"))
-    until("creating a container", lambda: azure().create_container("clipood"))
-else:
-    until(f"something under {sys.argv[2]}", lambda: lies_under(sys.argv[2]))
+if __name__ == "__main__":
+    if sys.argv[1] == "create":
+        until("creating a bucket", lambda: s3().create_bucket(Bucket="clipood"))
+        until("creating a container", lambda: azure().create_container("clipood"))
+    else:
+        until(f"something under {sys.argv[2]}", lambda: lies_under(sys.argv[2]))

@@ -160,6 +160,14 @@ pub enum Layout {
     Parquet,
     /// A file that says which images are trained, validated and tested on, as CoOp's `split_zhou_*.json`.
     SplitFile,
+    /// The binary version of CIFAR-10 or CIFAR-100.
+    CifarBinary,
+    /// Tar files of samples, as WebDataset has them.
+    Webdataset,
+    /// Images without classes in a folder and those below it.
+    FlatFolder,
+    /// CSV or Parquet files with the path or URL of an image, its class and its split in each row.
+    Table,
 }
 
 impl Layout {
@@ -170,14 +178,23 @@ impl Layout {
             Layout::Imglist => "imglist",
             Layout::Parquet => "parquet",
             Layout::SplitFile => "split-file",
+            Layout::CifarBinary => "cifar-binary",
+            Layout::Webdataset => "webdataset",
+            Layout::FlatFolder => "flat-folder",
+            Layout::Table => "table",
         }
     }
 
     /// Whether `splits` names folders, not files.
     pub fn is_of_folders(self) -> bool {
         match self {
-            Layout::ImageFolder => true,
-            Layout::Imglist | Layout::Parquet | Layout::SplitFile => false,
+            Layout::ImageFolder | Layout::FlatFolder => true,
+            Layout::Imglist
+            | Layout::Parquet
+            | Layout::SplitFile
+            | Layout::CifarBinary
+            | Layout::Webdataset
+            | Layout::Table => false,
         }
     }
 }

@@ -2,61 +2,96 @@
 
 use std::fs::File;
 use std::io::{BufReader, Error, ErrorKind, Read, Result, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use clipood_core::files::open_file;
+use clipood_core::is_url;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, Length};
 
-/// Bytes that a sequential reader asks for at once.
-const BUFFER: usize = 1 << 20;
+use crate::blocks::Blocks;
+use crate::remote::Object;
+
+/// Bytes that a sequential reader of a local file asks for at once.
+const BUFFER: usize = 1 << 16;
 
 /// An open file. Cheap to clone; every read names its range, so that threads do not disturb each other.
 #[derive(Clone)]
 pub(crate) struct ByteFile {
-    file: Arc<File>,
+    bytes: Held,
     length: u64,
 }
 
+#[derive(Clone)]
+enum Held {
+    Local(Arc<File>),
+    Remote(Arc<Blocks>),
+}
+
 impl ByteFile {
-    /// Opens a regular file.
+    /// Opens a regular file, or an object behind a URL.
     ///
     /// # Errors
-    /// As [`open_file`].
+    /// As [`open_file`]; errors of the object's store.
     pub fn open(path: &Path) -> Result<ByteFile> {
+        if is_url(path) {
+            let blocks = Blocks::of(Object::of(path)?)?;
+            let length = blocks.length();
+            let bytes = Held::Remote(Arc::new(blocks));
+            return Ok(ByteFile { bytes, length });
+        }
         let file = open_file(path)?;
         let length = file.metadata()?.len();
-        let file = Arc::new(file);
-        Ok(ByteFile { file, length })
+        let bytes = Held::Local(Arc::new(file));
+        Ok(ByteFile { bytes, length })
     }
 
-    /// The bytes `start..start + length`.
+    /// Its length in bytes when it was opened.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The bytes of a range.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a range that the file does not have.
-    pub fn read_at(&self, start: u64, length: usize) -> Result<Bytes> {
-        let end = start.checked_add(length as u64);
-        if end.is_none_or(|end| end > self.length) {
+    pub fn read_at(&self, range: Range<u64>) -> Result<Bytes> {
+        // Checked against the file before anything is allocated for the range.
+        if range.start > range.end || range.end > self.length {
+            let Range { start, end } = range;
             let problem = format!(
-                "bytes {start}..{} are not in the file, which is {} bytes long",
-                start.saturating_add(length as u64),
+                "bytes {start}..{end} are not in the file, which is {} bytes long",
                 self.length
             );
             return Err(Error::new(ErrorKind::InvalidInput, problem));
         }
-        let mut bytes = vec![0; length];
-        read_exact_at(&self.file, &mut bytes, start)?;
-        Ok(Bytes::from(bytes))
+        let length = range.end - range.start;
+        let length = usize::try_from(length).map_err(|_| ErrorKind::OutOfMemory)?;
+        match &self.bytes {
+            Held::Local(file) => {
+                let mut bytes = BytesMut::zeroed(length);
+                read_exact_at(file, &mut bytes, range.start)?;
+                Ok(bytes.freeze())
+            }
+            Held::Remote(blocks) => blocks.read(range),
+        }
     }
 
-    /// A reader from `start` on.
-    pub fn reader(&self, start: u64) -> BufReader<Cursor> {
-        let cursor = Cursor {
+    /// A reader from the start on, for small pieces with gaps between them.
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
             file: self.clone(),
-            position: start,
-        };
+            position: 0,
+        }
+    }
+
+    /// A reader from `start` on that reads ahead.
+    pub fn reader(&self, start: u64) -> BufReader<Cursor> {
+        let mut cursor = self.cursor();
+        cursor.position = start;
         BufReader::with_capacity(BUFFER, cursor)
     }
 }
@@ -82,12 +117,11 @@ pub(crate) struct Cursor {
 impl Read for Cursor {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let left = self.file.length.saturating_sub(self.position);
-        let count = buffer
-            .len()
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
-        buffer[..count].copy_from_slice(&self.file.read_at(self.position, count)?);
-        self.position += count as u64;
-        Ok(count)
+        let count = left.min(buffer.len() as u64);
+        let bytes = self.file.read_at(self.position..self.position + count)?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        self.position += count;
+        Ok(bytes.len())
     }
 }
 
@@ -113,11 +147,12 @@ impl ChunkReader for ByteFile {
     type T = BufReader<Cursor>;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        Ok(self.reader(start))
+        Ok(self.reader(start.min(self.length)))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        self.read_at(start, length)
+        let end = start.saturating_add(length as u64);
+        self.read_at(start..end)
             .map_err(|error| ParquetError::External(Box::new(error)))
     }
 }

@@ -132,7 +132,7 @@ pub fn census(
             }
             Found::LeftOut(entry) => census.left_out.add(&entry),
             Found::Note(note) => census.notes.push(note),
-            Found::File(_) => {}
+            Found::File(_) | Found::List(_) => {}
         }
         Ok::<(), DataError>(())
     })?;

@@ -43,7 +43,8 @@ pub enum DataError {
     },
     /// A split without a single class folder, or of an out-of-distribution dataset without an image.
     #[error(
-        "dataset `{dataset}`: no class folder in {path} (manifest key `{key}`), {files} files lie directly in it; expected {expected}{}",
+        "dataset `{dataset}`: no {} in {path} (manifest key `{key}`), {files} files lie directly in it; expected {expected}{}",
+        lacking(.expected),
         in_brackets(.left_out),
         path = shown(path)
     )]
@@ -226,6 +227,13 @@ pub enum DataError {
     /// A name that cannot stand in an image key.
     #[error(transparent)]
     Key(#[from] CoreError),
+}
+
+fn lacking(expected: &str) -> &'static str {
+    match expected {
+        "images" => "image",
+        _ => "class folder",
+    }
 }
 
 fn the_nearest(folder: &Option<String>) -> String {

@@ -4,9 +4,11 @@ use std::io::{BufRead, Error, ErrorKind, Result};
 use std::path::Path;
 
 use clipood_core::files::read_file;
+use clipood_core::is_url;
 use clipood_core::text_file::decode_text;
 
 use crate::byte_file::ByteFile;
+use crate::remote::Object;
 
 /// Largest text that is read whole: class lists.
 const MAX_TEXT: u64 = 1 << 26;
@@ -16,9 +18,23 @@ const MAX_TEXT: u64 = 1 << 26;
 /// # Errors
 /// A file that cannot be read, [`ErrorKind::InvalidData`] for one that is no text.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let bytes = read_file(path, MAX_TEXT)?;
+    let bytes = match is_url(path) {
+        true => Object::of(path)?.read(MAX_TEXT)?.to_vec(),
+        false => read_file(path, MAX_TEXT)?,
+    };
     decode_text(bytes, &path.display().to_string())
         .map_err(|error| Error::new(ErrorKind::InvalidData, error.to_string()))
+}
+
+/// BLAKE3 hash of the bytes of a file or object, which are not held together.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn content_hash(path: &Path) -> Result<blake3::Hash> {
+    let mut reader = ByteFile::open(path)?.reader(0);
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(&mut reader, &mut hasher)?;
+    Ok(hasher.finalize())
 }
 
 /// Calls `each` with the number, from 1, and the text of every line of a file, whose size does not matter.

@@ -8,6 +8,9 @@ use std::time::Duration;
 use clipood_core::files::{open_file, read_file};
 use clipood_core::{is_url, join};
 
+use crate::byte_file::ByteFile;
+use crate::open_files::OpenFiles;
+use crate::remote::Object;
 use crate::table::read_row;
 use crate::uri::{path_of, uri_of};
 
@@ -46,6 +49,43 @@ pub enum At {
         /// Number of the row in the file, from 0.
         row: u64,
     },
+    /// Pixels without a header, one plane per channel: red, green, blue, each row by row. They are read as a PPM file.
+    Planes {
+        /// Offset of the first byte.
+        start: u64,
+        /// Width and height.
+        size: PlaneSize,
+    },
+}
+
+/// Size of an image that is stored as planes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PlaneSize {
+    /// Pixels of a row.
+    pub width: u32,
+    /// Number of rows.
+    pub height: u32,
+}
+
+impl PlaneSize {
+    /// The bytes of an image that starts at `start`.
+    fn range(self, start: u64) -> Range<u64> {
+        let pixels = u64::from(self.width) * u64::from(self.height);
+        start..start.saturating_add(3 * pixels)
+    }
+
+    /// A PPM file of the pixels in three `planes`. So whatever decodes, hashes or compares images knows no pixels without a
+    /// header.
+    fn portable(self, planes: &[u8]) -> Vec<u8> {
+        let pixels = planes.len() / 3;
+        let mut file = format!("P6\n{} {}\n255\n", self.width, self.height).into_bytes();
+        file.reserve(planes.len());
+        for pixel in 0..pixels {
+            let channels = planes[pixel..].iter().step_by(pixels.max(1)).take(3);
+            file.extend(channels);
+        }
+        file
+    }
 }
 
 impl Source {
@@ -77,6 +117,7 @@ impl std::fmt::Display for Source {
             At::Whole => Ok(()),
             At::Bytes(range) => write!(f, ", bytes {}..{}", range.start, range.end),
             At::Row { row, .. } => write!(f, ", row {row}"),
+            At::Planes { start, .. } => write!(f, ", byte {start}"),
         }
     }
 }
@@ -128,10 +169,15 @@ impl Roots {
 /// ([`ErrorKind::InvalidInput`]), more than [`MAX_IMAGE_BYTES`] ([`ErrorKind::FileTooLarge`]).
 pub fn read(source: &Source, roots: &Roots) -> Result<Vec<u8>> {
     let path = roots.path(&source.uri);
+    if is_url(&path) {
+        // Stores retry by themselves.
+        return read_remote(&path, &source.at);
+    }
     let read = || match &source.at {
         At::Whole => read_file(&path, MAX_IMAGE_BYTES),
         At::Bytes(range) => read_range(&path, range),
         At::Row { column, row } => read_row(&path, column, *row),
+        At::Planes { start, size } => Ok(size.portable(&read_range(&path, &size.range(*start))?)),
     };
     retry(std::thread::sleep, || {
         read().map_err(|error| name_broken_link(&path, error))
@@ -158,6 +204,30 @@ fn name_broken_link(path: &Path, error: Error) -> Error {
     }
 }
 
+fn read_remote(url: &Path, at: &At) -> Result<Vec<u8>> {
+    static FILES: OpenFiles<ByteFile> = OpenFiles::new();
+    let range = |range: Range<u64>| {
+        check_length(range.end.saturating_sub(range.start))?;
+        FILES.get(url, || ByteFile::open(url))?.read_at(range)
+    };
+    match at {
+        At::Whole => Ok(Object::of(url)?.read(MAX_IMAGE_BYTES)?.to_vec()),
+        At::Bytes(bytes) => Ok(range(bytes.clone())?.to_vec()),
+        At::Row { column, row } => read_row(url, column, *row),
+        At::Planes { start, size } => Ok(size.portable(&range(size.range(*start))?)),
+    }
+}
+
+fn check_length(bytes: u64) -> Result<()> {
+    match bytes > MAX_IMAGE_BYTES {
+        false => Ok(()),
+        true => Err(Error::new(
+            ErrorKind::FileTooLarge,
+            format!("found {bytes} bytes, allowed: at most {MAX_IMAGE_BYTES}"),
+        )),
+    }
+}
+
 fn read_range(path: &Path, range: &Range<u64>) -> Result<Vec<u8>> {
     let mut file = open_file(path)?;
     let length = file.metadata()?.len();
@@ -170,12 +240,7 @@ fn read_range(path: &Path, range: &Range<u64>) -> Result<Vec<u8>> {
         ));
     }
     let count = range.end - range.start;
-    if count > MAX_IMAGE_BYTES {
-        return Err(Error::new(
-            ErrorKind::FileTooLarge,
-            format!("found {count} bytes, allowed: at most {MAX_IMAGE_BYTES}"),
-        ));
-    }
+    check_length(count)?;
     let count = usize::try_from(count).map_err(|_| ErrorKind::OutOfMemory)?;
     let mut bytes = vec![0; count];
     file.seek(SeekFrom::Start(range.start))?;
@@ -291,6 +356,31 @@ mod tests {
                 format!("bytes {shown} are not in the file, which is 10 bytes long")
             );
         }
+    }
+
+    #[test]
+    fn planes_are_read_as_a_portable_pixmap() {
+        let folder = tempfile::tempdir().unwrap();
+        // A label, then 2 x 1 pixels: red plane, green plane, blue plane.
+        std::fs::write(folder.path().join("batch.bin"), b"\x07rRgGbB").unwrap();
+        let size = PlaneSize {
+            width: 2,
+            height: 1,
+        };
+        let uri = folder.path().join("batch.bin").display().to_string();
+        let at = At::Planes { start: 1, size };
+        let file = read(
+            &Source {
+                uri: uri.clone(),
+                at,
+            },
+            &Roots::default(),
+        )
+        .unwrap();
+        assert_eq!(file, b"P6\n2 1\n255\nrgbRGB");
+        let at = At::Planes { start: 2, size };
+        let cut = read(&Source { uri, at }, &Roots::default()).unwrap_err();
+        assert_eq!(cut.kind(), ErrorKind::InvalidInput);
     }
 
     #[test]

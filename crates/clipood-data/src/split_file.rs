@@ -23,13 +23,14 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use clipood_core::files::read_file;
-use clipood_core::{Fingerprint, FingerprintBuilder, SubsampleClasses};
+use clipood_core::{Fingerprint, FingerprintBuilder, SubsampleClasses, is_url};
 
 pub use self::compare::SplitDifference;
 pub use self::reroot::Reroot;
 use crate::error::DataError;
 use crate::few_shot::subsample_classes;
 use crate::record::Split;
+use crate::remote::Object;
 
 /// Largest file of a split: a pickle of ImageNet has some 200 MB.
 const MAX_BYTES: u64 = 1 << 30;
@@ -107,7 +108,13 @@ impl SplitFile {
             let images = variants::images(path).map_err(wrong)?;
             return Self::of(images).map_err(wrong);
         }
-        let bytes = read_file(path, MAX_BYTES).map_err(|source| match source.kind() {
+        let read = match is_url(path) {
+            true => Object::of(path)
+                .and_then(|object| object.read(MAX_BYTES))
+                .map(|b| b.to_vec()),
+            false => read_file(path, MAX_BYTES),
+        };
+        let bytes = read.map_err(|source| match source.kind() {
             ErrorKind::NotFound | ErrorKind::InvalidInput => wrong(source.to_string()),
             _ => DataError::Io {
                 path: path.to_path_buf(),

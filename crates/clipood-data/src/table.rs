@@ -3,7 +3,6 @@
 //! Rows are decoded some at a time, and the last ones stay in memory, because images are read in the order of their rows by
 //! several threads.
 
-use std::collections::HashMap;
 use std::io::{Error, ErrorKind, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -21,13 +20,12 @@ use parquet::file::metadata::PageIndexPolicy;
 
 use crate::byte_file::ByteFile;
 use crate::decode::panic_message;
+use crate::open_files::OpenFiles;
 
 /// Bytes of images that are decoded at once, if rows are of average size.
 const BLOCK_BYTES: u64 = 16 << 20;
 /// Bytes of decoded images that are kept.
 const KEPT_BYTES: usize = 256 << 20;
-/// Files that are kept open.
-const KEPT_FILES: usize = 64;
 
 /// An open Parquet file.
 pub(crate) struct Table {
@@ -184,7 +182,8 @@ fn take_bytes(array: &ArrayRef, to: &mut Vec<Option<Bytes>>) -> Result<()> {
 /// # Errors
 /// As [`Table::open`], and [`ErrorKind::InvalidInput`] for a row that is not there or has no bytes.
 pub(crate) fn read_row(path: &Path, column: &str, row: u64) -> Result<Vec<u8>> {
-    let table = opened(path)?;
+    static TABLES: OpenFiles<Table> = OpenFiles::new();
+    let table = TABLES.get(path, || Table::open(path))?;
     let Some(place) = table.block(row) else {
         let rows = table.rows();
         return Err(damaged(format!(
@@ -263,26 +262,6 @@ fn cell(path: &Path, column: &str, place: Place) -> Arc<Block> {
     let dropped = cells.len() - newest.count().max(1);
     cells.drain(..dropped);
     block
-}
-
-/// The open file of a path; those used last are kept.
-fn opened(path: &Path) -> Result<Arc<Table>> {
-    static TABLES: OnceLock<Mutex<HashMap<PathBuf, Arc<Table>>>> = OnceLock::new();
-    let tables = TABLES.get_or_init(Mutex::default);
-    if let Some(table) = tables
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get(path)
-    {
-        return Ok(table.clone());
-    }
-    let table = Arc::new(Table::open(path)?);
-    let mut tables = tables.lock().unwrap_or_else(PoisonError::into_inner);
-    if tables.len() >= KEPT_FILES {
-        tables.clear();
-    }
-    tables.insert(path.to_path_buf(), table.clone());
-    Ok(table)
 }
 
 /// An error of a file that stays as it is.

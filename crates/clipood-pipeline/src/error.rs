@@ -212,7 +212,13 @@ fn is_data_configuration(error: &DataError) -> bool {
         | DataError::TooFewShots { .. }
         | DataError::SplitFile { .. }
         | DataError::Key(_) => true,
-        DataError::Io { .. } => false,
+        DataError::Io { source, .. } => {
+            use std::io::ErrorKind as K;
+            matches!(
+                source.kind(),
+                K::NotFound | K::Unsupported | K::InvalidInput
+            )
+        }
     }
 }
 
@@ -279,6 +285,8 @@ fn is_store_configuration(error: &clipood_store::Error) -> bool {
         E::InvalidPath { .. }
         | E::InvalidName { .. }
         | E::Range { .. }
+        | E::Changed { .. }
+        | E::TooLarge { .. }
         | E::OutOfSpace { .. }
         | E::Denied { .. }
         | E::Operation { .. }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use clipood_core::text_file::read_text;
-use clipood_core::{DatasetManifest, Fingerprint, Layout, Recipe, Role, nearest};
+use clipood_core::{DatasetManifest, Fingerprint, Layout, Recipe, Role, join, nearest};
 use clipood_data::{SplitFile, settle};
 use clipood_hub::DatasetName;
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ impl Manifests {
         self.splits = files
             .into_iter()
             .map(|file| {
-                let hash = SplitFile::read(&data.join(&file))?.hash();
+                let hash = SplitFile::read(&join(data, Path::new(&file)))?.hash();
                 Ok(NamedSplit { file, hash })
             })
             .collect::<Result<_>>()?;
@@ -121,7 +121,7 @@ impl Manifests {
     /// # Errors
     /// A file that cannot be read, or that says something else now.
     pub fn open_split(&self, file: &str, data: &Path) -> Result<SplitFile> {
-        let path = data.join(file);
+        let path = join(data, Path::new(file));
         let split = SplitFile::read(&path)?;
         let (found, known) = (split.hash(), self.splits.iter().find(|s| s.file == file));
         match known {

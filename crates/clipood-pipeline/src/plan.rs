@@ -11,9 +11,11 @@ mod check;
 mod choose;
 mod file_shots;
 mod files;
+mod form;
 mod list;
 mod make;
 mod overlap;
+mod sort;
 mod spool;
 mod texts;
 mod write;
@@ -341,9 +343,6 @@ fn part_unit(job: &Job, part: &str) -> Result<Option<Unit>> {
     Ok(unit)
 }
 
-/// What the `form` of a row of a Parquet file begins with, in the table of the plan.
-const ROW: &str = "row:";
-
 /// The source that a row of the plan names.
 ///
 /// # Errors
@@ -351,18 +350,12 @@ const ROW: &str = "row:";
 fn source_of(row: &ImageRow) -> Result<Source> {
     let start = row.offset.unwrap_or(0);
     let at = match row.form.as_deref() {
-        Some(form) => match form.strip_prefix(ROW) {
-            Some(column) => At::Row {
-                column: column.to_string(),
-                row: start,
-            },
-            None => {
-                return Err(PipelineError::Inconsistent(format!(
-                    "{}: its images are stored as `{form}`, which this version does not know",
-                    row.uri
-                )));
-            }
-        },
+        Some(form) => form::at(form, start).ok_or_else(|| {
+            PipelineError::Inconsistent(format!(
+                "{}: its images are stored as `{form}`, which this version does not know",
+                row.uri
+            ))
+        })?,
         None if row.offset.is_none() => At::Whole,
         None => At::Bytes(start..start.saturating_add(row.length.unwrap_or(0))),
     };

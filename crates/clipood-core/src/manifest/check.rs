@@ -15,7 +15,28 @@ const GENERATORS: [&str; 1] = ["demo"];
 /// The layouts whose classes are folders.
 const OF_CLASS_FOLDERS: &[Layout] = &[Layout::ImageFolder];
 /// The layouts that consist of files that describe or hold several images.
-const OF_FILES: &[Layout] = &[Layout::Imglist, Layout::Parquet, Layout::SplitFile];
+const OF_FILES: &[Layout] = &[
+    Layout::Imglist,
+    Layout::Parquet,
+    Layout::SplitFile,
+    Layout::CifarBinary,
+    Layout::Webdataset,
+    Layout::Table,
+];
+/// The layouts that are lists of files.
+const OF_LISTS: &[Layout] = &[Layout::Imglist, Layout::Table];
+/// The layouts whose paths start from the folder `images`.
+const OF_PATHS: &[Layout] = &[Layout::Imglist, Layout::Table, Layout::SplitFile];
+/// The layouts whose classes have a column, a key or a file of their own to choose.
+const OF_LABELS: &[Layout] = &[
+    Layout::Imglist,
+    Layout::Parquet,
+    Layout::CifarBinary,
+    Layout::Webdataset,
+    Layout::Table,
+];
+/// The layouts of rows with columns.
+const OF_COLUMNS: &[Layout] = &[Layout::Parquet, Layout::Table];
 
 impl DatasetManifest {
     pub(super) fn check(&self) -> Result<(), Problem> {
@@ -122,9 +143,11 @@ impl DatasetManifest {
             let text = "found beside `splits`, allowed: one of the two";
             return Err(Problem::new("files", text));
         }
-        if self.layout == Layout::Imglist && self.files.is_none() && self.splits.is_empty() {
-            let text =
-                "found neither `splits` nor `files`, which name the lists of layout `imglist`";
+        if OF_LISTS.contains(&self.layout) && self.files.is_none() && self.splits.is_empty() {
+            let text = format!(
+                "found neither `splits` nor `files`, which name the files of layout `{}`",
+                self.layout.name()
+            );
             return Err(Problem::new("splits", text));
         }
         if self.layout == Layout::SplitFile {
@@ -144,6 +167,10 @@ impl DatasetManifest {
             let text = "found a dataset of the hub, allowed: with layout `parquet` and the names of its splits in `splits`";
             return Err(Problem::new("root", text));
         }
+        if self.layout == Layout::FlatFolder && self.role == Role::Id {
+            let text = "found with role `id`, allowed: role `ood` (images of a flat folder have no classes)";
+            return Err(Problem::new("layout", text));
+        }
         let is_folder = self.layout == Layout::ImageFolder;
         let Columns {
             image,
@@ -152,18 +179,10 @@ impl DatasetManifest {
         } = &self.columns;
         for (key, is_given, layouts) in [
             ("files", self.files.is_some(), OF_FILES),
-            (
-                "images",
-                self.images.is_some(),
-                &[Layout::Imglist, Layout::SplitFile],
-            ),
-            ("columns.image", image.is_some(), &[Layout::Parquet]),
-            (
-                "columns.label",
-                label.is_some(),
-                &[Layout::Imglist, Layout::Parquet],
-            ),
-            ("columns.split", split.is_some(), &[Layout::Parquet]),
+            ("images", self.images.is_some(), OF_PATHS),
+            ("columns.image", image.is_some(), OF_COLUMNS),
+            ("columns.label", label.is_some(), OF_LABELS),
+            ("columns.split", split.is_some(), OF_COLUMNS),
             ("include", !self.include.is_empty(), OF_CLASS_FOLDERS),
             (
                 "nested",

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clipood_core::DatasetManifest;
+use clipood_core::{DatasetManifest, is_url};
 
+use super::class_folder::relative;
 use super::pattern::Pattern;
 use crate::error::DataError;
 use crate::folder::{Kind, entries, is_junk};
@@ -49,12 +50,17 @@ pub(super) fn split_files(
             problem,
         })?;
         let files = matching(root, &pattern)?;
-        if files.is_empty() {
+        let missing = files.iter().find(|file| !is_url(file) && !file.exists());
+        let missing = match missing {
+            Some(file) => Some(relative(root, file)),
+            None => files.is_empty().then(|| pattern.to_string()),
+        };
+        if let Some(pattern) = missing {
             return Err(DataError::NoFiles {
                 dataset: manifest.name.clone(),
                 key,
                 path: root.to_path_buf(),
-                pattern: pattern.to_string(),
+                pattern,
             });
         }
         all.push(SplitFiles { split, files });

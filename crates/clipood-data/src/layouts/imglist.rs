@@ -9,17 +9,14 @@
 //! but one of its name lies in exactly one folder beside it, that one is read: `val/n01440764/ILSVRC2012_val_00000293.JPEG`.
 //! Any other file that does not exist stays an image of the dataset, so that it is reported as one that cannot be read.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clipood_core::{DatasetManifest, image_key, is_url, shown};
-use rayon::prelude::*;
+use clipood_core::{DatasetManifest, image_key, shown};
 
 use super::classes::{Classes, Label};
 use super::files::split_files;
-use super::listed::{below, key_of};
+use super::listed::{Files, below, key_of};
 use crate::error::DataError;
-use crate::folder::{Kind, entries};
 use crate::place::for_each_line;
 use crate::record::{Found, ImageRecord, Split};
 use crate::source::Source;
@@ -54,7 +51,7 @@ pub fn visit<E: From<DataError>>(
     for lists in split_files(manifest, root, &[])? {
         let split = lists.split.unwrap_or(Split::Test);
         for list in &lists.files {
-            visit(Found::File(list.clone()))?;
+            visit(Found::List(list.clone()))?;
             let mut block = Vec::with_capacity(BLOCK);
             let read = for_each_line(list, |number, text| {
                 if let Some(line) = images.parse(list, number, text)? {
@@ -180,111 +177,6 @@ fn in_dictionary(text: &str, key: &str) -> Result<i64, String> {
         )
     })?;
     label.as_i64().ok_or_else(wrong)
-}
-
-/// The files of a folder that are listed.
-struct Files {
-    base: PathBuf,
-    /// For each folder in which a listed file is missing: the files in the folders of that folder, by name; `None` for a
-    /// name that several have.
-    nested: HashMap<PathBuf, HashMap<std::ffi::OsString, Option<PathBuf>>>,
-    mapped: usize,
-    missing: usize,
-    first_missing: Option<PathBuf>,
-}
-
-impl Files {
-    fn new(base: PathBuf) -> Self {
-        Self {
-            base,
-            nested: HashMap::new(),
-            mapped: 0,
-            missing: 0,
-            first_missing: None,
-        }
-    }
-
-    /// The file of each name.
-    fn find(&mut self, names: &[String]) -> Result<Vec<PathBuf>, DataError> {
-        let base = &self.base;
-        let paths = names.iter().map(|name| base.join(name));
-        if is_url(base) {
-            // Each request costs time: what is missing is found when it is read.
-            return Ok(paths.collect());
-        }
-        let found: Vec<(PathBuf, bool)> = paths
-            .collect::<Vec<_>>()
-            .into_par_iter()
-            .map(|path| {
-                let exists = std::fs::symlink_metadata(&path).is_ok();
-                (path, exists)
-            })
-            .collect();
-        let mut all = Vec::with_capacity(found.len());
-        for (path, exists) in found {
-            match exists {
-                true => all.push(path),
-                false => all.push(self.elsewhere(path)?),
-            }
-        }
-        Ok(all)
-    }
-
-    fn elsewhere(&mut self, path: PathBuf) -> Result<PathBuf, DataError> {
-        let folder = path.parent().unwrap_or(&self.base).to_path_buf();
-        if !self.nested.contains_key(&folder) {
-            let files = nested_files(&folder)?;
-            self.nested.insert(folder.clone(), files);
-        }
-        let name = path.file_name().unwrap_or_default();
-        if let Some(Some(found)) = self.nested[&folder].get(name) {
-            self.mapped += 1;
-            return Ok(found.clone());
-        }
-        self.missing += 1;
-        self.first_missing.get_or_insert_with(|| path.clone());
-        Ok(path)
-    }
-
-    fn notes(&self) -> Vec<String> {
-        let mapped = (self.mapped > 0).then(|| {
-            format!(
-                "{} listed images were found in a folder beside where they are listed",
-                self.mapped
-            )
-        });
-        let missing = self.first_missing.as_ref().map(|first| {
-            format!(
-                "{} listed images do not exist; the first is {}",
-                self.missing,
-                shown(first)
-            )
-        });
-        mapped.into_iter().chain(missing).collect()
-    }
-}
-
-/// The files in the folders of a folder, by name.
-fn nested_files(folder: &Path) -> Result<HashMap<std::ffi::OsString, Option<PathBuf>>, DataError> {
-    let mut files = HashMap::new();
-    if !folder.is_dir() {
-        return Ok(files);
-    }
-    for class in entries(folder)? {
-        if class.kind != Kind::Folder {
-            continue;
-        }
-        for entry in entries(&class.path)? {
-            if entry.kind == Kind::File {
-                let name = entry.path.file_name().unwrap_or_default().to_os_string();
-                let first = files.insert(name.clone(), Some(entry.path));
-                if first.is_some() {
-                    files.insert(name, None);
-                }
-            }
-        }
-    }
-    Ok(files)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use clipood_core::{DatasetManifest, Role};
+use clipood_core::{DatasetManifest, Layout, Role};
 use rayon::prelude::*;
 
 use super::class_folder::above;
@@ -25,7 +25,7 @@ const SPLITS: [&str; 6] = ["train", "training", "val", "valid", "validation", "t
 /// Those of [`visit_dataset`](super::visit_dataset) that can be found without opening a file. Without the folders,
 /// `nested = false` is written.
 pub fn settle(manifest: &mut DatasetManifest, data_root: &Path) -> Result<(), DataError> {
-    if !manifest.layout.is_of_folders() {
+    if manifest.layout != Layout::ImageFolder {
         return Ok(());
     }
     if manifest.nested.is_some() && (manifest.loose.is_some() || manifest.role == Role::Id) {

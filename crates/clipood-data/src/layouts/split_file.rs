@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use clipood_core::{DatasetManifest, Role, image_key};
+use clipood_core::{DatasetManifest, Role, image_key, is_url};
 
 use super::listed::{below, key_of};
 use crate::error::DataError;
@@ -26,13 +26,17 @@ pub fn visit<E: From<DataError>>(
         None => root.to_path_buf(),
     };
     let path = root.join(manifest.files.as_deref().unwrap_or(Path::new("")));
-    visit(Found::File(path.clone()))?;
+    visit(Found::List(path.clone()))?;
     let split = SplitFile::read(&path)?;
     let wrong = |problem: String| DataError::SplitFile {
         path: path.clone(),
         problem,
     };
-    let exists = |listed: &str| std::fs::symlink_metadata(folder.join(listed)).is_ok();
+    let exists = |listed: &str| match is_url(&folder) {
+        // Each request costs time: paths of another machine are not looked for in object stores.
+        true => listed == split.images()[0].path,
+        false => std::fs::symlink_metadata(folder.join(listed)).is_ok(),
+    };
     let Some(reroot) = Reroot::find(&split, exists) else {
         return Err(E::from(wrong(format!(
             "its first image, {}, is not in {}, nor is the end of that path; `images` names the folder that the paths start from",

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use clipood_core::{DatasetManifest, shown};
-use clipood_data::{At, Found, ImageRecord, LeftOutCounts, Split, few_shot_split, visit_dataset};
+use clipood_core::{DatasetManifest, is_url, shown};
+use clipood_data::{Found, ImageRecord, LeftOutCounts, Split, few_shot_split, visit_dataset};
 
-use super::ROW;
 use super::file_shots::FileShots;
 use super::files::ListedFiles;
+use super::form;
+use super::sort::Sorter;
 use super::spool::Spool;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
@@ -55,58 +56,46 @@ pub(super) enum Serves<'a> {
 /// # Errors
 /// As [`list_images`]; no image in the test folders; temporary files that cannot be written.
 pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves<'_>) -> Result<Listed> {
-    let mut listed = Listed {
-        test: Spool::new(),
-        val: Spool::new(),
-        classes: BTreeMap::new(),
-        val_classes: BTreeSet::new(),
-        train: Vec::new(),
-        files: ListedFiles::new(manifest.root_in(&job.places.data)),
-    };
+    let (mut classes, mut val_classes) = (BTreeMap::new(), BTreeSet::new());
     let validates = job.experiment.manifests.validates();
+    let (mut test, mut val) = (Sorter::new(&manifest.name), Sorter::new(&manifest.name));
+    let mut train = Candidates::default();
     let mut tested = 0;
-    let mut class: Vec<ImageRecord> = Vec::new();
-    visit_images(
-        manifest,
-        &job.places.data,
-        job.worker.reporting,
-        &mut |mut record| {
-            listed.files.add(&record)?;
-            tested += usize::from(record.split == Split::Test);
-            match serves {
-                Serves::Id(_) => {
-                    if let (Some(label), Some(name)) = (record.label, &record.class_name)
-                        && !listed.classes.contains_key(&label)
-                    {
-                        listed.classes.insert(label, name.clone());
-                    }
+    let mut take = |mut record: ImageRecord| {
+        tested += usize::from(record.split == Split::Test);
+        match serves {
+            Serves::Id(_) => {
+                if let (Some(label), Some(name)) = (record.label, &record.class_name)
+                    && !classes.contains_key(&label)
+                {
+                    classes.insert(label, name.clone());
                 }
-                Serves::Ood | Serves::OodValidation => record.label = None,
             }
-            match (record.split, serves) {
-                (Split::Test, Serves::Id(_) | Serves::Ood) => {
-                    listed.test.push(image_row(record))?
-                }
-                (Split::Test, Serves::OodValidation) => {
-                    record.split = Split::Val;
-                    listed.val.push(image_row(record))?;
-                }
-                (Split::Val, Serves::Id(_)) if validates => {
-                    listed.val_classes.extend(record.label);
-                    listed.val.push(image_row(record))?;
-                }
-                (Split::Train, Serves::Id(draws)) => {
-                    if class.last().is_some_and(|last| last.label != record.label) {
-                        let whole = std::mem::take(&mut class);
-                        listed.train.extend(drawn(whole, draws)?);
-                    }
-                    class.push(record);
-                }
-                _ => {}
+            Serves::Ood | Serves::OodValidation => record.label = None,
+        }
+        match (record.split, serves) {
+            (Split::Test, Serves::Id(_) | Serves::Ood) => test.push(image_row(record)),
+            (Split::Test, Serves::OodValidation) => {
+                record.split = Split::Val;
+                val.push(image_row(record))
             }
-            Ok(())
-        },
-    )?;
+            (Split::Val, Serves::Id(_)) if validates => {
+                val_classes.extend(record.label);
+                val.push(image_row(record))
+            }
+            (Split::Train, Serves::Id(draws)) => train.add(record, draws),
+            _ => Ok(()),
+        }
+    };
+    let (data, reporting) = (&job.places.data, job.worker.reporting);
+    let mut files = ListedFiles::new(manifest.root_in(data));
+    visit_images(manifest, data, reporting, &mut |found| {
+        files.add(&found)?;
+        match found {
+            Found::Image(record) => take(record),
+            _ => Ok(()),
+        }
+    })?;
     if tested == 0 {
         return Err(PipelineError::Usage(format!(
             "dataset `{}` has no test image under {}",
@@ -114,14 +103,62 @@ pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves<'_>) -
             shown(&manifest.root)
         )));
     }
-    if let Serves::Id(draws) = serves {
-        listed.train.extend(drawn(class, draws)?);
-    }
-    Ok(listed)
+    Ok(Listed {
+        test: test.finish()?,
+        val: val.finish()?,
+        classes,
+        val_classes,
+        train: match serves {
+            Serves::Id(draws) => train.finish(draws)?,
+            Serves::Ood | Serves::OodValidation => Vec::new(),
+        },
+        files,
+    })
 }
 
-/// The training images of one class that are in at least one draw.
+/// The training images of each class that may be in a draw.
+#[derive(Default)]
+struct Candidates {
+    by_class: BTreeMap<Option<u32>, Vec<ImageRecord>>,
+}
+
+impl Candidates {
+    /// Images of a class that are kept beside those of the draws before they are looked through again.
+    const SPARE: usize = 256;
+
+    fn add(&mut self, record: ImageRecord, draws: &Draws) -> Result<()> {
+        let class = self.by_class.entry(record.label).or_default();
+        class.push(record);
+        if class.len() >= Self::SPARE + 2 * draws.seeds.len() * draws.images {
+            *class = drawn(std::mem::take(class), draws)?;
+        }
+        Ok(())
+    }
+
+    /// Those that are in at least one draw, class by class.
+    fn finish(self, draws: &Draws) -> Result<Vec<ImageRecord>> {
+        let mut all = Vec::new();
+        for class in self.by_class.into_values() {
+            all.extend(drawn(class, draws)?);
+        }
+        Ok(all)
+    }
+}
+
+/// The training images of one class that are in at least one draw. A draw takes the images whose hashes come first, so
+/// that which of them were looked at before does not matter.
+///
+/// # Errors
+/// An image that is listed twice.
 fn drawn(mut class: Vec<ImageRecord>, draws: &Draws) -> Result<Vec<ImageRecord>> {
+    class.sort_by(|a, b| a.image_key.cmp(&b.image_key));
+    if let Some(pair) = class
+        .windows(2)
+        .find(|pair| pair[0].image_key == pair[1].image_key)
+    {
+        let key = &pair[0].image_key;
+        return Err(PipelineError::Usage(format!("image {key} is listed twice")));
+    }
     let mut taken = BTreeSet::new();
     if !class.is_empty() {
         for seed in &draws.seeds {
@@ -136,15 +173,7 @@ fn drawn(mut class: Vec<ImageRecord>, draws: &Draws) -> Result<Vec<ImageRecord>>
 
 /// A row of the plan, without the shard and the fields that follow from reading the file.
 pub(super) fn image_row(record: ImageRecord) -> ImageRow {
-    let (offset, length, form) = match record.source.at {
-        At::Whole => (None, None, None),
-        At::Bytes(range) => (
-            Some(range.start),
-            Some(range.end.saturating_sub(range.start)),
-            None,
-        ),
-        At::Row { column, row } => (Some(row), None, Some(format!("{ROW}{column}"))),
-    };
+    let (offset, length, form) = form::columns(record.source.at);
     ImageRow {
         image_key: record.image_key,
         uri: record.source.uri,
@@ -168,8 +197,10 @@ pub fn list_images(
     reporting: Reporting,
 ) -> Result<Vec<ImageRecord>> {
     let mut records = Vec::new();
-    visit_images(manifest, data, reporting, &mut |record| {
-        records.push(record);
+    visit_images(manifest, data, reporting, &mut |found| {
+        if let Found::Image(record) = found {
+            records.push(record);
+        }
         Ok(())
     })?;
     records.sort_by(|a, b| a.image_key.cmp(&b.image_key));
@@ -185,6 +216,9 @@ pub fn open_roots(job: &Job) -> Result<()> {
     for (_, manifest) in job.experiment.manifests.all() {
         draw_demo(manifest, &job.places.data, job.worker.reporting)?;
         let root = manifest.root_in(&job.places.data);
+        if is_url(&root) {
+            continue;
+        }
         std::fs::read_dir(&root).map_err(|source| PipelineError::File {
             path: root.display().to_string(),
             action: "cannot open the folder of the dataset (--data names the folder that relative ones start from)",
@@ -210,26 +244,22 @@ pub fn draw_demo(manifest: &DatasetManifest, data: &Path, reporting: Reporting) 
     Ok(())
 }
 
-/// Calls `visit` with the images of a dataset, as [`visit_dataset`] does, and reports what is left out.
+/// Calls `visit` with what a dataset consists of, as [`visit_dataset`] does, and reports notes and what is left out.
 fn visit_images(
     manifest: &DatasetManifest,
     data: &Path,
     reporting: Reporting,
-    visit: &mut dyn FnMut(ImageRecord) -> Result<()>,
+    visit: &mut dyn FnMut(Found) -> Result<()>,
 ) -> Result<()> {
     draw_demo(manifest, data, reporting)?;
     let mut left_out = LeftOutCounts::default();
-    let done = visit_dataset(manifest, data, &mut |found| match found {
-        Found::Image(record) => visit(record),
-        Found::Note(note) => {
-            reporting.say(&format!("{}: {note}", manifest.name));
-            Ok(())
+    let done = visit_dataset(manifest, data, &mut |found| {
+        match &found {
+            Found::Note(note) => reporting.say(&format!("{}: {note}", manifest.name)),
+            Found::LeftOut(entry) => left_out.add(entry),
+            Found::Image(_) | Found::File(_) | Found::List(_) => {}
         }
-        Found::LeftOut(entry) => {
-            left_out.add(&entry);
-            Ok(())
-        }
-        Found::File(_) => Ok(()),
+        visit(found)
     });
     // Reported even if listing fails: it may be the reason.
     report_left_out(reporting, &manifest.name, &left_out);
@@ -247,7 +277,7 @@ pub fn report_left_out(reporting: Reporting, whose: &str, left_out: &LeftOutCoun
 
 #[cfg(test)]
 mod tests {
-    use clipood_data::Source;
+    use clipood_data::{At, PlaneSize, Source};
     use proptest::prelude::*;
 
     use super::*;
@@ -258,7 +288,14 @@ mod tests {
             column: "image.bytes".to_string(),
             row: 1 << 40,
         };
-        for at in [At::Whole, At::Bytes(512..2048), row] {
+        let planes = At::Planes {
+            start: 3074,
+            size: PlaneSize {
+                width: 32,
+                height: 16,
+            },
+        };
+        for at in [At::Whole, At::Bytes(512..2048), row, planes] {
             let source = Source {
                 uri: "/data/set/images.tar".to_string(),
                 at,
@@ -295,6 +332,13 @@ mod tests {
                 .collect();
             let draws = Draws { seeds: seeds.clone(), images: shots + held_out, files: None };
             let kept = drawn(class.clone(), &draws).unwrap();
+            // In pieces, backwards.
+            let mut pieces = Vec::new();
+            for record in class.iter().rev() {
+                pieces.push(record.clone());
+                pieces = drawn(pieces, &draws).unwrap();
+            }
+            prop_assert_eq!(&pieces, &kept);
             prop_assert!(kept.len() <= images.min(seeds.len() * draws.images));
             // The first seed holds images out, like validation; the others draw from the rest.
             let both = |mut from: Vec<ImageRecord>| {
