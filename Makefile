@@ -108,6 +108,9 @@ bench-engine: build ## memory at 1 and 10 times the data, resume, flow and scali
 	python3 benches/engine.py $(if $(IMAGES),--images $(IMAGES)) $(if $(FACTOR),--factor $(FACTOR))
 	cargo run --release --locked -p clipood-pipeline --example flow_scaling
 
+bench-layouts: build ## time and memory of a plan of IMAGES (1300000) tiny images, in folders and in ARCHIVES (1024) tar files
+	python3 benches/layouts.py --images $(or $(IMAGES),1300000) --archives $(or $(ARCHIVES),1024)
+
 bench-flagship: build ## ImageNet-1K's 1,000 classes against the MOS sets, made-up pictures: time, memory, disk of each stage; PHOTOGRAPHS=1
 	python3 -m venv .venv-flagship
 	.venv-flagship/bin/pip install --quiet --disable-pip-version-check -r benches/flagship/requirements.txt

@@ -111,6 +111,9 @@ impl Experiment {
         if !manifests.words.is_empty() {
             fingerprint = fingerprint.field("words", &manifests.words);
         }
+        if !manifests.splits.is_empty() {
+            fingerprint = fingerprint.field("splits", &manifests.splits);
+        }
         fingerprint = with_class_templates(&recipe, &columns, fingerprint)?;
         Ok(Self {
             fingerprint: fingerprint.finish()?,

@@ -1,5 +1,6 @@
 //! The report of a run: tables on the console, and a page in the run directory.
 
+mod bars;
 mod chart;
 mod page;
 mod tables;
@@ -9,6 +10,7 @@ mod zero_shot;
 use bytes::Bytes;
 use clipood_ood::metrics::LOW_RESOLUTION;
 
+pub use self::bars::bars;
 pub use self::zero_shot::ZeroShotPage;
 
 use self::chart::{Series, shots_chart};

@@ -123,6 +123,7 @@ impl World {
             ood: vec![ood("near"), ood("far")],
             validation_ood: Vec::new(),
             words: serde_json::from_str(words).unwrap(),
+            splits: Vec::new(),
         };
         let devices = "sim:100000,sim:100000".parse().unwrap();
         let model = open_named("demo", &Default::default(), Reporting::Silent)?;

@@ -7,6 +7,7 @@ mod class_list;
 mod clusters;
 mod columns;
 pub mod completions;
+pub mod data;
 pub mod detect;
 pub mod detectors;
 pub mod encode;

@@ -6,7 +6,7 @@ use clap::Command;
 pub const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Run a recipe",
-        &["run", "recipes", "plan", "worker", "submit"],
+        &["run", "recipes", "data", "plan", "worker", "submit"],
     ),
     ("Look at a run", &["report", "status", "explain", "gc"]),
     (

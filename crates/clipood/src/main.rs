@@ -41,6 +41,8 @@ enum Command {
     Threshold(commands::threshold::Args),
     /// Decide for each image whether it belongs to the classes of a fitted threshold.
     Detect(commands::detect::Args),
+    /// Look at datasets: inspect a folder, check what is complete, export and import splits.
+    Data(commands::data::Args),
     /// Show the progress of each stage of a run, what its workers do, and what is in quarantine.
     Status(commands::status::Args),
     /// Show the inputs of a unit, and how they differ from those of committed units.
@@ -135,6 +137,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::ZeroShot(args) => commands::zero_shot::run(args),
         Command::Threshold(args) => commands::threshold::run(args),
         Command::Detect(args) => commands::detect::run(args),
+        Command::Data(args) => commands::data::run(args),
         Command::Status(args) => commands::status::run(args),
         Command::Explain(args) => commands::explain::run(args),
         Command::Gc(args) => commands::gc::run(args),

@@ -119,6 +119,7 @@ impl Recipe {
         if data.validation_per_class == 0 && !data.validation_ood.is_empty() {
             return Err(at_least_one("data.validation_per_class"));
         }
+        self.check_few_shot()?;
         for (group, members) in &data.groups {
             let key = format!("data.groups.{group}");
             check_name(&key, group)?;
@@ -128,6 +129,28 @@ impl Recipe {
                 let text = format!("found `{other}`, allowed: the datasets of data.ood");
                 return Err(Problem::new(&key, text));
             }
+        }
+        Ok(())
+    }
+
+    fn check_few_shot(&self) -> Result<(), Problem> {
+        const KEY: &str = "data.few_shot";
+        let Some(pattern) = &self.data.few_shot else {
+            return Ok(());
+        };
+        not_blank(KEY, pattern)?;
+        let rest = pattern.replace("{seed}", "").replace("{shots}", "");
+        if rest.contains(['{', '}']) {
+            let text = format!("found `{pattern}`, allowed in braces: {{seed}} and {{shots}}");
+            return Err(Problem::new(KEY, text));
+        }
+        if pattern.contains("{shots}") && self.shots.len() > 1 {
+            let text = format!(
+                "found {{shots}} with {} numbers of shots, allowed: one, because the shots of such files are no part of each \
+                 other; run the recipe once for each number (--shots)",
+                self.shots.len()
+            );
+            return Err(Problem::new(KEY, text));
         }
         Ok(())
     }

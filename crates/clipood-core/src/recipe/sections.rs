@@ -21,6 +21,10 @@ pub struct DataSection {
     /// The subset of the in-distribution classes to use.
     #[serde(default)]
     pub subsample_classes: SubsampleClasses,
+    /// The file that names the shots, instead of a draw: a split file such as CoOp's `split_fewshot/shot_16-seed_1.pkl`, relative
+    /// to the data folder or absolute. `{seed}` stands for the seed, `{shots}` for the number of shots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub few_shot: Option<String>,
     /// Out-of-distribution datasets on which hyperparameters are selected; disjoint from `ood`.
     #[serde(default)]
     pub validation_ood: Vec<String>,
@@ -84,6 +88,15 @@ impl Resize {
             Resize::Pillow12 => "pillow12",
             Resize::Pillow13 => "pillow13",
         }
+    }
+}
+
+impl DataSection {
+    /// The file of `few_shot` for these shots and this seed.
+    pub fn few_shot_file(&self, shots: usize, seed: u64) -> Option<String> {
+        let pattern = self.few_shot.as_ref()?;
+        let file = pattern.replace("{seed}", &seed.to_string());
+        Some(file.replace("{shots}", &shots.to_string()))
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clipood_core::text_file::{decode_text, lines};
 use clipood_core::{shown, stored};
+use clipood_data::Source;
 use clipood_pipeline::{Engine, PipelineError, classify_files};
 use serde_json::json;
 
@@ -63,6 +64,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         check_folder(out)?;
     }
     let files = listed(&args.images)?;
+    let sources: Vec<Source> = files.iter().map(|path| Source::found(path)).collect();
     if files.is_empty() {
         bail!("no image in the folders given");
     }
@@ -70,7 +72,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut verdicts = Vec::new();
     let mut failure = None;
     let engine = Engine::for_files(&judge.model, &judge.devices);
-    let done = classify_files(&engine, &files, &judge.classifier, |number, outcome| {
+    let done = classify_files(&engine, &sources, &judge.classifier, |number, outcome| {
         let found = match outcome {
             Ok(found) => found,
             Err(reason) => {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clipood_clip::model::{Device, Devices, Model};
 use clipood_core::shown;
+use clipood_data::Source;
 use clipood_ood::metrics::threshold_at_tpr;
 use clipood_ood::{DetectorSpec, OodError};
 use clipood_pipeline::{Classifier, Engine, PipelineError, classify_files};
@@ -226,7 +227,8 @@ fn calibrated(
     classifier: &Classifier,
 ) -> Result<(f64, usize)> {
     let mut scores = Vec::with_capacity(files.len());
-    classify_files(engine, files, classifier, |number, outcome| {
+    let sources: Vec<Source> = files.iter().map(|path| Source::found(path)).collect();
+    classify_files(engine, &sources, classifier, |number, outcome| {
         match outcome {
             Ok(found) => scores.push(found.score),
             Err(reason) => report_unreadable(&files[number], &reason),

@@ -4,14 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use super::node::{Global, Id, Node, Storage, integer, known};
-use crate::checkpoint::problem::{Problem, Result};
-use crate::checkpoint::value::TensorRef;
+use super::node::{Id, Meaning, Node, integer};
+use super::{PickleError, Result, Rules};
 
-/// Most dimensions of a tensor.
-const MAX_DIMENSIONS: usize = 8;
-/// Most instructions of a pickle. A state dict with a thousand tensors and the state of its optimizer has some 100,000.
-pub(super) const MAX_INSTRUCTIONS: u32 = 1 << 22;
 /// Most open marks: one for each list, dictionary or tuple around the current object.
 const MAX_MARKS: usize = 1024;
 /// Longest text.
@@ -22,6 +17,7 @@ const MAX_NAME: usize = 512;
 /// The stack machine.
 pub(super) struct Machine<'a, R> {
     reader: &'a mut R,
+    rules: &'a Rules,
     /// Bytes that may still be read.
     remaining: u64,
     nodes: Vec<Node>,
@@ -33,9 +29,10 @@ pub(super) struct Machine<'a, R> {
 
 impl<'a, R: Read> Machine<'a, R> {
     /// A machine that reads at most `limit` bytes.
-    pub(super) fn new(reader: &'a mut R, limit: u64) -> Self {
+    pub(super) fn new(reader: &'a mut R, limit: u64, rules: &'a Rules) -> Self {
         Self {
             reader,
+            rules,
             remaining: limit,
             nodes: Vec::new(),
             stack: Vec::new(),
@@ -46,7 +43,8 @@ impl<'a, R: Read> Machine<'a, R> {
 
     /// Runs one pickle to its end: all objects, and the position of the one it stands for.
     pub(super) fn run(mut self) -> Result<(Vec<Node>, Id)> {
-        for _ in 0..MAX_INSTRUCTIONS {
+        let most = self.rules.instructions;
+        for _ in 0..most {
             let [instruction] = self.array()?;
             if instruction == b'.' {
                 let root = self.pop()?;
@@ -54,7 +52,10 @@ impl<'a, R: Read> Machine<'a, R> {
             }
             self.step(instruction)?;
         }
-        Err(format!("found more than {MAX_INSTRUCTIONS} instructions in the pickle, allowed: at most as many").into())
+        Err(
+            format!("found more than {most} instructions in the pickle, allowed: at most as many")
+                .into(),
+        )
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
@@ -133,7 +134,7 @@ impl<'a, R: Read> Machine<'a, R> {
         }
         self.stack
             .pop()
-            .ok_or_else(|| Problem::from("an instruction without its operands"))
+            .ok_or_else(|| PickleError::from("an instruction without its operands"))
     }
 
     fn top(&mut self) -> Result<Id> {
@@ -215,6 +216,10 @@ impl<'a, R: Read> Machine<'a, R> {
                 let length = u32::from_le_bytes(self.array()?);
                 self.text(u64::from(length))?;
             }
+            0x8d => {
+                let length = u64::from_le_bytes(self.array()?);
+                self.text(length)?;
+            }
             0x8c | b'U' => {
                 let [length] = self.array()?;
                 self.text(u64::from(length))?;
@@ -290,7 +295,10 @@ impl<'a, R: Read> Machine<'a, R> {
                 let module = self.pop_text()?;
                 self.global(&module, &name)?;
             }
-            b'Q' => self.persistent()?,
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(Node::Persistent(id));
+            }
             b'R' | 0x81 => {
                 let arguments = self.pop()?;
                 let function = self.pop()?;
@@ -301,7 +309,7 @@ impl<'a, R: Read> Machine<'a, R> {
                 let state = self.pop()?;
                 let object = self.top()?;
                 match &mut self.nodes[object as usize] {
-                    Node::Record(_, attributes) => *attributes = Some(state),
+                    Node::Object(_, attributes) => *attributes = Some(state),
                     // Python hangs `_metadata` on the dictionary of a state dict.
                     Node::Dict(_) | Node::Opaque(_) => {}
                     _ => return Err("attributes of something that has none".into()),
@@ -309,7 +317,7 @@ impl<'a, R: Read> Machine<'a, R> {
             }
             other => {
                 return Err(format!(
-                    "the pickle holds the instruction 0x{other:02x}, which torch.save does not write"
+                    "the pickle holds the instruction 0x{other:02x}, which Python writes for other objects than data"
                 )
                 .into());
             }
@@ -366,72 +374,37 @@ impl<'a, R: Read> Machine<'a, R> {
 
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
         let path = format!("{module}.{name}");
-        let Some(global) = known(module, name) else {
+        let Some(meaning) = (self.rules.meaning)(module, name) else {
             return Err(format!(
-                "it asks to run `{path}`, which is refused: only tensors, numbers, texts, lists and dictionaries are \
-                 read; save the parameters alone (their state_dict), or as safetensors"
+                "it asks to run `{path}`, which is refused: only {}",
+                self.rules.allowed
             )
             .into());
         };
-        self.push(Node::Global(global, path.into()));
+        self.push(Node::Global(meaning, path.into()));
         Ok(())
     }
 
-    /// `("storage", type, key, location, elements)`; files before torch 1.6 add a view, which is `None`.
-    fn persistent(&mut self) -> Result<()> {
-        let id = self.pop()?;
-        let Node::Tuple(items) = &self.nodes[id as usize] else {
-            return Err("a persistent id that is no tuple".into());
-        };
-        let node = |at: usize| items.get(at).map(|id| &self.nodes[*id as usize]);
-        let storage = match (node(0), node(1), node(2), node(5)) {
-            (
-                Some(Node::Text(kind)),
-                Some(Node::Global(Global::Storage(dtype), _)),
-                Some(Node::Text(key)),
-                None | Some(Node::None),
-            ) if &**kind == "storage" => Storage {
-                key: key.clone(),
-                dtype: *dtype,
-            },
-            (_, _, _, Some(_)) => return Err("a storage that is a view of another".into()),
-            _ => return Err("a persistent id that names no storage of numbers".into()),
-        };
-        self.push(Node::Storage(Box::new(storage)));
-        Ok(())
-    }
-
-    /// What the listed functions make of their arguments.
+    /// What becomes of a call of a function or class on the list.
     fn call(&mut self, function: Id, arguments: Id) -> Result<Id> {
         let Node::Tuple(items) = &self.nodes[arguments as usize] else {
             return Err("arguments that are no tuple".into());
         };
-        let Node::Global(global, path) = &self.nodes[function as usize] else {
+        let Node::Global(meaning, path) = &self.nodes[function as usize] else {
             return Err("a call of something that is no function".into());
         };
-        let (global, path) = (*global, path.clone());
-        let node = match global {
-            Global::RebuildTensor => {
-                let [storage, offset, shape, strides] = items
-                    .first_chunk::<4>()
-                    .ok_or("a tensor without its shape and strides")?;
-                Node::Tensor(Box::new(self.tensor(*storage, *offset, *shape, *strides)?))
-            }
-            Global::RebuildParameter => {
-                return items
-                    .first()
-                    .copied()
-                    .ok_or_else(|| Problem::from("a parameter without its tensor"));
-            }
-            Global::Dict => {
+        let (meaning, path) = (*meaning, path.clone());
+        let node = match meaning {
+            Meaning::Dict => {
                 if items.iter().any(|id| !self.empty_default(*id)) {
                     return Err(format!("`{path}` with initial items is not read").into());
                 }
                 Node::Dict(Vec::new())
             }
-            Global::Module => Node::Record(path, None),
-            Global::Opaque => Node::Opaque(path),
-            Global::Storage(_) => return Err(format!("a call of `{path}` is refused").into()),
+            Meaning::Object => Node::Object(path, None),
+            Meaning::Function => Node::Call(path, arguments),
+            Meaning::Opaque => Node::Opaque(path),
+            Meaning::Constant => return Err(format!("a call of `{path}` is refused").into()),
         };
         Ok(self.add(node))
     }
@@ -442,41 +415,6 @@ impl<'a, R: Read> Machine<'a, R> {
             Node::None | Node::Global(_, _) => true,
             Node::List(items) | Node::Tuple(items) => items.is_empty(),
             _ => false,
-        }
-    }
-
-    fn tensor(&self, storage: Id, offset: Id, shape: Id, strides: Id) -> Result<TensorRef> {
-        let Node::Storage(storage) = &self.nodes[storage as usize] else {
-            return Err("a tensor without a storage".into());
-        };
-        let shape = self.sizes(shape)?;
-        let strides = self.sizes(strides)?;
-        if shape.len() != strides.len() {
-            return Err("a tensor with another number of strides than of sizes".into());
-        }
-        Ok(TensorRef {
-            storage: storage.key.clone(),
-            dtype: storage.dtype,
-            offset: self.size(offset)?,
-            shape,
-            strides,
-        })
-    }
-
-    fn sizes(&self, id: Id) -> Result<Vec<usize>> {
-        match &self.nodes[id as usize] {
-            Node::Tuple(items) | Node::List(items) if items.len() <= MAX_DIMENSIONS => {
-                items.iter().map(|item| self.size(*item)).collect()
-            }
-            _ => Err("the shape of a tensor is no tuple of at most 8 sizes".into()),
-        }
-    }
-
-    fn size(&self, id: Id) -> Result<usize> {
-        match &self.nodes[id as usize] {
-            Node::Int(size) => usize::try_from(*size)
-                .map_err(|_| format!("a tensor with the size or stride {size}").into()),
-            _ => Err("a size of a tensor is no integer".into()),
         }
     }
 }
