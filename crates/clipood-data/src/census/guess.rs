@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use clipood_core::{DatasetManifest, Role};
+use clipood_core::{DatasetManifest, Role, is_url};
 
 use crate::error::DataError;
 use crate::extensions::is_image;
@@ -24,7 +24,8 @@ const SPLITS: [(&str, &[&str]); 3] = [
 /// A folder that cannot be read.
 pub fn candidates(place: &Path) -> Result<Vec<Guess>, DataError> {
     let mut guesses = Vec::new();
-    if place.is_file() {
+    let is_named_file = is_url(place) && !extension(place).is_empty();
+    if place.is_file() || is_named_file {
         of_file(place, &mut guesses);
     } else {
         of_folder(place, &mut guesses)?;
@@ -199,6 +200,7 @@ fn of_folder(folder: &Path, guesses: &mut Vec<Guess>) -> Result<(), DataError> {
     }
     if files.iter().any(|file| is_image(file)) || !folders.is_empty() {
         guesses.push(Guess::new("image-folder", folder).only(Role::Ood));
+        guesses.push(Guess::new("flat-folder", folder).only(Role::Ood));
     }
     Ok(())
 }
