@@ -62,6 +62,11 @@ impl GpuPrompts {
         if let Err(error) = task.data.check(task.train.loss.uses_patches()) {
             return Ok(Err(error));
         }
+        let classes = task.names.len();
+        if let Some(label) = task.data.labels.iter().find(|l| **l as usize >= classes) {
+            let problem = format!("label {label} is outside the {classes} classes");
+            return Ok(Err(ClipError::Training(problem)));
+        }
         let steps = self.steps(&layout, task)?;
         Ok(self.run(steps, (tokenizer, &layout), task, resume, after))
     }

@@ -81,9 +81,11 @@ impl TextSizes {
             dim,
             ..
         } = *self;
+        // Rows of features and tokens are whole 16-byte vectors in every format.
+        let whole = width.is_multiple_of(32) && dim.is_multiple_of(8);
         if heads == 0
             || width == 0
-            || !width.is_multiple_of(32)
+            || !whole
             || !width.is_multiple_of(heads)
             || layers == 0
             || dim == 0
