@@ -18,6 +18,7 @@ mod svg;
 mod table;
 mod thumbnails;
 mod training;
+mod warnings;
 mod zero_shot;
 
 use bytes::Bytes;

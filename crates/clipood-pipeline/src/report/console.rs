@@ -1,12 +1,11 @@
 //! The tables of a run on the console: a short one by default, more by detector, dataset, seed or number of shots.
 
-use clipood_ood::metrics::LOW_RESOLUTION;
-
 use super::headline::{
-    Headline, ORACLE_NOTE, detectors, headlines, is_average, is_oracle, known_detector, ood_sets,
-    rule, single_row, spreads,
+    Headline, ORACLE_NOTE, headlines, is_oracle, known_detector, ood_sets, rule, single_row,
+    spreads,
 };
-use super::table::{Cell, Spread, Table, percent};
+use super::table::{Cell, Spread, Table};
+use super::warnings::warnings;
 use crate::error::Result;
 use crate::metrics::{AVERAGE, Metrics};
 use crate::tables::{OodRow, SummaryRow};
@@ -364,34 +363,6 @@ pub fn notes(table: &Table) -> Option<&'static str> {
     marked.then_some(ORACLE_NOTE)
 }
 
-/// A warning for each detector with many equal scores, about the worst of its rows.
-pub fn warnings(metrics: &Metrics) -> Vec<String> {
-    let warning = |detector: &&str| {
-        let own = metrics.ood.iter().filter(|row| row.detector == **detector);
-        // An average has no images of its own.
-        let coarse = own.filter(|row| {
-            row.score_resolution < LOW_RESOLUTION && row.n_id > 0 && !is_average(&row.ood_dataset)
-        });
-        let worst = coarse
-            .clone()
-            .min_by(|a, b| a.score_resolution.total_cmp(&b.score_resolution))?;
-        let others = match coarse.count() - 1 {
-            0 => String::new(),
-            others => format!(
-                ", and below {}% in {others} more rows",
-                100.0 * LOW_RESOLUTION
-            ),
-        };
-        Some(format!(
-            "{detector} of {} on {}: {}% of the scores are distinct{others}; ties count as half",
-            worst.prompt,
-            worst.ood_dataset,
-            percent(worst.score_resolution)
-        ))
-    };
-    detectors(&metrics.ood).iter().filter_map(warning).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -499,17 +470,5 @@ mod tests {
             by: By::Method,
         };
         assert_eq!(report_table(&metrics(), &wrong).unwrap_err().exit_code(), 2);
-    }
-
-    #[test]
-    fn coarse_scores_are_named() {
-        let mut metrics = metrics();
-        metrics.ood[2].score_resolution = 0.009;
-        metrics.ood[4].score_resolution = 0.899;
-        let text = console(&metrics);
-        // One warning for each detector.
-        assert_eq!(text.matches("warning: ").count(), 1, "{text}");
-        let warning = "warning: msp of zero-shot on a & b: 0.90% of the scores are distinct, and below 90% in 1 more rows";
-        assert!(text.contains(warning), "{text}");
     }
 }
