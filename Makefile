@@ -82,6 +82,9 @@ gpu-check: ## on a machine with a GPU and PyTorch: correctness, then speed besid
 test-notebooks: build ## execute the notebooks on a small run (installs Jupyter's kernel and libraries into .venv-notebooks)
 	scripts/test-notebooks.sh
 
+test-report: build ## open pages of reports in headless Chromium (installs Debian's); screenshots in target/report-screenshots
+	scripts/test-report.sh
+
 check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
 	scripts/check-tables.sh
 

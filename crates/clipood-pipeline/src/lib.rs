@@ -99,7 +99,11 @@ pub use plan::{SetOverlap, draw_demo, list_images, report_left_out};
 pub use planned::Planned;
 pub use progress::{Reporting, tell};
 pub use prompts::file::PromptSet;
-pub use report::{ZeroShotPage, bars, console, write_html};
+pub use prompts::words::nearest_tokens;
+pub use report::{
+    By, Comparison, Table, View, ZeroShotPage, bars, compare_runs, console, notes, page_files,
+    report_table,
+};
 pub use run::{run, run_only};
 pub use splits::split_of;
 pub use stages::report::Outcome;

@@ -6,6 +6,7 @@ pub mod bench;
 mod class_list;
 mod clusters;
 mod columns;
+pub mod compare;
 pub mod completions;
 pub mod data;
 pub mod detect;

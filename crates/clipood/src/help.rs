@@ -8,7 +8,10 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
         "Run a recipe",
         &["run", "recipes", "data", "plan", "worker", "submit"],
     ),
-    ("Look at a run", &["report", "status", "explain", "gc"]),
+    (
+        "Look at a run",
+        &["report", "compare", "status", "explain", "gc"],
+    ),
     (
         "Single images",
         &["zero-shot", "threshold", "detect", "similarity", "search"],

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use super::sections::SUPERCLASS;
-use super::{Recipe, SelectSection, WordListSection};
+use super::{PublishedSection, Recipe, SelectSection, WordListSection};
 use crate::document::Problem;
 use crate::manifest::check_name;
 
@@ -69,7 +69,7 @@ impl Recipe {
             let text = format!("found {fraction}, allowed: 0 to 1");
             return Err(Problem::new("engine.max_quarantine_fraction", text));
         }
-        Ok(())
+        self.published.iter().try_for_each(PublishedSection::check)
     }
 
     fn check_shots_and_seeds(&self) -> Result<(), Problem> {
