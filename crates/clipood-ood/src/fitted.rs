@@ -92,7 +92,7 @@ impl FittedDetector {
 
     /// The factor on cosines of [`PatchBest`](crate::PatchBest), where that is all that the detector reads of patches.
     pub fn best_patch_scale(&self) -> Option<f64> {
-        self.detector().best_patch_scale()
+        self.detector().and_then(|d| d.best_patch_scale())
     }
 
     /// What it makes of the patches of one image.

@@ -57,7 +57,7 @@ pub fn estimate(job: &Job, planned: &Planned) -> Result<Estimate> {
     };
     // f32 or f16 globally, f16 for each patch.
     let global = match experiment.numerics.dtype {
-        clipood_clip::model::Dtype::F32 => 4,
+        clipood_clip::model::Dtype::F32 | clipood_clip::model::Dtype::Tf32 => 4,
         clipood_clip::model::Dtype::F16 | clipood_clip::model::Dtype::Bf16 => 2,
     };
     let view = experiment.dim() * (global + 2 * patches);

@@ -266,14 +266,17 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(read, ["content", "d"]);
-        assert_eq!(store.get_ranges("absent", &[0..1], None).unwrap(), None);
-        let error = store.get_ranges("d", &[0..20], None).unwrap_err();
+        assert_eq!(
+            store.get_ranges("absent", &[0..1, 1..2], None).unwrap(),
+            None
+        );
+        let error = store.get_ranges("d", &[0..7, 0..20], None).unwrap_err();
         assert!(matches!(error, Error::Range { size: 12, .. }), "{error}");
         assert_eq!(store.get_at_most("d", 12).unwrap().unwrap(), "content of d");
         let error = store.get_at_most("d", 11).unwrap_err();
         assert!(matches!(error, Error::TooLarge { size: 12, .. }), "{error}");
         store.put("d", Bytes::from("content of D")).unwrap();
-        let error = store.get_ranges("d", &[0..7], tag).unwrap_err();
+        let error = store.get_ranges("d", &[0..7, 11..12], tag).unwrap_err();
         assert!(matches!(error, Error::Changed { .. }), "{error}");
     }
 }

@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(*found, values[1..]);
         assert_eq!(found, Floats::from(values[1..].to_vec()));
         assert_eq!(found.into_vec(), values[1..]);
-        for wrong in [1..5, 0..6, 8..20, 12..8] {
+        for wrong in [1..5, 0..6, 8..20, Range { start: 12, end: 8 }] {
             assert!(Floats::mapped(&file, wrong.clone()).is_none(), "{wrong:?}");
         }
     }

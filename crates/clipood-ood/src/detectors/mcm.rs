@@ -301,6 +301,7 @@ mod tests {
         let inputs = FitInputs {
             text: classes,
             negative_text: None,
+            classifiers: &[],
             train: None,
             train_labels: None,
         };

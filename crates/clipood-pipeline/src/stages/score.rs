@@ -27,7 +27,6 @@ use crate::panics::guarded;
 use crate::places::Shelf;
 use crate::plan::{PlannedImage, Purpose};
 use crate::planned::{Planned, Shard};
-use crate::progress::StageProgress;
 use crate::prompts::key::PromptKey;
 use crate::prompts::trainers::PlannedPrompt;
 use crate::tables::{DetectorScores, FileMeta, ScoreRow, Scores, store_footer, write_scores};
@@ -212,11 +211,11 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
                     .iter()
                     .map(|image| (image.key.as_str(), image))
                     .collect(),
-                progress,
             };
             for place in missing {
                 job.worker.interrupt.check()?;
-                score_shard(job, &planned.plan.classes, &loaded, &fitted[place])?;
+                let (classes, note) = (&planned.plan.classes, |text: &str| progress.note(text));
+                score_shard(job, classes, &loaded, &fitted[place], &note)?;
                 progress.add(images as u64);
             }
             trim_heap();
@@ -266,7 +265,6 @@ struct LoadedShard<'a> {
     block: FeatureBlock,
     /// Its images by key.
     images: BTreeMap<&'a str, &'a PlannedImage>,
-    progress: &'a StageProgress,
 }
 
 /// Scores one shard under one prompt set and commits its part.
@@ -275,11 +273,12 @@ fn score_shard(
     classes: &[String],
     loaded: &LoadedShard<'_>,
     fitted: &FittedPrompt<'_>,
+    note: &dyn Fn(&str),
 ) -> Result<()> {
     let (prompt, shard) = (fitted.prompt, &loaded.shard);
     let unit = score_unit(job, prompt, shard)?;
     let inputs = score_inputs(job, prompt, shard)?;
-    let (scores, top5) = score_block(job, classes, loaded, fitted)?;
+    let (scores, top5) = score_block(job, classes, loaded, fitted, note)?;
     let mut extra = BTreeMap::from([(TOP5_HITS.to_string(), top5.to_string())]);
     if let Some(ranges) = &fitted.train_ranges {
         let json = serde_json::to_string(ranges)
@@ -316,6 +315,7 @@ fn best_on_device(
     job: &Job,
     loaded: &LoadedShard<'_>,
     fitted: &FittedPrompt<'_>,
+    note: &dyn Fn(&str),
 ) -> Result<Vec<PatchBest>> {
     let local = &loaded.block.local;
     let scales = (fitted.detectors.iter()).filter_map(FittedDetector::best_patch_scale);
@@ -346,7 +346,7 @@ fn best_on_device(
         Err(error) => {
             let device = job.worker.device();
             let lost = format!("{device}: patches are scored on the CPU: {error}");
-            loaded.progress.note(&lost);
+            note(&lost);
             Ok(Vec::new())
         }
     }
@@ -359,6 +359,7 @@ fn score_block(
     classes: &[String],
     loaded: &LoadedShard<'_>,
     fitted: &FittedPrompt<'_>,
+    note: &dyn Fn(&str),
 ) -> Result<(Scores, usize)> {
     let (dim, patches) = (job.experiment.dim(), job.experiment.patches());
     let block = &loaded.block;
@@ -384,7 +385,7 @@ fn score_block(
     }
     let best = match &fitted.set.probe {
         Some(_) => Vec::new(),
-        None => best_on_device(job, loaded, fitted)?,
+        None => best_on_device(job, loaded, fitted, note)?,
     };
     let local = match block.local.is_empty() {
         true => None,

@@ -213,10 +213,10 @@ impl JudgeArgs {
             None => UNKNOWN.map(str::to_owned).to_vec(),
         };
         let each: Vec<Vec<String>> = texts.into_iter().map(|text| vec![text]).collect();
-        Ok(model
+        model
             .text_encoder(device)?
             .ensembles(&each)
-            .context("texts for the unknown")?)
+            .context("texts for the unknown")
     }
 }
 
