@@ -214,8 +214,7 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
             };
             for place in missing {
                 job.worker.interrupt.check()?;
-                let (classes, note) = (&planned.plan.classes, |text: &str| progress.note(text));
-                score_shard(job, classes, &loaded, &fitted[place], &note)?;
+                score_shard(job, &planned.plan.classes, &loaded, &fitted[place])?;
                 progress.add(images as u64);
             }
             trim_heap();
@@ -273,12 +272,11 @@ fn score_shard(
     classes: &[String],
     loaded: &LoadedShard<'_>,
     fitted: &FittedPrompt<'_>,
-    note: &dyn Fn(&str),
 ) -> Result<()> {
     let (prompt, shard) = (fitted.prompt, &loaded.shard);
     let unit = score_unit(job, prompt, shard)?;
     let inputs = score_inputs(job, prompt, shard)?;
-    let (scores, top5) = score_block(job, classes, loaded, fitted, note)?;
+    let (scores, top5) = score_block(job, classes, loaded, fitted)?;
     let mut extra = BTreeMap::from([(TOP5_HITS.to_string(), top5.to_string())]);
     if let Some(ranges) = &fitted.train_ranges {
         let json = serde_json::to_string(ranges)
@@ -315,7 +313,6 @@ fn best_on_device(
     job: &Job,
     loaded: &LoadedShard<'_>,
     fitted: &FittedPrompt<'_>,
-    note: &dyn Fn(&str),
 ) -> Result<Vec<PatchBest>> {
     let local = &loaded.block.local;
     let scales = (fitted.detectors.iter()).filter_map(FittedDetector::best_patch_scale);
@@ -346,7 +343,7 @@ fn best_on_device(
         Err(error) => {
             let device = job.worker.device();
             let lost = format!("{device}: patches are scored on the CPU: {error}");
-            note(&lost);
+            job.worker.reporting.say(&lost);
             Ok(Vec::new())
         }
     }
@@ -359,7 +356,6 @@ fn score_block(
     classes: &[String],
     loaded: &LoadedShard<'_>,
     fitted: &FittedPrompt<'_>,
-    note: &dyn Fn(&str),
 ) -> Result<(Scores, usize)> {
     let (dim, patches) = (job.experiment.dim(), job.experiment.patches());
     let block = &loaded.block;
@@ -385,7 +381,7 @@ fn score_block(
     }
     let best = match &fitted.set.probe {
         Some(_) => Vec::new(),
-        None => best_on_device(job, loaded, fitted, note)?,
+        None => best_on_device(job, loaded, fitted)?,
     };
     let local = match block.local.is_empty() {
         true => None,
