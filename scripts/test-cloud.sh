@@ -126,15 +126,15 @@ detectors = ["mcm"]
 id = "@layout@"
 ood = ["demo-near"]
 RECIPE
-        run=$data/layout-$name-$layout
-        run=("$clipood" run "$data/layout.toml" --manifests "$data/manifests-$name" --run "$run" --store "$run-store")
+        at=$data/layout-$name-$layout
+        command=("$clipood" run "$data/layout.toml" --manifests "$data/manifests-$name" --run "$at" --store "$at-store")
         # What an HTTP server cannot do is refused and explained.
         if [ "$name-$layout" = http-image-folder ]; then
-            if "${run[@]}" > "$data/refused.log" 2>&1; then exit 1; fi
+            if "${command[@]}" > "$data/refused.log" 2>&1; then exit 1; fi
             grep -q "does not list its files" "$data/refused.log"
             continue
         fi
-        "${run[@]}" > "$data/layout.log" 2>&1 || { cat "$data/layout.log" >&2; exit 1; }
+        "${command[@]}" > "$data/layout.log" 2>&1 || { cat "$data/layout.log" >&2; exit 1; }
         stores+=("$data/layout-$name-$layout-store")
     done
 done

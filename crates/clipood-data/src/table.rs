@@ -191,43 +191,46 @@ pub(crate) fn read_row(path: &Path, column: &str, row: u64) -> Result<Vec<u8>> {
         )));
     };
     let block = cell(path, column, place);
-    let images = match block.get() {
-        Some(images) => images.clone(),
+    let decoded = match block.decoded.get() {
+        Some(decoded) => decoded.clone(),
         None => decoded(&table, column, place, &block)?,
     };
-    let image = images.get((row - table.starts[place.0] - place.1) as usize);
+    let image = decoded
+        .images
+        .get((row - table.starts[place.0] - place.1) as usize);
     match image.and_then(Option::as_ref) {
         Some(bytes) => Ok(bytes.to_vec()),
         None => Err(damaged(format!("row {row} has no image bytes"))),
     }
 }
 
-type Images = Arc<Vec<Option<Bytes>>>;
 type Place = (usize, u64, u64);
 
 /// The images of a block: decoded once, by the first thread that needs them.
 #[derive(Default)]
 struct Block {
-    images: OnceLock<Images>,
+    decoded: OnceLock<Arc<Decoded>>,
     decoding: Mutex<()>,
 }
 
-impl Block {
-    fn get(&self) -> Option<&Images> {
-        self.images.get()
-    }
+/// Images, and the number of their bytes.
+struct Decoded {
+    images: Vec<Option<Bytes>>,
+    bytes: usize,
 }
 
-fn decoded(table: &Table, column: &str, place: Place, block: &Block) -> Result<Images> {
+fn decoded(table: &Table, column: &str, place: Place, block: &Block) -> Result<Arc<Decoded>> {
     let _decoding = block
         .decoding
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    if let Some(images) = block.get() {
-        return Ok(images.clone());
+    if let Some(decoded) = block.decoded.get() {
+        return Ok(decoded.clone());
     }
-    let images = Arc::new(guarded(|| table.decode(column, place))?);
-    Ok(block.images.get_or_init(|| images).clone())
+    let images = guarded(|| table.decode(column, place))?;
+    let bytes = images.iter().flatten().map(Bytes::len).sum();
+    let decoded = Arc::new(Decoded { images, bytes });
+    Ok(block.decoded.get_or_init(|| decoded).clone())
 }
 
 /// Blocks in the order of their last use.
@@ -248,11 +251,9 @@ fn cell(path: &Path, column: &str, place: Place) -> Arc<Block> {
     };
     let block = cell.1.clone();
     cells.push(cell);
-    let size = |block: &Block| -> usize {
-        let images = block
-            .get()
-            .map(|images| images.iter().flatten().map(Bytes::len).sum());
-        images.unwrap_or(BLOCK_BYTES as usize)
+    let size = |block: &Block| match block.decoded.get() {
+        Some(decoded) => decoded.bytes,
+        None => BLOCK_BYTES as usize,
     };
     let mut kept = 0;
     let newest = cells.iter().rev().take_while(|(_, block)| {

@@ -73,7 +73,7 @@ fn lists_of_openood_are_read_as_they_lie() {
         .with("lists/test.txt", "\u{feff}val/a.JPEG 0 \r\nval/b.JPEG 1\t\n\nx/c d.png 1\n")
         .with("lists/mos.txt", "x/c d.png { \"group_label\": 4 ,\"class_label\": -1 }\nval/a.JPEG {'class_label': 0}\n")
         .with("lists/bare.txt", "val/a.JPEG\nx/c d.png -1\n")
-        .with("names.txt", "n01 tench\nn02 goldfish\n");
+        .with("names.txt", "n00000002 goldfish\nn00000001 tench\n");
     let rest =
         "images = \"images\"\nclass_list = \"names.txt\"\n[splits]\ntest = \"lists/test.txt\"\n";
     let found = set.list("id", "imglist", rest).unwrap();

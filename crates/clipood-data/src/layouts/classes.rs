@@ -32,6 +32,8 @@ pub(super) struct Classes<'a> {
     texts: BTreeMap<String, u32>,
     /// Whether an image has had a class without a name.
     nameless: bool,
+    /// The classes of the list that images have had.
+    seen: BTreeSet<u32>,
 }
 
 impl<'a> Classes<'a> {
@@ -45,6 +47,7 @@ impl<'a> Classes<'a> {
             list: read_list(manifest, root)?,
             texts: BTreeMap::new(),
             nameless: false,
+            seen: BTreeSet::new(),
         })
     }
 
@@ -113,6 +116,7 @@ impl<'a> Classes<'a> {
             Label::Number(number) => self.numbered(number)?,
             Label::Text(text) => self.named(text)?,
         };
+        self.seen.insert(number);
         Ok((is_id.then_some(number), name))
     }
 
@@ -168,15 +172,27 @@ impl<'a> Classes<'a> {
 
     /// What a user should know about the classes once all images were seen.
     pub fn note(&self) -> Option<String> {
-        let is_id = self.manifest.role == Role::Id;
-        (is_id && self.nameless).then(|| {
-            "classes without a name are called by their numbers; name them with `class_list` or `class_names`"
-                .to_string()
-        })
+        if self.manifest.role == Role::Ood {
+            return None;
+        }
+        if self.nameless {
+            let text = "classes without a name are called by their numbers; name them with `class_list` or `class_names`";
+            return Some(text.to_string());
+        }
+        let (origin, list) = self.list.as_ref()?;
+        let is_seen = |class: &usize| self.seen.contains(&(*class as u32));
+        let unseen = (0..list.names.len()).find(|class| !is_seen(class))?;
+        Some(format!(
+            "{} of the {} classes in {origin} have no image; the first is class {unseen}, `{}`",
+            list.names.len().saturating_sub(self.seen.len()),
+            list.names.len(),
+            list.names[unseen]
+        ))
     }
 }
 
-/// The class list of a manifest with its place; `None` if it names none.
+/// The class list of a manifest with its place; `None` if it names none. Classes with ids are sorted by them: a label is the
+/// index of the sorted folder, not of the line.
 pub(super) fn read_list(
     manifest: &DatasetManifest,
     root: &Path,
@@ -197,7 +213,15 @@ pub(super) fn read_list(
             source,
         },
     })?;
-    let list = ClassList::parse(&text, &shown(&path))?;
+    let mut list = ClassList::parse(&text, &shown(&path))?;
+    if let Some(ids) = list.ids.take() {
+        let mut pairs: Vec<(String, String)> = ids.into_iter().zip(list.names).collect();
+        pairs.sort();
+        (list.ids, list.names) = {
+            let (ids, names) = pairs.into_iter().unzip();
+            (Some(ids), names)
+        };
+    }
     Ok(Some((shown(&path), list)))
 }
 

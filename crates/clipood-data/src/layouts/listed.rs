@@ -11,7 +11,8 @@ use crate::error::DataError;
 use crate::folder::{Kind, entries};
 use crate::record::Split;
 
-/// A listed path without `.` and `..`: below the folder that the paths start from.
+/// A listed path without `.` and `..`: below the folder that the paths start from. Backslashes are read as slashes in a path
+/// that has no others, as lists that were made on Windows have them.
 ///
 /// # Errors
 /// What is wrong with it: an absolute path, a URL, or one that leads out of the folder.
@@ -27,8 +28,12 @@ pub(super) fn below(path: &str) -> Result<String, String> {
     if path.starts_with('/') {
         return wrong("the absolute path");
     }
+    if path.get(1..3) == Some(":\\") {
+        return wrong("the absolute path");
+    }
+    let separator = if path.contains('/') { '/' } else { '\\' };
     let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
+    for part in path.split(separator) {
         match part {
             "" | "." => {}
             ".." => {
@@ -176,7 +181,15 @@ mod tests {
     #[test]
     fn a_listed_path_stays_below_its_folder() {
         assert_eq!(below("./a//b/../c.jpg").unwrap(), "a/c.jpg");
-        for wrong in ["/a/b.jpg", "../a.jpg", "a/../../b.jpg", ".", "s3://b/c.jpg"] {
+        assert_eq!(below("a\\b.jpg").unwrap(), "a/b.jpg");
+        for wrong in [
+            "C:\\a.jpg",
+            "/a/b.jpg",
+            "../a.jpg",
+            "a/../../b.jpg",
+            ".",
+            "s3://b/c.jpg",
+        ] {
             assert!(below(wrong).is_err(), "{wrong}");
         }
     }
