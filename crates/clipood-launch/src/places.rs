@@ -84,6 +84,10 @@ fn check_mounted(
     path: &str,
     below: impl Fn(&Path) -> bool,
 ) -> Result<()> {
+    // Folders that the image or the nodes bring along.
+    if manifest.shared.iter().any(|folder| below(folder)) {
+        return Ok(());
+    }
     match &manifest.kubernetes.mount {
         Some(mount) if below(mount) => Ok(()),
         Some(mount) => Err(LaunchError::Usage(format!(
@@ -161,6 +165,8 @@ mod tests {
         let mount = "[kubernetes]\nclaim = \"c\"\nmount = \"/clipood\"";
         let pods = manifest(mount, "kubernetes");
         assert!(check(&pods, "/clipood/run").is_ok());
+        let baked = manifest("shared = [\"/data\"]", "kubernetes");
+        assert!(check(&baked, "/data/run").is_ok() && check(&baked, "/other/run").is_err());
         assert!(
             check(&pods, "/scratch/run")
                 .unwrap_err()

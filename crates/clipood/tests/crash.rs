@@ -153,13 +153,13 @@ fn workers_killed_at_random_moments_end_as_a_run_alone() {
 const GRID: [(&str, &str); 4] = [
     (
         "methods = [\"zero-shot\", \"locoop\"]",
-        "methods = [\"zero-shot\", \"coop\", \"locoop\", \"sct\", \"linear-probe\"]",
+        "methods = [\"zero-shot\", \"coop\", \"locoop\", \"sct\"]",
     ),
     ("shots = [2]", "shots = [1, 2]"),
     ("seeds = [1]", "seeds = [1, 2]"),
     (
         "[\"mcm\", \"gl_mcm\"]",
-        "[\"mcm\", \"gl_mcm\", \"knn:k=1\", \"mahalanobis\"]",
+        "[\"mcm\", \"gl_mcm\", \"knn:k=1\", \"msp\"]",
     ),
 ];
 

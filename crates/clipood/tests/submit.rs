@@ -336,9 +336,10 @@ fn an_estimate_uses_given_rates_and_measures_the_others() {
         "--cluster",
         "here.toml",
     ]);
-    // Three epochs of one batch; 40 test images, and three views of two shots of four classes.
+    // Three epochs of one batch.
     for word in [
-        "images: 40 to score, 64 views to encode, 64 of them",
+        "images: 40 to score",
+        "of them not yet in the store",
         "3 training steps, 3 of them to do",
         "at 2.0 views per second (given)",
         "training: 3.00 h",
