@@ -276,8 +276,11 @@ fn pair_rows(
             })
             .collect();
         let intervals = match options {
-            None => vec![None; pairs.len()],
-            Some(options) => bootstrap(&pairs, options)?.into_iter().map(Some).collect(),
+            // Without a detector of single images there is nothing to resample.
+            Some(options) if !pairs.is_empty() => {
+                bootstrap(&pairs, options)?.into_iter().map(Some).collect()
+            }
+            _ => vec![None; pairs.len()],
         };
         let figures = pairs
             .iter()
