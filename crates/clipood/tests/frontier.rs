@@ -464,16 +464,18 @@ fn what_a_detector_lacks_is_named_before_any_image_is_read() {
         no_methods("\"inter_modal\", \"tins:groups=2\"", lists),
     );
     succeeds(&world.run("run", &["--store", "store"]));
-    // A command that scores images one by one says so.
+    // Commands that score images one by one say so.
     let words = [
-        "detect",
-        "--model",
-        "demo",
+        "threshold",
+        "--images",
+        "data/id/train",
         "--detector",
         "oodd",
-        "data/scenes/any/00.png",
+        "--out",
+        "t.json",
     ];
-    let detect = world.clipood(&words).output().unwrap();
-    assert!(!detect.status.success());
-    assert!(!stderr(&detect).contains("panicked"), "{}", stderr(&detect));
+    let threshold = world.clipood(&words).output().unwrap();
+    let log = stderr(&threshold);
+    assert_eq!(threshold.status.code(), Some(2), "{log}");
+    assert!(log.contains("scores a stream of images"), "{log}");
 }

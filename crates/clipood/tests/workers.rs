@@ -169,7 +169,10 @@ fn mistakes_of_workers_are_named() {
 fn an_indexed_job_and_an_array_give_workers_their_place() {
     let world = World::new();
     // Long enough that a worker is stopped before its end.
-    world.write("recipe.toml", common::RECIPE.replace("epochs = 3", "epochs = 150"));
+    world.write(
+        "recipe.toml",
+        common::RECIPE.replace("epochs = 3", "epochs = 150"),
+    );
     let alone = world.run("alone", &["--store", "store-a"]);
     assert!(alone.status.success(), "{}", stderr(&alone));
     plan(&world, "run", "store-b");

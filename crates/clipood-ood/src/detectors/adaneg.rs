@@ -157,6 +157,8 @@ struct Kept {
     images: Vec<f32>,
     /// One per image.
     entropies: Vec<f64>,
+    /// Products of the text and the images with one another; only kept for weighted proxies.
+    gram: Vec<f64>,
 }
 
 impl Kept {
@@ -200,29 +202,36 @@ impl Kept {
         }
     }
 
-    /// Cosine of `image` to the sum of the text and the images weighted for it; `cosine` is that of the text.
-    fn weighted_cosine(&self, beta: f64, image: &[f32], text: &[f32], cosine: f64) -> f64 {
-        let dim = text.len();
-        let mut sum = vec![0.0; dim];
-        let mut along = 0.0;
-        let mut add = |row: &[f32], cosine: f64| {
-            let weight = (-beta * (1.0 - cosine)).exp();
-            sum.iter_mut()
-                .zip(row)
-                .for_each(|(s, &x)| *s += weight * f64::from(x));
-            along += weight * cosine;
+    /// Products of the text and the images with one another, `[1 + images, 1 + images]`.
+    fn gram(&self, text: &[f32]) -> Vec<f64> {
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            let pairs = a.iter().zip(b);
+            pairs.map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
         };
-        add(text, cosine);
-        let mut product = [0.0];
-        for kept in self.images.chunks_exact(dim) {
-            kernels::products_with(image, kept, &mut product);
-            add(kept, f64::from(product[0]));
-        }
-        let length = sum.iter().map(|x| x * x).sum::<f64>().sqrt();
-        if length > 1e-12 {
-            along / length
-        } else {
-            cosine
+        let rows = || std::iter::once(text).chain(self.images.chunks_exact(text.len()));
+        rows()
+            .flat_map(|a| rows().map(move |b| dot(a, b)))
+            .collect()
+    }
+
+    /// Cosine of an image to the sum of the text and the images of the memory weighted for it; `cosines` are its cosines to
+    /// them, the text first.
+    fn weighted_cosine(&self, beta: f64, cosines: &[f32]) -> f64 {
+        let weighted = cosines.iter().map(|&cosine| {
+            let cosine = f64::from(cosine);
+            (cosine, (-beta * (1.0 - cosine)).exp())
+        });
+        let weights: Vec<f64> = weighted.clone().map(|(_, weight)| weight).collect();
+        let along: f64 = weighted.map(|(cosine, weight)| weight * cosine).sum();
+        let rows = self.gram.chunks_exact(weights.len());
+        let squares: f64 = rows
+            .zip(&weights)
+            .map(|(row, weight)| weight * row.iter().zip(&weights).map(|(g, w)| g * w).sum::<f64>())
+            .sum();
+        // Unit vectors that cancel have no direction; the text stays.
+        match squares > 1e-24 {
+            true => along / squares.sqrt(),
+            false => f64::from(cosines[0]),
         }
     }
 }
@@ -288,12 +297,13 @@ impl Proxies {
         cosines
             .par_chunks_mut(self.memories.len())
             .zip(images.par_chunks(dim))
-            .for_each(|(row, image)| {
+            .for_each_init(Vec::new, |own, (row, image)| {
                 for &place in &filled {
                     let memory = &self.memories[place];
-                    let (text, cosine) = (self.texts.row(place), f64::from(row[place]));
-                    let beta = self.detector.beta;
-                    row[place] = memory.weighted_cosine(beta, image, text, cosine) as f32;
+                    own.resize(1 + memory.entropies.len(), 0.0);
+                    own[0] = row[place];
+                    kernels::products_with(image, &memory.images, &mut own[1..]);
+                    row[place] = memory.weighted_cosine(self.detector.beta, own) as f32;
                 }
             });
     }
@@ -316,11 +326,14 @@ impl Memory for Proxies {
                 changed.push(place);
             }
         }
+        changed.sort_unstable();
+        changed.dedup();
         if self.detector.beta > 0.0 {
+            for place in changed {
+                self.memories[place].gram = self.memories[place].gram(self.texts.row(place));
+            }
             self.weigh(images, &mut cosines);
         } else {
-            changed.sort_unstable();
-            changed.dedup();
             for place in changed {
                 let text = self.texts.row(place);
                 self.memories[place].proxy(text, self.proxies.row_mut(place));
@@ -374,12 +387,15 @@ mod tests {
         memory.offer(&[0.6, 0.8], 0.1, 9);
         memory.offer(&[0.8, -0.6], 0.1, 9);
         let (text, image) = ([1.0f32, 0.0], [0.28f32, 0.96]);
+        memory.gram = memory.gram(&text);
         let mut proxy = [0.0; 2];
         memory.proxy(&text, &mut proxy);
         let plain = f64::from(proxy[0] * image[0] + proxy[1] * image[1]);
-        let weighted = memory.weighted_cosine(1e-9, &image, &text, f64::from(image[0]));
+        // Cosines of the image to the text and both images.
+        let cosines = [0.28, 0.936, -0.352];
+        let weighted = memory.weighted_cosine(1e-9, &cosines);
         assert!((plain - weighted).abs() < 1e-6, "{plain} {weighted}");
-        let sharp = memory.weighted_cosine(50.0, &image, &text, f64::from(image[0]));
+        let sharp = memory.weighted_cosine(50.0, &cosines);
         assert!((sharp - 0.936).abs() < 1e-3, "{sharp}");
     }
 }

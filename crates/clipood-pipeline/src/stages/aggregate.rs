@@ -283,8 +283,9 @@ fn pair_rows(
             })
             .collect();
         let resamples = match options {
-            None => None,
-            Some(options) => Some(Resamples::draw(&pairs, options)?),
+            // Without a detector of single images there is nothing to resample.
+            Some(options) if !pairs.is_empty() => Some(Resamples::draw(&pairs, options)?),
+            _ => None,
         };
         let figures = pairs
             .iter()

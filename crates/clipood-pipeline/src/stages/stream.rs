@@ -176,7 +176,7 @@ struct Side {
     /// Whose they are, so that the next stream need not read them again.
     units: Vec<String>,
     rows: Vec<ScoreRow>,
-    /// `[images, D]`, before normalisation.
+    /// `[images, D]`, before normalisation; moved behind those of the other side once they are read.
     features: Vec<f32>,
     quarantined: Vec<QuarantineRow>,
 }
@@ -221,6 +221,7 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
                     progress: job.worker.progress(STREAM, "images", images as u64),
                     id: Side::default(),
                     ood: Side::default(),
+                    features: Vec::new(),
                 })
             }
         };
@@ -253,19 +254,24 @@ struct Work<'a> {
     progress: crate::progress::StageProgress,
     id: Side,
     ood: Side,
+    /// Features of the ID images, then of the OOD images, `[images, D]`.
+    features: Vec<f32>,
 }
 
 impl Work<'_> {
     /// Scores one stream; returns its table.
     fn score(&mut self, stream: &PlannedStream<'_>, mut meta: FileMeta) -> Result<Vec<u8>> {
         let dim = self.job.experiment.dim();
-        load(self.job, stream, true, &mut self.id)?;
-        load(self.job, stream, false, &mut self.ood)?;
+        if load(self.job, stream, true, &mut self.id)? {
+            self.features = std::mem::take(&mut self.id.features);
+            self.ood = Side::default();
+        }
+        if load(self.job, stream, false, &mut self.ood)? {
+            self.features.truncate(self.id.rows.len() * dim);
+            self.features.append(&mut self.ood.features);
+        }
         let rows = self.id.rows.len() + self.ood.rows.len();
-        let mut features = Vec::with_capacity(rows * dim);
-        features.extend_from_slice(&self.id.features);
-        features.extend_from_slice(&self.ood.features);
-        let images = Matrix::new("image features", &features, rows, dim)?;
+        let images = Matrix::new("image features", &self.features, rows, dim)?;
         let set = read_prompt(&self.job.places.prompts, TRAIN, &stream.prompt.unit)?;
         let text = Matrix::new("text features", &set.text, set.classes.len(), dim)?;
         let order = stream_order(stream.seed, rows);
@@ -319,12 +325,12 @@ impl Work<'_> {
     }
 }
 
-/// Reads the images of one side of a stream into `side`, unless they are there.
-fn load(job: &Job, stream: &PlannedStream<'_>, id: bool, side: &mut Side) -> Result<()> {
+/// Reads the images of one side of a stream into `side`, unless they are there; returns whether it read them.
+fn load(job: &Job, stream: &PlannedStream<'_>, id: bool, side: &mut Side) -> Result<bool> {
     let own = stream.shards.iter().filter(|s| s.dataset.is_id() == id);
     let units: Vec<String> = own.clone().map(|s| s.features.key.clone()).collect();
     if side.units == units {
-        return Ok(());
+        return Ok(false);
     }
     *side = Side {
         units,
@@ -361,5 +367,5 @@ fn load(job: &Job, stream: &PlannedStream<'_>, id: bool, side: &mut Side) -> Res
             side.quarantined.len()
         )));
     }
-    Ok(())
+    Ok(true)
 }
