@@ -3,7 +3,7 @@
 
 use clipood_core::nearest;
 
-use super::table::Spread;
+use super::table::{Cell, Spread, percent};
 use crate::error::{PipelineError, Result};
 use crate::metrics::{AVERAGE, DUAL_PATTERN, Metrics};
 use crate::tables::{OodRow, PairedRow, SummaryRow};
@@ -191,11 +191,11 @@ pub fn headlines<'a>(metrics: &'a Metrics, wanted: Option<&'a str>) -> Vec<Headl
     entries.collect()
 }
 
-/// `coop, 16 shots`; `zero-shot`.
+/// `coop with 16 shots`; `zero-shot`.
 pub fn name_of(method: &str, shots: Option<u32>) -> String {
     match shots {
-        Some(1) => format!("{method}, 1 shot"),
-        Some(shots) => format!("{method}, {shots} shots"),
+        Some(1) => format!("{method} with 1 shot"),
+        Some(shots) => format!("{method} with {shots} shots"),
         None => method.to_string(),
     }
 }
@@ -208,7 +208,7 @@ pub fn verdict(metrics: &Metrics) -> Option<String> {
         .iter()
         .max_by(|a, b| a.row.auroc.total_cmp(&b.row.auroc))?;
     let (auroc, fpr95) = best.spreads();
-    let shown = |value: f64, spread: Spread| super::table::Cell::Rate(value, spread).shown();
+    let shown = |value: f64, spread: Spread| Cell::Rate(value, spread).shown();
     let sets = ood_sets(&metrics.ood).len();
     let over = match sets {
         1 => "on the OOD set".to_string(),
@@ -239,6 +239,21 @@ pub fn verdict(metrics: &Metrics) -> Option<String> {
     if let Some(sentence) = against_baseline(metrics, best.row) {
         text += " ";
         text += &sentence;
+    }
+    if let Some(other) = all
+        .iter()
+        .filter_map(|one| one.best)
+        .max_by(|a, b| a.auroc.total_cmp(&b.auroc))
+        && other.auroc > best.row.auroc
+        && (&other.method, other.shots, &other.detector)
+            != (&best.row.method, best.row.shots, &best.row.detector)
+    {
+        text += &format!(
+            " Of all detectors with nothing chosen, {} of {} has the largest AUROC, {}.",
+            other.detector,
+            name_of(&other.method, other.shots),
+            percent(other.auroc)
+        );
     }
     if all.len() > 1 && overlap(&all) {
         text += " The intervals of all of them overlap.";
@@ -273,13 +288,14 @@ fn against_baseline(metrics: &Metrics, best: &SummaryRow) -> Option<String> {
         .filter(|row| row.ood_dataset == AVERAGE)
         .collect();
     let (rows, what) = match averages.is_empty() {
-        false => (averages, "average"),
-        true => (own.iter().collect(), "comparison with an OOD set"),
+        false => (averages, "seeds"),
+        // Tables of earlier versions have no averages.
+        true => (own.iter().collect(), "comparisons with an OOD set"),
     };
     let beyond = rows.iter().filter(|row| row.auroc_diff_lo > 0.0).count();
     let below = rows.iter().filter(|row| row.auroc_diff_hi < 0.0).count();
     let mean = rows.iter().map(|row| row.auroc_diff).sum::<f64>() / rows.len() as f64;
-    let difference = super::table::Cell::Difference(
+    let difference = Cell::Difference(
         mean,
         match rows.as_slice() {
             [one] => Spread::Interval(one.auroc_diff_lo, one.auroc_diff_hi),
@@ -290,9 +306,9 @@ fn against_baseline(metrics: &Metrics, best: &SummaryRow) -> Option<String> {
         (1, 1, _) => "beyond its 95% interval".to_string(),
         (1, _, 1) => "a loss beyond its 95% interval".to_string(),
         (1, ..) => "within its 95% interval of zero".to_string(),
-        (all, beyond, _) => {
-            format!("beyond the 95% interval in {beyond} of {all} ({what} of each seed)")
-        }
+        (all, beyond, below) => format!(
+            "the mean over {all} {what}; the 95% interval lies above zero for {beyond} and below for {below} of them"
+        ),
     };
     Some(format!(
         "Its AUROC under {} differs from {} by {} points, {certainty}.",

@@ -160,8 +160,12 @@ impl Svg {
         let title = escape(&self.title);
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"figure\" viewBox=\"0 0 {0:.0} {1:.0}\" width=\"{0:.0}\" height=\"{1:.0}\" \
-             role=\"img\" aria-label=\"{title}\">\n<title>{title}</title>\n{2}</svg>",
-            self.width, self.height, self.body
+             style=\"max-width:100%;min-width:{3:.0}px;height:auto\" role=\"img\" aria-label=\"{title}\">\n<title>{title}</title>\n{2}</svg>",
+            self.width,
+            self.height,
+            self.body,
+            // On a phone, a little smaller; beyond that it scrolls.
+            0.8 * self.width
         )
     }
 }

@@ -42,7 +42,7 @@ pub fn draw(axes: Axes<'_>, lines: &[Line]) -> Option<String> {
     let legend = 36.0 + widest(names.iter().map(String::as_str));
     let height = (TOP + SIDE + 40.0).max(TOP + 15.0 * names.len() as f64);
     let mut svg = Svg::new(LEFT + SIDE + 12.0 + legend, height, axes.title);
-    svg.classed_text((LEFT, 14.0), Anchor::Start, "strong", axes.title);
+    svg.classed_text((LEFT, 14.0), Anchor::Start, "strong headline", axes.title);
     for (value, text) in y.ticks() {
         svg.line("grid", (LEFT, y.at(value)), (LEFT + SIDE, y.at(value)));
         svg.text((LEFT - 6.0, y.at(value) + 4.0), Anchor::End, &text);

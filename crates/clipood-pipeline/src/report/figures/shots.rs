@@ -12,7 +12,9 @@ pub struct Series {
     pub points: Vec<(u32, f64, f64)>,
 }
 
-const WIDTH: f64 = 330.0;
+const WIDTH: f64 = 290.0;
+/// Pixels between the bars of two lines at the same number of shots.
+const APART: f64 = 4.0;
 const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 44.0;
 const TOP: f64 = 28.0;
@@ -30,19 +32,19 @@ pub fn draw(title: &str, lines: &[Series]) -> Option<String> {
     };
     let (low, high) = range(points().flat_map(|(_, mean, std)| [mean - std, mean + std]))?;
     let y = Scale::round((low, high), (HEIGHT - BOTTOM, TOP));
-    let x = Scale::exact((first, last), (LEFT + 8.0, WIDTH - 8.0));
+    let x = Scale::exact((first, last), (LEFT + 16.0, WIDTH - 16.0));
     let names: Vec<String> = lines.iter().map(|line| line.name.clone()).collect();
     let legend = 34.0 + widest(names.iter().map(String::as_str));
     let mut svg = Svg::new(WIDTH + legend, HEIGHT, title);
-    svg.classed_text((LEFT, 14.0), Anchor::Start, "strong", title);
+    svg.classed_text((LEFT, 14.0), Anchor::Start, "strong headline", title);
     for (value, text) in y.ticks() {
         svg.line("grid", (LEFT, y.at(value)), (WIDTH, y.at(value)));
         svg.text((LEFT - 6.0, y.at(value) + 4.0), Anchor::End, &text);
     }
-    let place = |shots: u32| x.at(f64::from(shots).log2());
+    let middle = |shots: u32| x.at(f64::from(shots).log2());
     for count in &shots {
         svg.text(
-            (place(*count), HEIGHT - BOTTOM + 16.0),
+            (middle(*count), HEIGHT - BOTTOM + 16.0),
             Anchor::Middle,
             &count.to_string(),
         );
@@ -54,6 +56,8 @@ pub fn draw(title: &str, lines: &[Series]) -> Option<String> {
     );
     for (s, line) in lines.iter().enumerate() {
         let class = series(s);
+        let shift = (s as f64 - (lines.len() - 1) as f64 / 2.0).clamp(-3.0, 3.0) * APART;
+        let place = |shots: u32| middle(shots) + shift;
         if let [(0, level, _)] = line.points.as_slice() {
             let ends = [(LEFT, y.at(*level)), (WIDTH, y.at(*level))];
             svg.polyline(

@@ -111,7 +111,7 @@ pub fn map(job: &Job, planned: &Planned) -> Result<Section> {
     let figure = map::clouds(job, planned)?.and_then(|clouds| {
         let points: usize = clouds.iter().map(|cloud| cloud.points.len()).sum();
         let caption = format!(
-            "{points} test images, half of them ID (at most {MAPPED}; sample and first places drawn with seed {SEED}); normalised features, Barnes-Hut t-SNE, \
+            "{points} test images, about half of them ID (at most {MAPPED}; sample and first places drawn with seed {SEED}); normalised features, Barnes-Hut t-SNE, \
              perplexity {PERPLEXITY}, {EPOCHS} steps. Distances between groups mean little."
         );
         Some(Figure::new("t-sne", title, caption, scatter::draw(title, &clouds)?))

@@ -142,7 +142,7 @@ fn interval_plot(metrics: &Metrics) -> Option<Figure> {
     ))
 }
 
-/// `coop, 16 shots · mcm`, with the selection if something was chosen.
+/// `coop with 16 shots · mcm`, with the selection if something was chosen.
 fn line_name(row: &SummaryRow) -> String {
     let name = format!("{} · {}", name_of(&row.method, row.shots), row.detector);
     match (row.selection.as_str(), row.scaling.as_deref()) {
