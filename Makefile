@@ -15,7 +15,8 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-crash test-rot test-fuzz test-cloud submit test-slurm check-kubernetes wheel
+# Every target with a description.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,11 +68,22 @@ lint: ## formatting and clippy, warnings denied
 docs: ## API documentation, broken links denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
 
-check-cuda: ## compile the feature `cuda`; neither CUDA nor a GPU is needed
+detectors-page: ## write docs/DETECTORS.md from the detectors' entries
+	cargo build --release --locked -p clipood
+	$(CLIPOOD) detectors --markdown > docs/DETECTORS.md
+
+check-cuda: ## compile the feature `cuda` and, by NVRTC from pip, every kernel; neither CUDA nor a GPU is needed
 	cargo clippy --release --locked -p clipood --features cuda -- -D warnings
+	scripts/check-kernels.sh
 
 gpu-check: ## on a machine with a GPU and PyTorch: correctness, then speed beside PyTorch; OUT, CPU=1 for a dry run
 	scripts/gpu-check.sh $(if $(CPU),--cpu) $(or $(OUT),target/gpu-check)
+
+test-notebooks: build ## execute the notebooks on a small run (installs Jupyter's kernel and libraries into .venv-notebooks)
+	scripts/test-notebooks.sh
+
+test-report: build ## open pages of reports in headless Chromium (installs Debian's); screenshots in target/report-screenshots
+	scripts/test-report.sh
 
 check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
 	scripts/check-tables.sh
@@ -80,6 +92,9 @@ bench-peers: ## images per second beside PyTorch and onnxruntime (in .venv-peers
 	cargo build --release --locked -p clipood-clip --example encode_speed
 	scripts/bench-peers.sh
 
+bench-start: build ## from the start of a process to the similarity of one image, beside open_clip and onnxruntime; ROUNDS
+	scripts/bench-start.sh
+
 bench-prompts: build ## a prompt training step beside PyTorch; CLASSES, ROUNDS
 	scripts/bench-prompts.sh
 
@@ -87,10 +102,17 @@ bench-scores: ## detectors and metrics beside numpy, PyTorch, faiss and scikit-l
 	cargo build --release --locked -p clipood-ood --examples
 	scripts/bench-scores.sh
 
+bench-search: ## exact search over a million features beside faiss; ROWS, ROUNDS
+	cargo build --release --locked -p clipood-pipeline --example search_speed
+	scripts/bench-search.sh
+
 bench-engine: build ## memory at 1 and 10 times the data, resume, flow and scaling on simulated devices; IMAGES, FACTOR
 	cargo build --release --locked -p clipood-data --example decode_alone
 	python3 benches/engine.py $(if $(IMAGES),--images $(IMAGES)) $(if $(FACTOR),--factor $(FACTOR))
 	cargo run --release --locked -p clipood-pipeline --example flow_scaling
+
+bench-layouts: build ## time and memory of a plan of IMAGES (1300000) tiny images, in folders and in ARCHIVES (1024) tar files
+	python3 benches/layouts.py --images $(or $(IMAGES),1300000) --archives $(or $(ARCHIVES),1024)
 
 bench-flagship: build ## ImageNet-1K's 1,000 classes against the MOS sets, made-up pictures: time, memory, disk of each stage; PHOTOGRAPHS=1
 	python3 -m venv .venv-flagship
@@ -101,4 +123,4 @@ train-demo: ## train the demo CLIP from nothing (about an hour on 2 cores); it g
 	scripts/train-demo.sh
 
 clean: ## remove builds, runs, the store and drawn images
-	rm -rf target runs store data/demo/images .venv .venv-flagship .venv-peers
+	rm -rf target runs store data/demo/images .venv .venv-flagship .venv-notebooks .venv-peers

@@ -9,3 +9,4 @@ if [ -z "${PEERS_VENV:-}" ]; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r benches/peers/requirements.txt
 fi
 "$venv/bin/python" benches/peers/score.py target/release/examples/score_speed target/release/examples/metrics_speed
+"$venv/bin/python" benches/peers/stream.py target/release/examples/stream_speed

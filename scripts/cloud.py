@@ -84,10 +84,11 @@ def workers(clipood, run, store, count, kills):
     print(f"{len(killed)} kills, while the first open stages were: {', '.join(killed)}")
 
 
-if sys.argv[1] == "workers":
-    workers(*sys.argv[2:5], int(sys.argv[5]), int(sys.argv[6]))
-elif sys.argv[1] == "create":
-    until("creating a bucket", lambda: s3().create_bucket(Bucket="clipood"))
-    until("creating a container", lambda: azure().create_container("clipood"))
-else:
-    until(f"something under {sys.argv[2]}", lambda: lies_under(sys.argv[2]))
+if __name__ == "__main__":
+    if sys.argv[1] == "workers":
+        workers(*sys.argv[2:5], int(sys.argv[5]), int(sys.argv[6]))
+    elif sys.argv[1] == "create":
+        until("creating a bucket", lambda: s3().create_bucket(Bucket="clipood"))
+        until("creating a container", lambda: azure().create_container("clipood"))
+    else:
+        until(f"something under {sys.argv[2]}", lambda: lies_under(sys.argv[2]))

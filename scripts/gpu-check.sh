@@ -29,17 +29,18 @@ fi
     exit 2
 }
 rm -f "$out"/*.jsonl "$out"/*.log "$out"/*.txt
-rm -rf "$out/store" "$out/run-cpu" "$out/run-device"
+rm -rf "$out/store" "$out/run-cpu" "$out/run-device" "$out/resume" "$out/stand-in" "$out"/model-*
 steps=$out/steps.txt
 : >"$steps"
 
 if [ "$cpu" ]; then
     device=cpu torch_device=cpu torch_compile=
-    models="ViT-B-32" dtypes=f32 half=f32 batches=2 seconds=0.1 twice=cpu:2 classes=6 few=6 timed=1 pictures=8
+    models="ViT-B-32" towers="ViT-B-32" dtypes=f32 half=f32 trained=f32 batches=2 seconds=0.1 twice=cpu:2 classes=6 few=6 timed=1 pictures=8
+    methods=coop,sct val=1 ood=0.01
 else
     device=cuda:0 torch_device=cuda torch_compile=--compile
-    models="ViT-B-16 ViT-L-14 ViT-B-32" dtypes=bf16,f16,f32 half=bf16 batches=64,256 seconds=2 twice=cuda:0,cuda:0
-    classes=1000 few=20 timed=10 pictures=1024
+    models="ViT-B-16 ViT-L-14 RN50 ViT-B-32" towers="ViT-B-32 RN50" dtypes=f32,f16,bf16 half=bf16 trained=f16 batches=64,256 seconds=1
+    twice=cuda:0,cuda:0 classes=1000 few=20 timed=20 pictures=1024 methods=coop,locoop,sct val=5 ood=0.1
 fi
 
 # step NAME SECONDS OUTPUT COMMAND...: at most so long, and never past the limit.
@@ -69,47 +70,58 @@ step() {
     "$python" -c 'import sys, torch; print(sys.version, torch.__version__, torch.version.cuda)'
 } >"$out/machine.txt" 2>&1
 
-# Correctness.
-step agreement 120 agreement.jsonl "$clipood" bench extract --model ViT-B-32 --devices "$device" --dtypes "${dtypes}" \
-    --batches 8 --seconds 0.1 --local --export "$out/model"
-step torch-agreement 60 torch-agreement.jsonl "$python" benches/peers/gpu_encode.py --device "$torch_device" --models ViT-B-32 \
-    --export "$out/model"
-rm -rf "$out/model"
-step prompt-agreement 90 prompt-agreement.jsonl "$clipood" bench prompt --model ViT-B-32 --devices "$device" --dtypes "$dtypes" \
-    --classes $few --images 4 --steps 1
+# Correctness: towers with local features, prompt learning, the demo, a killed training.
+for model in $towers; do
+    step agreement-$model 60 agreement-$model.jsonl "$clipood" bench extract --model "$model" --devices "$device" --dtypes "$dtypes" \
+        --batches 8 --seconds 0.1 --local --export "$out/model-$model"
+    step torch-agreement-$model 40 torch-agreement-$model.jsonl "$python" benches/peers/gpu_encode.py --device "$torch_device" \
+        --models "$model" --export "$out/model-$model"
+done
+step prompt-agreement 60 prompt-agreement.jsonl "$clipood" bench prompt --model ViT-B-32 --devices "$device" --dtypes "$dtypes" \
+    --methods "$methods" --classes $few --images 4 --steps 1
 for name in cpu device; do
     where=cpu
     if [ $name = device ]; then where=$device; fi
     # Two stores, so that the second run cannot read what the first one computed.
-    step demo-$name 120 demo-$name.txt "$clipood" run demo --methods zero-shot --devices "$where" --store "$out/store/$name" \
+    step demo-$name 60 demo-$name.txt "$clipood" run demo --methods zero-shot --devices "$where" --store "$out/store/$name" \
         --run "$out/run-$name"
 done
+step resume 60 resume.jsonl "$python" benches/peers/gpu_resume.py "$clipood" "$device" "$out/resume"
+rm -rf "$out/resume"
 
 # Speed. The most telling measurements come first.
 for model in $models; do
-    step extract-$model 75 extract-$model.jsonl "$clipood" bench extract --model "$model" --devices "$device" \
-        --dtypes "$dtypes" --batches "$batches" --seconds "$seconds"
-    step torch-extract-$model 60 torch-extract-$model.jsonl "$python" benches/peers/gpu_encode.py --device "$torch_device" \
-        --models "$model" --dtypes "$dtypes" --batches "$batches" --seconds "$seconds" $torch_compile
     if [ "$model" = "${models%% *}" ]; then
-        step prompt 90 prompt.jsonl "$clipood" bench prompt --model "$model" --devices "$device" --dtypes "$half" \
-            --classes $classes --steps $timed
-        step torch-prompt 60 torch-prompt.jsonl "$python" benches/peers/gpu_prompt.py --device "$torch_device" --model "$model" \
-            --dtypes "$half" --classes $classes --steps $timed
-        step two-workers 45 extract-two-workers.jsonl "$clipood" bench extract --model "$model" --devices "$twice" \
+        step prompt 40 prompt.jsonl "$clipood" bench prompt --model "$model" --devices "$device" --dtypes "$trained" \
+            --methods "$methods" --classes $classes --steps $timed
+        step torch-prompt 50 torch-prompt.jsonl "$python" benches/peers/gpu_prompt.py --device "$torch_device" --model "$model" \
+            --dtypes "$trained" --methods "$methods" --classes $classes --steps $timed
+    fi
+    step extract-$model 30 extract-$model.jsonl "$clipood" bench extract --model "$model" --devices "$device" \
+        --dtypes "$half" --batches "$batches" --seconds "$seconds"
+    step torch-extract-$model 55 torch-extract-$model.jsonl "$python" benches/peers/gpu_encode.py --device "$torch_device" \
+        --models "$model" --dtypes "$half" --batches "$batches" --seconds "$seconds" $torch_compile
+    if [ "$model" = "${models%% *}" ]; then
+        step two-workers 20 extract-two-workers.jsonl "$clipood" bench extract --model "$model" --devices "$twice" \
             --dtypes "$half" --batches "${batches##*,}" --seconds "$seconds"
         if "$python" benches/peers/gpu_pictures.py "$out/pictures" $pictures >"$out/pictures.log" 2>&1; then
-            step decode 45 extract-decode.jsonl "$clipood" bench extract --model "$model" --devices "$twice" --dtypes "$half" \
+            step decode 30 extract-decode.jsonl "$clipood" bench extract --model "$model" --devices "$twice" --dtypes "$half" \
                 --batches "${batches##*,}" --seconds "$seconds" --images "$out/pictures"
+            step start 30 start.jsonl "$python" benches/peers/gpu_start.py "$clipood" "$device" "$out" --dtypes "$half" \
+                --model "$out/model-${towers%% *}" --image "$out/pictures/00000.jpg"
             rm -rf "$out/pictures"
         fi
     fi
 done
-# Where the time goes, kernel by kernel.
-if [ ! "$cpu" ]; then
-    CUBECL_DEBUG_OPTION=profile-medium CUBECL_DEBUG_LOG=$out/kernels.txt step kernels 40 kernels.out "$clipood" bench extract \
-        --model ViT-B-16 --devices "$device" --dtypes bf16 --batches 256 --seconds 0.1
+# A tenth of the ImageNet stand-in through every stage; it needs numpy, Pillow and Python 3.11.
+if [ $((limit - SECONDS)) -gt 20 ] && "$python" -c 'import numpy, PIL, tomllib' 2>>"$out/stand-in.log"; then
+    step stand-in 150 stand-in.jsonl "$python" benches/peers/gpu_stand_in.py "$clipood" "$twice" "$out/stand-in" --dtype "$half" \
+        --model "$out/model-${towers%% *}" --val $val --ood $ood
+    rm -rf "$out/stand-in"
+else
+    echo "skipped stand-in: no time, or no numpy, Pillow and Python 3.11" >>"$steps"
 fi
+rm -rf "$out"/model-*
 
 "$python" benches/peers/gpu_table.py "$out" | tee "$out/table.txt"
 exit "${PIPESTATUS[0]}"

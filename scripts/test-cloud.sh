@@ -115,4 +115,41 @@ LOGS=$data $python scripts/cloud.py workers "$clipood" "$run" "$store" 8 10
 "$clipood" status "$run" --store "$store" --audit
 tables "$run" > "$data/remote.txt"
 diff "$data/local.txt" "$data/remote.txt"
-echo "S3 and Azure: conformance, killed workers, equal tables, audits"
+# Images: every layout, on local disk, S3, Azure and an HTTP server that lists nothing.
+layouts=$data/layouts
+$python scripts/cloud_layouts.py make data/demo/images/id/test "$layouts"
+for place in s3://clipood/layouts az://clipood/layouts; do
+    $python scripts/cloud_layouts.py upload "$layouts" "$place"
+done
+http_port=$(free_port)
+$python scripts/cloud_layouts.py serve "$layouts" "$http_port" > "$data/http.log" 2>&1 &
+stores=()
+for root in "$layouts" s3://clipood/layouts az://clipood/layouts "http://127.0.0.1:$http_port"; do
+    name=${root%%:*}
+    [ "$root" = "$layouts" ] && name=local
+    $python scripts/cloud_layouts.py manifests "$data/manifests-$name" "$root"
+    for layout in image-folder imglist table parquet webdataset; do
+        sed "s/@layout@/$layout/" > "$data/layout.toml" << 'RECIPE'
+name = "layout"
+model = "demo"
+methods = ["zero-shot"]
+detectors = ["mcm"]
+
+[data]
+id = "@layout@"
+ood = ["demo-near"]
+RECIPE
+        at=$data/layout-$name-$layout
+        command=("$clipood" run "$data/layout.toml" --manifests "$data/manifests-$name" --run "$at" --store "$at-store")
+        # What an HTTP server cannot do is refused and explained.
+        if [ "$name-$layout" = http-image-folder ]; then
+            if "${command[@]}" > "$data/refused.log" 2>&1; then exit 1; fi
+            grep -q "does not list its files" "$data/refused.log"
+            continue
+        fi
+        "${command[@]}" > "$data/layout.log" 2>&1 || { cat "$data/layout.log" >&2; exit 1; }
+        stores+=("$data/layout-$name-$layout-store")
+    done
+done
+$python scripts/cloud_layouts.py same "${stores[@]}"
+echo "S3 and Azure: conformance, killed workers, equal tables, audits; images in every layout on every store"

@@ -27,7 +27,7 @@ def commands(model, pixels, features, clipood):
         "clipood f32": [clipood, model, pixels, features],
         "PyTorch bf16": [*torch, "bfloat16"],
     }
-    if model.name.startswith("ViT") and multiplies_bf16():
+    if multiplies_bf16():
         programs["clipood bf16"] = [clipood, model, pixels, features, "--bf16"]
     return programs
 

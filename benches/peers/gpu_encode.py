@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from gpu_models import DTYPES, SIDE, ImageTower, load_safetensors, normalised
+from gpu_models import DTYPES, RESNETS, SIDE, image_tower, load_safetensors, normalised
 
 
 def say(**line):
@@ -44,8 +44,9 @@ def peak(device):
 def compare(folder, device, name):
     """clipood's features from the CPU beside PyTorch's from this device, on the same parameters."""
     tensors = load_safetensors(folder / "open_clip_model.safetensors")
-    tower = ImageTower(name)
-    tower.load_state_dict({key.removeprefix("visual."): v for key, v in tensors.items() if key.startswith("visual.")})
+    tower = image_tower(name)
+    # A file has no `num_batches_tracked`, which nothing reads.
+    tower.load_state_dict({key.removeprefix("visual."): v for key, v in tensors.items() if key.startswith("visual.")}, strict=name not in RESNETS)
     tower = tower.to(device).eval()
     pixels = torch.frombuffer(bytearray((folder / "pixels.u8").read_bytes()), dtype=torch.uint8).view(-1, SIDE, SIDE, 3)
     expected = torch.frombuffer(bytearray((folder / "features.f32").read_bytes()), dtype=torch.float32).view(len(pixels), -1)
@@ -95,7 +96,9 @@ def main():
         for kind in args.dtypes.split(","):
             dtype = DTYPES[kind]
             for variant in ["sdpa"] + ["compiled"] * args.compile:
-                tower = ImageTower(name).to(device, dtype).eval()
+                tower = image_tower(name).to(device, dtype).eval()
+                if name in RESNETS:
+                    tower = tower.to(memory_format=torch.channels_last)
                 if variant == "compiled":
                     tower = torch.compile(tower)
                 for batch in map(int, args.batches.split(",")):

@@ -13,6 +13,8 @@ SIZES = {
     "ViT-B-16": (512, (768, 12, 12, 16), (512, 8)),
     "ViT-L-14": (768, (1024, 24, 16, 14), (768, 12)),
 }
+# Width of the shared space; width, blocks of each stage and heads of a ModifiedResNet; width and heads of the text tower.
+RESNETS = {"RN50": (1024, (64, (3, 4, 6, 3), 32), (512, 8))}
 SIDE, CONTEXT, VOCABULARY, TEXT_LAYERS = 224, 77, 49408, 12
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -93,10 +95,88 @@ class ImageTower(nn.Module):
         return features, self.ln_post(last.values(x)[:, 1:]) @ self.proj
 
 
+class Bottleneck(nn.Module):
+    """A residual block whose stride is an average pooling before the last convolution."""
+
+    def __init__(self, inputs, planes, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
+        self.bn1, self.bn2, self.bn3 = nn.BatchNorm2d(planes), nn.BatchNorm2d(planes), nn.BatchNorm2d(4 * planes)
+        self.stride = stride
+        self.downsample = None
+        if stride > 1 or inputs != 4 * planes:
+            self.downsample = nn.ModuleDict({"0": nn.Conv2d(inputs, 4 * planes, 1, bias=False), "1": nn.BatchNorm2d(4 * planes)})
+
+    def pooled(self, x):
+        return F.avg_pool2d(x, self.stride) if self.stride > 1 else x
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(self.pooled(F.relu(self.bn2(self.conv2(y))))))
+        if self.downsample is not None:
+            x = self.downsample["1"](self.downsample["0"](self.pooled(x)))
+        return F.relu(x + y)
+
+
+class AttentionPool(nn.Module):
+    def __init__(self, side, width, heads, dim):
+        super().__init__()
+        self.positional_embedding = nn.Parameter(torch.randn(side * side + 1, width) * width**-0.5)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
+        self.c_proj = nn.Linear(width, dim)
+        self.heads = heads
+
+    def forward(self, x, local=False):
+        x = x.flatten(2).transpose(1, 2)
+        x = torch.cat([x.mean(1, keepdim=True), x], 1) + self.positional_embedding
+        split = lambda y: y.view(len(y), -1, self.heads, y.shape[-1] // self.heads).transpose(1, 2)
+        values = self.v_proj(x)
+        y = F.scaled_dot_product_attention(split(self.q_proj(x[:, :1])), split(self.k_proj(x)), split(values))
+        features = self.c_proj(y.transpose(1, 2).flatten(2))[:, 0]
+        return (features, self.c_proj(values[:, 1:])) if local else features
+
+
+class ModifiedResNet(nn.Module):
+    """CLIP's ResNet: three convolutions as stem, pooling by averages, attention at the end."""
+
+    def __init__(self, name):
+        super().__init__()
+        dim, (width, blocks, heads), _ = RESNETS[name]
+        half = width // 2
+        self.conv1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(half, half, 3, padding=1, bias=False)
+        self.conv3 = nn.Conv2d(half, width, 3, padding=1, bias=False)
+        self.bn1, self.bn2, self.bn3 = nn.BatchNorm2d(half), nn.BatchNorm2d(half), nn.BatchNorm2d(width)
+        inputs = width
+        for stage, count in enumerate(blocks):
+            planes, layers = width << stage, []
+            for i in range(count):
+                layers.append(Bottleneck(inputs, planes, 2 if stage > 0 and i == 0 else 1))
+                inputs = 4 * planes
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
+        self.attnpool = AttentionPool(SIDE // 32, inputs, heads, dim)
+
+    def forward(self, pixels, local=False):
+        x = pixels
+        for i in "123":
+            x = F.relu(getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x)))
+        x = F.avg_pool2d(x, 2)
+        for stage in "1234":
+            x = getattr(self, f"layer{stage}")(x)
+        return self.attnpool(x, local)
+
+
+def image_tower(name):
+    """The image tower of any model here."""
+    return ModifiedResNet(name) if name in RESNETS else ImageTower(name)
+
+
 class TextTower(nn.Module):
     def __init__(self, name):
         super().__init__()
-        dim, _, (width, heads) = SIZES[name]
+        dim, _, (width, heads) = (SIZES | RESNETS)[name]
         self.positional_embedding = nn.Parameter(torch.randn(CONTEXT, width) * 0.01)
         self.transformer = Transformer(width, TEXT_LAYERS, heads)
         self.ln_final = nn.LayerNorm(width)

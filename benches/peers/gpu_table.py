@@ -55,11 +55,18 @@ def main():
             check(False, f"{bench}: no result")
         for line in of(bench):
             name = " ".join(str(line[key]) for key in ("bench", "model", "device", "dtype", "method") if key in line)
-            keys = ("relative_difference", "smallest_cosine", "loss_difference", "gradient_difference", "gradient_cosine")
+            keys = ("relative_difference", "smallest_cosine", "loss_difference", "gradient_difference", "gradient_cosine", "context_difference")
             values = ", ".join(f"{key} {line[key]:.3g}" if line[key] < 0.9 else f"{key} {line[key]:.6f}" for key in keys if key in line)
             passed = "error" not in line and line.get("relative_difference", 0) < (1e-3 if line.get("dtype", "f32") == "f32" else 1)
             check(passed, f"{name}: {line.get('error', values)}")
     check(*compare_runs(folder))
+    for line in of("resume"):
+        check(line["equal"], f"training of the demo on {line['device']}, killed {line['kills']} times and resumed: " + ("equal bits" if line["equal"] else line["why"]))
+    if not of("resume"):
+        check(False, "a killed and resumed training: no result")
+    print("\nfirst features after the process starts, s")
+    for line in of("start"):
+        print(f"{line['model']:10} {line['dtype']:5} {line['cache']:5} {line['seconds']:6.1f}")
 
     peaks = {line["dtype"]: line["tflops"] for line in of("peak")}
     print(f"\npeak of a large product, TFLOP/s: {', '.join(f'{k} {v:.1f}' for k, v in peaks.items()) or 'not measured'}")
@@ -89,19 +96,27 @@ def main():
     if not files:
         print("not measured (no Pillow to make the files, or no time)")
 
-    print("\nms a prompt step")
-    print(f"{'method':8} {'dtype':5} {'classes':>7} {'clipood':>9} {'same':>9} {'reference':>9} {'x reference':>11} {'MB':>7}")
-    steps = {(r["method"], r["dtype"], r["classes"], r["program"]): r.get("median_ms") for r in of("torch-prompt")}
+    print("\nms a prompt step: ours, and PyTorch's with the prefix shared, the same as a graph, and 77 tokens with images encoded anew")
+    print(
+        f"{'method':8} {'dtype':5} {'classes':>7} {'clipood':>9} {'same':>9} {'graph':>9} {'reference':>9} {'x same':>7} {'x reference':>11} {'MB':>7} {'same MB':>8}"
+    )
+    measured = {(r["method"], r["dtype"], r["classes"], r["program"]): r for r in of("torch-prompt")}
+    steps = {key: r.get("median_ms") for key, r in measured.items()}
     for line in of("prompt", "prompt"):
         if "error" in line:
             check(False, f"prompt {line['dtype']}: {line['error'][:200]}")
             continue
         key = (line["method"], line["dtype"], line["classes"])
-        peers = [steps.get((*key, program)) for program in ("same", "reference")]
-        shown = [f"{p:.1f}" if p else "-" for p in peers]
-        gain = f"{peers[1] / line['median_ms']:.1f}" if peers[1] else "-"
+        same, graph, reference = (steps.get((*key, program)) for program in ("same", "graph", "reference"))
+        shown = [f"{p:.1f}" if p else "-" for p in (same, graph, reference)]
+        gains = [f"{p / line['median_ms']:.1f}" if p else "-" for p in (same, reference)]
         memory = line.get("memory_in_use_mb") or "-"
-        print(f"{key[0]:8} {key[1]:5} {key[2]:7} {line['median_ms']:9.1f} {shown[0]:>9} {shown[1]:>9} {gain:>11} {memory:>7}")
+        peer = measured.get((*key, "same"), {}).get("peak_memory_mb") or "-"
+        print(
+            f"{key[0]:8} {key[1]:5} {key[2]:7} {line['median_ms']:9.1f} {shown[0]:>9} {shown[1]:>9} {shown[2]:>9} {gains[0]:>7} {gains[1]:>11} {memory:>7} {peer:>8}"
+        )
+    for line in of("stand-in"):
+        print(f"\nrecipe imagenet-mos, {line['images']} made-up images, {line['model']}, {line['methods']}: {line['seconds']:.0f} s")
     failed = [line for line in (folder / "steps.txt").read_text().splitlines() if not line.startswith("ok")]
     for line in failed:
         check(False, line)

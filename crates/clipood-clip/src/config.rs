@@ -21,6 +21,15 @@ pub enum Activation {
     Gelu,
 }
 
+impl From<Activation> for clipood_kernels::activation::Activation {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::QuickGelu => Self::QuickGelu,
+            Activation::Gelu => Self::Gelu,
+        }
+    }
+}
+
 impl FromStr for Activation {
     type Err = String;
 
@@ -74,10 +83,10 @@ pub struct ImageConfig {
 /// - `config/check.rs`: which of its sizes are allowed, and which must divide.
 /// - A file for the tower itself beside `vit.rs` and `resnet.rs`: `load`, `save` and `forward`, which returns the features
 ///   of the whole image and of its positions.
+/// - `cpu_tower.rs`: the tower on CPUs, by a file of `clipood-kernels` beside its `vit.rs` and `resnet.rs`.
 /// - `encoder.rs`: a variant of `ImageTower` with an arm in `load`, `cast`, `forward` and `save`.
 /// - `init.rs`: the deviations of freshly drawn parameters.
 /// - `device.rs`: its memory per image, for the batch size on GPUs (`Device::batch_for`).
-/// - `model.rs`: the number formats it runs in (`Model::check_dtype`).
 /// - `checkpoint/infer.rs`: a tensor that only this family has, and its sizes from shapes (`FAMILIES`; a forgotten line means
 ///   that a file without a configuration is refused).
 /// - `checkpoint/open_clip.rs`: its keys in `open_clip_config.json`, both ways; `checkpoint/hugging_face.rs` and

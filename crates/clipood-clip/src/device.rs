@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "cuda")]
 use burn::tensor::FloatDType;
 
 use crate::config::{ClipConfig, ImageFamily};
@@ -10,8 +12,13 @@ use crate::error::{ClipError, Result};
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
-#[cfg(any(feature = "cuda", test))]
-mod toolkit;
+#[cfg(feature = "cuda")]
+pub(crate) mod stock;
+
+/// Backend name of the kernels of `clipood-cuda`.
+const KERNELS_ON_GPU: &str = "cuda-kernels";
+/// Backend name of Burn's own operations on a GPU.
+const BURN_ON_GPU: &str = "cuda";
 
 /// One processor that a model runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,10 +33,12 @@ pub enum Device {
 /// float32 in any case; on the CPU everything but the weights and inputs of a vision transformer's products.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Dtype {
-    /// IEEE single precision. On GPUs the products' inputs may be rounded to TF32 (10 bits of mantissa), as autotuning
-    /// chooses among kernels with and without tensor cores.
+    /// IEEE single precision, also inside of products. Burn's own operations on GPUs, which models without kernels take, may
+    /// round the products' inputs to TF32.
     #[default]
     F32,
+    /// float32 whose products round their inputs to TF32 (10 bits of mantissa) for the tensor cores of a GPU.
+    Tf32,
     /// IEEE half precision.
     F16,
     /// bfloat16.
@@ -48,19 +57,14 @@ pub struct Devices {
     /// Images per second of every worker if the workers only simulate computing, for tests and benchmarks of the code around
     /// the model. Their features are meaningless, so they have their own backend name in fingerprints and tables.
     pub simulated: Option<u32>,
+    /// Whether GPUs compute with Burn's own operations alone: those that are too old for the kernels of `clipood-cuda`, and
+    /// those of runs that were made before there were such kernels. Their features have a backend name of their own.
+    pub stock: bool,
     /// A remark about the choice: why `auto` took the CPU although there is a GPU, or that nothing is computed.
     pub note: Option<String>,
 }
 
 impl Device {
-    /// Name of the backend as fingerprints hold it: another backend rounds differently.
-    pub fn backend(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Cuda(_) => "cuda",
-        }
-    }
-
     /// Name of the hardware, for display.
     ///
     /// # Errors
@@ -116,17 +120,29 @@ impl Dtype {
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::Tf32 => "tf32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
         }
     }
 
     /// The same format as Burn names it.
+    #[cfg(feature = "cuda")]
     pub(crate) fn float(self) -> FloatDType {
         match self {
-            Self::F32 => FloatDType::F32,
+            Self::F32 | Self::Tf32 => FloatDType::F32,
             Self::F16 => FloatDType::F16,
             Self::Bf16 => FloatDType::BF16,
+        }
+    }
+
+    /// The format in which prompts are trained where images are encoded in this one. On a GPU that is f16 with a loss scale
+    /// instead of bf16, whose gradients are ten times as far from exact ones at the same speed.
+    #[must_use]
+    pub fn for_training(self, device: Device) -> Self {
+        match (device, self) {
+            (Device::Cuda(_), Self::Bf16) => Self::F16,
+            (Device::Cuda(_) | Device::Cpu, other) => other,
         }
     }
 
@@ -134,15 +150,15 @@ impl Dtype {
     /// [`Model::check_dtype`](crate::model::Model::check_dtype) for the formats of a model.
     ///
     /// # Errors
-    /// f16 on the CPU, or bf16 on a CPU without instructions for it.
+    /// f16 or TF32 on the CPU, or bf16 on a CPU without instructions for it.
     pub fn check(self, device: Device) -> Result<()> {
         match (device, self) {
             (Device::Cuda(_), _) | (Device::Cpu, Self::F32) => Ok(()),
             (Device::Cpu, Self::Bf16) if clipood_kernels::bf16::is_supported() => Ok(()),
             (Device::Cpu, Self::Bf16) => Err(no_bf16()),
-            (Device::Cpu, Self::F16) => Err(ClipError::Device(
-                "the CPU does not compute in f16; use f32, bf16 where the CPU has AVX-512 BF16, or a GPU".into(),
-            )),
+            (Device::Cpu, Self::F16 | Self::Tf32) => Err(ClipError::Device(format!(
+                "the CPU does not compute in {self}; use f32, bf16 where the CPU has AVX-512 BF16, or a GPU"
+            ))),
         }
     }
 }
@@ -156,11 +172,13 @@ impl FromStr for Dtype {
     type Err = ClipError;
 
     fn from_str(text: &str) -> Result<Self> {
-        [Self::F32, Self::F16, Self::Bf16]
+        [Self::F32, Self::Tf32, Self::F16, Self::Bf16]
             .into_iter()
             .find(|dtype| dtype.name() == text)
             .ok_or_else(|| {
-                ClipError::Device(format!("unknown dtype `{text}`; known: f32, f16, bf16"))
+                ClipError::Device(format!(
+                    "unknown dtype `{text}`; known: f32, tf32, f16, bf16"
+                ))
             })
     }
 }
@@ -193,24 +211,30 @@ impl Devices {
     pub fn recorded(backend: &str, dtype: &str) -> Result<Self> {
         let (device, simulated) = match backend {
             "cpu" => (Device::Cpu, None),
-            "cuda" => (Device::Cuda(0), None),
+            BURN_ON_GPU | KERNELS_ON_GPU => (Device::Cuda(0), None),
             "simulated" => (Device::Cpu, Some(1)),
             _ => {
-                let unknown = format!("unknown backend `{backend}`; known: cpu, cuda, simulated");
+                let unknown = format!(
+                    "unknown backend `{backend}`; known: cpu, {BURN_ON_GPU}, {KERNELS_ON_GPU}, simulated"
+                );
                 return Err(ClipError::Device(unknown));
             }
         };
         Ok(Self {
             simulated,
+            stock: backend == BURN_ON_GPU,
             ..Self::of(vec![device]).with_dtype(dtype.parse()?)
         })
     }
 
-    /// Name of the backend as fingerprints and tables hold it.
+    /// Name of the backend as fingerprints and tables hold it: another backend rounds differently. `cuda-kernels` also names
+    /// the features of models without kernels, which are never mixed with others of the same model.
     pub fn backend(&self) -> &'static str {
-        match self.simulated {
-            Some(_) => "simulated",
-            None => self.first().backend(),
+        match (self.simulated, self.first()) {
+            (Some(_), _) => "simulated",
+            (None, Device::Cpu) => "cpu",
+            (None, Device::Cuda(_)) if self.stock => BURN_ON_GPU,
+            (None, Device::Cuda(_)) => KERNELS_ON_GPU,
         }
     }
 
@@ -231,7 +255,16 @@ impl Devices {
             dtype: Dtype::F32,
             batch: None,
             simulated: None,
+            stock: false,
             note: None,
+        }
+    }
+
+    /// One worker for each of these GPUs.
+    fn of_gpus(indices: Vec<usize>) -> Self {
+        Self {
+            stock: indices.iter().any(|index| is_too_old(*index)),
+            ..Self::of(indices.into_iter().map(Device::Cuda).collect())
         }
     }
 
@@ -240,11 +273,11 @@ impl Devices {
         #[cfg(feature = "cuda")]
         {
             let checked = cuda::usable().and_then(|gpus| {
-                (0..gpus).try_for_each(|index| cuda::gpu(index).map(drop))?;
+                (0..gpus).try_for_each(|index| cuda::checked(index).map(drop))?;
                 Ok(gpus)
             });
             match checked {
-                Ok(gpus) => return Self::of((0..gpus).map(Device::Cuda).collect()),
+                Ok(gpus) => return Self::of_gpus((0..gpus).collect()),
                 Err(problem) if !problem.means_no_gpu() => {
                     let note = format!("running on the CPU: {problem}");
                     return Self {
@@ -273,7 +306,7 @@ impl FromStr for Devices {
         match text {
             "auto" => return Ok(Self::auto()),
             "cpu" => return Ok(Self::of(vec![Device::Cpu; cores()])),
-            "cuda" | "cuda:all" => return Ok(Self::of(all_gpus()?)),
+            "cuda" | "cuda:all" => return Ok(Self::of_gpus(all_gpus()?)),
             _ => {}
         }
         if let Some(threads) = text.strip_prefix("cpu:") {
@@ -291,9 +324,9 @@ impl FromStr for Devices {
             let index = index.and_then(|index| index.parse::<usize>().ok());
             let index = index.ok_or_else(|| unknown(part))?;
             cuda_gpu(index)?;
-            workers.push(Device::Cuda(index));
+            workers.push(index);
         }
-        Ok(Self::of(workers))
+        Ok(Self::of_gpus(workers))
     }
 }
 
@@ -355,6 +388,21 @@ pub fn kernel_cache() -> Option<std::path::PathBuf> {
     folder
 }
 
+/// Set once Burn's own operations run on a GPU.
+static MAY_COMPILE: AtomicBool = AtomicBool::new(false);
+
+/// Whether a call of this crate may be busy for minutes with compiling and tuning kernels, and does not look whether it should
+/// stop: Burn's own operations on a GPU.
+pub fn may_be_compiling() -> bool {
+    MAY_COMPILE.load(Ordering::SeqCst)
+}
+
+/// From here on [`may_be_compiling`].
+#[cfg(feature = "cuda")]
+fn kernels_may_compile() {
+    MAY_COMPILE.store(true, Ordering::SeqCst);
+}
+
 /// Number of hardware threads.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
@@ -363,8 +411,19 @@ fn cores() -> usize {
 /// Name and bytes of memory of the GPU `index`, after a check that kernels run on it.
 #[cfg(feature = "cuda")]
 fn cuda_gpu(index: usize) -> Result<(String, u64)> {
-    let gpu = cuda::gpu(index)?;
-    Ok((gpu.name, gpu.memory))
+    let gpu = cuda::checked(index)?;
+    Ok((gpu.name.clone(), gpu.memory))
+}
+
+/// Whether the GPU is too old for the kernels of `clipood-cuda`.
+#[cfg(feature = "cuda")]
+fn is_too_old(index: usize) -> bool {
+    matches!(cuda::opened(index), Err(clipood_cuda::CudaError::OldGpu(_)))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn is_too_old(_index: usize) -> bool {
+    false
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -373,12 +432,16 @@ fn cuda_gpu(index: usize) -> Result<(String, u64)> {
 }
 
 #[cfg(feature = "cuda")]
-fn all_gpus() -> Result<Vec<Device>> {
-    Ok((0..cuda::usable()?).map(Device::Cuda).collect())
+fn all_gpus() -> Result<Vec<usize>> {
+    let all: Vec<usize> = (0..cuda::usable()?).collect();
+    for index in &all {
+        cuda::checked(*index)?;
+    }
+    Ok(all)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn all_gpus() -> Result<Vec<Device>> {
+fn all_gpus() -> Result<Vec<usize>> {
     Err(no_cuda(0))
 }
 
@@ -396,7 +459,12 @@ mod tests {
 
     #[test]
     fn what_a_run_was_made_with_needs_no_device() -> Result<()> {
-        for (backend, dtype) in [("cpu", "f32"), ("cuda", "bf16"), ("simulated", "f32")] {
+        for (backend, dtype) in [
+            ("cpu", "f32"),
+            ("cuda", "bf16"),
+            ("cuda-kernels", "tf32"),
+            ("simulated", "f32"),
+        ] {
             let devices = Devices::recorded(backend, dtype)?;
             assert_eq!((devices.backend(), devices.dtype.name()), (backend, dtype));
         }

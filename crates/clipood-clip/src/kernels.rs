@@ -4,11 +4,9 @@ mod backend;
 mod block;
 #[cfg(feature = "train-image-tower")]
 mod conv_norm;
-mod packed;
 mod tower;
 
 pub use backend::ClipBackend;
 pub use block::{BlockParameters, BlockPass};
 #[cfg(feature = "train-image-tower")]
 pub use conv_norm::{ConvNormArgs, ConvNormOutput};
-pub(crate) use packed::PackedBlock;

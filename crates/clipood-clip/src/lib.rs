@@ -12,8 +12,8 @@
 //! let names = ["star".to_string(), "fish".to_string()];
 //! let text = model.text_encoder(device)?.classes(&names, &["a photo of a {}"])?; // [2, D], normalised
 //! let side = model.config.image.size;
-//! let pixels = vec![0.0; 3 * side * side]; // one normalised image
-//! let image = model.image_encoder(device)?.encode(pixels, true)?; // global [1, D], local [1, positions, D]
+//! let pixels = vec![0; 3 * side * side]; // one image [side, side, 3]
+//! let image = model.image_encoder(device)?.encode_bytes(pixels, true)?; // global [1, D], local [1, positions, D]
 //! assert_eq!(image.global.len() * 2, text.len());
 //! # Ok::<(), clipood_clip::ClipError>(())
 //! ```
@@ -22,6 +22,8 @@
 
 pub mod checkpoint;
 pub mod config;
+mod cpu_text;
+mod cpu_tower;
 pub mod device;
 pub mod encoder;
 mod error;
@@ -30,7 +32,8 @@ pub mod init;
 pub mod kernels;
 pub mod layers;
 pub mod model;
-mod packed_vit;
+mod named;
+pub mod patch_scores;
 pub mod prompt;
 mod resnet;
 pub mod safetensors_file;

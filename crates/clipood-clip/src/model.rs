@@ -1,6 +1,12 @@
 //! [`Model`]: a checkpoint and its configuration, and what is made from it: an [`ImageEncoder`], a [`TextEncoder`] and a
 //! [`PromptTrainer`]. Nothing here is generic, so that dependent crates need no types of Burn.
 
+#[cfg(feature = "cuda")]
+mod gpu_prompt;
+#[cfg(feature = "cuda")]
+mod gpu_text;
+#[cfg(feature = "cuda")]
+mod gpu_tower;
 mod image_encoder;
 mod prompt_trainer;
 mod text_encoder;
@@ -9,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::{self, OpenOptions};
-use crate::config::{ClipConfig, ImageFamily};
+use crate::config::ClipConfig;
 use crate::error::{ClipError, Result};
 use crate::weights::{WeightDtype, Weights};
 
@@ -18,7 +24,7 @@ pub use self::prompt_trainer::{PromptTask, PromptTrainer, TrainedPrompt};
 pub use self::text_encoder::TextEncoder;
 pub use crate::device::{Device, Devices, Dtype};
 
-/// A checkpoint in memory.
+/// A checkpoint, in memory or in a mapped file.
 #[derive(Debug, Clone)]
 pub struct Model {
     /// Sizes and preprocessing.
@@ -83,10 +89,12 @@ impl Model {
                 });
             }
         }
-        weights.check_values()?;
+        // Both read all values, from the file if it is mapped.
+        let (checked, hash) = rayon::join(|| weights.check_values(), || weights.hash());
+        checked?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(config.to_open_clip().as_bytes());
-        hasher.update(weights.hash().as_bytes());
+        hasher.update(hash.as_bytes());
         Ok(Self {
             config,
             hash: hasher.finalize().to_hex().to_string(),
@@ -112,16 +120,9 @@ impl Model {
     /// Whether the image tower runs on `device` in a number format.
     ///
     /// # Errors
-    /// As [`Dtype::check`], and a ModifiedResNet in bf16 on the CPU.
+    /// As [`Dtype::check`]; every model runs in every format of the device.
     pub fn check_dtype(&self, device: Device, dtype: Dtype) -> Result<()> {
-        dtype.check(device)?;
-        match (&self.config.image.family, device, dtype) {
-            (ImageFamily::Resnet { .. }, Device::Cpu, Dtype::Bf16) => Err(ClipError::Device(
-                "bf16 on the CPU is for vision transformers, and this model's image tower is a ModifiedResNet: use f32"
-                    .into(),
-            )),
-            (ImageFamily::Resnet { .. } | ImageFamily::Vit { .. }, _, _) => Ok(()),
-        }
+        dtype.check(device)
     }
 
     /// Token embeddings `[vocabulary, width]`, row-major, and the width.

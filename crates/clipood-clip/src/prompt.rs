@@ -10,6 +10,8 @@ mod schedule;
 mod train;
 
 pub use coop_file::{CoopContext, CoopContextError};
+#[cfg(feature = "cuda")]
+pub(crate) use learner::PromptLayout;
 pub use learner::{PromptLearner, PromptOptions};
 pub use loss::{PatchLoss, PromptLoss, StepLoss};
 pub use schedule::learning_rate;

@@ -14,31 +14,6 @@ use crate::kernels::ClipBackend;
 use crate::layers::{ResidualBlock, cast, layer_norm, load_layer_norm, save_layer_norm, tokens_at};
 use crate::weights::Weights;
 
-/// A block of the transformer, whatever computes it.
-pub(crate) trait TowerBlock<B: Backend> {
-    /// `[batch, tokens, width]` -> the same.
-    fn all(&self, x: Tensor<B, 3>) -> Tensor<B, 3>;
-    /// The first token of each image: `[batch, width]`.
-    fn first(&self, x: Tensor<B, 3>) -> Tensor<B, 2>;
-    /// Every token through the value path alone: `[batch, tokens, width]`.
-    fn values(&self, x: Tensor<B, 3>) -> Tensor<B, 3>;
-}
-
-impl<B: ClipBackend> TowerBlock<B> for ResidualBlock<B> {
-    fn all(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.forward(x, false)
-    }
-
-    fn first(&self, x: Tensor<B, 3>) -> Tensor<B, 2> {
-        let class_token = vec![0; x.dims()[0]];
-        self.forward_at(x, false, &class_token)
-    }
-
-    fn values(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.forward_values(x)
-    }
-}
-
 /// Patch embedding, transformer and projection.
 #[derive(Module, Debug)]
 pub struct VisionTransformer<B: Backend> {
@@ -124,21 +99,6 @@ impl<B: ClipBackend> VisionTransformer<B> {
 
     /// Normalised pixels `[batch, 3, size, size]` -> features before normalisation.
     pub fn forward(&self, pixels: Tensor<B, 4>, local: bool) -> ImageFeatures<B> {
-        self.forward_through(&self.blocks, pixels, local)
-    }
-
-    /// Takes the blocks out of the tower, to be replaced by others.
-    pub(crate) fn take_blocks(&mut self) -> Vec<ResidualBlock<B>> {
-        std::mem::take(&mut self.blocks)
-    }
-
-    /// As [`VisionTransformer::forward`] with `blocks` in place of the tower's own.
-    pub(crate) fn forward_through(
-        &self,
-        blocks: &[impl TowerBlock<B>],
-        pixels: Tensor<B, 4>,
-        local: bool,
-    ) -> ImageFeatures<B> {
         let [width, _, patch, _] = self.conv1.dims();
         let batch = pixels.dims()[0];
         let options = ConvOptions::new([patch, patch], [0, 0], [1, 1], 1);
@@ -153,23 +113,23 @@ impl<B: ClipBackend> VisionTransformer<B> {
         let x =
             Tensor::cat(vec![class, patches], 1) + self.positional_embedding.val().unsqueeze::<3>();
         let mut x = layer_norm(&self.ln_pre, x);
-        let Some((last, blocks)) = blocks.split_last() else {
+        let Some((last, blocks)) = self.blocks.split_last() else {
             return ImageFeatures {
                 global: self.project(tokens_at(x, &vec![0; batch])),
                 local: None,
             };
         };
         for block in blocks {
-            x = block.all(x);
+            x = block.forward(x, false);
         }
         // Local features come from the last block's value path alone, as in the references.
         let local = local.then(|| {
             let tokens = x.dims()[1];
-            let values = last.values(x.clone()).narrow(1, 1, tokens - 1);
+            let values = last.forward_values(x.clone()).narrow(1, 1, tokens - 1);
             self.project(values)
         });
         ImageFeatures {
-            global: self.project(last.first(x)),
+            global: self.project(last.forward_at(x, false, &vec![0; batch])),
             local,
         }
     }

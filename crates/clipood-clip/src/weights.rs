@@ -1,15 +1,21 @@
-//! A checkpoint in memory: named float32 tensors under OpenAI's state-dict names.
+//! A checkpoint: named float32 tensors under OpenAI's state-dict names, in memory or in a mapped file.
 //!
 //! Every file format is converted into this form first, so that the modules need only one naming scheme.
+
+mod floats;
 
 use std::collections::BTreeMap;
 
 use burn::module::Param;
+#[cfg(feature = "cuda")]
+use burn::tensor::FloatDType;
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use crate::error::{ClipError, Result};
 use crate::safetensors_file::{NO_METADATA, NamedArray, to_bytes};
+
+pub use self::floats::Floats;
 
 /// Values that are hashed at once.
 const HASHED_VALUES: usize = 1 << 14;
@@ -20,7 +26,7 @@ pub struct WeightTensor {
     /// Sizes, outermost first; empty for a scalar.
     pub shape: Vec<usize>,
     /// Row-major values.
-    pub data: Vec<f32>,
+    pub data: Floats,
 }
 
 /// Named tensors of one checkpoint.
@@ -70,9 +76,20 @@ impl Weights {
 
     /// Adds or replaces a tensor.
     pub fn insert(&mut self, name: impl Into<String>, shape: Vec<usize>, data: Vec<f32>) {
+        self.insert_tensor(
+            name.into(),
+            WeightTensor {
+                shape,
+                data: data.into(),
+            },
+        );
+    }
+
+    /// Adds or replaces a tensor, wherever its values lie.
+    pub(crate) fn insert_tensor(&mut self, name: String, tensor: WeightTensor) {
+        let WeightTensor { shape, data } = &tensor;
         debug_assert_eq!(shape.iter().product::<usize>(), data.len());
-        self.tensors
-            .insert(name.into(), WeightTensor { shape, data });
+        self.tensors.insert(name, tensor);
     }
 
     /// Takes the tensor called `name` out, if there is one.
@@ -127,7 +144,7 @@ impl Weights {
         }
         self.check_finite(name, found)?;
         Ok(Tensor::from_data(
-            TensorData::new(found.data.clone(), expected),
+            TensorData::new(found.data.to_vec(), expected),
             device,
         ))
     }
@@ -238,6 +255,7 @@ pub fn tensor_to_vec<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f3
 }
 
 /// As [`tensor_to_vec`], but a device failure is an error. Half precision is widened on the device, which is faster.
+#[cfg(feature = "cuda")]
 pub(crate) fn try_tensor_to_vec<B: Backend, const D: usize>(
     tensor: Tensor<B, D>,
 ) -> Result<Vec<f32>> {

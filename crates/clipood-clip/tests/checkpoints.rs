@@ -111,7 +111,7 @@ fn state_dict(weights: &Weights, prefix: &str) -> Value<Tensor> {
     weights
         .iter()
         .map(|(name, tensor)| {
-            let value = Tensor::floats(tensor.shape.clone(), tensor.data.clone());
+            let value = Tensor::floats(tensor.shape.clone(), tensor.data.to_vec());
             (format!("{prefix}{name}"), Value::Tensor(value))
         })
         .collect()
@@ -191,7 +191,7 @@ fn parts_and_wrapped_state_dicts_are_read() {
     let folder = folder(&[("tiny-vit-hf/config.json", "config.json")]);
     let (mut parts, mut map) = ([Weights::new("0"), Weights::new("1")], Vec::new());
     for (number, (name, tensor)) in all.iter().enumerate() {
-        parts[number % 2].insert(name.clone(), tensor.shape.clone(), tensor.data.clone());
+        parts[number % 2].insert(name.clone(), tensor.shape.clone(), tensor.data.to_vec());
         map.push(format!("\"{name}\": \"part-{}.safetensors\"", number % 2));
     }
     for (number, part) in parts.iter().enumerate() {
@@ -282,7 +282,7 @@ fn tensors_that_do_not_fit_are_named() {
     let write = |change: &dyn Fn(&mut Tensors)| {
         let mut tensors: Tensors = weights()
             .iter()
-            .map(|(name, tensor)| (name.clone(), tensor.shape.clone(), tensor.data.clone()))
+            .map(|(name, tensor)| (name.clone(), tensor.shape.clone(), tensor.data.to_vec()))
             .collect();
         change(&mut tensors);
         let mut changed = Weights::new("changed");
@@ -423,7 +423,7 @@ fn values_that_no_model_has_are_refused_by_tensor() {
     ] {
         let mut changed = Weights::new("changed");
         for (found, tensor) in weights().iter() {
-            let mut data = tensor.data.clone();
+            let mut data = tensor.data.to_vec();
             if found == name {
                 let place = data.len().min(8) - 1;
                 data[place] = value;

@@ -10,7 +10,7 @@ use common::{config, floats, hash_uniform, hash_weights, model_file, relative_di
 use safetensors::SafeTensors;
 
 const SEED: &str = "dev";
-const NAME: &str = "tiny-vit";
+const NAMES: [&str; 2] = ["tiny-vit", "tiny-rn"];
 
 /// Smallest cosine of two lists of rows of `width` values.
 fn smallest_cosine(found: &[f32], expected: &[f32], width: usize) -> f64 {
@@ -28,11 +28,10 @@ fn smallest_cosine(found: &[f32], expected: &[f32], width: usize) -> f64 {
 }
 
 /// The reference model's features of its two images together, and of the second one alone without patches.
-fn encoded(model: &Model, dtype: Dtype) -> [EncodedImages; 2] {
+fn encoded(model: &Model, name: &str, dtype: Dtype) -> [EncodedImages; 2] {
     let side = model.config.image.size;
     let encoder = model.image_encoder_as(Device::Cpu, dtype).unwrap();
-    let name = format!("{NAME}/image");
-    let pixels: Vec<f32> = hash_uniform(SEED, &name, 2 * 3 * side * side)
+    let pixels: Vec<f32> = hash_uniform(SEED, &format!("{name}/image"), 2 * 3 * side * side)
         .into_iter()
         .map(|v| 2.0 * v)
         .collect();
@@ -45,30 +44,39 @@ fn encoded(model: &Model, dtype: Dtype) -> [EncodedImages; 2] {
 
 #[test]
 fn features_in_bf16_point_where_the_references_do() {
-    let config = config(NAME);
+    for name in NAMES {
+        check(name);
+    }
+}
+
+fn check(name: &str) {
+    let config = config(name);
     let dim = config.embed_dim;
-    let model = Model::new(config.clone(), hash_weights(SEED, NAME, &config)).unwrap();
+    let model = Model::new(config.clone(), hash_weights(SEED, name, &config)).unwrap();
     if !clipood_kernels::bf16::is_supported() {
         let error = model.image_encoder_as(Device::Cpu, Dtype::Bf16).err();
         assert!(error.unwrap().to_string().contains("AVX-512 BF16"));
         return;
     }
-    let bytes = model_file(&format!("{NAME}.safetensors"));
+    let bytes = model_file(&format!("{name}.safetensors"));
     let expected = SafeTensors::deserialize(&bytes).unwrap();
-    let [found, last] = encoded(&model, Dtype::Bf16);
-    let [wide, _] = encoded(&model, Dtype::F32);
+    let [found, last] = encoded(&model, name, Dtype::Bf16);
+    let [wide, _] = encoded(&model, name, Dtype::F32);
     for (what, found, wide) in [
         ("image_global", &found.global, &wide.global),
         ("image_local", &found.local, &wide.local),
     ] {
         let cosine = smallest_cosine(found, &floats(&expected, what), dim);
-        assert!(cosine > 0.999, "{what}: cosine {cosine}");
+        assert!(cosine > 0.999, "{name} {what}: cosine {cosine}");
         // Closer than rounding to 8 bits allows would mean that nothing was rounded.
         let off = relative_difference(found, wide);
-        assert!(off > 1e-5, "{what}: relative difference {off} to float32");
+        assert!(
+            off > 1e-5,
+            "{name} {what}: relative difference {off} to float32"
+        );
     }
     // Alone an image has the same features, up to inputs that float32's own rounding moves across the middle of two bf16.
     assert!(last.local.is_empty());
     let off = relative_difference(&last.global, &found.global[dim..]);
-    assert!(off < 1e-2, "alone: relative difference {off}");
+    assert!(off < 1e-2, "{name} alone: relative difference {off}");
 }

@@ -49,6 +49,8 @@ mod manifest;
 mod messages;
 mod method;
 mod nearest;
+pub mod pickle;
+mod place;
 mod printable;
 mod recipe;
 mod rng;
@@ -64,14 +66,16 @@ pub use cluster::{
 pub use error::{CoreError, Place};
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 pub use image_key::image_key;
-pub use manifest::{DatasetManifest, Layout, Role};
+pub use manifest::{About, Columns, DatasetManifest, Fetched, Layout, Role};
 pub use messages::without_controls;
 pub use method::Method;
 pub use nearest::nearest;
+pub use place::{is_url, join};
 pub use printable::{key_part, shown, stored};
 pub use recipe::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, Overlap, Overrides, PromptSection, Recipe, Resize,
-    SelectSection, SubsampleClasses, TemplateSet, TrainSection, WordListSection,
+    MetricsSection, NegativeLabelsSection, NegativeRule, Overlap, Overrides, PromptSection,
+    PublishedSection, Recipe, Resize, SelectSection, StreamsSection, SubsampleClasses, TemplateSet,
+    TrainSection, WordListSection,
 };
 pub use rng::SplitMix64;

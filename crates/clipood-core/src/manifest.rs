@@ -1,19 +1,18 @@
 //! Dataset manifests: where a dataset is stored and how to read it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+mod check;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::class_texts::spaced;
-use crate::document::{Problem, parse};
+use crate::document::parse;
 use crate::error::CoreError;
-use crate::nearest::{hint, hint_with_list};
+use crate::place::join;
 
-/// The splits that a manifest may name.
-const SPLITS: [&str; 3] = ["train", "val", "test"];
-/// The programs of this workspace that can create a dataset.
-const GENERATORS: [&str; 1] = ["demo"];
+pub(crate) use self::check::check_name;
 
 /// A dataset manifest, `manifests/datasets/*.toml`.
 ///
@@ -39,11 +38,33 @@ pub struct DatasetManifest {
     pub role: Role,
     /// How the images are stored.
     pub layout: Layout,
-    /// The dataset's folder: relative to the data root, or absolute.
+    /// The dataset's folder: relative to the data root, absolute, or the URL of a folder (see [`is_url`](crate::is_url)). Or a
+    /// dataset of the Hugging Face hub, as `hub:frgfm/imagenette:320px`, with layout `parquet` and the names of its splits there
+    /// in `splits`; once it is fetched, a run records the commit and the files instead.
     pub root: PathBuf,
-    /// Folder below `root` of each split (`train`, `val`, `test`). Empty: `root` itself is the test split.
+    /// Where the files of a dataset of the hub are on this machine, as whoever has fetched them says; part of no manifest and
+    /// no fingerprint.
+    #[serde(skip)]
+    pub fetched: Option<Fetched>,
+    /// What each split (`train`, `val`, `test`) consists of, below `root`: a folder for the layouts of folders, else a file
+    /// or a pattern of files, in which `*`, `?` and `[a-z]` stand for a part of a name, `{0000..1023}` for the numbers
+    /// from 0000 to 1023 and `{a,b}` for one of several words. Empty: everything is the test split, unless the layout says which
+    /// split an image belongs to.
     #[serde(default)]
     pub splits: BTreeMap<String, PathBuf>,
+    /// The file or pattern of files (as in `splits`) of the whole dataset, for layouts of files, instead of `splits`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<PathBuf>,
+    /// The folder below `root` that the paths in a list of images start from; if absent `root`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
+    /// The columns of a table, where their names are not the usual ones.
+    #[serde(default, skip_serializing_if = "Columns::is_default")]
+    pub columns: Columns,
+    /// A file below `root` with the names of all classes, in a format of [`ClassList`](crate::ClassList): by the ids of their
+    /// folders, or in the order of their labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_list: Option<PathBuf>,
     /// Fraction of each class, above 0 and below 1, that becomes the training split, for datasets that have none. A hash of
     /// the keys decides which images are taken.
     #[serde(default)]
@@ -69,6 +90,51 @@ pub struct DatasetManifest {
     /// The program that creates the dataset on first use; the only one is `demo`.
     #[serde(default)]
     pub generator: Option<String>,
+    /// Where the dataset comes from and what it should contain, for `clipood data check`; no result depends on it, so it
+    /// enters no fingerprint.
+    #[serde(default, skip_serializing)]
+    pub about: About,
+}
+
+/// Where a dataset comes from and what it should contain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct About {
+    /// Where to get it, and where to put it.
+    pub source: Option<String>,
+    /// Its licence or terms of use.
+    pub licence: Option<String>,
+    /// Number of images of the training split.
+    pub train: Option<usize>,
+    /// Number of images of the validation split.
+    pub val: Option<usize>,
+    /// Number of images of the test split.
+    pub test: Option<usize>,
+    /// Number of classes.
+    pub classes: Option<usize>,
+    /// What else to know, such as counts that were not verified.
+    pub note: Option<String>,
+}
+
+impl About {
+    /// The expected number of images of `train`, `val` or `test`, if it is known.
+    pub fn images(&self, split: &str) -> Option<usize> {
+        match split {
+            "train" => self.train,
+            "val" => self.val,
+            "test" => self.test,
+            _ => None,
+        }
+    }
+}
+
+/// The files of a dataset of the hub on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Their folder.
+    pub folder: PathBuf,
+    /// The pattern of the files of each split, below the folder.
+    pub splits: BTreeMap<String, PathBuf>,
 }
 
 /// The role of a dataset in a benchmark.
@@ -88,6 +154,70 @@ pub enum Role {
 pub enum Layout {
     /// One folder per class, as in torchvision's `ImageFolder`.
     ImageFolder,
+    /// Text files with a path and a label on each line, as OpenOOD's `benchmark_imglist`.
+    Imglist,
+    /// Parquet files that hold the encoded images, as the image datasets of the Hugging Face hub.
+    Parquet,
+    /// A file that says which images are trained, validated and tested on, as CoOp's `split_zhou_*.json`.
+    SplitFile,
+    /// The binary version of CIFAR-10 or CIFAR-100.
+    CifarBinary,
+    /// Tar files of samples, as WebDataset has them.
+    Webdataset,
+    /// Images without classes in a folder and those below it.
+    FlatFolder,
+    /// CSV or Parquet files with the path or URL of an image, its class and its split in each row.
+    Table,
+}
+
+impl Layout {
+    /// The name in manifests, such as `image-folder`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::ImageFolder => "image-folder",
+            Layout::Imglist => "imglist",
+            Layout::Parquet => "parquet",
+            Layout::SplitFile => "split-file",
+            Layout::CifarBinary => "cifar-binary",
+            Layout::Webdataset => "webdataset",
+            Layout::FlatFolder => "flat-folder",
+            Layout::Table => "table",
+        }
+    }
+
+    /// Whether `splits` names folders, not files.
+    pub fn is_of_folders(self) -> bool {
+        match self {
+            Layout::ImageFolder | Layout::FlatFolder => true,
+            Layout::Imglist
+            | Layout::Parquet
+            | Layout::SplitFile
+            | Layout::CifarBinary
+            | Layout::Webdataset
+            | Layout::Table => false,
+        }
+    }
+}
+
+/// Names of columns, for layouts that have some; see the reader of each layout for its usual names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Columns {
+    /// The column of the images or of their paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The column, or the key of a dictionary, of the classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// The column of the splits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+}
+
+impl Columns {
+    fn is_default(&self) -> bool {
+        *self == Columns::default()
+    }
 }
 
 impl DatasetManifest {
@@ -100,6 +230,32 @@ impl DatasetManifest {
         parse(toml, origin, DatasetManifest::check)
     }
 
+    /// The folder of the dataset: a path, or a URL; `data` is the folder that a relative root starts from.
+    pub fn root_in(&self, data: &Path) -> PathBuf {
+        join(data, self.place())
+    }
+
+    /// The root as it is looked up: the folder of a dataset of the hub that was fetched, else [`root`](Self::root).
+    pub fn place(&self) -> &Path {
+        match &self.fetched {
+            Some(fetched) => &fetched.folder,
+            None => &self.root,
+        }
+    }
+
+    /// What each split consists of: for a dataset of the hub that was fetched its files, else [`splits`](Self::splits).
+    pub fn split_places(&self) -> &BTreeMap<String, PathBuf> {
+        match &self.fetched {
+            Some(fetched) => &fetched.splits,
+            None => &self.splits,
+        }
+    }
+
+    /// What follows `hub:` in the root of a dataset of the Hugging Face hub.
+    pub fn on_hub(&self) -> Option<&str> {
+        self.root.to_str()?.strip_prefix("hub:")
+    }
+
     /// The readable name of a class folder: that of `class_names`, or else the folder with `_` and `-` replaced by spaces.
     pub fn class_name(&self, folder: &str) -> String {
         match self.class_names.get(folder) {
@@ -107,128 +263,4 @@ impl DatasetManifest {
             None => spaced(folder),
         }
     }
-
-    fn check(&self) -> Result<(), Problem> {
-        check_name("name", &self.name)?;
-        if self.root.as_os_str().is_empty() {
-            let text =
-                "found an empty path, allowed: a folder, relative to the data root or absolute";
-            return Err(Problem::new("root", text));
-        }
-        self.check_splits()?;
-        self.check_classes()?;
-        if self.loose.is_some() && self.role == Role::Id {
-            let text = "found with role `id`, allowed: role `ood` (an image of no class folder has no label)";
-            return Err(Problem::new("loose", text));
-        }
-        if self.expected_images == Some(0) {
-            return Err(Problem::new(
-                "expected_images",
-                "found 0, allowed: at least 1",
-            ));
-        }
-        match &self.generator {
-            Some(name) if !GENERATORS.contains(&name.as_str()) => {
-                let text = format!("found `{name}`; {}", hint_with_list(name, &GENERATORS));
-                Err(Problem::new("generator", text))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_splits(&self) -> Result<(), Problem> {
-        let mut folders = BTreeMap::new();
-        for (split, folder) in &self.splits {
-            let key = format!("splits.{split}");
-            if !SPLITS.contains(&split.as_str()) {
-                let text = format!("no such split; {}", hint_with_list(split, &SPLITS));
-                return Err(Problem::new(key, text));
-            }
-            let inside = |part: Component<'_>| matches!(part, Component::Normal(_));
-            if folder.as_os_str().is_empty() || !folder.components().all(inside) {
-                let found = folder.display();
-                let text = format!(
-                    "found `{found}`, allowed: a relative path below `root`, without `.` and `..`"
-                );
-                return Err(Problem::new(key, text));
-            }
-            // Compared by components, so that `a/` and `a` are the same folder.
-            let components: Vec<_> = Path::new(folder).components().collect();
-            if let Some(other) = folders.insert(components, split) {
-                let text = format!("found the folder of split `{other}`, allowed: one of its own");
-                return Err(Problem::new(key, text));
-            }
-        }
-        if !self.splits.is_empty() && !self.splits.contains_key("test") {
-            return Err(Problem::new(
-                "splits",
-                "found no `test`, which every run scores",
-            ));
-        }
-        let Some(fraction) = self.train_fraction else {
-            return Ok(());
-        };
-        if !(fraction > 0.0 && fraction < 1.0) {
-            let text = format!("found {fraction}, allowed: above 0 and below 1");
-            return Err(Problem::new("train_fraction", text));
-        }
-        if self.role == Role::Ood {
-            let text = "found with role `ood`, allowed: role `id` (nothing trains on OOD images)";
-            return Err(Problem::new("train_fraction", text));
-        }
-        if self.splits.contains_key("train") {
-            let text = "found beside `splits.train`, allowed: one of the two";
-            return Err(Problem::new("train_fraction", text));
-        }
-        Ok(())
-    }
-
-    fn check_classes(&self) -> Result<(), Problem> {
-        let mut seen = BTreeSet::new();
-        for folder in &self.include {
-            check_folder("include", folder)?;
-            if !seen.insert(folder) {
-                return Err(Problem::new(
-                    "include",
-                    format!("found `{folder}` twice, allowed: once"),
-                ));
-            }
-        }
-        for (folder, name) in &self.class_names {
-            let key = format!("class_names.{folder}");
-            check_folder(&key, folder)?;
-            if name.trim().is_empty() {
-                return Err(Problem::new(key, "found an empty name, allowed: any other"));
-            }
-            if !self.include.is_empty() && !seen.contains(folder) {
-                let included: Vec<_> = self.include.iter().map(String::as_str).collect();
-                let text = format!(
-                    "not among the folders of `include`; {}",
-                    hint(folder, &included)
-                );
-                return Err(Problem::new(key, text));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn check_folder(key: &str, folder: &str) -> Result<(), Problem> {
-    if matches!(folder, "" | "." | "..") || folder.contains(['/', '\\']) {
-        let text = format!("found `{folder}`, allowed: the name of a folder, not a path");
-        return Err(Problem::new(key, text));
-    }
-    Ok(())
-}
-
-/// Checks the name of a recipe or dataset, which becomes a file name and a component of image keys on every system.
-pub(crate) fn check_name(key: &str, name: &str) -> Result<(), Problem> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.starts_with('.') || !name.chars().all(allowed) {
-        let text = format!(
-            "found `{name}`, allowed: letters, digits, `-`, `_` and `.`, the first of them not `.`"
-        );
-        return Err(Problem::new(key, text));
-    }
-    Ok(())
 }

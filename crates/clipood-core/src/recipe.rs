@@ -12,8 +12,8 @@ use crate::method::Method;
 
 pub use sections::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, Overlap, PromptSection, Resize, SelectSection,
-    SubsampleClasses, TrainSection, WordListSection,
+    MetricsSection, NegativeLabelsSection, NegativeRule, Overlap, PromptSection, PublishedSection,
+    Resize, SelectSection, StreamsSection, SubsampleClasses, TrainSection, WordListSection,
 };
 pub use templates::TemplateSet;
 
@@ -61,12 +61,18 @@ pub struct Recipe {
     /// Negative labels: texts that describe none of the classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_labels: Option<NegativeLabelsSection>,
+    /// The streams of detectors that learn from test images; absent: the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<StreamsSection>,
     /// The size of units of work, and the tolerated fraction of unreadable images.
     #[serde(default)]
     pub engine: EngineSection,
     /// Metrics and their confidence intervals.
     #[serde(default)]
     pub metrics: MetricsSection,
+    /// Figures from papers for the report. They determine no result, so they are in no fingerprint and not serialised.
+    #[serde(default, skip_serializing)]
+    pub published: Vec<PublishedSection>,
 }
 
 /// Values from the command line that replace those of a recipe.

@@ -647,3 +647,31 @@ fn absurd_amounts_are_refused_with_their_bounds() {
         }
     }
 }
+
+#[test]
+fn files_of_shots_are_named_by_a_pattern() {
+    let with = |pattern: &str, shots: &str| {
+        let text = SHORT.replace("\"zero-shot\"", "\"coop\"").replace(
+            "[data]",
+            &format!("shots = {shots}\nseeds = [1, 2]\n[data]\nfew_shot = \"{pattern}\""),
+        );
+        Recipe::parse(&text, "r.toml").map_err(|e| e.to_string())
+    };
+    let recipe = with("x/shot_{shots}-seed_{seed}.pkl", "[16]").unwrap();
+    let file = recipe.data.few_shot_file(16, 2);
+    assert_eq!(file.as_deref(), Some("x/shot_16-seed_2.pkl"));
+    assert!(with("shots.json", "[1, 16]").is_ok());
+    let error = with("{shots}.pkl", "[1, 16]").unwrap_err();
+    assert!(
+        error.contains("`data.few_shot`") && error.contains("--shots"),
+        "{error}"
+    );
+    let error = with("{seeds}.pkl", "[1]").unwrap_err();
+    assert!(
+        error.contains("{shots} and") || error.contains("{seed} and"),
+        "{error}"
+    );
+    assert!(with(" ", "[1]").is_err());
+    // A recipe without the key has the fingerprint that it had.
+    assert!(!to_json(&Recipe::parse(SHORT, "r.toml").unwrap()).contains("few_shot"));
+}

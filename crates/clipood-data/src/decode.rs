@@ -203,6 +203,19 @@ pub fn recognise(bytes: &[u8]) -> Result<(), DecodeError> {
     }
 }
 
+/// The name of the format that the first bytes are of, such as `JPEG`; `None` if it is not supported.
+pub fn format_name(bytes: &[u8]) -> Option<&'static str> {
+    Some(match format_of(bytes)? {
+        Format::Jpeg => "JPEG",
+        Format::Png => "PNG",
+        Format::Gif => "GIF",
+        Format::Bmp => "BMP",
+        Format::Tiff => "TIFF",
+        Format::Pnm => "PNM",
+        Format::Raster(_, name) => name,
+    })
+}
+
 /// A supported format.
 enum Format {
     Jpeg,

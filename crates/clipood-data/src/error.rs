@@ -43,7 +43,8 @@ pub enum DataError {
     },
     /// A split without a single class folder, or of an out-of-distribution dataset without an image.
     #[error(
-        "dataset `{dataset}`: no class folder in {path} (manifest key `{key}`), {files} files lie directly in it; expected {expected}{}",
+        "dataset `{dataset}`: no {} in {path} (manifest key `{key}`), {files} files lie directly in it; expected {expected}{}",
+        lacking(.expected),
         in_brackets(.left_out),
         path = shown(path)
     )]
@@ -145,6 +146,31 @@ pub enum DataError {
         /// The manifest's `expected_images`.
         expected: usize,
     },
+    /// A file or pattern of the manifest that does not exist.
+    #[error(
+        "dataset `{dataset}`: no file `{pattern}` in {path} (manifest key `{key}`)",
+        path = shown(path)
+    )]
+    NoFiles {
+        /// Name of the dataset.
+        dataset: String,
+        /// The key that names the file.
+        key: String,
+        /// The folder of the dataset.
+        path: PathBuf,
+        /// The file or pattern.
+        pattern: String,
+    },
+    /// A file of the dataset whose content is wrong.
+    #[error("dataset `{dataset}`: {place}: {problem}")]
+    Content {
+        /// Name of the dataset.
+        dataset: String,
+        /// The file, with the line or row if it is known.
+        place: String,
+        /// What was found and what is expected.
+        problem: String,
+    },
     /// A class folder whose name cannot be the name of a class.
     #[error(
         "the name of the class folder {path} {problem}; rename it",
@@ -190,9 +216,24 @@ pub enum DataError {
         /// Number of shots requested.
         wanted: usize,
     },
+    /// A split file that cannot be read, or that does not fit the images.
+    #[error("split file {path}: {problem}", path = shown(path))]
+    SplitFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A name that cannot stand in an image key.
     #[error(transparent)]
     Key(#[from] CoreError),
+}
+
+fn lacking(expected: &str) -> &'static str {
+    match expected {
+        "images" => "image",
+        _ => "class folder",
+    }
 }
 
 fn the_nearest(folder: &Option<String>) -> String {

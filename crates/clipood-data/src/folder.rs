@@ -5,7 +5,10 @@ use std::fs::{self, FileType, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use clipood_core::is_url;
+
 use crate::error::DataError;
+use crate::remote;
 
 /// A file or folder in a folder.
 pub struct Entry {
@@ -31,13 +34,16 @@ pub enum Kind {
 pub enum FolderId {
     /// Device and inode.
     Inode(u64, u64),
-    /// The path without links, for file systems without inodes.
+    /// The path without links, for file systems without inodes, or a URL.
     Path(PathBuf),
 }
 
 /// The files and folders in a folder, sorted by name. Files are not opened, and only links are looked up.
 pub fn entries(folder: &Path) -> Result<Vec<Entry>, DataError> {
     let fail = |source| io_error(folder, source);
+    if is_url(folder) {
+        return remote::entries(folder).map_err(fail);
+    }
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder).map_err(fail)? {
         let entry = entry.map_err(fail)?;
@@ -76,6 +82,9 @@ fn io_error(folder: &Path, source: io::Error) -> DataError {
 
 /// The identity of a folder, in time that does not grow with its depth.
 pub fn identity(folder: &Path) -> Result<FolderId, DataError> {
+    if is_url(folder) {
+        return Ok(FolderId::Path(folder.to_path_buf()));
+    }
     let found = fs::metadata(folder).map_err(|source| io_error(folder, source))?;
     match inode(&found) {
         Some(id) => Ok(id),
@@ -87,6 +96,10 @@ pub fn identity(folder: &Path) -> Result<FolderId, DataError> {
 
 /// The identities of a folder and of those that contain it.
 pub fn identities_above(folder: &Path) -> Result<Vec<FolderId>, DataError> {
+    // There are no links in an object store.
+    if is_url(folder) {
+        return Ok(Vec::new());
+    }
     let whole = fs::canonicalize(folder).map_err(|source| io_error(folder, source))?;
     whole.ancestors().map(identity).collect()
 }

@@ -1,8 +1,21 @@
 //! From a dataset manifest to the images of the dataset: one file for each layout, and one line in [`visit_dataset`].
 
+mod cifar;
 mod class_folder;
+mod classes;
+mod files;
+mod flat_folder;
 mod image_folder;
+mod imglist;
+mod listed;
+mod parquet;
+mod pattern;
+mod rows;
 mod shape;
+mod split_file;
+mod table;
+mod tar_index;
+mod webdataset;
 
 use std::path::Path;
 
@@ -26,6 +39,7 @@ pub fn list_dataset(manifest: &DatasetManifest, data_root: &Path) -> Result<List
             Found::Image(record) => records.push(record),
             Found::LeftOut(entry) => left_out.push(entry),
             Found::Note(note) => notes.push(note),
+            Found::File(_) | Found::List(_) => {}
         }
         Ok::<(), DataError>(())
     })?;
@@ -40,8 +54,7 @@ pub fn list_dataset(manifest: &DatasetManifest, data_root: &Path) -> Result<List
 
 /// Calls `visit` with everything that [`list_dataset`] lists, while only a small part of the dataset is held in memory.
 ///
-/// The images of the test split come in the order of their keys, so do those of the validation split; training images
-/// come class by class.
+/// The images come in the order in which the layout has them.
 ///
 /// # Errors
 /// A folder that is missing or cannot be read, a split without classes, a class without images, splits of an
@@ -53,14 +66,24 @@ pub fn visit_dataset<E: From<DataError>>(
     data_root: &Path,
     visit: &mut dyn FnMut(Found) -> Result<(), E>,
 ) -> Result<(), E> {
-    let root = data_root.join(&manifest.root);
+    let root = manifest.root_in(data_root);
     let mut images = 0;
     let mut count = |found: Found| {
         images += usize::from(matches!(found, Found::Image(_)));
         visit(found)
     };
+    if let Some(list) = &manifest.class_list {
+        count(Found::List(root.join(list)))?;
+    }
     match manifest.layout {
         Layout::ImageFolder => image_folder::visit(manifest, &root, &mut count)?,
+        Layout::Imglist => imglist::visit(manifest, &root, &mut count)?,
+        Layout::Parquet => parquet::visit(manifest, &root, &mut count)?,
+        Layout::SplitFile => split_file::visit(manifest, &root, &mut count)?,
+        Layout::CifarBinary => cifar::visit(manifest, &root, &mut count)?,
+        Layout::Webdataset => webdataset::visit(manifest, &root, &mut count)?,
+        Layout::FlatFolder => flat_folder::visit(manifest, &root, &mut count)?,
+        Layout::Table => table::visit(manifest, &root, &mut count)?,
     }
     match manifest.expected_images.filter(|n| *n != images) {
         None => Ok(()),
@@ -71,4 +94,34 @@ pub fn visit_dataset<E: From<DataError>>(
             expected,
         })),
     }
+}
+
+/// Calls `visit` with the files of a dataset as [`visit_dataset`] does, without opening those that hold several images: an
+/// image is visited only if it is a file of its own. So the files can be compared with those of a plan quickly.
+///
+/// # Errors
+/// Those of [`visit_dataset`] that are found without opening such a file, and the first error of `visit`.
+pub fn visit_files<E: From<DataError>>(
+    manifest: &DatasetManifest,
+    data_root: &Path,
+    visit: &mut dyn FnMut(Found) -> Result<(), E>,
+) -> Result<(), E> {
+    let root = manifest.root_in(data_root);
+    let splits = match manifest.layout {
+        Layout::ImageFolder
+        | Layout::FlatFolder
+        | Layout::Imglist
+        | Layout::Table
+        | Layout::SplitFile => {
+            return visit_dataset(manifest, data_root, visit);
+        }
+        Layout::Parquet => parquet::files(manifest, &root)?,
+        Layout::CifarBinary => cifar::files(manifest, &root)?,
+        Layout::Webdataset => webdataset::files(manifest, &root)?,
+    };
+    if let Some(list) = &manifest.class_list {
+        visit(Found::List(root.join(list)))?;
+    }
+    let mut files = splits.into_iter().flat_map(|split| split.files);
+    files.try_for_each(|file| visit(Found::File(file)))
 }

@@ -32,17 +32,20 @@
 //!
 //! A layout is a way in which the images of a dataset are stored: one folder per class, a list of files, an archive.
 //!
-//! 1. A variant of `Layout` in `clipood-core/src/manifest.rs`, whose name in kebab case is the `layout` of a manifest.
-//! 2. A file in `src/layouts/` with a function `visit` like that of `image_folder.rs`. It calls its visitor with an
-//!    [`ImageRecord`] for every image: those of the test split in the order of their keys, those of the validation split
-//!    likewise, training images class by class. The uri of a [`Source`] is the root of the dataset joined with the path
-//!    below it, so that [`Roots`] can relocate it.
-//! 3. A line in the match of [`visit_dataset`] (`src/layouts.rs`), which does not compile without it.
-//! 4. Tests in `tests/`, as `tests/image_folder.rs` has them.
+//! 1. A variant of `Layout` in `clipood-core/src/manifest.rs`, whose name in kebab case is the `layout` of a manifest, and the
+//!    keys that it has in `clipood-core/src/manifest/check.rs`.
+//! 2. A file in `src/layouts/` with a function `visit` like that of `flat_folder.rs`. It calls its visitor with an
+//!    [`ImageRecord`] for every image, in any order, and with every file that holds several images or describes some. The uri
+//!    of a [`Source`] is the root of the dataset joined with the path below it, so that [`Roots`] can relocate it.
+//! 3. Lines in the matches of [`visit_dataset`] and [`visit_files`] (`src/layouts.rs`), which do not compile without them.
+//! 4. Tests in `tests/layouts.rs`, and the layout in the list of `clipood/tests/layouts.rs`.
 //!
 //! Nothing after the plan knows layouts: everything else reads bytes from a [`Source`]. A new kind of place for them, such
-//! as a row of a table, is a variant of [`At`] and a line in [`read`].
+//! as a row of a table, is a variant of [`At`], a line in [`read`], and its form in the table of the plan.
 
+mod blocks;
+mod byte_file;
+mod census;
 mod decode;
 mod error;
 mod extensions;
@@ -51,24 +54,35 @@ mod folder;
 mod layouts;
 mod left_out;
 mod loose;
+mod open_files;
+mod place;
 mod record;
+mod remote;
 mod resize;
 mod rgb_image;
 mod source;
+mod split_file;
+mod table;
 mod uri;
 mod views;
 mod walk;
 
-pub use decode::{DecodeError, DecodeLimits, decode, decode_safely, panic_message, recognise};
+pub use census::{Census, Guess, Sample, candidates, census, sample};
+pub use decode::{
+    DecodeError, DecodeLimits, decode, decode_safely, format_name, panic_message, recognise,
+};
 pub use error::DataError;
 pub use extensions::EXTENSIONS;
 pub use few_shot::{ClassShots, FewShotSplit, few_shot_split, subsample_classes};
-pub use layouts::{list_dataset, settle, visit_dataset};
+pub use layouts::{list_dataset, settle, visit_dataset, visit_files};
 pub use left_out::{LeftOut, LeftOutCounts, Why};
 pub use loose::{FoundImage, find_images};
+pub use place::content_hash;
 pub use record::{Found, ImageRecord, Listing, Split};
+pub use remote::facts_of;
 pub use rgb_image::RgbImage;
-pub use source::{At, MAX_IMAGE_BYTES, Roots, Source, read};
+pub use source::{At, MAX_IMAGE_BYTES, PlaneSize, Roots, Source, read};
+pub use split_file::{Reroot, SplitDifference, SplitFile, SplitImage};
 pub use uri::{path_of, uri_of};
 pub use views::{
     CropBox, eval_view, eval_view_as, normalise, random_resized_crop_box, train_view, train_view_as,

@@ -1,5 +1,7 @@
 //! The images of a dataset, as every layout lists them.
 
+use std::path::PathBuf;
+
 use crate::left_out::LeftOut;
 use crate::source::Source;
 
@@ -35,13 +37,14 @@ impl Split {
 /// One image of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRecord {
-    /// `dataset/split/class folder/file`, the same on every machine; the names as [`clipood_core::key_part`] writes them.
+    /// `dataset/split/` and what identifies the image in its split, such as `class folder/file`, the same on every machine; the names as [`clipood_core::key_part`] writes them.
     pub image_key: String,
     /// Where its bytes lie on this machine.
     pub source: Source,
     /// The part of the dataset.
     pub split: Split,
-    /// Index of the class among all, sorted by the bytes of their folders' names; `None` for out-of-distribution datasets.
+    /// The number that the layout has for the class, or else its index among all, sorted by the bytes of their folders' names;
+    /// `None` for out-of-distribution datasets.
     pub label: Option<u32>,
     /// Readable name of the class.
     pub class_name: Option<String>,
@@ -65,6 +68,10 @@ pub enum Found {
     Image(ImageRecord),
     /// Something else, as in [`Listing::left_out`].
     LeftOut(LeftOut),
+    /// A file that holds several images.
+    File(PathBuf),
+    /// A file that describes images: a list of them, or of the names of classes.
+    List(PathBuf),
     /// What a user should know about the folders, such as names in the manifest that no folder has.
     Note(String),
 }

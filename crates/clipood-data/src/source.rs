@@ -6,7 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clipood_core::files::{open_file, read_file};
+use clipood_core::{is_url, join};
 
+use crate::byte_file::ByteFile;
+use crate::open_files::OpenFiles;
+use crate::remote::Object;
+use crate::table::read_row;
 use crate::uri::{path_of, uri_of};
 
 /// Largest file, or part of one, that is read as an image: 1 GiB. A sparse file may claim any size.
@@ -31,13 +36,56 @@ pub struct Source {
 }
 
 /// The part of a file that an image occupies.
-// A row of a Parquet file will be a variant of its own, added together with the first layout that needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum At {
     /// The whole file.
     Whole,
     /// The bytes `start..end`, counted from the start of the file: a member of an archive.
     Bytes(Range<u64>),
+    /// The bytes in a row of a Parquet file.
+    Row {
+        /// Path of the column that holds them, such as `image.bytes`.
+        column: String,
+        /// Number of the row in the file, from 0.
+        row: u64,
+    },
+    /// Pixels without a header, one plane per channel: red, green, blue, each row by row. They are read as a PPM file.
+    Planes {
+        /// Offset of the first byte.
+        start: u64,
+        /// Width and height.
+        size: PlaneSize,
+    },
+}
+
+/// Size of an image that is stored as planes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PlaneSize {
+    /// Pixels of a row.
+    pub width: u32,
+    /// Number of rows.
+    pub height: u32,
+}
+
+impl PlaneSize {
+    /// The bytes of an image that starts at `start`.
+    fn range(self, start: u64) -> Range<u64> {
+        let pixels = u64::from(self.width) * u64::from(self.height);
+        start..start.saturating_add(3 * pixels)
+    }
+
+    /// A PPM file of the pixels in three `planes`. So whatever decodes, hashes or compares images knows no pixels without a
+    /// header.
+    fn portable(self, planes: &[u8]) -> Vec<u8> {
+        let pixels = planes.len() / 3;
+        let mut file = format!("P6\n{} {}\n255\n", self.width, self.height).into_bytes();
+        file.reserve(planes.len());
+        for pixel in 0..pixels {
+            let channels = planes[pixel..].iter().step_by(pixels.max(1)).take(3);
+            file.extend(channels);
+        }
+        file
+    }
 }
 
 impl Source {
@@ -52,6 +100,25 @@ impl Source {
     /// A file that was found on this machine.
     pub fn found(path: &Path) -> Source {
         Source::whole(uri_of(path))
+    }
+}
+
+/// The file of a source on this machine; `None` if it lies in an object store.
+pub(crate) fn path_here(source: &Source) -> Option<PathBuf> {
+    let path = path_of(&source.uri);
+    (!is_url(&path)).then_some(path)
+}
+
+impl std::fmt::Display for Source {
+    /// The path, and behind it the part of the file that is not all of it; control characters are escaped.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", clipood_core::stored(&path_of(&self.uri)))?;
+        match &self.at {
+            At::Whole => Ok(()),
+            At::Bytes(range) => write!(f, ", bytes {}..{}", range.start, range.end),
+            At::Row { row, .. } => write!(f, ", row {row}"),
+            At::Planes { start, .. } => write!(f, ", byte {start}"),
+        }
     }
 }
 
@@ -86,7 +153,7 @@ impl Roots {
     pub fn path(&self, uri: &str) -> PathBuf {
         let path = path_of(uri);
         match path.strip_prefix(&self.recorded) {
-            Ok(below) => self.data.join(&self.dataset).join(below),
+            Ok(below) => join(&self.data, &self.dataset).join(below),
             Err(_) => path,
         }
     }
@@ -98,13 +165,19 @@ impl Roots {
 /// # Errors
 /// The error of the last attempt. Without a retry: a file that does not exist or may not be read
 /// ([`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`] and the like), a link that leads nowhere or in a circle,
-/// anything but a regular file, which is not opened, and a range of bytes that the file does not have
+/// anything but a regular file, which is not opened, a range of bytes or a row that the file does not have
 /// ([`ErrorKind::InvalidInput`]), more than [`MAX_IMAGE_BYTES`] ([`ErrorKind::FileTooLarge`]).
 pub fn read(source: &Source, roots: &Roots) -> Result<Vec<u8>> {
     let path = roots.path(&source.uri);
+    if is_url(&path) {
+        // Stores retry by themselves.
+        return read_remote(&path, &source.at);
+    }
     let read = || match &source.at {
         At::Whole => read_file(&path, MAX_IMAGE_BYTES),
         At::Bytes(range) => read_range(&path, range),
+        At::Row { column, row } => read_row(&path, column, *row),
+        At::Planes { start, size } => Ok(size.portable(&read_range(&path, &size.range(*start))?)),
     };
     retry(std::thread::sleep, || {
         read().map_err(|error| name_broken_link(&path, error))
@@ -131,6 +204,30 @@ fn name_broken_link(path: &Path, error: Error) -> Error {
     }
 }
 
+fn read_remote(url: &Path, at: &At) -> Result<Vec<u8>> {
+    static FILES: OpenFiles<ByteFile> = OpenFiles::new();
+    let range = |range: Range<u64>| {
+        check_length(range.end.saturating_sub(range.start))?;
+        FILES.get(url, || ByteFile::open(url))?.read_at(range)
+    };
+    match at {
+        At::Whole => Ok(Object::of(url)?.read(MAX_IMAGE_BYTES)?.to_vec()),
+        At::Bytes(bytes) => Ok(range(bytes.clone())?.to_vec()),
+        At::Row { column, row } => read_row(url, column, *row),
+        At::Planes { start, size } => Ok(size.portable(&range(size.range(*start))?)),
+    }
+}
+
+fn check_length(bytes: u64) -> Result<()> {
+    match bytes > MAX_IMAGE_BYTES {
+        false => Ok(()),
+        true => Err(Error::new(
+            ErrorKind::FileTooLarge,
+            format!("found {bytes} bytes, allowed: at most {MAX_IMAGE_BYTES}"),
+        )),
+    }
+}
+
 fn read_range(path: &Path, range: &Range<u64>) -> Result<Vec<u8>> {
     let mut file = open_file(path)?;
     let length = file.metadata()?.len();
@@ -143,12 +240,7 @@ fn read_range(path: &Path, range: &Range<u64>) -> Result<Vec<u8>> {
         ));
     }
     let count = range.end - range.start;
-    if count > MAX_IMAGE_BYTES {
-        return Err(Error::new(
-            ErrorKind::FileTooLarge,
-            format!("found {count} bytes, allowed: at most {MAX_IMAGE_BYTES}"),
-        ));
-    }
+    check_length(count)?;
     let count = usize::try_from(count).map_err(|_| ErrorKind::OutOfMemory)?;
     let mut bytes = vec![0; count];
     file.seek(SeekFrom::Start(range.start))?;
@@ -264,6 +356,31 @@ mod tests {
                 format!("bytes {shown} are not in the file, which is 10 bytes long")
             );
         }
+    }
+
+    #[test]
+    fn planes_are_read_as_a_portable_pixmap() {
+        let folder = tempfile::tempdir().unwrap();
+        // A label, then 2 x 1 pixels: red plane, green plane, blue plane.
+        std::fs::write(folder.path().join("batch.bin"), b"\x07rRgGbB").unwrap();
+        let size = PlaneSize {
+            width: 2,
+            height: 1,
+        };
+        let uri = folder.path().join("batch.bin").display().to_string();
+        let at = At::Planes { start: 1, size };
+        let file = read(
+            &Source {
+                uri: uri.clone(),
+                at,
+            },
+            &Roots::default(),
+        )
+        .unwrap();
+        assert_eq!(file, b"P6\n2 1\n255\nrgbRGB");
+        let at = At::Planes { start: 2, size };
+        let cut = read(&Source { uri, at }, &Roots::default()).unwrap_err();
+        assert_eq!(cut.kind(), ErrorKind::InvalidInput);
     }
 
     #[test]

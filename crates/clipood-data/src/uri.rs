@@ -49,7 +49,7 @@ fn percent_encoded(bytes: &[u8]) -> String {
 }
 
 /// What is no escape stays.
-fn percent_decoded(text: &str) -> Vec<u8> {
+pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, behind)) = rest.split_first() {

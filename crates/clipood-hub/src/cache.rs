@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::error::{Result, io};
 use crate::name::Name;
 
+/// Deepest folder of a snapshot that is looked into.
+const DEPTH: usize = 8;
+
 /// Makes the temporary file names of this process unique.
 static STAGED: AtomicUsize = AtomicUsize::new(0);
 
@@ -63,14 +66,10 @@ impl Cache {
         fs::rename(&staged, &path).map_err(io("write", &path))
     }
 
-    /// Names of the files in a snapshot, sorted, without dangling links.
+    /// Names of the files in a snapshot and in its folders, sorted, without dangling links.
     pub fn files(&self, commit: &str) -> Vec<String> {
-        let folder = self.snapshot(commit);
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        let mut files: Vec<String> = entries
-            .filter(|entry| entry.path().is_file())
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
+        let mut files = Vec::new();
+        add_files(&self.snapshot(commit), "", DEPTH, &mut files);
         files.sort();
         files
     }
@@ -118,6 +117,21 @@ impl Cache {
                     .map_err(io("write", &path))
                     .map(|_| ())
             }
+        }
+    }
+}
+
+/// Adds the files below a folder, with their paths below the first one. Folders of a snapshot are no links.
+fn add_files(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let path = entry.path();
+        if path.is_file() {
+            files.push(format!("{prefix}{name}"));
+        } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            add_files(&path, &format!("{prefix}{name}/"), depth - 1, files);
         }
     }
 }

@@ -76,6 +76,11 @@ impl<'a> Client<'a> {
         }
     }
 
+    /// URL of the hub.
+    pub fn endpoint(&self) -> &str {
+        &self.options.endpoint
+    }
+
     /// The body of an API response.
     pub fn text(&self, url: &str, listener: Listener<'_>) -> Result<String> {
         self.attempts(url, listener, || {

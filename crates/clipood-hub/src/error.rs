@@ -10,8 +10,10 @@ pub type Result<T> = std::result::Result<T, HubError>;
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// The name is not valid on the hub.
-    #[error("model name `{name}`: {problem}")]
+    #[error("{kind} name `{name}`: {problem}")]
     Name {
+        /// `model` or `dataset`.
+        kind: &'static str,
         /// The name.
         name: String,
         /// What is wrong with it.
@@ -28,13 +30,13 @@ pub enum HubError {
     /// The caller asked to stop, by the answer to an [`Event`](crate::Event).
     #[error("the download was stopped; it goes on where it stopped")]
     Stopped,
-    /// The checkpoint is not in the cache and cannot be downloaded.
+    /// The files are not in the cache and cannot be downloaded.
     #[error(
-        "model `{name}` is not in the cache and {why}; fetch it where there is a network and place its files ({files}) in \
-         {place}, or in any folder, and give that folder as the model"
+        "{name} is not in the cache and {why}; fetch it where there is a network and place its files ({files}) in {place}, or in any \
+         folder, and give that folder instead of the name"
     )]
     NotCached {
-        /// Repository and revision.
+        /// What it is, with its repository and revision.
         name: String,
         /// `HF_HUB_OFFLINE` is set, or the hub cannot be reached.
         why: String,
@@ -78,6 +80,14 @@ pub enum HubError {
         /// Repository and revision.
         name: String,
         /// What is missing.
+        problem: String,
+    },
+    /// The repository has no such Parquet files.
+    #[error("dataset `{name}`: {problem}")]
+    NoData {
+        /// Repository and revision.
+        name: String,
+        /// What is there, and what was expected.
         problem: String,
     },
     /// A downloaded file does not have the hash that the hub states.

@@ -83,7 +83,7 @@ pub(crate) fn shards(index: &str) -> std::result::Result<Vec<String>, String> {
 }
 
 /// Whether a file name from the hub stays below the folder in which it is placed.
-fn is_plain(file: &str) -> bool {
+pub(crate) fn is_plain(file: &str) -> bool {
     !file.is_empty()
         && !file.contains('\\')
         && file
@@ -99,6 +99,7 @@ mod tests {
         let name = Name {
             repository: "a/b".into(),
             revision: "main".into(),
+            kind: crate::name::Kind::Model,
         };
         let all: Vec<String> = all.iter().map(ToString::to_string).collect();
         choose(&name, &all).map_err(|e| e.to_string())

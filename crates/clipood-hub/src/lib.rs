@@ -1,4 +1,4 @@
-//! Checkpoints by name from the Hugging Face hub, through the cache that is shared with the tools of Hugging Face.
+//! Checkpoints and datasets by name from the Hugging Face hub, through the cache that is shared with the tools of Hugging Face.
 //!
 //! [`resolve`] turns a name (`openai/clip-vit-base-patch16`, `hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K@main`) into a folder
 //! with the configuration and the weights, and the commit they belong to. Files in the cache are not downloaded again; missing
@@ -17,12 +17,15 @@
 //! # Ok::<(), clipood_hub::HubError>(())
 //! ```
 //!
+//! [`resolve_dataset`] does the same for the Parquet files of a dataset.
+//!
 //! The environment is read as `huggingface_hub` reads it: `HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN`,
 //! `HF_TOKEN_PATH`, `HF_ENDPOINT`, and the usual proxy variables. A server that is slow, endless or asks to wait for long is
 //! given up; [`HubOptions`] has the limits and the variables that change them.
 
 mod cache;
 mod client;
+mod dataset;
 mod error;
 mod event;
 mod files;
@@ -31,6 +34,7 @@ mod name;
 mod options;
 mod resolve;
 
+pub use dataset::{DatasetName, DatasetSnapshot, resolve_dataset};
 pub use error::HubError;
 pub use event::{Event, Progress};
 pub use name::Name;

@@ -9,6 +9,33 @@ pub struct Name {
     pub repository: String,
     /// Branch, tag or commit; `main` unless the name says otherwise.
     pub revision: String,
+    /// What the repository holds.
+    pub(crate) kind: Kind,
+}
+
+/// What a repository holds; each kind has names of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Model,
+    Dataset,
+}
+
+impl Kind {
+    /// As messages name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Model => "model",
+            Kind::Dataset => "dataset",
+        }
+    }
+
+    /// The part of addresses and cache folders.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        }
+    }
 }
 
 /// OpenAI's names of its models, and repositories that contain them.
@@ -39,15 +66,14 @@ impl Name {
             None => (false, text),
         };
         let (repository, revision) = name.split_once('@').unwrap_or((name, "main"));
-        let parts: Vec<&str> = repository.split('/').collect();
-        let plain = parts.len() == 2 && parts.iter().all(|part| is_part(part));
-        if plain && is_revision(revision) {
+        if is_repository(repository) && is_revision(revision) {
             return Ok(Some(Self::of(repository, revision)));
         }
         if !prefixed {
             return Ok(None);
         }
         Err(HubError::Name {
+            kind: Kind::Model.word(),
             name: text.to_owned(),
             problem: "expected organisation/name, or organisation/name@revision".to_owned(),
         })
@@ -57,12 +83,41 @@ impl Name {
         Self {
             repository: repository.to_owned(),
             revision: revision.to_owned(),
+            kind: Kind::Model,
         }
     }
 
-    /// Folder of the repository in the cache: `models--organisation--name`.
+    /// Folder of the repository in the cache: `models--organisation--name`, `datasets--organisation--name`.
     pub(crate) fn folder(&self) -> String {
-        format!("models--{}", self.repository.replace('/', "--"))
+        let kind = self.kind.plural();
+        format!("{kind}--{}", self.repository.replace('/', "--"))
+    }
+
+    /// The name behind what it names, for messages: "model `a/b`".
+    pub(crate) fn titled(&self) -> String {
+        format!("{} `{self}`", self.kind.word())
+    }
+
+    /// Address of the description of the repository.
+    pub(crate) fn description(&self, endpoint: &str) -> String {
+        format!(
+            "{endpoint}/api/{}/{}/revision/{}",
+            self.kind.plural(),
+            self.repository,
+            self.revision.replace('/', "%2F")
+        )
+    }
+
+    /// Address of a file at a commit.
+    pub(crate) fn file(&self, endpoint: &str, commit: &str, file: &str) -> String {
+        let kind = match self.kind {
+            Kind::Model => "",
+            Kind::Dataset => "datasets/",
+        };
+        format!(
+            "{endpoint}/{kind}{}/resolve/{commit}/{file}",
+            self.repository
+        )
     }
 }
 
@@ -74,6 +129,12 @@ impl std::fmt::Display for Name {
         }
         Ok(())
     }
+}
+
+/// Whether the text is `organisation/name`.
+pub(crate) fn is_repository(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('/').collect();
+    parts.len() == 2 && parts.iter().all(|part| is_part(part))
 }
 
 /// The rule of the hub: 1 to 96 letters, digits, `-`, `_` and `.`, no `..` or `--`, no dot or dash at either end.
@@ -88,7 +149,7 @@ fn is_part(part: &str) -> bool {
 }
 
 /// Whether the text can be a revision; branches may contain slashes (`refs/pr/1`).
-fn is_revision(revision: &str) -> bool {
+pub(crate) fn is_revision(revision: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     !revision.is_empty()
         && revision.chars().all(allowed)

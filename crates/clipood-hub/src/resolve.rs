@@ -49,43 +49,17 @@ pub fn resolve(
         return cached(name, &cache, "HF_HUB_OFFLINE is set", true);
     }
     let client = Client::new(options);
-    let url = format!(
-        "{}/api/models/{}/revision/{}",
-        options.endpoint,
-        name.repository,
-        name.revision.replace('/', "%2F")
-    );
-    let text = match client.text(&url, listener) {
-        Ok(text) => text,
+    let (commit, all) = match listing(&client, name, &cache, listener) {
+        Ok(found) => found,
         // The hub cannot be reached: use the copy in the cache, if there is one.
         Err(HubError::Http { problem, .. }) => {
             let why = format!("{} cannot be reached: {problem}", options.endpoint);
             let found = cached(name, &cache, &why, false)?;
-            let note = format!(
-                "{why}; model `{name}` is taken from the cache, commit {}",
-                found.commit
-            );
-            return match listener(Event::Note(&note)) {
-                true => Ok(found),
-                false => Err(HubError::Stopped),
-            };
+            tell_cached(name, &why, &found.commit, listener)?;
+            return Ok(found);
         }
         Err(error) => return Err(error),
     };
-    let listing: Listing = serde_json::from_str(&text).map_err(|e| {
-        let start: String = text.chars().take(40).collect();
-        HubError::Http {
-            url: url.clone(),
-            problem: format!("is not a description of a repository, it starts with {start:?}: {e}"),
-        }
-    })?;
-    let commit = listing.sha;
-    if !is_commit(&commit) {
-        let problem = format!("describes the commit {commit:?}");
-        return Err(HubError::Http { url, problem });
-    }
-    cache.remember(&name.revision, &commit)?;
-    let all: Vec<String> = listing.siblings.into_iter().map(|s| s.rfilename).collect();
     let mut files = files::choose(name, &all)?;
     let fetcher = Fetcher {
         client,
@@ -109,6 +83,50 @@ pub fn resolve(
     })
 }
 
+/// The commit of the revision of a name, which is remembered, and the files of the repository there.
+///
+/// # Errors
+/// [`HubError::Http`] if the hub cannot be reached; a repository or revision that does not exist.
+pub(crate) fn listing(
+    client: &Client<'_>,
+    name: &Name,
+    cache: &Cache,
+    listener: Listener<'_>,
+) -> Result<(String, Vec<String>)> {
+    let url = name.description(client.endpoint());
+    let text = client.text(&url, listener)?;
+    let listing: Listing = serde_json::from_str(&text).map_err(|e| {
+        let start: String = text.chars().take(40).collect();
+        HubError::Http {
+            url: url.clone(),
+            problem: format!("is not a description of a repository, it starts with {start:?}: {e}"),
+        }
+    })?;
+    let commit = listing.sha;
+    if !is_commit(&commit) {
+        let problem = format!("describes the commit {commit:?}");
+        return Err(HubError::Http { url, problem });
+    }
+    cache.remember(&name.revision, &commit)?;
+    let files = listing.siblings.into_iter().map(|s| s.rfilename);
+    Ok((commit, files.collect()))
+}
+
+/// Says that the copy in the cache is used, and why.
+pub(crate) fn tell_cached(
+    name: &Name,
+    why: &str,
+    commit: &str,
+    listener: Listener<'_>,
+) -> Result<()> {
+    let name = name.titled();
+    let note = format!("{why}; {name} is taken from the cache, commit {commit}");
+    match listener(Event::Note(&note)) {
+        true => Ok(()),
+        false => Err(HubError::Stopped),
+    }
+}
+
 /// Response of `api/models/{repository}/revision/{revision}`.
 #[derive(Deserialize)]
 struct Listing {
@@ -124,7 +142,7 @@ struct Sibling {
 /// The checkpoint in the cache.
 fn cached(name: &Name, cache: &Cache, why: &str, offline: bool) -> Result<Snapshot> {
     let not_cached = |commit: &str, files: &str| HubError::NotCached {
-        name: name.to_string(),
+        name: name.titled(),
         why: why.to_owned(),
         files: files.to_owned(),
         place: cache.snapshot(commit),
@@ -161,12 +179,12 @@ fn read_shards(path: &Path) -> Result<Vec<String>> {
 }
 
 /// Downloads the files of one commit into the cache.
-struct Fetcher<'a> {
-    client: Client<'a>,
-    cache: &'a Cache,
-    options: &'a HubOptions,
-    name: &'a Name,
-    commit: &'a str,
+pub(crate) struct Fetcher<'a> {
+    pub client: Client<'a>,
+    pub cache: &'a Cache,
+    pub options: &'a HubOptions,
+    pub name: &'a Name,
+    pub commit: &'a str,
 }
 
 /// A file of the repository.
@@ -178,15 +196,12 @@ struct RemoteFile<'a> {
 
 impl Fetcher<'_> {
     /// Adds one file to the snapshot of the commit unless it is there.
-    fn fetch(&self, file: &str, listener: Listener<'_>) -> Result<()> {
+    pub fn fetch(&self, file: &str, listener: Listener<'_>) -> Result<()> {
         let (cache, commit) = (self.cache, self.commit);
         if cache.snapshot(commit).join(file).exists() {
             return Ok(());
         }
-        let url = format!(
-            "{}/{}/resolve/{commit}/{file}",
-            self.options.endpoint, self.name.repository
-        );
+        let url = self.name.file(&self.options.endpoint, commit, file);
         let info = self.client.file_info(&url, listener)?;
         if info.etag.is_empty() || !is_hex(&info.etag) {
             return Err(HubError::Http {

@@ -1,4 +1,4 @@
-//! GELU and QuickGELU with the bias that comes before them, in place.
+//! GELU and QuickGELU.
 
 use crate::exp::exp;
 use crate::vectorized;
@@ -13,11 +13,11 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// `rows` `[n, bias.len()]` becomes `activation(rows + bias)`. The error is below 4e-7 of max(1, |x|).
-    pub(crate) fn apply_with_bias(self, rows: &mut [f32], bias: &[f32]) {
+    /// `x` becomes `activation(x)`. The error is below 4e-7 of max(1, |x|).
+    pub(crate) fn apply(self, x: &mut [f32]) {
         match self {
-            Self::Gelu => vectorized(|| with_bias(rows, bias, gelu)),
-            Self::QuickGelu => vectorized(|| with_bias(rows, bias, quick_gelu)),
+            Self::Gelu => vectorized(|| in_place(x, gelu)),
+            Self::QuickGelu => vectorized(|| in_place(x, quick_gelu)),
         }
     }
 
@@ -53,11 +53,9 @@ fn scale_by(x: &[f32], dy: &mut [f32], slope: impl Fn(f32) -> f32) {
 }
 
 #[inline(always)]
-fn with_bias(rows: &mut [f32], bias: &[f32], activation: impl Fn(f32) -> f32) {
-    for row in rows.chunks_exact_mut(bias.len().max(1)) {
-        for (x, b) in row.iter_mut().zip(bias) {
-            *x = activation(*x + b);
-        }
+fn in_place(x: &mut [f32], activation: impl Fn(f32) -> f32) {
+    for x in x {
+        *x = activation(*x);
     }
 }
 
@@ -121,7 +119,7 @@ mod tests {
         for i in -limit * 1000..=limit * 1000 {
             let x = i as f32 / 1000.0;
             let mut found = [x];
-            activation.apply_with_bias(&mut found, &[0.0]);
+            activation.apply(&mut found);
             let error = f64::from(found[0]) - exact(f64::from(x));
             worst = worst.max(error.abs() / f64::from(x.abs().max(1.0)));
         }
@@ -168,7 +166,7 @@ mod tests {
     fn large_arguments_are_kept_or_cut() {
         for activation in [Activation::Gelu, Activation::QuickGelu] {
             let mut x = [1e30, -1e3, 0.0, f32::NAN, f32::INFINITY];
-            activation.apply_with_bias(&mut x, &[0.0; 5]);
+            activation.apply(&mut x);
             assert_eq!(x[0], 1e30);
             assert!(x[1].abs() < 1e-30 && x[2] == 0.0);
             assert!(x[3].is_nan());
@@ -179,15 +177,14 @@ mod tests {
     #[test]
     fn every_instruction_set_rounds_the_same() {
         let x: Vec<f32> = (0..1003).map(|i| (i as f32 - 500.0) * 0.017).collect();
-        let bias: Vec<f32> = (0..59).map(|i| (i as f32 - 30.0) * 0.01).collect();
         for (activation, plain) in [
             (Activation::Gelu, gelu as fn(f32) -> f32),
             (Activation::QuickGelu, quick_gelu),
         ] {
             let mut found = x.clone();
-            activation.apply_with_bias(&mut found, &bias);
+            activation.apply(&mut found);
             let mut expected = x.clone();
-            with_bias(&mut expected, &bias, plain);
+            in_place(&mut expected, plain);
             assert_eq!(found, expected);
         }
     }

@@ -17,27 +17,27 @@ pub struct Attention {
 
 impl Attention {
     /// Attention inside one sequence: the rows of `qkv` `[tokens, 3 width]` hold queries, keys and values side by side.
-    /// Writes `[tokens, width]`; `scores` is scratch.
-    pub(crate) fn within(&self, qkv: &[f32], scores: &mut Vec<f32>, out: &mut [f32]) {
+    /// Writes the queries from `first` on, `[n, width]`; `scores` is scratch.
+    pub(crate) fn within(&self, qkv: &[f32], first: usize, scores: &mut Vec<f32>, out: &mut [f32]) {
         let (width, stride) = (self.width, 3 * self.width);
-        let tokens = qkv.len() / stride.max(1);
+        let (tokens, queries) = (qkv.len() / stride.max(1), out.len() / width.max(1));
         let head = width / self.heads.max(1);
-        scores.resize(tokens * tokens, 0.0);
+        scores.resize(queries * tokens, 0.0);
         for column in (0..width).step_by(head.max(1)) {
             let part = |i: usize| Matrix::new(&qkv[i * width + column..], tokens, head, stride);
-            let all = MatrixMut::new(scores, tokens, tokens, tokens);
-            product(part(0), part(1).transposed(), all, false);
+            let asking = Matrix::new(&qkv[first * stride + column..], queries, head, stride);
+            let all = MatrixMut::new(scores, queries, tokens, tokens);
+            product(asking, part(1).transposed(), all, false);
             for (query, row) in scores.chunks_exact_mut(tokens).enumerate() {
-                let seen = if self.causal { query + 1 } else { tokens };
+                let seen = match self.causal {
+                    true => first + query + 1,
+                    false => tokens,
+                };
                 softmax(row, seen, head);
             }
-            let out = MatrixMut::new(&mut out[column..], tokens, head, width);
-            product(
-                Matrix::new(scores, tokens, tokens, tokens),
-                part(2),
-                out,
-                false,
-            );
+            let out = MatrixMut::new(&mut out[column..], queries, head, width);
+            let scores = Matrix::new(scores, queries, tokens, tokens);
+            product(scores, part(2), out, false);
         }
     }
 

@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::matrix::{Affine, Map};
+use crate::lanes::Instructions;
+use crate::matrix::{Map, Matrix};
 
 #[cfg(not(target_arch = "x86_64"))]
 mod absent;
@@ -65,19 +66,28 @@ struct Operands<'a> {
     add: bool,
 }
 
-/// Whether this CPU multiplies bf16.
+/// Whether this CPU multiplies bf16, and may.
 pub fn is_supported() -> bool {
-    instructions::Found::on_this_cpu().is_some()
+    found().is_some()
+}
+
+/// The instructions, unless [`Instructions::best`] is held back from their set.
+fn found() -> Option<instructions::Found> {
+    instructions::Found::on_this_cpu().filter(|_| !Instructions::are_held_back())
 }
 
 impl PackedAffine {
-    /// Rounds and orders the weight of `map`, on the threads of the current rayon pool; its bias stays float32. `None` on a
-    /// CPU that does not multiply bf16.
-    pub fn new(map: Affine<'_>) -> Option<Self> {
+    /// Rounds and orders `weight` `[input, output]`, on the threads of the current rayon pool; the bias stays float32. `None`
+    /// on a CPU that does not multiply bf16.
+    ///
+    /// # Panics
+    /// The bias is not one value per output.
+    pub fn new(weight: Matrix<'_>, bias: &[f32]) -> Option<Self> {
+        assert_eq!(weight.columns(), bias.len(), "one bias per output");
         Some(Self {
-            found: instructions::Found::on_this_cpu()?,
-            weight: Panels::new(map.weight, map.input(), map.bias.len()),
-            bias: map.bias.to_vec(),
+            found: found()?,
+            weight: Panels::new(weight),
+            bias: bias.to_vec(),
         })
     }
 
@@ -129,11 +139,12 @@ impl Map for PackedAffine {
 }
 
 impl Panels {
-    fn new(weight: &[f32], input: usize, output: usize) -> Self {
+    fn new(weight: Matrix<'_>) -> Self {
+        let (input, output) = (weight.rows(), weight.columns());
         let (pairs, panels) = (pairs(input), output.div_ceil(COLUMNS));
         let mut lanes = vec![Lanes([0; LANES]); pairs * panels * VECTORS];
         let rounded = |row: usize, column: usize| match row < input && column < output {
-            true => u32::from(round(weight[row * output + column])),
+            true => u32::from(round(weight.at(row, column))),
             false => 0,
         };
         let blocks = lanes.chunks_mut((DEPTH * panels * VECTORS).max(1));
@@ -186,6 +197,7 @@ fn round(x: f32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matrix::Affine;
     use proptest::prelude::*;
 
     fn values(n: usize, seed: usize) -> Vec<f32> {
@@ -211,7 +223,7 @@ mod tests {
             weight: &weight,
             bias: &bias,
         };
-        let packed = PackedAffine::new(map);
+        let packed = PackedAffine::new(map.matrix(), map.bias);
         assert_eq!(packed.is_some(), is_supported());
         let packed = packed?;
         let (x, n) = (values(rows * input, 3), columns.len());
@@ -274,7 +286,10 @@ mod tests {
             weight: &[1.0],
             bias: &[0.0],
         };
-        assert_eq!(PackedAffine::new(map).is_some(), expected);
+        assert_eq!(
+            PackedAffine::new(map.matrix(), map.bias).is_some(),
+            expected
+        );
         assert_eq!(is_supported(), expected);
     }
 
@@ -284,7 +299,7 @@ mod tests {
             weight: &[1.0],
             bias: &[0.0],
         };
-        let Some(map) = PackedAffine::new(map) else {
+        let Some(map) = PackedAffine::new(map.matrix(), map.bias) else {
             assert!(!is_supported());
             return;
         };

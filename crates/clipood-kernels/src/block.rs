@@ -2,7 +2,9 @@
 //! openai/CLIP's `clip/model.py`).
 //!
 //! A batch is cut into groups of whole sequences that the threads of the current rayon pool share. A group is small
-//! enough that intermediate values stay in the last-level cache and their memory is reused.
+//! enough that intermediate values stay in the last-level cache and their memory is reused. With fewer sequences than
+//! threads, or a few that do not divide evenly, the threads share the rows of each step instead, and with few rows the
+//! columns of each map.
 
 use rayon::prelude::*;
 
@@ -10,6 +12,7 @@ use crate::activation::Activation;
 use crate::attention::Attention;
 use crate::matrix::{Affine, Map};
 use crate::norm::Norm;
+use crate::share::{Share, Then, of_batch};
 
 /// Most rows of a group, unless a single sequence is longer.
 const GROUP_ROWS: usize = 800;
@@ -60,6 +63,9 @@ impl<M: Map> Block<'_, M> {
     /// Sequences `x` `[batch, tokens, width]`, in place.
     pub fn forward(&self, x: &mut [f32], tokens: usize) {
         let width = self.width();
+        if of_batch(x.len() / (tokens * width).max(1)) == Share::All {
+            return self.forward_shared(x, tokens);
+        }
         let group = self.group(x.len() / width, tokens);
         x.par_chunks_mut(group)
             .for_each_init(Scratch::default, |scratch, x| {
@@ -72,6 +78,7 @@ impl<M: Map> Block<'_, M> {
                 for first in (0..rows).step_by(tokens) {
                     self.attention.within(
                         &qkv[first * 3 * width..(first + tokens) * 3 * width],
+                        0,
                         &mut scratch.scores,
                         &mut attended[first * width..(first + tokens) * width],
                     );
@@ -79,6 +86,55 @@ impl<M: Map> Block<'_, M> {
                 self.out_proj.apply(attended, 0, width, x, true);
                 self.perceptron(x, scratch);
             });
+    }
+
+    /// As [`Block::forward`], with all threads at each step.
+    fn forward_shared(&self, x: &mut [f32], tokens: usize) {
+        let width = self.width();
+        let normed = self.normed(&self.ln_1, x);
+        let mut qkv = vec![0.0; 3 * x.len()];
+        Share::All.apply(
+            &self.in_proj,
+            &normed,
+            0..3 * width,
+            &mut qkv,
+            Then::Nothing,
+        );
+        // Some queries of one sequence at a time.
+        let mut attended = normed;
+        let queries = tokens.div_ceil(rayon::current_num_threads());
+        let sequences = attended.par_chunks_mut(tokens * width);
+        (sequences.zip(qkv.par_chunks(3 * tokens * width))).for_each(|(attended, qkv)| {
+            let parts = attended.par_chunks_mut(queries * width).enumerate();
+            parts.for_each_init(Vec::new, |scores, (part, attended)| {
+                self.attention.within(qkv, part * queries, scores, attended);
+            });
+        });
+        Share::All.apply(&self.out_proj, &attended, 0..width, x, Then::Add);
+        self.perceptron_shared(x);
+    }
+
+    /// The norm of all rows, by all threads.
+    fn normed(&self, norm: &Norm<'_>, x: &[f32]) -> Vec<f32> {
+        let width = self.width();
+        let rows = Share::All.rows(x.len() / width, GROUP_ROWS);
+        let mut normed = vec![0.0; x.len()];
+        Share::All.chunks(&mut normed, rows * width, |i, out| {
+            let from = i * rows * width;
+            norm.apply(&x[from..from + out.len()], out);
+        });
+        normed
+    }
+
+    fn perceptron_shared(&self, x: &mut [f32]) {
+        let (width, hidden) = (self.width(), self.c_fc.bias().len());
+        let rows = x.len() / width;
+        let normed = self.normed(&self.ln_2, x);
+        let mut between = vec![0.0; rows * hidden];
+        Share::All.apply(&self.c_fc, &normed, 0..hidden, &mut between, Then::Nothing);
+        let share = between.len().div_ceil(rayon::current_num_threads());
+        Share::All.chunks(&mut between, share, |_, part| self.activation.apply(part));
+        Share::All.apply(&self.c_proj, &between, 0..width, x, Then::Add);
     }
 
     /// The block's output for one row of each sequence of `x` `[batch, tokens, width]`: row `at[i]` of sequence `i`, as
@@ -90,11 +146,32 @@ impl<M: Map> Block<'_, M> {
         let width = self.width();
         let sequence = tokens * width;
         assert_eq!(at.len() * sequence, x.len(), "one row for each sequence");
-        let mut out: Vec<f32> = (x.chunks_exact(sequence).zip(at))
-            .flat_map(|(x, at)| &x[at * width..(at + 1) * width])
-            .copied()
-            .collect();
+        let mut out = rows_at(x, sequence, width, at);
         let mut attended = vec![0.0; out.len()];
+        match of_batch(at.len()) {
+            Share::One => self.attended_at(x, tokens, at, &mut attended),
+            Share::All => self.attended_at_shared(x, tokens, at, &mut attended),
+        }
+        if at.len() < rayon::current_num_threads() * GROUP_ROWS {
+            Share::All.apply(&self.out_proj, &attended, 0..width, &mut out, Then::Add);
+            self.perceptron_shared(&mut out);
+            return out;
+        }
+        let share = self.group(at.len(), 1);
+        (out.par_chunks_mut(share).zip(attended.par_chunks(share))).for_each_init(
+            Scratch::default,
+            |scratch, (out, attended)| {
+                self.out_proj.apply(attended, 0, width, out, true);
+                self.perceptron(out, scratch);
+            },
+        );
+        out
+    }
+
+    /// What the rows `at` attend to, before the projection; whole sequences for each thread.
+    fn attended_at(&self, x: &[f32], tokens: usize, at: &[usize], attended: &mut [f32]) {
+        let width = self.width();
+        let sequence = tokens * width;
         let group = self.group(x.len() / width, tokens);
         let sequences = group / sequence;
         (x.par_chunks(group))
@@ -106,34 +183,49 @@ impl<M: Map> Block<'_, M> {
                 let kv = sized(&mut scratch.projected, 2 * x.len());
                 self.in_proj.apply(normed, width, 2 * width, kv, false);
                 let queries = sized(&mut scratch.attended, attended.len());
-                let read: Vec<f32> = (normed.chunks_exact(sequence).zip(at))
-                    .flat_map(|(normed, at)| &normed[at * width..(at + 1) * width])
-                    .copied()
-                    .collect();
+                let read = rows_at(normed, sequence, width, at);
                 self.in_proj.apply(&read, 0, width, queries, false);
                 for (i, at) in at.iter().enumerate() {
-                    self.attention.of_one(
-                        &queries[i * width..(i + 1) * width],
-                        &kv[2 * i * sequence..2 * (i + 1) * sequence],
-                        if self.attention.causal {
-                            at + 1
-                        } else {
-                            tokens
-                        },
-                        &mut scratch.scores,
-                        &mut attended[i * width..(i + 1) * width],
-                    );
+                    let row = i * width..(i + 1) * width;
+                    let kv = &kv[2 * i * sequence..2 * (i + 1) * sequence];
+                    let scores = &mut scratch.scores;
+                    let (query, out) = (&queries[row.clone()], &mut attended[row]);
+                    self.attention
+                        .of_one(query, kv, self.seen(*at, tokens), scores, out);
                 }
             });
-        let share = self.group(at.len(), 1);
-        (out.par_chunks_mut(share).zip(attended.par_chunks(share))).for_each_init(
-            Scratch::default,
-            |scratch, (out, attended)| {
-                self.out_proj.apply(attended, 0, width, out, true);
-                self.perceptron(out, scratch);
-            },
+    }
+
+    /// As [`Block::attended_at`], with all threads at each step.
+    fn attended_at_shared(&self, x: &[f32], tokens: usize, at: &[usize], attended: &mut [f32]) {
+        let width = self.width();
+        let sequence = tokens * width;
+        let normed = self.normed(&self.ln_1, x);
+        let mut kv = vec![0.0; 2 * x.len()];
+        Share::All.apply(
+            &self.in_proj,
+            &normed,
+            width..3 * width,
+            &mut kv,
+            Then::Nothing,
         );
-        out
+        let read = rows_at(&normed, sequence, width, at);
+        let mut queries = vec![0.0; read.len()];
+        Share::All.apply(&self.in_proj, &read, 0..width, &mut queries, Then::Nothing);
+        Share::All.chunks(attended, width, |i, out| {
+            let query = &queries[i * width..(i + 1) * width];
+            let kv = &kv[2 * i * sequence..2 * (i + 1) * sequence];
+            let seen = self.seen(at[i], tokens);
+            self.attention.of_one(query, kv, seen, &mut Vec::new(), out);
+        });
+    }
+
+    /// Keys that the query at a position sees.
+    fn seen(&self, at: usize, tokens: usize) -> usize {
+        match self.attention.causal {
+            true => at + 1,
+            false => tokens,
+        }
     }
 
     /// Rows `x` `[n, width]` through the value path alone, in place: `v = x + out_proj(V(ln_1(x)))`, `v + mlp(ln_2(v))`.
@@ -157,10 +249,18 @@ impl<M: Map> Block<'_, M> {
         self.ln_2.apply(x, normed);
         let hidden = self.c_fc.bias().len();
         let between = sized(&mut scratch.projected, x.len() / width * hidden);
-        self.c_fc.multiply(normed, 0, hidden, between, false);
-        self.activation.apply_with_bias(between, self.c_fc.bias());
+        self.c_fc.apply(normed, 0, hidden, between, false);
+        self.activation.apply(between);
         self.c_proj.apply(between, 0, width, x, true);
     }
+}
+
+/// Row `at[i]` of sequence `i`, each `width` values of `sequence`.
+fn rows_at(x: &[f32], sequence: usize, width: usize, at: &[usize]) -> Vec<f32> {
+    (x.chunks_exact(sequence).zip(at))
+        .flat_map(|(x, at)| &x[at * width..(at + 1) * width])
+        .copied()
+        .collect()
 }
 
 /// The first `length` values of a scratch vector, with arbitrary contents.

@@ -60,6 +60,24 @@ impl<'a, T> Matrix<'a, T> {
             ..self
         }
     }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+}
+
+impl<T: Copy> Matrix<'_, T> {
+    /// The entry in a row and a column, both of which the matrix has.
+    #[inline(always)]
+    pub(crate) fn at(&self, row: usize, column: usize) -> T {
+        self.data[row * self.row_stride + column * self.column_stride]
+    }
 }
 
 /// A row-major matrix to write to.
@@ -178,6 +196,14 @@ pub trait Map: Sync {
 
     /// As [`Map::apply`] without the bias.
     fn multiply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool);
+
+    /// As [`Map::apply`], then negative values become 0.
+    fn apply_relu(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+        self.apply(x, from, output, out, add);
+        for value in out {
+            *value = if *value < 0.0 { 0.0 } else { *value };
+        }
+    }
 }
 
 impl<M: Map> Map for &M {
@@ -191,6 +217,10 @@ impl<M: Map> Map for &M {
 
     fn multiply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
         (**self).multiply(x, from, output, out, add);
+    }
+
+    fn apply_relu(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+        (**self).apply_relu(x, from, output, out, add);
     }
 }
 
@@ -209,16 +239,7 @@ impl Map for Affine<'_> {
     }
 
     fn apply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
-        let bias = &self.bias[from..from + output];
-        for row in out.chunks_exact_mut(output.max(1)) {
-            if add {
-                for (out, b) in row.iter_mut().zip(bias) {
-                    *out += b;
-                }
-            } else {
-                row.copy_from_slice(bias);
-            }
-        }
+        start_with(&self.bias[from..from + output], out, add);
         self.multiply(x, from, output, out, true);
     }
 
@@ -234,7 +255,57 @@ impl Map for Affine<'_> {
     }
 }
 
+/// An affine map whose weight lies as checkpoints hold it: `x weight^T + bias`.
+#[derive(Debug, Clone, Copy)]
+pub struct Transposed<'a> {
+    /// `[output, input]`.
+    pub weight: &'a [f32],
+    /// `[output]`.
+    pub bias: &'a [f32],
+}
+
+impl Map for Transposed<'_> {
+    fn bias(&self) -> &[f32] {
+        self.bias
+    }
+
+    fn apply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+        start_with(&self.bias[from..from + output], out, add);
+        self.multiply(x, from, output, out, true);
+    }
+
+    fn multiply(&self, x: &[f32], from: usize, output: usize, out: &mut [f32], add: bool) {
+        let input = self.weight.len() / self.bias.len().max(1);
+        let rows = x.len() / input.max(1);
+        product(
+            Matrix::new(x, rows, input, input),
+            Matrix::new(&self.weight[from * input..], output, input, input).transposed(),
+            MatrixMut::new(out, rows, output, output),
+            add,
+        );
+    }
+}
+
+/// Rows `out` `[n, bias.len()]` become the bias, or it is added to them.
+fn start_with(bias: &[f32], out: &mut [f32], add: bool) {
+    for row in out.chunks_exact_mut(bias.len().max(1)) {
+        if add {
+            for (out, b) in row.iter_mut().zip(bias) {
+                *out += b;
+            }
+        } else {
+            row.copy_from_slice(bias);
+        }
+    }
+}
+
 impl Affine<'_> {
+    /// The weight as a matrix `[input, output]`.
+    pub fn matrix(&self) -> Matrix<'_> {
+        let output = self.bias.len();
+        Matrix::new(self.weight, self.input(), output, output)
+    }
+
     /// Values per row of the input.
     pub fn input(&self) -> usize {
         self.weight.len() / self.bias.len().max(1)
@@ -307,10 +378,18 @@ mod tests {
         map.apply(&x, 0, 12, &mut all, false);
         let mut some = vec![1.0; 3 * 5];
         map.apply(&x, 4, 5, &mut some, true);
+        let across: Vec<f32> = (0..12 * 7).map(|i| weight[i % 7 * 12 + i / 7]).collect();
+        let turned = Transposed {
+            weight: &across,
+            bias: &bias,
+        };
+        let mut same = vec![1.0; 3 * 5];
+        turned.apply(&x, 4, 5, &mut same, true);
         for row in 0..3 {
             for column in 0..5 {
                 let expected = 1.0 + all[row * 12 + 4 + column];
                 assert!((some[row * 5 + column] - expected).abs() < 1e-5);
+                assert!((same[row * 5 + column] - expected).abs() < 1e-5);
             }
         }
     }

@@ -18,7 +18,7 @@ pub const GROUPS: [Group; 4] = [
     },
     Group {
         name: "score",
-        stages: &["fit", "score"],
+        stages: &["fit", "score", "stream"],
         uses_devices: false,
         resources: |jobs| &jobs.score,
     },

@@ -33,6 +33,7 @@ fn main() -> Result<(), OodError> {
         negative_text: Some(Matrix::new("negative_text", &negative, 2 * classes, dim)?),
         train: Some(Matrix::new("train", &train, shots, dim)?),
         train_labels: Some(&labels),
+        classifiers: &[],
     };
     let plain = "mcm,mcm:t=0.1,msp,max_logit,max_cosine,energy,energy:on=cosine,neg_entropy,gen";
     let fitted =

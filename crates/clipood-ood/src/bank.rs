@@ -71,8 +71,17 @@ impl Bank {
         &self.data
     }
 
+    /// The rows, to be changed and put into another bank.
+    pub(crate) fn into_data(self) -> Vec<f32> {
+        self.data
+    }
+
     pub(crate) fn row(&self, i: usize) -> &[f32] {
         &self.data[i * self.dim..(i + 1) * self.dim]
+    }
+
+    pub(crate) fn row_mut(&mut self, i: usize) -> &mut [f32] {
+        &mut self.data[i * self.dim..(i + 1) * self.dim]
     }
 
     /// Products of features `[n, dim]` with every row, `[n, rows]`; `scratch` holds the centered features.

@@ -98,6 +98,8 @@ pub(crate) struct Patches<'a> {
     pub(crate) cosines: &'a [f32],
     /// Softmax sums over the classes of each patch, at the local scale that the detector declared.
     pub(crate) softmax: &'a [Softmax],
+    /// Products of the patches with the bank that the detector keeps for them, `[patches, bank rows]`; empty without one.
+    pub(crate) product: &'a [f32],
 }
 
 impl<'a> Patches<'a> {

@@ -48,6 +48,11 @@ pub(crate) trait Detector: Copy + Debug + PartialEq {
         patches.best()
     }
 
+    /// The local scale, where [`Detector::reduce_patches`] takes the largest probability and nothing else of the patches.
+    fn best_patch_scale(&self) -> Option<f64> {
+        self.local_scale()
+    }
+
     /// Why [`Detector::fit`] will refuse data of these sizes, whatever the values; `None` if it depends on the values.
     fn refuses(&self, _sizes: &FitSizes) -> Option<String> {
         None
@@ -72,6 +77,11 @@ pub(crate) trait Detector: Copy + Debug + PartialEq {
 pub(crate) trait Learned {
     /// The products with features that it scores with, in the order of [`Block::product`].
     fn banks(&self) -> Vec<&Bank>;
+
+    /// The product with patches that [`Patches::product`] gives, if it reads one.
+    fn patch_bank(&self) -> Option<&Bank> {
+        None
+    }
 
     /// Whether its parts fit together, which only a damaged file can break.
     fn is_consistent(&self) -> bool;

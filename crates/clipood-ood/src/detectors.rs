@@ -3,7 +3,10 @@
 //! To add one: write `detectors/<file>.rs` with an implementation of [`Detector`] and its test, name the file in a `mod`
 //! line here, and give it a line in the list at the end of this file.
 
+mod adaneg;
+mod cooked;
 mod entropy;
+mod eoe;
 mod knn;
 mod logits;
 mod mahalanobis;
@@ -11,6 +14,10 @@ mod mcm;
 mod min_kl;
 mod negative_labels;
 mod one_class_svm;
+mod oodd;
+mod r_mcm;
+mod tanl;
+mod tins;
 mod vim;
 
 use crate::bank::Bank;
@@ -20,17 +27,15 @@ use crate::error::OodError;
 use crate::fit_inputs::{FitSizes, Prepared};
 use crate::info::{DetectorInfo, Needs};
 use crate::parameters::{Values, unknown};
+use crate::stream::{AnyStream, StreamDetector};
 use serde::{Deserialize, Serialize};
 
 /// A [`Detector`] of any kind, with what it learned inside a [`Model`].
 pub(crate) trait AnyDetector {
-    fn info(&self) -> &'static DetectorInfo;
-    fn min_classes(&self) -> usize;
-    fn write(&self) -> Vec<String>;
-    fn needs(&self) -> Needs;
     fn scale(&self) -> Option<f64>;
     fn local_scale(&self) -> Option<f64>;
     fn reduce_patches(&self, patches: &Patches<'_>) -> f64;
+    fn best_patch_scale(&self) -> Option<f64>;
     fn refuses(&self, sizes: &FitSizes) -> Option<String>;
     fn fit(&self, data: &Prepared<'_>, notes: &mut Vec<String>) -> Result<Model, OodError>;
     /// Whether the model is one of this kind and its parts fit together.
@@ -40,22 +45,6 @@ pub(crate) trait AnyDetector {
 }
 
 impl<D: Detector<Fitted: Stored>> AnyDetector for D {
-    fn info(&self) -> &'static DetectorInfo {
-        D::INFO
-    }
-
-    fn min_classes(&self) -> usize {
-        D::MIN_CLASSES
-    }
-
-    fn write(&self) -> Vec<String> {
-        Detector::write(self)
-    }
-
-    fn needs(&self) -> Needs {
-        Detector::needs(self)
-    }
-
     fn scale(&self) -> Option<f64> {
         Detector::scale(self)
     }
@@ -66,6 +55,10 @@ impl<D: Detector<Fitted: Stored>> AnyDetector for D {
 
     fn reduce_patches(&self, patches: &Patches<'_>) -> f64 {
         Detector::reduce_patches(self, patches)
+    }
+
+    fn best_patch_scale(&self) -> Option<f64> {
+        Detector::best_patch_scale(self)
     }
 
     fn refuses(&self, sizes: &FitSizes) -> Option<String> {
@@ -103,11 +96,15 @@ impl Stored for () {
 
 /// Writes out what the list below says.
 macro_rules! detectors {
-    ($( $kind:ident ( $detector:ty ) $( learns $tag:ident ( $fitted:ty ) )? ),+ $(,)?) => {
+    (
+        $( $kind:ident ( $detector:ty ) $( learns $tag:ident ( $fitted:ty ) )? ),+;
+        streams $( $stream:ident ( $memory:ty ) ),+ $(,)?
+    ) => {
         /// A kind of detector with its parameters.
         #[derive(Debug, Clone, Copy, PartialEq)]
         pub(crate) enum Kind {
             $( $kind($detector), )+
+            $( $stream($memory), )+
         }
 
         impl Kind {
@@ -122,12 +119,57 @@ macro_rules! detectors {
                         return <$detector>::read(&values).map(Kind::$kind);
                     }
                 )+
+                $(
+                    if name == <$memory>::INFO.kind {
+                        let values = Values::read(<$memory>::INFO, fields)?;
+                        return <$memory>::read(&values).map(Kind::$stream);
+                    }
+                )+
                 Err(unknown("kind", name, registry().iter().map(|info| info.kind)))
             }
 
-            pub(crate) fn detector(&self) -> &(dyn AnyDetector + Sync) {
+            pub(crate) fn info(&self) -> &'static DetectorInfo {
                 match self {
-                    $( Kind::$kind(detector) => detector, )+
+                    $( Kind::$kind(_) => <$detector>::INFO, )+
+                    $( Kind::$stream(_) => <$memory>::INFO, )+
+                }
+            }
+
+            pub(crate) fn min_classes(&self) -> usize {
+                match self {
+                    $( Kind::$kind(_) => <$detector>::MIN_CLASSES, )+
+                    $( Kind::$stream(_) => <$memory>::MIN_CLASSES, )+
+                }
+            }
+
+            /// The parameters as text.
+            pub(crate) fn write(&self) -> Vec<String> {
+                match self {
+                    $( Kind::$kind(detector) => Detector::write(detector), )+
+                    $( Kind::$stream(stream) => StreamDetector::write(stream), )+
+                }
+            }
+
+            pub(crate) fn needs(&self) -> Needs {
+                match self {
+                    $( Kind::$kind(detector) => Detector::needs(detector), )+
+                    $( Kind::$stream(_) => <$memory>::INFO.needs, )+
+                }
+            }
+
+            /// The detector, if its score of an image depends on nothing but the image.
+            pub(crate) fn detector(&self) -> Option<&(dyn AnyDetector + Sync)> {
+                match self {
+                    $( Kind::$kind(detector) => Some(detector), )+
+                    $( Kind::$stream(_) => None, )+
+                }
+            }
+
+            /// The detector, if it scores a stream of images.
+            pub(crate) fn stream(&self) -> Option<&(dyn AnyStream + Sync)> {
+                match self {
+                    $( Kind::$kind(_) => None, )+
+                    $( Kind::$stream(stream) => Some(stream), )+
                 }
             }
         }
@@ -148,6 +190,14 @@ macro_rules! detectors {
                     $( $( Model::$tag(fitted) => fitted.banks(), )? )+
                 }
             }
+
+            /// The product with patches that it scores with, if any.
+            pub(crate) fn patch_bank(&self) -> Option<&Bank> {
+                match self {
+                    Model::None => None,
+                    $( $( Model::$tag(fitted) => fitted.patch_bank(), )? )+
+                }
+            }
         }
 
         $( $(
@@ -165,7 +215,7 @@ macro_rules! detectors {
             }
         )? )+
 
-        static REGISTRY: &[DetectorInfo] = &[ $( *<$detector>::INFO, )+ ];
+        static REGISTRY: &[DetectorInfo] = &[ $( *<$detector>::INFO, )+ $( *<$memory>::INFO, )+ ];
     };
 }
 
@@ -175,7 +225,7 @@ pub fn registry() -> &'static [DetectorInfo] {
 }
 
 // One line per detector: its parameters, and for one that is fitted the name and the type of what is stored. A type that two
-// detectors share is named by the first.
+// detectors share is named by the first. After the semicolon the detectors of streams.
 detectors! {
     Mcm(mcm::Mcm),
     LMcm(mcm::LMcm),
@@ -195,6 +245,15 @@ detectors! {
     NegLabel(negative_labels::NegLabel) learns NegativeLabels(negative_labels::Groups),
     UnknownPrompt(negative_labels::UnknownPrompt),
     DpmNegMinKl(min_kl::DpmNegMinKl) learns MinKl(min_kl::Patterns),
+    InterModal(tins::InterModal),
+    Tins(tins::Tins),
+    Eoe(eoe::Eoe) learns Outliers(eoe::Outliers),
+    RMcm(r_mcm::RMcm) learns PatchNegatives(r_mcm::PatchNegatives),
+    Cooked(cooked::Cooked) learns Ensemble(cooked::Ensemble);
+    streams
+    Oodd(oodd::Oodd),
+    AdaNeg(adaneg::AdaNeg),
+    Tanl(tanl::Tanl),
 }
 
 #[cfg(test)]
@@ -205,21 +264,24 @@ mod tests {
     fn every_entry_is_whole() {
         for (i, info) in registry().iter().enumerate() {
             assert!(registry()[..i].iter().all(|other| other.kind != info.kind));
-            for text in [info.kind, info.summary, info.formula, info.paper] {
+            for text in [
+                info.kind,
+                info.summary,
+                info.formula,
+                info.paper,
+                info.cost,
+                info.trap,
+            ] {
                 assert!(!text.is_empty(), "{}", info.kind);
             }
             let kind = Kind::read(info.kind, std::iter::empty()).unwrap();
-            let detector = kind.detector();
-            assert_eq!(detector.info(), info);
-            assert_eq!(detector.needs(), info.needs);
+            assert_eq!(kind.info(), info);
+            assert_eq!(kind.needs(), info.needs);
             let defaults: Vec<&str> = info.parameters.iter().map(|p| p.default).collect();
-            assert_eq!(detector.write(), defaults, "{}", info.kind);
-            assert_eq!(
-                detector.local_scale().is_some(),
-                info.needs.patches,
-                "{}",
-                info.kind
-            );
+            assert_eq!(kind.write(), defaults, "{}", info.kind);
+            assert_eq!(kind.stream().is_some(), info.needs.stream, "{}", info.kind);
+            let local = kind.detector().and_then(|d| d.local_scale());
+            assert_eq!(local.is_some(), info.needs.patches, "{}", info.kind);
             assert!(info.needs.shots || !info.needs.labels, "{}", info.kind);
         }
     }

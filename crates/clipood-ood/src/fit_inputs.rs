@@ -1,6 +1,7 @@
 //! What detectors are fitted on, checked once: rows, labels, class means.
 
 use crate::error::OodError;
+use crate::linear_probe::LinearProbe;
 use crate::matrix::Matrix;
 
 /// Arrays for [`fit`](crate::fit). Features are raw; rows are divided by their lengths inside.
@@ -14,6 +15,17 @@ pub struct FitInputs<'a> {
     pub train: Option<Matrix<'a>>,
     /// Class of each shot, a row of `text`.
     pub train_labels: Option<&'a [u32]>,
+    /// Other classifiers of the same classes, whose outputs a detector may join with those of `text`; usually none.
+    pub classifiers: &'a [Classifier<'a>],
+}
+
+/// A classifier beside the one that is scored.
+#[derive(Debug, Clone, Copy)]
+pub enum Classifier<'a> {
+    /// Class texts `[classes, dim]`, raw; its logits are 100 times the cosines.
+    Texts(Matrix<'a>),
+    /// A linear probe of raw features.
+    Probe(&'a LinearProbe),
 }
 
 /// Sizes of what a detector will be fitted on, as far as they are known before anything is computed.

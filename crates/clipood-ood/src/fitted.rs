@@ -5,6 +5,7 @@ use crate::block::{Block, Patches};
 use crate::detectors::{AnyDetector, Model};
 use crate::error::OodError;
 use crate::fit_inputs::{FitInputs, FitSizes, Prepared};
+use crate::matrix::Matrix;
 use crate::spec::DetectorSpec;
 use serde::{Deserialize, Serialize};
 
@@ -46,15 +47,19 @@ impl FittedDetector {
 
     /// Fails if the parts do not fit together, which only data read from a damaged file can cause.
     pub(crate) fn check(&self) -> Result<(), OodError> {
-        let fits = self.detector().accepts(&self.model);
-        let banks = self.banks();
-        if fits && banks.iter().all(|b| b.dim() == self.dim && b.rows() > 0) {
+        let fits = self.detector().is_some_and(|d| d.accepts(&self.model));
+        let banks = self.banks().into_iter().chain(self.patch_bank());
+        if fits
+            && banks
+                .into_iter()
+                .all(|b| b.dim() == self.dim && b.rows() > 0)
+        {
             return Ok(());
         }
         Err(self.problem("its stored parts do not fit together; fit it again".to_owned()))
     }
 
-    fn detector(&self) -> &(dyn AnyDetector + Sync) {
+    fn detector(&self) -> Option<&(dyn AnyDetector + Sync)> {
         self.spec.kind().detector()
     }
 
@@ -70,19 +75,29 @@ impl FittedDetector {
         self.model.banks()
     }
 
+    /// The product with patches that it scores with, if any.
+    pub(crate) fn patch_bank(&self) -> Option<&Bank> {
+        self.model.patch_bank()
+    }
+
     /// The factor on cosines of the softmax over classes that it reads, if any.
     pub(crate) fn scale(&self) -> Option<f64> {
-        self.detector().scale()
+        self.detector().and_then(|d| d.scale())
     }
 
     /// The factor on the cosines of patches of the softmax that it reads, if any.
     pub(crate) fn local_scale(&self) -> Option<f64> {
-        self.detector().local_scale()
+        self.detector().and_then(|d| d.local_scale())
+    }
+
+    /// The factor on cosines of [`PatchBest`](crate::PatchBest), where that is all that the detector reads of patches.
+    pub fn best_patch_scale(&self) -> Option<f64> {
+        self.detector().and_then(|d| d.best_patch_scale())
     }
 
     /// What it makes of the patches of one image.
     pub(crate) fn reduce_patches(&self, patches: &Patches<'_>) -> f64 {
-        self.detector().reduce_patches(patches)
+        self.detector().map_or(0.0, |d| d.reduce_patches(patches))
     }
 
     /// Scores of the rows of a block, in order.
@@ -90,7 +105,7 @@ impl FittedDetector {
     /// # Errors
     /// [`OodError::Detector`] unless it gives one score per row.
     pub(crate) fn score(&self, block: &Block<'_>) -> Result<Vec<f32>, OodError> {
-        let scores = self.detector().score(&self.model, block);
+        let scores = self.detector().and_then(|d| d.score(&self.model, block));
         let (found, expected) = (scores.as_ref().map_or(0, Vec::len), block.tops.len());
         match scores {
             Some(scores) if found == expected => Ok(scores),
@@ -106,7 +121,8 @@ impl FittedDetector {
 /// # Errors
 /// [`OodError::Detector`] if [`fit`] refuses all data of these sizes; others it may still refuse for their values.
 pub fn check_fit(spec: &DetectorSpec, sizes: &FitSizes) -> Result<(), OodError> {
-    match spec.kind().detector().refuses(sizes) {
+    let detector = spec.kind().detector();
+    match detector.and_then(|d| d.refuses(sizes)) {
         None => Ok(()),
         Some(problem) => Err(OodError::Detector {
             detector: spec.name(),
@@ -121,7 +137,8 @@ pub fn check_fit(spec: &DetectorSpec, sizes: &FitSizes) -> Result<(), OodError> 
 /// [`OodError::Missing`] for an array that the kind needs (see [`DetectorSpec::needs`]), [`OodError::Mismatch`],
 /// [`OodError::Label`] and [`OodError::ZeroRow`] for arrays that do not fit, and [`OodError::Detector`] where the data
 /// cannot carry the detector: a single class under a softmax over classes, `dim` not below the feature width, no class with
-/// two shots under a covariance, fewer negative texts than groups.
+/// two shots under a covariance, fewer negative texts than groups; a kind that scores a stream, which
+/// [`Stream::start`](crate::Stream::start) takes instead.
 pub fn fit(spec: &DetectorSpec, inputs: &FitInputs<'_>) -> Result<FittedDetector, OodError> {
     let classes = inputs.text.rows();
     let dim = inputs.text.cols();
@@ -132,14 +149,11 @@ pub fn fit(spec: &DetectorSpec, inputs: &FitInputs<'_>) -> Result<FittedDetector
         notes: Vec::new(),
         model: Model::None,
     };
-    let detector = spec.kind().detector();
-    if classes < detector.min_classes() {
-        return Err(fitted.problem(format!(
-            "{} has {classes} classes; a softmax over classes needs at least 2, anything else at least 1",
-            inputs.text.name()
-        )));
-    }
     let name = spec.name();
+    check_classes(spec, &inputs.text)?;
+    let Some(detector) = spec.kind().detector() else {
+        return Err(fitted.problem("scores a stream of images, not images one by one".to_owned()));
+    };
     let data = Prepared {
         name: &name,
         inputs,
@@ -148,10 +162,24 @@ pub fn fit(spec: &DetectorSpec, inputs: &FitInputs<'_>) -> Result<FittedDetector
     Ok(fitted)
 }
 
+/// Fails if there are fewer classes than give a score with meaning.
+pub(crate) fn check_classes(spec: &DetectorSpec, text: &Matrix<'_>) -> Result<(), OodError> {
+    let classes = text.rows();
+    if classes >= spec.kind().min_classes() {
+        return Ok(());
+    }
+    Err(OodError::Detector {
+        detector: spec.name(),
+        problem: format!(
+            "{} has {classes} classes; a softmax over classes needs at least 2, anything else at least 1",
+            text.name()
+        ),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix::Matrix;
 
     /// Whatever is refused by its sizes is refused when it is fitted, and what is not can be fitted.
     #[test]
@@ -186,6 +214,7 @@ mod tests {
                 negative_text: Some(matrix(&unknown, 2)),
                 train: Some(matrix(&shots, rows)),
                 train_labels: Some(&labels),
+                classifiers: &[],
             };
             let sizes = FitSizes {
                 width,

@@ -7,6 +7,13 @@ pub enum Negatives {
     Mined,
     /// Prompts for the unknown, which name no class.
     Unknown,
+    /// Labels mined against the shots' mean features, as [`mine_inter_modal_labels`](crate::mine_inter_modal_labels) picks
+    /// them.
+    InterModal,
+    /// Names of outliers that someone has imagined, a person or a language model.
+    Imagined,
+    /// All words of the word lists, none left out.
+    Words,
 }
 
 /// What a detector needs beside the features of the images that it scores and a classifier of them.
@@ -23,6 +30,14 @@ pub struct Needs {
     pub labels: bool,
     /// Whether it scores patch features ([`ScoreInputs::local`](crate::ScoreInputs::local)).
     pub patches: bool,
+    /// Whether it is fitted on other classifiers of the same classes
+    /// ([`FitInputs::classifiers`](crate::FitInputs::classifiers)).
+    pub classifiers: bool,
+    /// Whether it scores a stream of test images and learns from them ([`Stream`](crate::Stream)): its score of an image
+    /// depends on the images before it and in its batch, so it is transductive.
+    pub stream: bool,
+    /// Whether a stream begins with features of noise images ([`StreamInputs::noise`](crate::StreamInputs::noise)).
+    pub noise: bool,
 }
 
 impl Needs {
@@ -33,6 +48,9 @@ impl Needs {
         shots: false,
         labels: false,
         patches: false,
+        classifiers: false,
+        stream: false,
+        noise: false,
     };
 
     /// Whether it is fitted on anything beyond the class texts.
@@ -43,8 +61,11 @@ impl Needs {
             shots,
             labels,
             patches: _,
+            classifiers,
+            stream: _,
+            noise,
         } = *self;
-        negatives.is_some() || shots || labels
+        negatives.is_some() || shots || labels || classifiers || noise
     }
 }
 
@@ -59,6 +80,10 @@ pub struct DetectorInfo {
     pub formula: &'static str,
     /// Where it comes from.
     pub paper: &'static str,
+    /// What it costs per image, beside the products with the class texts that all detectors share.
+    pub cost: &'static str,
+    /// What to know before its figures are compared with others.
+    pub trap: &'static str,
     /// What the kind needs with default parameters; [`DetectorSpec::needs`](crate::DetectorSpec::needs) for given ones.
     pub needs: Needs,
     /// Parameters in canonical order.
@@ -74,11 +99,16 @@ impl DetectorInfo {
             shots,
             labels,
             patches,
+            classifiers,
+            stream,
+            noise,
         } = self.needs;
         let arrays = [
             (negatives.is_some(), "negative_text"),
             (shots, "train"),
             (labels, "train_labels"),
+            (classifiers, "other classifiers"),
+            (noise, "noise"),
         ];
         let named: Vec<&str> = arrays
             .iter()
@@ -92,6 +122,9 @@ impl DetectorInfo {
         };
         if patches {
             words.push_str("; scores local features");
+        }
+        if stream {
+            words.push_str("; scores a stream");
         }
         words
     }

@@ -103,6 +103,16 @@ impl<'a> Matrix<'a> {
 pub struct LocalFeatures<'a> {
     rows: Matrix<'a>,
     patches: usize,
+    best: &'a [PatchBest],
+}
+
+/// The largest probability over patches and classes of each image, where it was computed elsewhere, such as on a GPU.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PatchBest {
+    /// Factor on the cosines of the softmax over the classes of a patch.
+    pub scale: f64,
+    /// One per image, in (0, 1].
+    pub best: Vec<f64>,
 }
 
 impl<'a> LocalFeatures<'a> {
@@ -127,7 +137,35 @@ impl<'a> LocalFeatures<'a> {
         }
         check_length(name, data, &[images, patches, dim])?;
         let rows = Matrix::new(name, data, images * patches, dim)?;
-        Ok(Self { rows, patches })
+        Ok(Self {
+            rows,
+            patches,
+            best: &[],
+        })
+    }
+
+    /// The same features with what is known of their largest probabilities; detectors that read these take them as given.
+    ///
+    /// # Errors
+    /// [`OodError::Length`] unless there is one per image.
+    pub fn with_best(self, best: &'a [PatchBest]) -> Result<Self, OodError> {
+        for known in best {
+            if known.best.len() != self.images() {
+                return Err(OodError::Length {
+                    name: format!("largest patch probabilities of {}", self.rows.name),
+                    shape: self.images().to_string(),
+                    expected: self.images(),
+                    found: known.best.len(),
+                });
+            }
+        }
+        Ok(Self { best, ..self })
+    }
+
+    /// The largest probability of each image at a scale, if it is known.
+    pub(crate) fn best_at(&self, scale: f64) -> Option<&'a [f64]> {
+        let known = self.best.iter().find(|known| known.scale == scale)?;
+        Some(&known.best)
     }
 
     /// All patches as one matrix, `[images * patches, dim]`.

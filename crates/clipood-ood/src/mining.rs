@@ -6,6 +6,7 @@
 
 use crate::bank::Bank;
 use crate::error::OodError;
+use crate::fit_inputs::{FitInputs, Prepared, class_means};
 use crate::matrix::Matrix;
 use rayon::prelude::*;
 
@@ -53,6 +54,87 @@ pub fn mine_negative_labels(
     order.sort_by(|&a, &b| nearness[a as usize].total_cmp(&nearness[b as usize]));
     order.truncate((candidates.rows() as f64 * keep) as usize);
     Ok(order)
+}
+
+/// Rows of `candidates` (text features `[words, dim]`) that are farther from the shots of every class than the class text is,
+/// each with its distance, the farthest first: inter-modal negative labels (InterNeg, Xu et al., CVPR 2026; TINS).
+///
+/// `p_c` is the normalised mean of the unit shots of class c, and `base_c` the cosine of its text to it; a word w is kept if
+/// `w . p_c < base_c` for all classes with shots, and words are ranked by `mean_c (base_c - w . p_c)`, ties by row. `text` is
+/// `[classes, dim]`, `shots` `[n, dim]` with a class of `text` for each.
+///
+/// # Errors
+/// [`OodError::Mismatch`], [`OodError::Label`] and [`OodError::ZeroRow`] for arrays that do not fit, and for
+/// no shots.
+pub fn mine_inter_modal_labels(
+    text: &Matrix<'_>,
+    shots: &Matrix<'_>,
+    labels: &[u32],
+    candidates: &Matrix<'_>,
+) -> Result<Vec<(u32, f64)>, OodError> {
+    let dim = text.cols();
+    shots.expect_cols(dim, text.name())?;
+    candidates.expect_cols(dim, text.name())?;
+    let inputs = FitInputs {
+        text: *text,
+        negative_text: None,
+        train: Some(*shots),
+        train_labels: Some(labels),
+        classifiers: &[],
+    };
+    let data = Prepared {
+        name: "inter-modal labels",
+        inputs: &inputs,
+    };
+    let (unit, labels) = data.labelled()?;
+    let rows = unit.chunks_exact(dim);
+    let rows = rows.map(|row| row.iter().map(|&x| f64::from(x)));
+    let means = class_means(rows, dim, labels, text.rows());
+    let texts = text.normalized()?;
+    let (mut prototypes, mut bases) = (Vec::new(), Vec::new());
+    for (class, row) in means.row_of.iter().enumerate() {
+        let Some(row) = *row else { continue };
+        let mean = &means.means[row * dim..(row + 1) * dim];
+        let length = mean.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let unit: Vec<f32> = mean
+            .iter()
+            .map(|x| (x / length.max(1e-30)) as f32)
+            .collect();
+        let text = &texts[class * dim..(class + 1) * dim];
+        let base: f64 = unit
+            .iter()
+            .zip(text)
+            .map(|(a, b)| f64::from(*a) * f64::from(*b))
+            .sum();
+        prototypes.extend(unit);
+        bases.push(base);
+    }
+    let prototypes = Bank::new(prototypes, dim);
+    let words = candidates.normalized()?;
+    let distances: Vec<Option<f64>> = words
+        .par_chunks(BLOCK * dim)
+        .flat_map_iter(|block| {
+            let mut cosines = Vec::new();
+            prototypes.multiply(block, &mut Vec::new(), &mut cosines);
+            let rows = cosines.chunks_exact(bases.len());
+            let distance = |row: &[f32]| -> Option<f64> {
+                let mut sum = 0.0;
+                for (cosine, base) in row.iter().zip(&bases) {
+                    let difference = base - f64::from(*cosine);
+                    if difference <= 0.0 {
+                        return None;
+                    }
+                    sum += difference;
+                }
+                Some(sum / bases.len() as f64)
+            };
+            rows.map(distance).collect::<Vec<_>>()
+        })
+        .collect();
+    let kept = (0u32..).zip(distances);
+    let mut kept: Vec<(u32, f64)> = kept.filter_map(|(row, d)| Some((row, d?))).collect();
+    kept.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    Ok(kept)
 }
 
 /// A quantile by linear interpolation between order statistics; reorders `values`, of which there is at least one.

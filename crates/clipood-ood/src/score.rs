@@ -134,6 +134,7 @@ struct Scratch {
     products: Vec<Vec<f32>>,
     patches: Vec<f32>,
     patch_cosines: Vec<f32>,
+    patch_products: Vec<Vec<f32>>,
 }
 
 /// What all blocks share: the distinct things to compute, and which detector reads which.
@@ -148,6 +149,9 @@ struct Plan<'a> {
     banks_of: Vec<Vec<usize>>,
     scales: Vec<f64>,
     local_scales: Vec<f64>,
+    /// Distinct banks that patches are multiplied with, and the one of each detector.
+    patch_banks: Vec<&'a Bank>,
+    patch_bank_of: Vec<Option<usize>>,
     block_rows: usize,
 }
 
@@ -196,6 +200,8 @@ impl<'a> Plan<'a> {
             // Predictions read the softmax of the logits.
             scales: vec![LOGIT_SCALE],
             local_scales: Vec::new(),
+            patch_banks: Vec::new(),
+            patch_bank_of: Vec::new(),
             block_rows: 0,
         };
         for detector in detectors {
@@ -221,15 +227,12 @@ impl<'a> Plan<'a> {
             }
             plan.scales.extend(detector.scale());
             plan.local_scales.extend(detector.local_scale());
-            let places = detector.banks().into_iter().map(|bank| {
-                let known = plan.banks.iter().position(|&other| other == bank);
-                known.unwrap_or_else(|| {
-                    plan.banks.push(bank);
-                    plan.banks.len() - 1
-                })
-            });
-            let places = places.collect();
+            let banks = detector.banks().into_iter();
+            let places = banks.map(|bank| place_of(bank, &mut plan.banks)).collect();
             plan.banks_of.push(places);
+            let bank = detector.patch_bank();
+            plan.patch_bank_of
+                .push(bank.map(|bank| place_of(bank, &mut plan.patch_banks)));
         }
         for scales in [&mut plan.scales, &mut plan.local_scales] {
             scales.sort_by(f64::total_cmp);
@@ -272,8 +275,11 @@ impl<'a> Plan<'a> {
         let locals = self.local_block(
             first,
             rows,
-            &mut scratch.patches,
-            &mut scratch.patch_cosines,
+            (
+                &mut scratch.patches,
+                &mut scratch.patch_cosines,
+                &mut scratch.patch_products,
+            ),
         )?;
         let tops: Vec<(usize, f32)> = cosines.chunks_exact(classes).map(kernels::argmax).collect();
         let softmaxes: Vec<Vec<Softmax>> = self
@@ -346,35 +352,66 @@ impl<'a> Plan<'a> {
         &self,
         first: usize,
         rows: usize,
-        patches: &mut Vec<f32>,
-        cosines: &mut Vec<f32>,
+        (patches, cosines, products): (&mut Vec<f32>, &mut Vec<f32>, &mut Vec<Vec<f32>>),
     ) -> Result<Vec<Vec<f64>>, OodError> {
         let mut locals = vec![Vec::new(); self.detectors.len()];
         let (Some(local), false) = (&self.inputs.local, self.local_scales.is_empty()) else {
             return Ok(locals);
         };
+        let known: Vec<Option<&[f64]>> = (self.detectors.iter())
+            .map(|detector| local.best_at(detector.best_patch_scale()?))
+            .collect();
+        for (reduced, known) in locals.iter_mut().zip(&known) {
+            reduced.extend(known.iter().flat_map(|best| &best[first..first + rows]));
+        }
+        let unknown = |(detector, known): (&FittedDetector, &Option<&[f64]>)| {
+            known.is_none() && detector.local_scale().is_some()
+        };
+        if !self.detectors.iter().zip(&known).any(unknown) {
+            return Ok(locals);
+        }
         let count = local.patches();
+        products.resize(self.patch_banks.len(), Vec::new());
         for row in 0..rows {
             patches.resize(count * self.head.dim(), 0.0);
             local
                 .rows()
                 .normalize_rows((first + row) * count, patches)?;
             self.head.multiply(patches, &mut Vec::new(), cosines);
+            for (bank, product) in self.patch_banks.iter().zip(products.iter_mut()) {
+                bank.multiply(patches, &mut Vec::new(), product);
+            }
             let tops: Vec<(usize, f32)> = cosines
                 .chunks_exact(self.head.rows())
                 .map(kernels::argmax)
                 .collect();
             for &scale in &self.local_scales {
                 let softmax = &softmaxes(cosines, &tops, scale);
-                for (detector, reduced) in self.detectors.iter().zip(&mut locals) {
-                    if detector.local_scale() == Some(scale) {
-                        reduced.push(detector.reduce_patches(&Patches { cosines, softmax }));
+                let detectors = self.detectors.iter().zip(&self.patch_bank_of);
+                for ((detector, bank), (reduced, known)) in
+                    detectors.zip(locals.iter_mut().zip(&known))
+                {
+                    if detector.local_scale() == Some(scale) && known.is_none() {
+                        reduced.push(detector.reduce_patches(&Patches {
+                            cosines,
+                            softmax,
+                            product: bank.map_or(&[], |place| products[place].as_slice()),
+                        }));
                     }
                 }
             }
         }
         Ok(locals)
     }
+}
+
+/// Place of a bank among the distinct ones, to which it is added if it is new.
+fn place_of<'a>(bank: &'a Bank, distinct: &mut Vec<&'a Bank>) -> usize {
+    let known = distinct.iter().position(|&other| other == bank);
+    known.unwrap_or_else(|| {
+        distinct.push(bank);
+        distinct.len() - 1
+    })
 }
 
 /// Softmax sums of rows of cosines at a scale; `tops` are the largest entries of the rows.

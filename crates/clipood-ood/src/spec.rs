@@ -56,12 +56,17 @@ impl DetectorSpec {
 
     /// The entry of this kind in [`registry`](crate::registry()).
     pub fn info(&self) -> &'static DetectorInfo {
-        self.kind.detector().info()
+        self.kind.info()
     }
 
     /// What this detector needs beside image features, given its parameters.
     pub fn needs(&self) -> Needs {
-        self.kind.detector().needs()
+        self.kind.needs()
+    }
+
+    /// Images that arrive together, for a kind that scores a stream of images.
+    pub fn batch(&self) -> Option<usize> {
+        self.kind.stream().map(|stream| stream.batch())
     }
 
     /// The name for columns and messages: the alias, else the kind with the parameters that differ from the defaults.
@@ -73,7 +78,7 @@ impl DetectorSpec {
     fn canonical_kind(&self) -> String {
         let info = self.info();
         let mut text = info.kind.to_owned();
-        for (parameter, value) in info.parameters.iter().zip(self.kind.detector().write()) {
+        for (parameter, value) in info.parameters.iter().zip(self.kind.write()) {
             if value != parameter.default {
                 text.push_str(&format!(":{}={value}", parameter.key));
             }

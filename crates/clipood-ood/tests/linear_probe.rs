@@ -122,6 +122,7 @@ fn scores_are_those_of_the_probes_logits() {
         negative_text: None,
         train: Some(features),
         train_labels: Some(&labels),
+        classifiers: &[],
     };
     let specs = [
         "msp",
@@ -178,6 +179,7 @@ fn what_a_linear_probe_cannot_score_is_named() {
         negative_text: None,
         train: Some(features),
         train_labels: Some(&labels),
+        classifiers: &[],
     };
     let images = ScoreInputs {
         global: features,

@@ -3,7 +3,19 @@
 //! A file of the same name in the working directory takes precedence; the caller looks for it.
 
 /// `pipelines/*.toml`.
-const RECIPES: [(&str, &str); 5] = [
+const RECIPES: [(&str, &str); 12] = [
+    (
+        "caltech101-few-shot",
+        include_str!("../../../pipelines/caltech101-few-shot.toml"),
+    ),
+    (
+        "cifar10-vs-cifar100",
+        include_str!("../../../pipelines/cifar10-vs-cifar100.toml"),
+    ),
+    (
+        "cifar100-vs-cifar10",
+        include_str!("../../../pipelines/cifar100-vs-cifar10.toml"),
+    ),
     ("demo", include_str!("../../../pipelines/demo.toml")),
     (
         "detectors",
@@ -17,11 +29,91 @@ const RECIPES: [(&str, &str); 5] = [
         "imagenet-mos",
         include_str!("../../../pipelines/imagenet-mos.toml"),
     ),
+    (
+        "imagenet-ninco",
+        include_str!("../../../pipelines/imagenet-ninco.toml"),
+    ),
+    (
+        "imagenette-few-shot",
+        include_str!("../../../pipelines/imagenette-few-shot.toml"),
+    ),
+    (
+        "openood-v1.5-imagenet",
+        include_str!("../../../pipelines/openood-v1.5-imagenet.toml"),
+    ),
+    (
+        "openood-v1.5-imagenet200",
+        include_str!("../../../pipelines/openood-v1.5-imagenet200.toml"),
+    ),
     ("stamps", include_str!("../../../pipelines/stamps.toml")),
 ];
 
 /// `manifests/datasets/*.toml`.
-const MANIFESTS: [(&str, &str); 14] = [
+const MANIFESTS: [(&str, &str); 51] = [
+    (
+        "caltech101",
+        include_str!("../../../manifests/datasets/caltech101.toml"),
+    ),
+    (
+        "cifar10",
+        include_str!("../../../manifests/datasets/cifar10.toml"),
+    ),
+    (
+        "cifar10-ood",
+        include_str!("../../../manifests/datasets/cifar10-ood.toml"),
+    ),
+    (
+        "cifar100",
+        include_str!("../../../manifests/datasets/cifar100.toml"),
+    ),
+    (
+        "cifar100-ood",
+        include_str!("../../../manifests/datasets/cifar100-ood.toml"),
+    ),
+    (
+        "coop-caltech101",
+        include_str!("../../../manifests/datasets/coop-caltech101.toml"),
+    ),
+    (
+        "coop-dtd",
+        include_str!("../../../manifests/datasets/coop-dtd.toml"),
+    ),
+    (
+        "coop-eurosat",
+        include_str!("../../../manifests/datasets/coop-eurosat.toml"),
+    ),
+    (
+        "coop-fgvc-aircraft",
+        include_str!("../../../manifests/datasets/coop-fgvc-aircraft.toml"),
+    ),
+    (
+        "coop-food101",
+        include_str!("../../../manifests/datasets/coop-food101.toml"),
+    ),
+    (
+        "coop-imagenet",
+        include_str!("../../../manifests/datasets/coop-imagenet.toml"),
+    ),
+    (
+        "coop-oxford-flowers",
+        include_str!("../../../manifests/datasets/coop-oxford-flowers.toml"),
+    ),
+    (
+        "coop-oxford-pets",
+        include_str!("../../../manifests/datasets/coop-oxford-pets.toml"),
+    ),
+    (
+        "coop-stanford-cars",
+        include_str!("../../../manifests/datasets/coop-stanford-cars.toml"),
+    ),
+    (
+        "coop-sun397",
+        include_str!("../../../manifests/datasets/coop-sun397.toml"),
+    ),
+    (
+        "coop-ucf101",
+        include_str!("../../../manifests/datasets/coop-ucf101.toml"),
+    ),
     (
         "demo-glyphs",
         include_str!("../../../manifests/datasets/demo-glyphs.toml"),
@@ -51,8 +143,92 @@ const MANIFESTS: [(&str, &str); 14] = [
         include_str!("../../../manifests/datasets/imagenet.toml"),
     ),
     (
+        "imagenette",
+        include_str!("../../../manifests/datasets/imagenette.toml"),
+    ),
+    (
         "inaturalist",
         include_str!("../../../manifests/datasets/inaturalist.toml"),
+    ),
+    (
+        "ninco",
+        include_str!("../../../manifests/datasets/ninco.toml"),
+    ),
+    (
+        "ninco-clean-360openset",
+        include_str!("../../../manifests/datasets/ninco-clean-360openset.toml"),
+    ),
+    (
+        "ninco-clean-cood",
+        include_str!("../../../manifests/datasets/ninco-clean-cood.toml"),
+    ),
+    (
+        "ninco-clean-imagenet-1k-ood",
+        include_str!("../../../manifests/datasets/ninco-clean-imagenet-1k-ood.toml"),
+    ),
+    (
+        "ninco-clean-imagenet-o",
+        include_str!("../../../manifests/datasets/ninco-clean-imagenet-o.toml"),
+    ),
+    (
+        "ninco-clean-inaturalist",
+        include_str!("../../../manifests/datasets/ninco-clean-inaturalist.toml"),
+    ),
+    (
+        "ninco-clean-openimage-o",
+        include_str!("../../../manifests/datasets/ninco-clean-openimage-o.toml"),
+    ),
+    (
+        "ninco-clean-places",
+        include_str!("../../../manifests/datasets/ninco-clean-places.toml"),
+    ),
+    (
+        "ninco-clean-species",
+        include_str!("../../../manifests/datasets/ninco-clean-species.toml"),
+    ),
+    (
+        "ninco-clean-ssb-easy",
+        include_str!("../../../manifests/datasets/ninco-clean-ssb-easy.toml"),
+    ),
+    (
+        "ninco-clean-ssb-hard",
+        include_str!("../../../manifests/datasets/ninco-clean-ssb-hard.toml"),
+    ),
+    (
+        "ninco-clean-textures",
+        include_str!("../../../manifests/datasets/ninco-clean-textures.toml"),
+    ),
+    (
+        "openood-imagenet",
+        include_str!("../../../manifests/datasets/openood-imagenet.toml"),
+    ),
+    (
+        "openood-imagenet200",
+        include_str!("../../../manifests/datasets/openood-imagenet200.toml"),
+    ),
+    (
+        "openood-inaturalist",
+        include_str!("../../../manifests/datasets/openood-inaturalist.toml"),
+    ),
+    (
+        "openood-ninco",
+        include_str!("../../../manifests/datasets/openood-ninco.toml"),
+    ),
+    (
+        "openood-openimage-o",
+        include_str!("../../../manifests/datasets/openood-openimage-o.toml"),
+    ),
+    (
+        "openood-openimage-o-val",
+        include_str!("../../../manifests/datasets/openood-openimage-o-val.toml"),
+    ),
+    (
+        "openood-ssb-hard",
+        include_str!("../../../manifests/datasets/openood-ssb-hard.toml"),
+    ),
+    (
+        "openood-textures",
+        include_str!("../../../manifests/datasets/openood-textures.toml"),
     ),
     (
         "places",
@@ -78,10 +254,14 @@ const MANIFESTS: [(&str, &str); 14] = [
 ];
 
 /// `manifests/words/*.txt`.
-const WORDS: [(&str, &str); 2] = [
+const WORDS: [(&str, &str); 3] = [
     (
         "demo-adjectives",
         include_str!("../../../manifests/words/demo-adjectives.txt"),
+    ),
+    (
+        "demo-imagined",
+        include_str!("../../../manifests/words/demo-imagined.txt"),
     ),
     (
         "demo-nouns",
@@ -194,6 +374,14 @@ mod tests {
             assert!(words(name).unwrap().lines().count() > 10, "{name}");
         }
         assert_eq!(recipe("no such recipe"), None);
+    }
+
+    /// `clipood data check NAME` takes both.
+    #[test]
+    fn no_recipe_is_called_as_a_manifest() {
+        for (name, _) in recipes() {
+            assert_eq!(manifest(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -60,8 +60,11 @@ impl ScoreColumn {
     pub fn spec(&self, method: Method) -> Result<Option<DetectorSpec>> {
         let text = match &self.rule {
             Rule::Detector(spec) => {
-                let lacks_texts = spec.needs().texts && !method.has_texts();
-                return Ok((!lacks_texts).then(|| spec.clone()));
+                let needs = spec.needs();
+                let lacks_texts = needs.texts && !method.has_texts();
+                // Zero-shot prompts have no probe of the same shots to be joined with.
+                let lacks_others = needs.classifiers && !method.uses_shots();
+                return Ok((!lacks_texts && !lacks_others).then(|| spec.clone()));
             }
             Rule::DualBase => match method {
                 Method::Dpcoop => "mcm:t=0.1",
@@ -88,13 +91,28 @@ pub struct Candidates {
     pub values: Vec<(String, String)>,
 }
 
+/// The methods whose classifiers a detector may join with that of a prompt set.
+const MEMBERS: [Method; 2] = [Method::ZeroShot, Method::LinearProbe];
+
 /// The columns of a recipe, in the order of the score table, and the hyperparameters to choose with their candidate
 /// columns.
 ///
 /// # Errors
 /// A detector that cannot be read, two of one name, a parameter or value that a detector does not take; a method that
-/// none of the detectors is defined for.
+/// none of the detectors is defined for; a detector that joins classifiers of methods that are not listed.
 pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidates>)> {
+    columns_of(recipe, false)
+}
+
+/// The same for the stream tables.
+///
+/// # Errors
+/// As [`score_columns`].
+pub fn stream_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidates>)> {
+    columns_of(recipe, true)
+}
+
+fn columns_of(recipe: &Recipe, stream_table: bool) -> Result<(Vec<ScoreColumn>, Vec<Candidates>)> {
     let usage =
         |problem: String| PipelineError::Usage(format!("recipe `{}`: {problem}", recipe.name));
     let parse = |text: &str| {
@@ -103,7 +121,15 @@ pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidate
     };
     let mut columns: Vec<ScoreColumn> = Vec::new();
     for text in &recipe.detectors {
-        let column = ScoreColumn::detector(parse(text)?, ColumnPurpose::Listed);
+        let spec = parse(text)?;
+        if spec.needs().classifiers
+            && let Some(lacking) = MEMBERS.iter().find(|m| !recipe.methods.contains(m))
+        {
+            return Err(usage(format!(
+                "detector `{spec}` joins classifiers of several methods; add `{lacking}` to `methods`"
+            )));
+        }
+        let column = ScoreColumn::detector(spec, ColumnPurpose::Listed);
         let name = &column.name;
         if columns.iter().any(|other| other.name == *name) {
             return Err(PipelineError::Usage(format!(
@@ -131,9 +157,21 @@ pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidate
             )));
         }
     }
+    let is_stream = |column: &ScoreColumn| match &column.rule {
+        Rule::Detector(spec) => spec.needs().stream,
+        Rule::DualBase | Rule::DualNegMinKl => false,
+    };
+    let (streams, mut columns): (Vec<ScoreColumn>, Vec<ScoreColumn>) =
+        columns.into_iter().partition(is_stream);
+    let mut of_streams = (streams, Vec::new());
     let mut selections = Vec::new();
     for select in &recipe.select {
         let candidates = candidates(select, &parse)?;
+        let streams = parse(&select.detector)?.needs().stream;
+        let (columns, selections) = match streams {
+            true => (&mut of_streams.0, &mut of_streams.1),
+            false => (&mut columns, &mut selections),
+        };
         let mut values = Vec::new();
         for (label, spec) in candidates {
             let column = ScoreColumn::detector(spec, ColumnPurpose::Candidate);
@@ -159,7 +197,10 @@ pub fn score_columns(recipe: &Recipe) -> Result<(Vec<ScoreColumn>, Vec<Candidate
             });
         }
     }
-    Ok((columns, selections))
+    Ok(match stream_table {
+        true => of_streams,
+        false => (columns, selections),
+    })
 }
 
 /// Each value as the tables print it, with its detector. Candidates have no alias, because their name contains the

@@ -14,6 +14,7 @@ use crate::places::Shelf;
 use crate::plan::{CANNOT_PLAN_AGAIN, PARTS, STAGE as PLAN, is_planned};
 use crate::stages::report::FINISH;
 use crate::stages::score::{SCORE, SHARDS};
+use crate::stages::stream::STREAM;
 
 /// Largest number of files that one call sets aside. A disk that damages more should not be written to any longer.
 const MOST: usize = 100;
@@ -89,7 +90,7 @@ pub fn check_tables(job: &Job) -> Result<()> {
         stages.extend([PLAN, PARTS]);
     }
     if ledger.committed(AGGREGATE)?.len() >= TABLES.len() {
-        stages.extend([SHARDS, SCORE, AGGREGATE]);
+        stages.extend([SHARDS, SCORE, STREAM, AGGREGATE]);
     }
     for stage in stages {
         let records = ledger.records(stage)?;

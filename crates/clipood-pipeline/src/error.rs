@@ -202,14 +202,23 @@ fn is_data_configuration(error: &DataError) -> bool {
         | DataError::NoNamedFolder { .. }
         | DataError::UnknownSplit { .. }
         | DataError::ImageCount { .. }
+        | DataError::NoFiles { .. }
+        | DataError::Content { .. }
         | DataError::NotClasses { .. }
         | DataError::ClassFolderName { .. }
         | DataError::LongPath { .. }
         | DataError::TooFewToDivide { .. }
         | DataError::NoTrainImages { .. }
         | DataError::TooFewShots { .. }
+        | DataError::SplitFile { .. }
         | DataError::Key(_) => true,
-        DataError::Io { .. } => false,
+        DataError::Io { source, .. } => {
+            use std::io::ErrorKind as K;
+            matches!(
+                source.kind(),
+                K::NotFound | K::Unsupported | K::InvalidInput
+            )
+        }
     }
 }
 
@@ -243,7 +252,8 @@ fn is_hub_configuration(error: &HubError) -> bool {
         | HubError::Unauthorized { .. }
         | HubError::NotFound { .. }
         | HubError::Option { .. }
-        | HubError::NoCheckpoint { .. } => true,
+        | HubError::NoCheckpoint { .. }
+        | HubError::NoData { .. } => true,
         HubError::NotCached { offline, .. } => *offline,
         HubError::Stopped
         | HubError::Http { .. }
@@ -275,6 +285,8 @@ fn is_store_configuration(error: &clipood_store::Error) -> bool {
         E::InvalidPath { .. }
         | E::InvalidName { .. }
         | E::Range { .. }
+        | E::Changed { .. }
+        | E::TooLarge { .. }
         | E::OutOfSpace { .. }
         | E::Denied { .. }
         | E::Operation { .. }

@@ -6,7 +6,7 @@ use clipood_core::{Fingerprint, FingerprintBuilder, Recipe, Resize};
 use serde_json::{Value, json};
 
 use crate::class_templates::with_class_templates;
-use crate::columns::{Candidates, ScoreColumn, score_columns};
+use crate::columns::{Candidates, ScoreColumn, score_columns, stream_columns};
 use crate::error::Result;
 use crate::manifests::Manifests;
 use crate::models::NamedModel;
@@ -21,6 +21,10 @@ const PREPROCESSING: &str = "rgb, pillow bicubic short side, centre crop";
 /// where the field is absent, read JPEG with other rounding.
 const DECODER: u32 = 2;
 
+/// Version of the kernels that the towers use on a CPU, as a field of fingerprints. A change that alters the bits of features
+/// raises it: 1, implied where the field is absent, used Burn's convolutions and other orders of sums.
+const CPU_KERNELS: u32 = 2;
+
 /// What to compute: everything that determines the results of a run.
 #[derive(Debug)]
 pub struct Experiment {
@@ -32,6 +36,10 @@ pub struct Experiment {
     pub columns: Vec<ScoreColumn>,
     /// The hyperparameters to select, with their candidates.
     pub selections: Vec<Candidates>,
+    /// The columns of the stream tables: detectors that learn from the images they score.
+    pub streams: Vec<ScoreColumn>,
+    /// The hyperparameters of detectors of streams to select.
+    pub stream_selections: Vec<Candidates>,
     /// The model.
     pub model: Model,
     /// Commit of the hub repository that the model is from; absent for local files.
@@ -45,7 +53,7 @@ pub struct Experiment {
 /// Backend and number format, which determine the rounding of features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numerics {
-    /// `cpu`, `cuda` or `simulated`.
+    /// `cpu`, `cuda-kernels`, `cuda` (Burn's operations on GPUs) or `simulated`.
     pub backend: &'static str,
     /// Number format of the towers.
     pub dtype: Dtype,
@@ -57,6 +65,14 @@ impl Numerics {
         Self {
             backend: devices.backend(),
             dtype: devices.dtype,
+        }
+    }
+
+    /// Adds the version of the backend's kernels, where there is more than one.
+    pub fn with_kernels(&self, fingerprint: FingerprintBuilder) -> FingerprintBuilder {
+        match self.backend {
+            "cpu" => fingerprint.field("kernels", &CPU_KERNELS),
+            _ => fingerprint,
         }
     }
 }
@@ -73,6 +89,7 @@ impl Experiment {
         numerics: Numerics,
     ) -> Result<Self> {
         let (columns, selections) = score_columns(&recipe)?;
+        let (streams, stream_selections) = stream_columns(&recipe)?;
         let NamedModel { model, revision } = model;
         let mut fingerprint = FingerprintBuilder::new("run")
             .field("results", &RESULTS_VERSION)
@@ -83,6 +100,7 @@ impl Experiment {
             .field("model", &model.hash)
             .field("backend", &numerics.backend)
             .field("decoder", &DECODER);
+        fingerprint = numerics.with_kernels(fingerprint);
         // Fields that were added later enter only if they differ from the value that earlier runs implied.
         if numerics.dtype != Dtype::F32 {
             fingerprint = fingerprint.field("dtype", &numerics.dtype.name());
@@ -93,6 +111,9 @@ impl Experiment {
         if !manifests.words.is_empty() {
             fingerprint = fingerprint.field("words", &manifests.words);
         }
+        if !manifests.splits.is_empty() {
+            fingerprint = fingerprint.field("splits", &manifests.splits);
+        }
         fingerprint = with_class_templates(&recipe, &columns, fingerprint)?;
         Ok(Self {
             fingerprint: fingerprint.finish()?,
@@ -100,10 +121,22 @@ impl Experiment {
             manifests,
             columns,
             selections,
+            streams,
+            stream_selections,
             model,
             model_revision: revision,
             numerics,
         })
+    }
+
+    /// The columns of the score and stream tables.
+    pub fn all_columns(&self) -> impl Iterator<Item = &ScoreColumn> {
+        self.columns.iter().chain(&self.streams)
+    }
+
+    /// Seeds of the orders of arrival of the streams.
+    pub fn stream_orders(&self) -> Vec<u64> {
+        self.recipe.streams.clone().unwrap_or_default().orders
     }
 
     /// The configuration that `run.json` stores and from which a run directory is opened again.
@@ -134,6 +167,7 @@ impl Experiment {
             .field("dtype", &self.numerics.dtype.name())
             .field("backend", &self.numerics.backend)
             .field("decoder", &DECODER);
+        let inputs = self.numerics.with_kernels(inputs);
         match self.recipe.data.resize {
             Resize::Pillow12 => inputs,
             resize @ Resize::Pillow13 => inputs.field("resize", &resize.name()),

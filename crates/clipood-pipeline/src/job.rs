@@ -86,7 +86,9 @@ impl Job {
     pub fn open(options: JobOptions) -> Result<Self> {
         options.recipe.validate()?;
         let mut manifests = Manifests::read(&options.recipe, &options.manifests)?;
+        manifests.fetch(options.reporting, &options.interrupt)?;
         let settled = manifests.settle(&options.data);
+        manifests.read_splits(&options.recipe, &options.data)?;
         let request = Request {
             computes: true,
             recipe: options.recipe,
@@ -140,10 +142,15 @@ impl Job {
         let run = Run::open(Store::open(&options.run)?, "reader")?;
         let recipe: Recipe = configured(&run, "recipe")?;
         recipe.validate()?;
+        let mut manifests: Manifests = configured(&run, "manifests")?;
+        // A run that is only looked at needs no images.
+        if options.device.is_some() {
+            manifests.fetch(options.reporting, &options.interrupt)?;
+        }
         let request = Request {
             computes: options.device.is_some(),
             recipe,
-            manifests: configured(&run, "manifests")?,
+            manifests,
             devices: match options.device.clone() {
                 Some(devices) => devices,
                 None => recorded_devices(&run)?,

@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use clipood_core::text_file::read_text;
-use clipood_core::{DatasetManifest, Recipe, Role, nearest};
-use clipood_data::settle;
+use clipood_core::{DatasetManifest, Fingerprint, Layout, Recipe, Role, join, nearest};
+use clipood_data::{SplitFile, settle};
+use clipood_hub::DatasetName;
 use serde::{Deserialize, Serialize};
 
 use crate::builtin;
 use crate::error::{PipelineError, Result};
+use crate::hub::fetch_dataset;
+use crate::interrupt::Interrupt;
+use crate::progress::Reporting;
 use crate::words::{WordList, read_word_lists};
 
 /// What a run uses a dataset for.
@@ -35,6 +39,18 @@ pub struct Manifests {
     /// Words that negative labels are mined from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<WordList>,
+    /// Files that say which images are used for what, with the hash of what they say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub splits: Vec<NamedSplit>,
+}
+
+/// A split file that the recipe or a manifest names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedSplit {
+    /// Its path as it is named, relative to the data folder or absolute.
+    pub file: String,
+    /// [`SplitFile::hash`] of its images.
+    pub hash: Fingerprint,
 }
 
 impl Manifests {
@@ -54,7 +70,69 @@ impl Manifests {
             ood: ood(&recipe.data.ood)?,
             validation_ood: ood(&recipe.data.validation_ood)?,
             words: read_word_lists(recipe, &parent.join("words"))?,
+            splits: Vec::new(),
         })
+    }
+
+    /// Fetches the datasets of the hub ([`fetch_dataset`]).
+    ///
+    /// # Errors
+    /// As [`fetch_dataset`].
+    pub fn fetch(&mut self, reporting: Reporting, interrupt: &Interrupt) -> Result<()> {
+        for manifest in self.all_mut() {
+            fetch_dataset(manifest, reporting, interrupt)?;
+        }
+        Ok(())
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut DatasetManifest> {
+        std::iter::once(&mut self.id)
+            .chain(&mut self.ood)
+            .chain(&mut self.validation_ood)
+    }
+
+    /// Reads the split files that `recipe` and the manifests name, below the data folder, and keeps their hashes.
+    ///
+    /// # Errors
+    /// A split file that cannot be read.
+    pub fn read_splits(&mut self, recipe: &Recipe, data: &Path) -> Result<()> {
+        let mut files: BTreeSet<String> = BTreeSet::new();
+        // Some detectors take shots where no method does.
+        if let Some(shots) = recipe.shots.iter().copied().max() {
+            let seeds = recipe.seeds.iter();
+            files.extend(seeds.filter_map(|seed| recipe.data.few_shot_file(shots, *seed)));
+        }
+        for (_, manifest) in self.all() {
+            if let (Layout::SplitFile, Some(file)) = (manifest.layout, &manifest.files) {
+                files.insert(manifest.root.join(file).to_string_lossy().into_owned());
+            }
+        }
+        self.splits = files
+            .into_iter()
+            .map(|file| {
+                let hash = SplitFile::read(&join(data, Path::new(&file)))?.hash();
+                Ok(NamedSplit { file, hash })
+            })
+            .collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// Reads a split file whose hash is kept here.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that says something else now.
+    pub fn open_split(&self, file: &str, data: &Path) -> Result<SplitFile> {
+        let path = join(data, Path::new(file));
+        let split = SplitFile::read(&path)?;
+        let (found, known) = (split.hash(), self.splits.iter().find(|s| s.file == file));
+        match known {
+            Some(known) if known.hash != found => Err(PipelineError::Usage(format!(
+                "split file {}: expected hash {}, found {found}: it is not the one that this run was configured with",
+                path.display(),
+                known.hash
+            ))),
+            _ => Ok(split),
+        }
     }
 
     /// Writes into each manifest how its images lie, where it leaves that open ([`settle`]).
@@ -62,9 +140,7 @@ impl Manifests {
     /// # Errors
     /// The first error of a dataset; the others are settled nevertheless.
     pub fn settle(&mut self, data: &Path) -> Result<()> {
-        let datasets = std::iter::once(&mut self.id)
-            .chain(&mut self.ood)
-            .chain(&mut self.validation_ood);
+        let datasets = self.all_mut();
         let outcomes: Vec<_> = datasets.map(|manifest| settle(manifest, data)).collect();
         outcomes
             .into_iter()
@@ -86,6 +162,12 @@ impl Manifests {
     pub fn validates(&self) -> bool {
         !self.validation_ood.is_empty()
     }
+}
+
+/// The largest number of shots that a method of the recipe takes.
+pub fn largest_shots(recipe: &Recipe) -> Option<usize> {
+    let trains = recipe.methods.iter().any(|method| method.uses_shots());
+    recipe.shots.iter().copied().max().filter(|_| trains)
 }
 
 /// Reads the manifest called `name` and checks its role.
@@ -124,6 +206,24 @@ pub fn open_manifest(folder: &Path, name: &str) -> Result<DatasetManifest> {
         )));
     }
     Ok(manifest)
+}
+
+/// The manifest of a dataset of the hub that is named without one, as `frgfm/imagenette:320px:validation`: in-distribution,
+/// with the name of its repository; and the split, if one is named.
+///
+/// # Errors
+/// A name that cannot be on the hub.
+pub fn manifest_of_hub(text: &str) -> Result<(DatasetManifest, Option<String>)> {
+    let mut name = DatasetName::parse(text)?;
+    let split = name.split.take();
+    let repository = name.name.repository.rsplit('/').next().unwrap_or_default();
+    let toml = format!(
+        "name = {}\nrole = \"id\"\nlayout = \"parquet\"\nroot = {}\n",
+        serde_json::json!(repository),
+        serde_json::json!(format!("hub:{name}"))
+    );
+    let manifest = DatasetManifest::parse(&toml, &format!("hub:{text}"))?;
+    Ok((manifest, split))
 }
 
 fn no_manifest(folder: &Path, name: &str) -> PipelineError {

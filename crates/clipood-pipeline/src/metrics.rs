@@ -5,7 +5,8 @@ use clipood_store::{Run, Store, Unit};
 
 use crate::error::Result;
 use crate::tables::{
-    AccuracyRow, OodRow, PairedRow, SummaryRow, read_accuracy, read_ood, read_paired, read_summary,
+    AccuracyRow, OodRow, PairedRow, StreamRow, SummaryRow, read_accuracy, read_ood, read_paired,
+    read_streams, read_summary,
 };
 
 /// Stage of the tables in the ledger of the run.
@@ -23,6 +24,9 @@ pub const TABLES: [(&str, &str); 4] = [
     ("paired", "metrics/paired.parquet"),
 ];
 
+/// The table of single streams, which a run has if its recipe lists a detector of streams.
+pub const STREAM_TABLE: (&str, &str) = ("streams", "metrics/streams.parquet");
+
 /// The metric tables of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
@@ -35,6 +39,8 @@ pub struct Metrics {
     /// Each trained prompt set compared with zero-shot on the first detector that both have; empty without zero-shot or
     /// intervals.
     pub paired: Vec<PairedRow>,
+    /// One row per stream of a detector that learns from the images it scores; `ood` has their means over the orders.
+    pub streams: Vec<StreamRow>,
 }
 
 /// Reads the metric tables of a finished run directory, and compares them with their commit records; `None` if one of
@@ -45,8 +51,7 @@ pub struct Metrics {
 pub fn read_metrics(run: &Store) -> Result<Option<Metrics>> {
     let ledger = Run::ledger_in(run.clone(), "reader");
     let records = ledger.records(AGGREGATE)?;
-    let mut tables: Vec<(&str, Bytes)> = Vec::new();
-    for (_, path) in TABLES {
+    let table = |path: &'static str| -> Result<Option<(&'static str, Bytes)>> {
         // The last one, if the unit was committed under several fingerprints; all name the part that was first.
         let mut own = records.iter().filter(|r| r.part.as_deref() == Some(path));
         let Some(record) = own.next_back() else {
@@ -56,8 +61,16 @@ pub fn read_metrics(run: &Store) -> Result<Option<Metrics>> {
             key: record.unit.clone(),
             fingerprint: record.fingerprint.clone(),
         };
-        tables.push((path, ledger.read_part(AGGREGATE, &unit, path)?));
+        Ok(Some((path, ledger.read_part(AGGREGATE, &unit, path)?)))
+    };
+    let mut tables = Vec::new();
+    for (_, path) in TABLES {
+        tables.extend(table(path)?);
     }
+    let streams = match table(STREAM_TABLE.1)? {
+        Some((path, bytes)) => read_streams(bytes, path)?,
+        None => Vec::new(),
+    };
     let mut next = tables.into_iter();
     let (Some(ood), Some(accuracy), Some(summary), Some(paired)) =
         (next.next(), next.next(), next.next(), next.next())
@@ -69,5 +82,6 @@ pub fn read_metrics(run: &Store) -> Result<Option<Metrics>> {
         accuracy: read_accuracy(accuracy.1, accuracy.0)?,
         summary: read_summary(summary.1, summary.0)?,
         paired: read_paired(paired.1, paired.0)?,
+        streams,
     }))
 }

@@ -9,10 +9,12 @@ use crate::error::{PipelineError, Result};
 /// Folders of a store whose contents belong to it alone: `clipood gc` removes what no run needs there.
 const OF_STORE: [&str; 2] = ["features", "prompts"];
 /// Folders of a run directory whose contents belong to it alone: readers take every file there for a part.
-const OF_RUN: [&str; 6] = [
+const OF_RUN: [&str; 8] = [
     "images",
     "scores",
     "validation",
+    "streams",
+    "validation-streams",
     "metrics",
     "report",
     "_run",

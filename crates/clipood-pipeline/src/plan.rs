@@ -9,10 +9,13 @@
 mod changed;
 mod check;
 mod choose;
+mod file_shots;
 mod files;
+mod form;
 mod list;
 mod make;
 mod overlap;
+mod sort;
 mod spool;
 mod texts;
 mod write;
@@ -26,7 +29,7 @@ use clipood_data::{At, FewShotSplit, Roots, Source, Split, path_of};
 use clipood_store::{CommitRecord, Seal, Unit, check_json_seal};
 
 pub use self::changed::{check_data, origin};
-pub use self::list::{list_images, open_roots, report_left_out};
+pub use self::list::{draw_demo, list_images, open_roots, report_left_out};
 pub use self::overlap::SetOverlap;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
@@ -311,19 +314,21 @@ pub fn planned_images(job: &Job, part: &str) -> Result<Vec<PlannedImage>> {
     let manifest = manifests.find(|(_, m)| part.starts_with(&dataset_folder(&m.name)));
     let roots = Arc::new(manifest.map_or_else(Roots::default, |(_, manifest)| Roots {
         data: job.places.data.clone(),
-        dataset: manifest.root.clone(),
+        dataset: manifest.place().to_path_buf(),
         recorded: path_of(&planned_root),
     }));
-    let image = |row: ImageRow| PlannedImage {
-        source: source_of(&row),
-        roots: roots.clone(),
-        key: row.image_key,
-        content_hash: row.content_hash,
-        split: row.split,
-        label: row.label,
-        class_name: row.class_name,
+    let image = |row: ImageRow| {
+        Ok(PlannedImage {
+            source: source_of(&row)?,
+            roots: roots.clone(),
+            key: row.image_key,
+            content_hash: row.content_hash,
+            split: row.split,
+            label: row.label,
+            class_name: row.class_name,
+        })
     };
-    Ok(rows.into_iter().map(image).collect())
+    rows.into_iter().map(image).collect()
 }
 
 /// The unit of a part of the plan in stage [`PARTS`]; `None` if the recipe has no dataset of that name.
@@ -339,14 +344,25 @@ fn part_unit(job: &Job, part: &str) -> Result<Option<Unit>> {
 }
 
 /// The source that a row of the plan names.
-fn source_of(row: &ImageRow) -> Source {
-    Source {
+///
+/// # Errors
+/// A form that a later version has written.
+fn source_of(row: &ImageRow) -> Result<Source> {
+    let start = row.offset.unwrap_or(0);
+    let at = match row.form.as_deref() {
+        Some(form) => form::at(form, start).ok_or_else(|| {
+            PipelineError::Inconsistent(format!(
+                "{}: its images are stored as `{form}`, which this version does not know",
+                row.uri
+            ))
+        })?,
+        None if row.offset.is_none() => At::Whole,
+        None => At::Bytes(start..start.saturating_add(row.length.unwrap_or(0))),
+    };
+    Ok(Source {
         uri: row.uri.clone(),
-        at: match row.offset {
-            None => At::Whole,
-            Some(start) => At::Bytes(start..start.saturating_add(row.length.unwrap_or(0))),
-        },
-    }
+        at,
+    })
 }
 
 fn missing(job: &Job, what: &str) -> PipelineError {

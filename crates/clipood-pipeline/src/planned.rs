@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use clipood_core::Method;
 use clipood_store::Unit;
 
 use crate::error::Result;
+use crate::experiment::Experiment;
 use crate::extract::ExtractUnit;
 use crate::extract::{FeatureIndex, feature_index, ledger_unit};
 use crate::job::Job;
 use crate::negative::PlannedNegatives;
+use crate::negative::{TextSet, sets_of};
 use crate::plan::{Plan, PlannedDataset, Purpose, plan, standing_plan};
-use crate::prompts::key::prompt_keys;
+use crate::prompts::key::{PromptKey, prompt_keys};
 use crate::prompts::trainers::{PlannedPrompt, Trainer};
 
 /// Everything that a run has to do.
@@ -22,8 +25,8 @@ pub struct Planned {
     pub features: FeatureIndex,
     /// Whether patch features are extracted as well.
     pub patches: bool,
-    /// Texts of no class, if a detector needs any.
-    pub negatives: Option<PlannedNegatives>,
+    /// Texts and images of no class that detectors need.
+    pub negatives: Vec<PlannedNegatives>,
     /// The prompt sets: every method, number of shots and seed.
     pub prompts: Vec<PlannedPrompt>,
 }
@@ -61,10 +64,13 @@ impl Planned {
 
     fn of(job: &Job, plan: Plan) -> Result<Self> {
         let experiment = &job.experiment;
-        let prompts = prompt_keys(&experiment.recipe)
+        let features = &job.places.features;
+        let negatives = PlannedNegatives::all(experiment, features, &plan)?;
+        let mut prompts = prompt_keys(&experiment.recipe)
             .into_iter()
-            .map(|key| PlannedPrompt::new(experiment, &job.places.features, &plan, key))
+            .map(|key| PlannedPrompt::new(experiment, features, &plan, key))
             .collect::<Result<Vec<_>>>()?;
+        name_inputs(experiment, &negatives, &mut prompts)?;
         let trains_on_patches = prompts.iter().any(|p| match &p.trainer {
             Trainer::Context(training) => training.uses_patches(),
             Trainer::HandWritten(_) | Trainer::LinearProbe(_) => false,
@@ -72,10 +78,17 @@ impl Planned {
         Ok(Self {
             features: feature_index(experiment, &plan)?,
             patches: trains_on_patches || experiment.detectors_use_patches()?,
-            negatives: PlannedNegatives::of(experiment, &plan)?,
+            negatives,
             prompts,
             plan,
         })
+    }
+
+    /// The prompt sets whose classifiers detectors join with that of `key`: zero-shot, and the linear probe of the same
+    /// shots and seed.
+    pub fn members_of(&self, key: &PromptKey) -> Vec<&PlannedPrompt> {
+        let prompts = self.prompts.iter();
+        prompts.filter(|other| is_member(&other.key, key)).collect()
     }
 
     /// The shards, dataset by dataset.
@@ -110,4 +123,49 @@ impl Planned {
         let prompts = self.prompts.iter();
         prompts.filter(|p| seen.insert(&p.unit.key)).collect()
     }
+}
+
+/// Whether the classifier of `other` is joined with that of `key`.
+fn is_member(other: &PromptKey, key: &PromptKey) -> bool {
+    let same_shots = (other.shots, other.seed) == (key.shots, key.seed);
+    match other.method {
+        Method::ZeroShot => key.method.uses_shots(),
+        Method::LinearProbe => same_shots && key.method != Method::LinearProbe,
+        _ => false,
+    }
+}
+
+/// Names what the detectors of each prompt set read beside it.
+fn name_inputs(
+    experiment: &Experiment,
+    negatives: &[PlannedNegatives],
+    prompts: &mut [PlannedPrompt],
+) -> Result<()> {
+    let named = |sets: Vec<TextSet>| {
+        let planned = negatives.iter().filter(|n| sets.contains(&n.set));
+        let named = planned.map(|n| (n.set.name(), n.unit.fingerprint.clone()));
+        named.collect()
+    };
+    let units: Vec<(PromptKey, String)> = prompts
+        .iter()
+        .map(|prompt| (prompt.key.clone(), prompt.unit.fingerprint.clone()))
+        .collect();
+    for prompt in prompts {
+        let mut sets = sets_of(experiment, &experiment.columns, &prompt.key)?;
+        sets.retain(|set| *set != TextSet::Plain);
+        prompt.text_sets = named(sets);
+        prompt.stream_sets = named(sets_of(experiment, &experiment.streams, &prompt.key)?);
+        let mut joins = false;
+        for column in &experiment.columns {
+            let spec = column.spec(prompt.key.method)?;
+            joins |= spec.is_some_and(|spec| spec.needs().classifiers);
+        }
+        if joins {
+            let members = units.iter().filter(|(key, _)| is_member(key, &prompt.key));
+            prompt.members = members
+                .map(|(key, fingerprint)| (key.name(), fingerprint.clone()))
+                .collect();
+        }
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ use crate::job::Job;
 use crate::panics::guarded;
 use crate::plan::check_data;
 use crate::planned::Planned;
+use crate::report::keep_published;
 use crate::stages::report::{Outcome, finished};
 use crate::stages::{STAGES, Stage, run_stages};
 
@@ -63,6 +64,7 @@ fn once(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
         let span = tracing::info_span!("run", at, worker = job.worker.share.index);
         let _span = span.entered();
         let planned = Planned::make(job)?;
+        keep_published(job)?;
         run_stages(job, &planned, wanted)?;
         finished(job)
     })
@@ -70,7 +72,14 @@ fn once(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
 
 /// Removes the temporary files of killed writers, which readers of a table's folder would take for parts.
 fn sweep(job: &Job) -> Result<()> {
-    let tables = ["images", "scores", "validation", "metrics"];
+    let tables = [
+        "images",
+        "scores",
+        "validation",
+        "streams",
+        "validation-streams",
+        "metrics",
+    ];
     job.places.run.ledger().sweep(&tables)?;
     job.places.features.ledger.sweep(&[GLOBAL, LOCAL])?;
     Ok(())

@@ -13,6 +13,7 @@ pub mod negative;
 pub mod plan;
 pub mod report;
 pub mod score;
+pub mod stream;
 pub mod train;
 mod waiting;
 
@@ -27,13 +28,14 @@ use crate::places::Shelf;
 use crate::planned::Planned;
 
 /// Every stage, in the order in which they run.
-pub static STAGES: [&Stage; 8] = [
+pub static STAGES: [&Stage; 9] = [
     &plan::STAGE,
     &extract::STAGE,
     &negative::STAGE,
     &train::STAGE,
     &fit::STAGE,
     &score::STAGE,
+    &stream::STAGE,
     &aggregate::STAGE,
     &report::STAGE,
 ];

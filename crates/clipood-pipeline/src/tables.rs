@@ -25,6 +25,7 @@ mod images;
 mod metrics;
 mod quarantine;
 mod scores;
+mod streams;
 mod train_log;
 
 pub use column::dictionary;
@@ -45,4 +46,5 @@ pub use quarantine::{read_quarantine, write_quarantine};
 pub use scores::{
     DetectorScores, ScoreRow, ScoreValues, Scores, read_score_values, read_scores, write_scores,
 };
+pub use streams::{StreamRow, read_streams, write_streams};
 pub use train_log::{TrainLogRow, read_train_log, write_train_log};

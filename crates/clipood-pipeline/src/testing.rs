@@ -26,17 +26,19 @@ pub const PER_CLASS: usize = 3;
 /// Images of each OOD set.
 pub const OOD: usize = 4;
 
-/// Hand-written and trained prompts, a probe, and detectors that are fitted on shots, on words and on nothing.
+/// Hand-written and trained prompts, a probe, and detectors that are fitted on shots, on words, on nothing and on a stream.
 const RECIPE: &str = r#"
 name = "tiny"
 model = "demo"
 methods = ["zero-shot", "dplocoop", "linear-probe"]
 shots = [2]
 seeds = [1]
-detectors = ["mcm", "msp", "knn:k=2", "mahalanobis", "one_class_svm", "neglabel", "unknown_prompt"]
+detectors = ["mcm", "msp", "knn:k=2", "mahalanobis", "one_class_svm", "neglabel", "unknown_prompt", "oodd:batch=3"]
 [data]
 id = "id"
 ood = ["near", "far"]
+[streams]
+orders = [4]
 [prompt]
 n_ctx = 2
 [train]
@@ -123,6 +125,7 @@ impl World {
             ood: vec![ood("near"), ood("far")],
             validation_ood: Vec::new(),
             words: serde_json::from_str(words).unwrap(),
+            splits: Vec::new(),
         };
         let devices = "sim:100000,sim:100000".parse().unwrap();
         let model = open_named("demo", &Default::default(), Reporting::Silent)?;

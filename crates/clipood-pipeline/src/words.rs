@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Error, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clipood_core::text_file::{TextError, read_text};
 use clipood_core::{Recipe, nearest};
@@ -30,7 +30,7 @@ pub fn read_word_lists(recipe: &Recipe, folder: &Path) -> Result<Vec<WordList>> 
         return Ok(Vec::new());
     };
     let mut lists: Vec<WordList> = Vec::new();
-    for list in &section.lists {
+    for list in section.lists.iter().chain(&section.imagined) {
         let name = &list.words;
         if lists.iter().any(|other| other.name == *name) {
             continue;
@@ -39,7 +39,10 @@ pub fn read_word_lists(recipe: &Recipe, folder: &Path) -> Result<Vec<WordList>> 
         let path = if own.is_file() {
             own
         } else {
-            folder.join(name)
+            let beside = folder.join(name);
+            installed(name)
+                .filter(|_| !beside.is_file())
+                .unwrap_or(beside)
         };
         let text = match read_text(&path) {
             Ok(text) => text,
@@ -60,6 +63,25 @@ pub fn read_word_lists(recipe: &Recipe, folder: &Path) -> Result<Vec<WordList>> 
         });
     }
     Ok(lists)
+}
+
+/// A data file of WordNet, such as `data.noun`, where WordNet is installed: the folders that its own programs look in, then
+/// those of Debian's package `wordnet-base` and of Princeton's archives.
+fn installed(name: &str) -> Option<PathBuf> {
+    name.strip_prefix("data.")?;
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let folders = [
+        variable("WNSEARCHDIR"),
+        variable("WNHOME").map(|home| home.join("dict")),
+        Some(PathBuf::from("/usr/share/wordnet")),
+        Some(PathBuf::from("/usr/local/WordNet-3.0/dict")),
+        Some(PathBuf::from("/usr/local/share/wordnet")),
+    ];
+    let files = folders
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join(name));
+    files.into_iter().find(|file| file.is_file())
 }
 
 fn unreadable(folder: &Path, name: &str, path: &Path, error: &Error) -> PipelineError {

@@ -65,6 +65,7 @@ prop_compose! {
         label in any::<Option<u32>>(),
         class_name in prop::option::of(text()),
         shard in any::<u32>(),
+        form in prop::option::of(text()),
     ) -> ImageRow {
         ImageRow {
             image_key: t[0].clone(),
@@ -76,6 +77,7 @@ prop_compose! {
             label,
             class_name,
             shard,
+            form,
         }
     }
 }

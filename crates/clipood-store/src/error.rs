@@ -54,6 +54,24 @@ pub enum Error {
         size: u64,
     },
 
+    /// An object that was replaced while it was being read.
+    #[error("{path} has changed since it was opened")]
+    Changed {
+        /// The object.
+        path: String,
+    },
+
+    /// An object that is larger than the reader allows.
+    #[error("{path} has {size} bytes, allowed: at most {limit}")]
+    TooLarge {
+        /// The object.
+        path: String,
+        /// Its size in bytes.
+        size: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+
     /// The disk or the quota is full. No partial object is visible under the path.
     #[error("no space left to {action} {path}: free some space and resume")]
     OutOfSpace {

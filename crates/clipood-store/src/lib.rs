@@ -47,6 +47,7 @@
 mod damage;
 mod difference;
 mod error;
+mod facts;
 mod faults;
 mod local;
 mod part;
@@ -62,6 +63,7 @@ mod wait;
 pub use damage::Damage;
 pub use difference::{Difference, differences};
 pub use error::{Error, Result};
+pub use facts::{Facts, Folder};
 pub use part::{CommitOutcome, Committed, FooterReader, Part, PartFooter};
 pub use passes::{Pass, Passes, Share, Turn, passes};
 pub use protocol::Ledger;

@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use object_store::http::HttpBuilder;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{Error, Result, operation};
@@ -56,13 +57,13 @@ pub enum Created {
 /// directory is flushed as well: an object that is visible after a power failure is complete.
 #[derive(Clone, Debug)]
 pub struct Store {
-    objects: Arc<dyn ObjectStore>,
-    prefix: Path,
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    pub(crate) prefix: Path,
     /// The directory of a local store: `prefix` as a file path.
     directory: Option<PathBuf>,
     /// Prefix of paths in messages: the directory, or scheme, bucket and prefix.
     location: String,
-    retry: RetryPolicy,
+    pub(crate) retry: RetryPolicy,
 }
 
 impl Store {
@@ -85,29 +86,60 @@ impl Store {
             return Self::at_directory(std::path::Path::new(url_or_path), url_or_path);
         }
         let url = url::Url::parse(url_or_path).map_err(|error| bad(error.to_string()))?;
+        if matches!(url.scheme(), "http" | "https") {
+            let reason = "an HTTP server has no safe way to write; images can be read from one";
+            return Err(bad(reason.to_owned()));
+        }
         if url.scheme() == "file" {
             let path = url
                 .to_file_path()
                 .map_err(|()| bad("a file URL needs an absolute path and no host".to_owned()))?;
             return Self::at_directory(&path, url_or_path);
         }
-        // Fails if the process has already installed a provider, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let options = std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        let (objects, prefix) =
-            object_store::parse_url_opts(&url, options).map_err(|error| bad(error.to_string()))?;
-        Ok(Self {
-            objects: Arc::from(objects),
+        let (objects, prefix) = object_store::parse_url_opts(&url, options())
+            .map_err(|error| bad(error.to_string()))?;
+        Ok(Self::remote(Arc::from(objects), prefix, url_or_path))
+    }
+
+    /// Opens the server of an HTTP URL, without its path, for reading. A query, such as that of a signed URL, is sent with every
+    /// request.
+    ///
+    /// # Errors
+    /// [`Error::Location`].
+    pub fn open_http(url: &url::Url) -> Result<Self> {
+        let bad = |reason: String| Error::Location {
+            location: url.to_string(),
+            reason,
+        };
+        let mut server = url.clone();
+        server.set_path("/");
+        let options = options().filter_map(|(key, value)| {
+            let key: ClientConfigKey = key.to_ascii_lowercase().parse().ok()?;
+            Some((key, value))
+        });
+        let builder = HttpBuilder::new()
+            .with_config(ClientConfigKey::AllowHttp, "true")
+            .with_url(server.as_str());
+        let builder = options.fold(builder, |builder, (key, value)| {
+            builder.with_config(key, value)
+        });
+        let objects = builder.build().map_err(|error| bad(error.to_string()))?;
+        let location = &url[..url::Position::BeforePath];
+        Ok(Self::remote(Arc::new(objects), Path::ROOT, location))
+    }
+
+    fn remote(objects: Arc<dyn ObjectStore>, prefix: Path, location: &str) -> Self {
+        Self {
+            objects,
             prefix,
             directory: None,
-            location: url_or_path.trim_end_matches('/').to_owned(),
+            location: location.trim_end_matches('/').to_owned(),
             // The clients of remote stores already retry each request up to ten times.
             retry: RetryPolicy {
                 attempts: 2,
                 ..RetryPolicy::default()
             },
-        })
+        }
     }
 
     fn at_directory(path: &std::path::Path, given: &str) -> Result<Self> {
@@ -413,7 +445,7 @@ impl Store {
         self.found("read", path, read.await)
     }
 
-    fn found<T>(
+    pub(crate) fn found<T>(
         &self,
         action: &'static str,
         path: &str,
@@ -436,7 +468,7 @@ impl Store {
     }
 
     /// The full key of an object; on local disk the names of staging files are rejected.
-    fn object_key(&self, path: &str) -> Result<Path> {
+    pub(crate) fn object_key(&self, path: &str) -> Result<Path> {
         let key = self.key(path)?;
         let name = key.filename().unwrap_or_default();
         if self.directory.is_some() && local::is_staging_name(name) {
@@ -450,7 +482,7 @@ impl Store {
     }
 
     /// The full key of an object or a prefix.
-    fn key(&self, path: &str) -> Result<Path> {
+    pub(crate) fn key(&self, path: &str) -> Result<Path> {
         let relative = Path::parse(path).map_err(|error| Error::InvalidPath {
             path: path.to_owned(),
             reason: error.to_string(),
@@ -458,12 +490,20 @@ impl Store {
         Ok(Path::from_iter(self.prefix.parts().chain(relative.parts())))
     }
 
-    fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T> {
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T> {
         if Handle::try_current().is_ok() {
             return Err(Error::InsideRuntime);
         }
         Ok(runtime()?.block_on(future))
     }
+}
+
+/// The options that the environment gives to remote stores.
+fn options() -> impl Iterator<Item = (String, String)> {
+    // Fails if the process has already installed a provider, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// The name was taken; nothing was written.

@@ -6,17 +6,28 @@ use clap::Command;
 pub const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Run a recipe",
-        &["run", "recipes", "plan", "worker", "submit"],
+        &["run", "recipes", "data", "plan", "worker", "submit"],
     ),
-    ("Look at a run", &["report", "status", "explain", "gc"]),
+    (
+        "Look at a run",
+        &["report", "compare", "status", "explain", "gc"],
+    ),
     (
         "Single images",
-        &["zero-shot", "threshold", "detect", "similarity"],
+        &["zero-shot", "threshold", "detect", "similarity", "search"],
     ),
     ("Bring your own arrays", &["score", "metrics", "detectors"]),
     (
         "Plumbing",
-        &["encode", "preprocess", "tokenize", "prompt", "bench"],
+        &[
+            "encode",
+            "preprocess",
+            "tokenize",
+            "prompt",
+            "bench",
+            "completions",
+            "man",
+        ],
     ),
 ];
 

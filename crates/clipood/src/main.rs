@@ -33,14 +33,18 @@ enum Command {
     Submit(commands::submit::Args),
     /// Work on a planned run together with other workers; restart one to continue.
     Worker(commands::worker::Args),
-    /// Print the tables of a finished run again.
+    /// Print tables of a finished run, or make its page again.
     Report(commands::report::Args),
+    /// Compare two finished runs: their configuration, and their scores on the same images.
+    Compare(commands::compare::Args),
     /// Classify images from class names alone, with accuracy and confusion where classes are known.
     ZeroShot(commands::zero_shot::Args),
     /// Fit a threshold on in-distribution validation images, for `detect`.
     Threshold(commands::threshold::Args),
     /// Decide for each image whether it belongs to the classes of a fitted threshold.
     Detect(commands::detect::Args),
+    /// Look at datasets: inspect a folder, check what is complete, export and import splits.
+    Data(commands::data::Args),
     /// Show the progress of each stage of a run, what its workers do, and what is in quarantine.
     Status(commands::status::Args),
     /// Show the inputs of a unit, and how they differ from those of committed units.
@@ -57,6 +61,8 @@ enum Command {
     Encode(commands::encode::Args),
     /// Compare images with texts: cosine, logit, and probability among the texts.
     Similarity(commands::similarity::Args),
+    /// Find the images nearest to a text or an image, among the features of a store, a folder or a file.
+    Search(commands::search::Args),
     /// Score your own features with detectors, into a Parquet file with one row per image.
     Score(commands::score::Args),
     /// Compare two lists of scores: AUROC, AUPR, FPR95 and more.
@@ -65,6 +71,10 @@ enum Command {
     Detectors(commands::detectors::Args),
     /// Measure this machine: images per second, seconds per prompt step, agreement of GPU and CPU.
     Bench(commands::bench::Args),
+    /// Print the completions of a shell: bash, zsh, fish, elvish or powershell.
+    Completions(commands::completions::Args),
+    /// Write manual pages, one for each command.
+    Man(commands::completions::ManArgs),
     /// Decode the image on standard input and end; a run starts it to judge an image that may kill processes.
     #[command(hide = true)]
     JudgeImage(commands::judge_image::Args),
@@ -126,9 +136,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Submit(args) => commands::submit::run(args),
         Command::Worker(args) => commands::worker::run(args),
         Command::Report(args) => commands::report::run(args),
+        Command::Compare(args) => commands::compare::run(args),
         Command::ZeroShot(args) => commands::zero_shot::run(args),
         Command::Threshold(args) => commands::threshold::run(args),
         Command::Detect(args) => commands::detect::run(args),
+        Command::Data(args) => commands::data::run(args),
         Command::Status(args) => commands::status::run(args),
         Command::Explain(args) => commands::explain::run(args),
         Command::Gc(args) => commands::gc::run(args),
@@ -137,10 +149,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Preprocess(args) => commands::preprocess::run(args),
         Command::Encode(args) => commands::encode::run(args),
         Command::Similarity(args) => commands::similarity::run(args),
+        Command::Search(args) => commands::search::run(args),
         Command::Score(args) => commands::score::run(args),
         Command::Metrics(args) => commands::metrics::run(args),
         Command::Detectors(args) => commands::detectors::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Completions(args) => commands::completions::run(&args, Cli::command()),
+        Command::Man(args) => commands::completions::man(&args, Cli::command()),
         Command::JudgeImage(args) => commands::judge_image::run(args),
     }
 }

@@ -257,3 +257,105 @@ fn what_does_not_fit_is_named() {
         &["nowhere.png"],
     );
 }
+
+#[test]
+fn images_are_judged_without_a_fitted_file() {
+    let world = World::new();
+    let classes = ["--classes", "fish,house,star,tree", "--json"];
+    let judge = |more: &[&str]| -> Vec<Value> {
+        let words = [&["detect"], more, &classes[..]].concat();
+        let (out, _) = succeed(&world, &words);
+        out.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let inside = |rows: &[Value]| {
+        rows.iter()
+            .filter(|row| row["in_distribution"] == true)
+            .count()
+    };
+
+    // Against texts for the unknown: pictures of the classes fit better than textures.
+    let (known, other) = (judge(&["data/id/test"]), judge(&["data/textures"]));
+    assert_eq!(known[0]["threshold"], 0.5);
+    assert_eq!(known[0]["threshold_from"], "texts for the unknown");
+    assert!(2 * inside(&known) > known.len(), "{known:?}");
+    assert!(
+        inside(&known) * other.len() > inside(&other) * known.len(),
+        "{other:?}"
+    );
+    // The user's own texts for the unknown.
+    world.write("unknown.txt", "an abstract texture\nstripes and dots\n");
+    let own = judge(&["data/textures", "--unknown", "unknown.txt"]);
+    assert_ne!(own[0]["score"], other[0]["score"]);
+
+    // A number that is given, and one from a folder: 95% of 16 images are all of them.
+    let given = judge(&["data/id/test", "--threshold", "0.26", "--top", "3"]);
+    assert_eq!(
+        (&given[0]["threshold"], &given[0]["threshold_from"]),
+        (&0.26.into(), &"given".into())
+    );
+    assert_eq!(given[0]["classes"].as_array().unwrap().len(), 3);
+    let train = judge(&["data/id/train", "--calibrate", "data/id/train"]);
+    assert_eq!(inside(&train), CLASSES.len() * TRAIN);
+    assert_eq!(
+        train[0]["threshold_from"],
+        "calibrated on 16 images of data/id/train"
+    );
+
+    // A list on standard input, with a name that leads nowhere and Windows line ends.
+    let mut command = world.clipood(&[&["detect", "-"], &classes[..]].concat());
+    use std::io::Write;
+    use std::process::Stdio;
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let list = b"data/id/test/star/00.png\r\nnowhere.png\r\n\r\ndata/id/test/fish/00.png\r\n";
+    child.stdin.take().unwrap().write_all(list).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().count(), 2);
+    assert!(
+        stderr(&output).contains("nowhere.png"),
+        "{}",
+        stderr(&output)
+    );
+
+    let image = "data/id/test/star/00.png";
+    fail(&world, &["detect", image], 2, &["--classes", "--threshold"]);
+    let with =
+        |more: &[&'static str]| [&["detect", image, "--classes", "star,fish"], more].concat();
+    fail(&world, &with(&["--detector", "msp"]), 2, &["--calibrate"]);
+    fail(&world, &with(&["--threshold", "nan"]), 2, &["NaN"]);
+    fail(
+        &world,
+        &with(&["--threshold", "1", "--unknown", "unknown.txt"]),
+        2,
+        &["mcm", "no texts of no class"],
+    );
+    fail(
+        &world,
+        &with(&["--threshold", "1", "--calibrate", "data"]),
+        2,
+        &["cannot be used with"],
+    );
+    fail(
+        &world,
+        &with(&["--threshold", "1", "--detector", "knn"]),
+        2,
+        &["knn"],
+    );
+    succeed(
+        &world,
+        &["threshold", "--images", "data/id/train", "--out", "t.json"],
+    );
+    fail(
+        &world,
+        &with(&["--threshold", "t.json"]),
+        2,
+        &["--classes stands beside --threshold t.json"],
+    );
+}

@@ -7,7 +7,7 @@ mod common;
 
 use std::process::{Command, Output, Stdio};
 
-use common::{RECIPE, World, files, stderr, stdout};
+use common::{RECIPE, World, files, stderr, stdout, succeeds};
 
 /// A quick recipe: one method, nothing trained.
 fn world() -> World {
@@ -314,4 +314,22 @@ fn names_of_files_cannot_move_the_cursor() {
         }
     }
     assert!(named > 0);
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command() {
+    let world = World::empty();
+    let list = succeeds(&world.clipood(&["--help"]).output().unwrap());
+    assert!(list.contains("  completions "), "{list}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = succeeds(&world.clipood(&["completions", shell]).output().unwrap());
+        for word in ["zero-shot", "--features", "search"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+    succeeds(&world.clipood(&["man", "pages/man1"]).output().unwrap());
+    for page in ["clipood.1", "clipood-run.1", "clipood-search.1"] {
+        let text = std::fs::read_to_string(world.path("pages/man1").join(page)).unwrap();
+        assert!(text.contains(".SH SYNOPSIS"), "{page}");
+    }
 }

@@ -100,7 +100,7 @@ fn add(weights: &mut Weights, name: String, tensor: WeightTensor) -> Result<()> 
             reason: format!("two tensors are OpenAI's `{name}`"),
         });
     }
-    weights.insert(name, tensor.shape, tensor.data);
+    weights.insert_tensor(name, tensor);
     Ok(())
 }
 
@@ -185,9 +185,7 @@ fn joined(
     }
     let mut shape = query.shape;
     shape[0] *= 3;
-    let mut data = query.data;
-    data.extend(key.data);
-    data.extend(value.data);
+    let data = [&*query.data, &*key.data, &*value.data].concat().into();
     Ok(WeightTensor { shape, data })
 }
 
@@ -202,7 +200,7 @@ fn transposed(tensor: WeightTensor) -> WeightTensor {
     }
     WeightTensor {
         shape: vec![columns, rows],
-        data,
+        data: data.into(),
     }
 }
 
@@ -215,7 +213,7 @@ mod tests {
         let mut weights = Weights::new("x");
         for (name, shape) in names {
             let count = shape.iter().product::<usize>();
-            let data = (0..count).map(|i| i as f32).collect();
+            let data: Vec<f32> = (0..count).map(|i| i as f32).collect();
             weights.insert(*name, shape.to_vec(), data);
         }
         weights
@@ -261,10 +259,10 @@ mod tests {
         ]))
         .unwrap();
         let bias = found.get("visual.transformer.resblocks.11.attn.in_proj_bias");
-        assert_eq!(bias.unwrap().data, [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(*bias.unwrap().data, [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]);
         let projection = found.get("visual.proj").unwrap();
         assert_eq!(projection.shape, [3, 2]);
-        assert_eq!(projection.data, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        assert_eq!(*projection.data, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
     }
 
     #[test]

@@ -229,7 +229,7 @@ fn read_all(folder: &Path, name: &str) -> Result<Weights> {
             return Err(fail(format!("`{file}` is no name of a file beside it")));
         }
         for (name, tensor) in read_weights(&folder.join(file))?.into_tensors() {
-            all.insert(name, tensor.shape, tensor.data);
+            all.insert_tensor(name, tensor);
         }
     }
     names::to_openai(all)

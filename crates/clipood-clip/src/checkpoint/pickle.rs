@@ -1,99 +1,195 @@
-//! Python's pickle format read as data, as far as `torch.save` and TorchScript write it.
+//! The pickles that `torch.save` and TorchScript write: values and descriptions of tensors.
 //!
-//! A pickle is a program for a small stack machine. Here that machine only builds numbers, texts, lists, dictionaries
-//! and descriptions of tensors: functions are known by name from a short list, and whatever is not on it is refused.
-//! Objects live in one list and refer to each other by position, so that shared and cyclic objects cost nothing. Memory is
-//! bounded by the number of instructions, which is limited, and by the bytes of texts. Instructions: CPython's
-//! `Lib/pickletools.py`.
-
-mod machine;
-mod node;
+//! The machine of [`clipood_core::pickle`] reads the objects; here they become a tree in which tensors refer to their storages.
 
 use std::io::Read;
+use std::sync::Arc;
 
-use self::machine::Machine;
-use self::node::{Id, Node};
+use clipood_core::pickle::{Id, Meaning, Node, Pickle, Rules};
+
 use super::problem::Result;
-use super::value::{TensorRef, Value};
+use super::value::{Dtype, TensorRef, Value};
 
-/// Most values of the tree that [`Pickle::value`] makes of shared objects.
+/// Most instructions of a pickle. A state dict with a thousand tensors and the state of its optimizer has some 100,000.
+const MAX_INSTRUCTIONS: u32 = 1 << 22;
+/// Most values of the tree that is made of shared objects.
 const MAX_VALUES: usize = 1 << 21;
 /// Deepest nesting of lists, dictionaries and modules.
 const MAX_DEPTH: usize = 100;
+/// Most dimensions of a tensor.
+const MAX_DIMENSIONS: usize = 8;
 
-/// The objects of one pickle.
-#[derive(Debug)]
-pub(super) struct Pickle {
-    nodes: Vec<Node>,
-    root: Id,
+const RULES: Rules = Rules {
+    meaning,
+    allowed: "tensors, numbers, texts, lists and dictionaries are read; save the parameters alone (their state_dict), or as \
+              safetensors",
+    instructions: MAX_INSTRUCTIONS,
+};
+
+/// The meaning of `module.name`, if a checkpoint may contain it.
+fn meaning(module: &str, name: &str) -> Option<Meaning> {
+    match (module, name) {
+        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_parameter") => {
+            Some(Meaning::Function)
+        }
+        ("collections", "OrderedDict" | "defaultdict") => Some(Meaning::Dict),
+        ("torch" | "torch.cuda", _) if name.ends_with("Storage") => {
+            Dtype::of_storage(name).map(|_| Meaning::Constant)
+        }
+        ("torch.storage", "UntypedStorage") => Some(Meaning::Constant),
+        // Values next to the parameters: sizes, types, and the state of optimizers and schedulers.
+        ("torch", "Size" | "device" | "float16" | "bfloat16" | "float32" | "float64" | "int64") => {
+            Some(Meaning::Opaque)
+        }
+        ("builtins" | "__builtin__", "dict" | "list" | "int" | "float") => Some(Meaning::Opaque),
+        _ if module == "__torch__" || module.starts_with("__torch__.") => Some(Meaning::Object),
+        _ if module == "torch.jit._pickle"
+            || module == "torch.optim"
+            || module.starts_with("torch.optim.") =>
+        {
+            Some(Meaning::Opaque)
+        }
+        _ => None,
+    }
 }
 
-impl Pickle {
-    /// Reads one pickle of at most `limit` bytes and leaves `reader` behind it.
-    pub(super) fn read<R: Read>(reader: &mut R, limit: u64) -> Result<Self> {
-        let (nodes, root) = Machine::new(reader, limit).run()?;
-        Ok(Self { nodes, root })
-    }
+/// Reads one pickle of at most `limit` bytes and leaves `reader` behind it.
+pub(super) fn read<R: Read>(reader: &mut R, limit: u64) -> Result<Pickle> {
+    Ok(Pickle::read(reader, limit, &RULES)?)
+}
 
-    /// Whether this is a single integer of more than 64 bits with these little-endian bytes.
-    pub(super) fn is_long(&self, bytes: &[u8]) -> bool {
-        matches!(&self.nodes[self.root as usize], Node::Long(found) if **found == *bytes)
-    }
+/// Whether the pickle is a single integer of more than 64 bits with these little-endian bytes.
+pub(super) fn is_long(pickle: &Pickle, bytes: &[u8]) -> bool {
+    matches!(pickle.node(pickle.root()), Node::Long(found) if **found == *bytes)
+}
 
-    /// The object as a tree. What is shared is repeated, up to eight times the number of objects and [`MAX_VALUES`].
-    pub(super) fn value(&self) -> Result<Value<TensorRef>> {
-        let mut budget = (8 * self.nodes.len() + 1024).min(MAX_VALUES);
-        self.tree(self.root, MAX_DEPTH, &mut budget)
-    }
+/// The object as a tree. What is shared is repeated, up to eight times the number of objects and [`MAX_VALUES`].
+pub(super) fn value(pickle: &Pickle) -> Result<Value<TensorRef>> {
+    let budget = (8 * pickle.count() + 1024).min(MAX_VALUES);
+    Tree { pickle, budget }.of(pickle.root(), MAX_DEPTH)
+}
 
-    fn tree(&self, id: Id, depth: usize, budget: &mut usize) -> Result<Value<TensorRef>> {
-        *budget = budget.checked_sub(1).ok_or_else(|| {
+/// The tree while it is made.
+struct Tree<'a> {
+    pickle: &'a Pickle,
+    /// Values that may still be made.
+    budget: usize,
+}
+
+impl Tree<'_> {
+    fn of(&mut self, id: Id, depth: usize) -> Result<Value<TensorRef>> {
+        self.budget = self.budget.checked_sub(1).ok_or_else(|| {
             format!("objects that repeat others too often, or more than {MAX_VALUES} of them")
         })?;
         let depth = depth
             .checked_sub(1)
             .ok_or("objects nested more than 100 deep, or in themselves")?;
-        Ok(match &self.nodes[id as usize] {
+        Ok(match self.pickle.node(id) {
             Node::None => Value::None,
             Node::Bool(value) => Value::Bool(*value),
             Node::Int(value) => Value::Int(*value),
             Node::Float(value) => Value::Float(*value),
             Node::Text(text) => Value::Text(text.clone()),
-            Node::List(items) => Value::List(self.trees(items, depth, budget)?),
-            Node::Tuple(items) => Value::Tuple(self.trees(items, depth, budget)?),
+            Node::List(items) => Value::List(self.all(items, depth)?),
+            Node::Tuple(items) => Value::Tuple(self.all(items, depth)?),
             Node::Dict(items) => {
                 let mut pairs = Vec::new();
                 for (key, value) in items {
-                    let key = self.tree(*key, depth, budget)?;
-                    pairs.push((key, self.tree(*value, depth, budget)?));
+                    let key = self.of(*key, depth)?;
+                    pairs.push((key, self.of(*value, depth)?));
                 }
                 Value::Dict(pairs)
             }
-            Node::Tensor(tensor) => Value::Tensor(TensorRef::clone(tensor)),
-            Node::Record(class, state) => Value::Record(
+            Node::Object(class, state) => Value::Record(
                 class.clone(),
                 Box::new(match state {
-                    Some(state) => self.tree(*state, depth, budget)?,
+                    Some(state) => self.of(*state, depth)?,
                     None => Value::None,
                 }),
             ),
+            Node::Call(function, arguments) => self.call(function, *arguments, depth)?,
             Node::Global(_, name) | Node::Opaque(name) => Value::Opaque(name.clone()),
             Node::Long(_) => Value::Opaque("an integer of more than 64 bits".into()),
             Node::Bytes => Value::Opaque("bytes".into()),
-            Node::Storage(_) => Value::Opaque("a storage".into()),
+            Node::Persistent(_) => Value::Opaque("a storage".into()),
         })
     }
 
-    fn trees(
-        &self,
-        items: &[Id],
-        depth: usize,
-        budget: &mut usize,
-    ) -> Result<Vec<Value<TensorRef>>> {
-        items
-            .iter()
-            .map(|item| self.tree(*item, depth, budget))
-            .collect()
+    fn all(&mut self, items: &[Id], depth: usize) -> Result<Vec<Value<TensorRef>>> {
+        items.iter().map(|item| self.of(*item, depth)).collect()
+    }
+
+    /// What a function of `torch._utils` makes of its arguments.
+    fn call(&mut self, function: &str, arguments: Id, depth: usize) -> Result<Value<TensorRef>> {
+        let Node::Tuple(items) = self.pickle.node(arguments) else {
+            return Err("arguments that are no tuple".into());
+        };
+        if function == "torch._utils._rebuild_parameter" {
+            let tensor = *items.first().ok_or("a parameter without its tensor")?;
+            return self.of(tensor, depth);
+        }
+        let [storage, offset, shape, strides] = items
+            .first_chunk::<4>()
+            .ok_or("a tensor without its shape and strides")?;
+        let (storage, dtype) = self.storage(*storage)?;
+        let shape = self.sizes(*shape)?;
+        let strides = self.sizes(*strides)?;
+        if shape.len() != strides.len() {
+            return Err("a tensor with another number of strides than of sizes".into());
+        }
+        Ok(Value::Tensor(TensorRef {
+            storage,
+            dtype,
+            offset: self.size(*offset)?,
+            shape,
+            strides,
+        }))
+    }
+
+    /// `("storage", type, key, location, elements)`; files before torch 1.6 add a view, which is `None`.
+    fn storage(&self, id: Id) -> Result<(Arc<str>, Dtype)> {
+        let Node::Persistent(id) = self.pickle.node(id) else {
+            return Err("a tensor without a storage".into());
+        };
+        let Node::Tuple(items) = self.pickle.node(*id) else {
+            return Err("a persistent id that is no tuple".into());
+        };
+        let node = |at: usize| items.get(at).map(|id| self.pickle.node(*id));
+        match (node(0), node(1), node(2), node(5)) {
+            (
+                Some(Node::Text(kind)),
+                Some(Node::Global(Meaning::Constant, class)),
+                Some(Node::Text(key)),
+                None | Some(Node::None),
+            ) if &**kind == "storage" => {
+                let class = class.rsplit('.').next().unwrap_or_default();
+                let dtype = match class {
+                    "UntypedStorage" => Some(Dtype::U8),
+                    class => Dtype::of_storage(class),
+                };
+                let dtype = dtype.ok_or("a persistent id that names no storage of numbers")?;
+                Ok((key.clone(), dtype))
+            }
+            (_, _, _, Some(_)) => Err("a storage that is a view of another".into()),
+            _ => Err("a persistent id that names no storage of numbers".into()),
+        }
+    }
+
+    fn sizes(&self, id: Id) -> Result<Vec<usize>> {
+        match self.pickle.node(id) {
+            Node::Tuple(items) | Node::List(items) if items.len() <= MAX_DIMENSIONS => {
+                items.iter().map(|item| self.size(*item)).collect()
+            }
+            _ => Err("the shape of a tensor is no tuple of at most 8 sizes".into()),
+        }
+    }
+
+    fn size(&self, id: Id) -> Result<usize> {
+        match self.pickle.node(id) {
+            Node::Int(size) => usize::try_from(*size)
+                .map_err(|_| format!("a tensor with the size or stride {size}").into()),
+            _ => Err("a size of a tensor is no integer".into()),
+        }
     }
 }
 
@@ -106,7 +202,7 @@ mod tests {
 
     fn read(mut bytes: &[u8]) -> Result<Value<TensorRef>> {
         let length = bytes.len() as u64;
-        Pickle::read(&mut bytes, length)?.value()
+        value(&super::read(&mut bytes, length)?)
     }
 
     fn refusal(bytes: &[u8]) -> String {
@@ -160,57 +256,15 @@ mod tests {
         assert!(message.contains("repeat others too often"), "{message}");
     }
 
-    /// Instructions of one or two bytes that each make an object, a reference, a mark or an item of a list.
     #[test]
-    fn more_instructions_than_any_checkpoint_has_are_refused() {
-        let many = machine::MAX_INSTRUCTIONS as usize;
-        for (start, repeated) in [
-            (&b"\x80\x02"[..], &b"N"[..]),
-            (b"\x80\x02", b"]"),
-            (b"\x80\x02", b"}"),
-            (b"\x80\x02]q\x00", b"h\x00"),
-            (b"\x80\x02]q\x00", b"Na"),
-            (b"\x80\x02N", b"2"),
-            (b"\x80\x02N", b"\x85"),
-            (b"\x80\x02N", b"\x94"),
-        ] {
-            let mut bytes = start.to_vec();
-            bytes.extend(repeated.repeat(many));
-            bytes.push(b'.');
-            let message = refusal(&bytes);
-            assert!(
-                message.contains("found more than 4194304 instructions"),
-                "{repeated:?}: {message}"
-            );
-        }
-        let message = refusal(&[b"\x80\x02", &b"(".repeat(2000)[..], b"."].concat());
-        assert!(
-            message.contains("found more than 1024 open marks"),
-            "{message}"
-        );
+    fn deep_tuples_are_refused() {
         // A tuple in a tuple in a tuple, as deep as a file can be long.
         let deep = [b"\x80\x02N", &b"\x85".repeat(1_000_000)[..], b"."].concat();
         let message = refusal(&deep);
         assert!(message.contains("nested more than 100 deep"), "{message}");
     }
 
-    #[test]
-    fn objects_stay_small() {
-        assert!(size_of::<Node>() <= 32, "{} bytes", size_of::<Node>());
-    }
-
-    #[test]
-    fn a_length_beyond_the_file_allocates_nothing() {
-        let message = refusal(b"\x80\x02X\xff\xff\xff\xff.");
-        assert!(message.contains("cut off"), "{message}");
-    }
-
     proptest! {
-        #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(&bytes);
-        }
-
         #[test]
         fn no_sequence_of_instructions_panics(
             picks in proptest::collection::vec((0usize..40, any::<u8>()), 0..100)

@@ -41,3 +41,9 @@ impl From<std::io::Error> for Problem {
         Self(error.to_string())
     }
 }
+
+impl From<clipood_core::pickle::PickleError> for Problem {
+    fn from(error: clipood_core::pickle::PickleError) -> Self {
+        Self(error.to_string())
+    }
+}

@@ -9,8 +9,9 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use clipood_core::files::open_file;
+use clipood_core::pickle::Pickle;
 
-use super::pickle::Pickle;
+use super::pickle;
 use super::problem::{Problem, Result as Outcome};
 use super::value::{Tensor, TensorRef, Value, Values};
 use super::zip::{self, Span};
@@ -248,10 +249,10 @@ fn read_archive<R: Read + Seek>(reader: &mut R, length: u64) -> Outcome<Layout> 
     let code = format!("{folder}code/");
     // Entries were found to lie in the file. The pickle is read as a stream: it can be as long as the file.
     reader.seek(SeekFrom::Start(structure.start))?;
-    let pickle = Pickle::read(&mut BufReader::new(reader), structure.length)?;
+    let pickle = pickle::read(&mut BufReader::new(reader), structure.length)?;
     Ok(Layout {
         storages,
-        root: pickle.value()?,
+        root: pickle::value(&pickle)?,
         torchscript: entries.keys().any(|name| name.starts_with(&code)),
     })
 }
@@ -263,20 +264,20 @@ fn read_legacy<R: Read + Seek>(reader: &mut R, length: u64) -> Outcome<Layout> {
     let mut reader = BufReader::new(reader);
     let mut next = || -> Outcome<Pickle> {
         let position = reader.stream_position()?;
-        Pickle::read(&mut reader, length.saturating_sub(position))
+        pickle::read(&mut reader, length.saturating_sub(position))
     };
     let magic = next().map_err(|problem| problem.within("the magic number of torch.save"))?;
-    if !magic.is_long(&LEGACY_MAGIC) {
+    if !pickle::is_long(&magic, &LEGACY_MAGIC) {
         return Err("a pickle, but not one of torch.save".into());
     }
-    if next()?.value()? != Value::Int(LEGACY_PROTOCOL) {
+    if pickle::value(&next()?)? != Value::Int(LEGACY_PROTOCOL) {
         return Err("a file of torch.save of an unknown protocol".into());
     }
-    if next()?.value()?.get("little_endian") != Some(&Value::Bool(true)) {
+    if pickle::value(&next()?)?.get("little_endian") != Some(&Value::Bool(true)) {
         return Err("written on a big-endian machine, which is not read".into());
     }
-    let root = next()?.value()?;
-    let Value::List(keys) = next()?.value()? else {
+    let root = pickle::value(&next()?)?;
+    let Value::List(keys) = pickle::value(&next()?)? else {
         return Err("a file of torch.save without the list of its storages".into());
     };
     let mut widths = BTreeMap::new();

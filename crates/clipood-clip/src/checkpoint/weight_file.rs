@@ -3,15 +3,17 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use clipood_core::files::open_file;
-use safetensors::tensor::{Dtype as SafeDtype, Metadata};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype as SafeDtype, Metadata, TensorInfo};
 
 use super::problem::{Problem, Result as Outcome};
 use super::torch_file::{TorchFile, is_torch_file};
 use super::value::{Dtype, TensorRef, Value, Values};
 use crate::error::{ClipError, Result};
-use crate::weights::Weights;
+use crate::weights::{Floats, WeightTensor, Weights};
 
 /// Longest header of a safetensors file; that of a model with a thousand tensors has some 100 kB.
 const MAX_HEADER: u64 = 16 << 20;
@@ -45,7 +47,40 @@ pub(super) fn read_weights(path: &Path) -> Result<Weights> {
         )
         .of(&origin));
     }
-    from_safetensors(&mut file, &head, length, &origin).map_err(|problem| problem.of(&origin))
+    // SAFETY: the mapping is only read. A program that changes the file while it is used changes the values of the model, and
+    // one that cuts it off ends this process with SIGBUS; programs that save checkpoints write another file and rename it.
+    match unsafe { Mmap::map(file.get_ref()) } {
+        Ok(mapped) => mapped_safetensors(&Arc::new(mapped), &origin),
+        // What cannot be mapped can still be read.
+        Err(_) => from_safetensors(&mut file, &head, length, &origin),
+    }
+    .map_err(|problem| problem.of(&origin))
+}
+
+/// A mapped safetensors file. Tensors of float32 stay where they are, if they are aligned.
+fn mapped_safetensors(file: &Arc<Mmap>, origin: &str) -> Outcome<Weights> {
+    let (head, mut rest) = file.split_at(file.len().min(8));
+    let tensors = header(&mut rest, head, file.len() as u64)?;
+    let start = file.len() - rest.len();
+    let mut weights = Weights::new(origin);
+    for (name, dtype, info) in tensors {
+        let (from, to) = info.data_offsets;
+        let bytes = start + from..start + to;
+        let in_place = match dtype {
+            Dtype::F32 => Floats::mapped(file, bytes.clone()),
+            _ => None,
+        };
+        if let Some(data) = in_place {
+            let shape = info.shape;
+            weights.insert_tensor(name, WeightTensor { shape, data });
+        } else if dtype.is_float() {
+            let count: usize = info.shape.iter().product();
+            if let Values::Float(data) = dtype.read(&mut &file[bytes], count)? {
+                weights.insert(name, info.shape, data);
+            }
+        }
+    }
+    Ok(weights)
 }
 
 impl Weights {
@@ -67,6 +102,28 @@ fn from_safetensors(
     length: u64,
     origin: &str,
 ) -> Outcome<Weights> {
+    let mut weights = Weights::new(origin);
+    for (name, dtype, info) in header(file, head, length)? {
+        let (start, end) = info.data_offsets;
+        if !dtype.is_float() {
+            io::copy(&mut file.take((end - start) as u64), &mut io::sink())?;
+            continue;
+        }
+        let count: usize = info.shape.iter().product();
+        if let Values::Float(data) = dtype.read(file, count)? {
+            weights.insert(name, info.shape, data);
+        }
+    }
+    Ok(weights)
+}
+
+/// The header of a safetensors file of `length` bytes whose first eight were read: its tensors in the order of their data,
+/// which begins behind it and is as long as they say.
+fn header(
+    file: &mut impl Read,
+    head: &[u8],
+    length: u64,
+) -> Outcome<Vec<(String, Dtype, TensorInfo)>> {
     let header_length = match <[u8; 8]>::try_from(head) {
         Ok(bytes) => u64::from_le_bytes(bytes),
         Err(_) => return Err("a file of fewer than 8 bytes".into()),
@@ -95,25 +152,16 @@ fn from_safetensors(
         )
         .into());
     }
-    let mut weights = Weights::new(origin);
-    for (name, info) in tensors {
+    let typed = tensors.into_iter().map(|(name, info)| {
         let dtype = dtype_of(info.dtype).ok_or_else(|| {
             Problem::from(format!(
                 "tensor `{name}` has type {:?}, expected F32, F16 or BF16",
                 info.dtype
             ))
         })?;
-        let (start, end) = info.data_offsets;
-        if !dtype.is_float() {
-            io::copy(&mut file.take((end - start) as u64), &mut io::sink())?;
-            continue;
-        }
-        let count: usize = info.shape.iter().product();
-        if let Values::Float(data) = dtype.read(file, count)? {
-            weights.insert(name, info.shape.clone(), data);
-        }
-    }
-    Ok(weights)
+        Ok((name, dtype, info.clone()))
+    });
+    typed.collect()
 }
 
 /// The same type; `None` for those that no CLIP is stored in.

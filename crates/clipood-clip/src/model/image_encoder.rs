@@ -1,18 +1,14 @@
 //! [`ImageEncoder`]: pixels to features.
 
-use burn::backend::Flex;
-use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Tensor, TensorData};
+use clipood_kernels::packed::Format;
+use clipood_kernels::resnet::Features;
 
 use super::Model;
-use crate::device::{Device, Dtype, no_bf16};
-use crate::encoder::{ImageTower, upload};
+#[cfg(feature = "cuda")]
+use super::gpu_tower::{GpuBatch, GpuTower};
+use crate::cpu_tower::CpuTower;
+use crate::device::{Device, Dtype};
 use crate::error::{ClipError, Result};
-use crate::image_features::ImageFeatures;
-use crate::kernels::ClipBackend;
-use crate::packed_vit::PackedVit;
-use crate::vit::VisionTransformer;
-use crate::weights::try_tensor_to_vec;
 
 /// Features of a batch of images, row-major, before normalisation.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +17,15 @@ pub struct EncodedImages {
     pub global: Vec<f32>,
     /// `[batch, positions, D]`; empty unless asked for.
     pub local: Vec<f32>,
+}
+
+impl From<Features> for EncodedImages {
+    fn from(features: Features) -> Self {
+        Self {
+            global: features.global,
+            local: features.local,
+        }
+    }
 }
 
 impl Model {
@@ -32,94 +37,61 @@ impl Model {
         self.image_encoder_as(device, Dtype::F32)
     }
 
-    /// The image tower on `device` in a number format. In bf16 on the CPU only the matrix products of the blocks take bf16
-    /// inputs, with weights packed here; sums and everything else stay float32.
+    /// The image tower on `device` in a number format. In bf16 on the CPU only the matrix products of a transformer's blocks
+    /// and of a ModifiedResNet's 1x1 convolutions take bf16 inputs; sums and everything else stay float32.
     ///
     /// # Errors
     /// As [`Model::image_encoder`], and a format that the device or the model does not support.
     pub fn image_encoder_as(&self, device: Device, dtype: Dtype) -> Result<ImageEncoder> {
         self.check_dtype(device, dtype)?;
         let tower = match device {
-            Device::Cpu if dtype == Dtype::Bf16 => {
-                let device = Default::default();
-                let tower = VisionTransformer::<Flex>::load(&self.weights, &self.config, &device)?;
-                Towers::Packed(Box::new(PackedVit::new(tower).ok_or_else(no_bf16)?))
+            Device::Cpu => {
+                let format = match dtype {
+                    Dtype::Bf16 => Format::Bf16,
+                    Dtype::F16 | Dtype::Tf32 | Dtype::F32 => Format::F32,
+                };
+                Towers::Cpu(CpuTower::load(&self.weights, &self.config, format)?)
             }
-            Device::Cpu => Towers::Cpu(Box::new(
-                self.image_tower::<Flex>(&Default::default(), dtype)?,
-            )),
             #[cfg(feature = "cuda")]
-            Device::Cuda(index) => {
-                let device = crate::device::cuda::burn_device(index)?;
-                let tower = self.image_tower::<burn_cuda::Cuda>(&device, dtype)?;
-                Towers::Cuda(Box::new(tower), device)
-            }
+            Device::Cuda(index) => Towers::Gpu(GpuTower::open(self, index, dtype)?),
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(index) => return Err(crate::device::no_cuda(index)),
         };
         Ok(ImageEncoder {
             tower,
-            dtype: match device {
-                Device::Cpu => FloatDType::F32,
-                Device::Cuda(_) => dtype.float(),
-            },
             size: self.config.image.size,
-            mean: self.config.mean,
-            std: self.config.std,
         })
-    }
-
-    fn image_tower<B: ClipBackend>(
-        &self,
-        device: &B::Device,
-        dtype: Dtype,
-    ) -> Result<ImageTower<B>> {
-        let tower = ImageTower::<B>::load(&self.weights, &self.config, device)?;
-        Ok(tower.cast(dtype.float()))
     }
 }
 
 /// The image tower on each backend of this build.
 #[derive(Debug, Clone)]
 enum Towers {
-    Cpu(Box<ImageTower<Flex>>),
-    Packed(Box<PackedVit>),
+    Cpu(CpuTower),
     #[cfg(feature = "cuda")]
-    Cuda(Box<ImageTower<burn_cuda::Cuda>>, burn_cuda::CudaDevice),
+    Gpu(GpuTower),
 }
 
 /// The image tower, ready for batches. Clones share the parameters.
 #[derive(Debug, Clone)]
 pub struct ImageEncoder {
     tower: Towers,
-    dtype: FloatDType,
     size: usize,
-    mean: [f32; 3],
-    std: [f32; 3],
 }
 
 impl ImageEncoder {
-    /// Normalised pixels, row-major `[batch, 3, size, size]` -> features.
+    /// Normalised pixels, row-major `[batch, 3, size, size]` -> features. On the CPU alone: a GPU reads bytes.
     ///
     /// # Errors
-    /// The pixels are not whole images, or the device failed.
+    /// The pixels are not whole images, or the encoder is on a GPU.
     pub fn encode(&self, pixels: Vec<f32>, local: bool) -> Result<EncodedImages> {
-        let batch = self.images(pixels.len())?;
-        let data = TensorData::new(pixels, [batch, 3, self.size, self.size]);
+        self.check(pixels.len())?;
         match &self.tower {
-            Towers::Cpu(tower) => {
-                let pixels = Tensor::<Flex, 4>::from_data(data, &Default::default());
-                self.features(tower, pixels, local)
-            }
-            Towers::Packed(tower) => {
-                let pixels = Tensor::<Flex, 4>::from_data(data, &Default::default());
-                values_of(tower.forward(pixels, local))
-            }
+            Towers::Cpu(tower) => Ok(tower.encode(&pixels, local).into()),
             #[cfg(feature = "cuda")]
-            Towers::Cuda(tower, device) => {
-                let pixels = Tensor::<burn_cuda::Cuda, 4>::from_data(data, device);
-                self.features(tower, pixels, local)
-            }
+            Towers::Gpu(_) => Err(ClipError::Device(
+                "an image encoder on a GPU takes the bytes of pixels, not normalised values".into(),
+            )),
         }
     }
 
@@ -129,7 +101,7 @@ impl ImageEncoder {
     /// # Errors
     /// The pixels are not whole images, or the device failed.
     pub fn encode_bytes(&self, pixels: Vec<u8>, local: bool) -> Result<EncodedImages> {
-        self.launch_bytes(pixels, local)?.wait()
+        self.launch_bytes(&pixels, local)?.wait()
     }
 
     /// Starts what [`ImageEncoder::encode_bytes`] does. A GPU works asynchronously, so that the next batch can be uploaded
@@ -137,29 +109,17 @@ impl ImageEncoder {
     ///
     /// # Errors
     /// The pixels are not whole images, or the device failed.
-    pub fn launch_bytes(&self, pixels: Vec<u8>, local: bool) -> Result<LaunchedImages> {
-        self.images(pixels.len())?;
-        let (size, mean, std) = (self.size, self.mean, self.std);
+    pub fn launch_bytes(&self, pixels: &[u8], local: bool) -> Result<LaunchedImages> {
+        self.check(pixels.len())?;
         match &self.tower {
-            Towers::Cpu(tower) => {
-                let pixels = upload::<Flex>(pixels, size, mean, std, &Default::default());
-                Ok(self.features(tower, pixels, local)?.into())
-            }
-            Towers::Packed(tower) => {
-                let pixels = upload::<Flex>(pixels, size, mean, std, &Default::default());
-                Ok(values_of(tower.forward(pixels, local))?.into())
-            }
+            Towers::Cpu(tower) => Ok(EncodedImages::from(tower.encode_bytes(pixels, local)).into()),
             #[cfg(feature = "cuda")]
-            Towers::Cuda(tower, device) => {
-                let pixels = upload::<burn_cuda::Cuda>(pixels, size, mean, std, device);
-                let features = tower.forward(pixels.cast(self.dtype), local);
-                Ok(LaunchedImages(Launched::Cuda(Box::new(features))))
-            }
+            Towers::Gpu(tower) => Ok(LaunchedImages(Launched::Gpu(tower.launch(pixels, local)?))),
         }
     }
 
-    /// Number of images in a buffer of `values` values.
-    fn images(&self, values: usize) -> Result<usize> {
+    /// That a buffer of `values` values holds whole images.
+    fn check(&self, values: usize) -> Result<()> {
         let image = 3 * self.size * self.size;
         let batch = values / image;
         if batch == 0 || values != batch * image {
@@ -169,16 +129,7 @@ impl ImageEncoder {
                 found: values,
             });
         }
-        Ok(batch)
-    }
-
-    fn features<B: ClipBackend>(
-        &self,
-        tower: &ImageTower<B>,
-        pixels: Tensor<B, 4>,
-        local: bool,
-    ) -> Result<EncodedImages> {
-        values_of(tower.forward(pixels.cast(self.dtype), local))
+        Ok(())
     }
 }
 
@@ -190,7 +141,7 @@ pub struct LaunchedImages(Launched);
 enum Launched {
     Done(EncodedImages),
     #[cfg(feature = "cuda")]
-    Cuda(Box<ImageFeatures<burn_cuda::Cuda>>),
+    Gpu(GpuBatch),
 }
 
 impl From<EncodedImages> for LaunchedImages {
@@ -208,18 +159,7 @@ impl LaunchedImages {
         match self.0 {
             Launched::Done(images) => Ok(images),
             #[cfg(feature = "cuda")]
-            Launched::Cuda(features) => values_of(*features),
+            Launched::Gpu(batch) => batch.wait(),
         }
     }
-}
-
-/// Copies the features to the host.
-fn values_of<B: Backend>(features: ImageFeatures<B>) -> Result<EncodedImages> {
-    Ok(EncodedImages {
-        global: try_tensor_to_vec(features.global)?,
-        local: match features.local {
-            Some(local) => try_tensor_to_vec(local)?,
-            None => Vec::new(),
-        },
-    })
 }

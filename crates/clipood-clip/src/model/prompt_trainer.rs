@@ -1,11 +1,18 @@
 //! [`PromptTrainer`]: learns the context vectors of prompts.
 
+#[cfg(feature = "cuda")]
+use std::sync::OnceLock;
+
 use burn::backend::{Autodiff, Flex};
 use burn::module::Module;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::Model;
+#[cfg(feature = "cuda")]
+use super::gpu_prompt::GpuPrompts;
+#[cfg(feature = "cuda")]
+use super::gpu_text::lacks_kernels;
 use super::text_encoder::repeat_equal;
 use crate::device::{Device, Dtype};
 use crate::encoder::normalise;
@@ -13,7 +20,7 @@ use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
 use crate::prompt::{
     EpochLog, PromptData, PromptLearner, PromptOptions, PromptState, TrainOptions, Training,
-    train_prompt,
+    batch_step, train_prompt,
 };
 use crate::text::TextTransformer;
 use crate::tokenizer::Tokenizer;
@@ -64,10 +71,14 @@ impl Model {
             }
             #[cfg(feature = "cuda")]
             Device::Cuda(index) => {
-                let device = crate::device::cuda::burn_device(index)?;
-                let tower = self.text_tower::<Autodiff<burn_cuda::Cuda>>(&device)?;
-                let tower = tower.no_grad().cast(dtype.float());
-                TrainedTowers::Cuda(Box::new(tower))
+                crate::device::cuda::checked(index)?;
+                TrainedTowers::Cuda(Box::new(CudaTrainer {
+                    kernels: GpuPrompts::new(self, index, dtype),
+                    model: self.clone(),
+                    index,
+                    dtype,
+                    stock: OnceLock::new(),
+                }))
             }
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(index) => return Err(crate::device::no_cuda(index)),
@@ -83,7 +94,52 @@ impl Model {
 enum TrainedTowers {
     Cpu(Box<TextTransformer<Autodiff<Flex>>>),
     #[cfg(feature = "cuda")]
-    Cuda(Box<TextTransformer<Autodiff<burn_cuda::Cuda>>>),
+    Cuda(Box<CudaTrainer>),
+}
+
+/// The kernels of `clipood-cuda`, and Burn's operations for models and prompts that they do not cover.
+#[cfg(feature = "cuda")]
+struct CudaTrainer {
+    kernels: GpuPrompts,
+    model: Model,
+    index: usize,
+    dtype: Dtype,
+    /// Made when it is first needed.
+    stock: OnceLock<TextTransformer<Autodiff<burn_cuda::Cuda>>>,
+}
+
+#[cfg(feature = "cuda")]
+impl CudaTrainer {
+    fn train(
+        &self,
+        tokenizer: &Tokenizer,
+        task: &PromptTask<'_>,
+        resume: Option<PromptState>,
+        mut after: impl FnMut(Option<&EpochLog>, &PromptState) -> bool,
+    ) -> Result<TrainedPrompt> {
+        match self
+            .kernels
+            .train(tokenizer, task, resume.clone(), &mut after)
+        {
+            Ok(outcome) => outcome,
+            Err(problem) if lacks_kernels(&problem) => {
+                train_on(self.stock()?, tokenizer, task, resume, after)
+            }
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    fn stock(&self) -> Result<&TextTransformer<Autodiff<burn_cuda::Cuda>>> {
+        if let Some(tower) = self.stock.get() {
+            return Ok(tower);
+        }
+        let device = crate::device::stock::burn_device(self.index)?;
+        let tower = self
+            .model
+            .text_tower::<Autodiff<burn_cuda::Cuda>>(&device)?;
+        let tower = tower.no_grad().cast(self.dtype.float());
+        Ok(self.stock.get_or_init(|| tower))
+    }
 }
 
 /// The frozen text tower under autodiff.
@@ -133,7 +189,7 @@ impl PromptTrainer {
         match &self.tower {
             TrainedTowers::Cpu(tower) => train_on(tower, tokenizer, task, resume, after),
             #[cfg(feature = "cuda")]
-            TrainedTowers::Cuda(tower) => train_on(tower, tokenizer, task, resume, after),
+            TrainedTowers::Cuda(trainer) => trainer.train(tokenizer, task, resume, after),
         }
     }
 }
@@ -160,8 +216,12 @@ fn train_on<B: AutodiffBackend + ClipBackend>(
         data: task.data,
         options: task.train,
     };
-    let state = train_prompt(&training, state, after)?;
     let rows = learner.context_rows();
+    let mut step = |context: &[f32], picked: &[usize], labels: &[i32]| {
+        batch_step(&training, context, picked, labels)
+    };
+    let values = rows * tower.width();
+    let state = train_prompt(task.data, task.train, values, state, &mut step, after)?;
     let context = TensorData::new(state.context.clone(), [rows, tower.width()]);
     let text = learner.text_features(tower, Tensor::from_data(context, &tower.device()))?;
     let dim = text.dims()[1];

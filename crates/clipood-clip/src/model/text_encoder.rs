@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use burn::backend::Flex;
-
 use super::Model;
+#[cfg(feature = "cuda")]
+use super::gpu_text::GpuText;
+use crate::cpu_text::CpuText;
 use crate::device::Device;
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
 use crate::text::{TextTransformer, cut};
 use crate::tokenizer::Tokenizer;
-use crate::weights::try_tensor_to_vec;
 
 /// Texts that go through the text tower at once.
 const TEXT_BATCH: usize = 128;
@@ -22,12 +22,9 @@ impl Model {
     /// A parameter is not finite, or the device does not exist.
     pub fn text_encoder(&self, device: Device) -> Result<TextEncoder> {
         let tower = match device {
-            Device::Cpu => TextTowers::Cpu(Box::new(self.text_tower::<Flex>(&Default::default())?)),
+            Device::Cpu => TextTowers::Cpu(CpuText::new(self.weights.clone(), &self.config)?),
             #[cfg(feature = "cuda")]
-            Device::Cuda(index) => {
-                let device = crate::device::cuda::burn_device(index)?;
-                TextTowers::Cuda(Box::new(self.text_tower::<burn_cuda::Cuda>(&device)?))
-            }
+            Device::Cuda(index) => TextTowers::Cuda(Box::new(GpuText::open(self, index)?)),
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(index) => return Err(crate::device::no_cuda(index)),
         };
@@ -49,9 +46,9 @@ impl Model {
 
 /// The text tower on each backend of this build.
 enum TextTowers {
-    Cpu(Box<TextTransformer<Flex>>),
+    Cpu(CpuText),
     #[cfg(feature = "cuda")]
-    Cuda(Box<TextTransformer<burn_cuda::Cuda>>),
+    Cuda(Box<GpuText>),
 }
 
 /// The text tower with its tokenizer.
@@ -68,25 +65,28 @@ impl TextEncoder {
     /// # Errors
     /// A text is longer than the context.
     pub fn encode(&self, texts: &[String]) -> Result<Vec<f32>> {
-        let context = self.context;
-        let mut out = Vec::with_capacity(texts.len() * self.dim);
-        for batch in texts.chunks(TEXT_BATCH) {
-            let mut ids = Vec::with_capacity(batch.len() * context);
-            for text in batch {
-                let row = self
-                    .tokenizer
-                    .tokenize(text, context)
-                    .map_err(|e| ClipError::Text(e.to_string()))?;
-                ids.extend(row);
+        match &self.tower {
+            TextTowers::Cpu(tower) => {
+                let mut out = Vec::with_capacity(texts.len() * self.dim);
+                for batch in texts.chunks(TEXT_BATCH) {
+                    let tokens = cut(&self.tokenize(batch)?, self.context)?;
+                    out.extend(tower.encode(&tokens)?);
+                }
+                Ok(out)
             }
-            let tokens = cut(&ids, context)?;
-            out.extend(match &self.tower {
-                TextTowers::Cpu(tower) => try_tensor_to_vec(tower.encode(&tokens)?)?,
-                #[cfg(feature = "cuda")]
-                TextTowers::Cuda(tower) => try_tensor_to_vec(tower.encode(&tokens)?)?,
-            });
+            #[cfg(feature = "cuda")]
+            TextTowers::Cuda(tower) => tower.encode(&self.tokenize(texts)?, self.context),
         }
-        Ok(out)
+    }
+
+    /// Zero-padded token ids `[texts, context]`.
+    fn tokenize(&self, texts: &[String]) -> Result<Vec<u32>> {
+        let mut ids = Vec::with_capacity(texts.len() * self.context);
+        for text in texts {
+            let row = self.tokenizer.tokenize(text, self.context);
+            ids.extend(row.map_err(|e| ClipError::Text(e.to_string()))?);
+        }
+        Ok(ids)
     }
 
     /// One normalised feature per class, row-major `[classes, D]`: the templates (`{}` is the name) encoded, normalised,

@@ -29,28 +29,37 @@ pub struct PromptOptions {
 /// it.
 #[derive(Debug, Clone)]
 pub struct PromptLearner<B: Backend> {
+    layout: PromptLayout,
+    /// Embeddings of the fixed tokens `[fixed, width]`.
+    fixed: Tensor<B, 2>,
+    index: Tensor<B, 1, Int>,
+}
+
+/// The tokens of the prompts of a class list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PromptLayout {
     classes: usize,
     n_ctx: usize,
     class_specific: bool,
-    /// Embeddings of the fixed tokens `[fixed, width]`.
-    fixed: Tensor<B, 2>,
-    /// Row of `fixed` or, beyond it, of the context: first the tokens that all prompts start with, then the others of
+    /// Ids of the fixed tokens, each once, ascending.
+    pub ids: Vec<u32>,
+    /// Place in `ids` or, beyond it, row of the context: first the tokens that all prompts start with, then the others of
     /// each prompt up to its end, `[shared + sum of lengths]`.
-    index: Tensor<B, 1, Int>,
+    pub index: Vec<i32>,
     /// Tokens that all prompts start with.
-    shared: usize,
+    pub shared: usize,
     /// Further tokens of each prompt.
-    lengths: Vec<usize>,
+    pub lengths: Vec<usize>,
 }
 
-impl<B: ClipBackend> PromptLearner<B> {
-    /// Tokenizes the class names (underscores read as spaces, a full stop added) and embeds them once.
+impl PromptLayout {
+    /// Tokenizes the class names (underscores read as spaces, a full stop added) for a tower of `context` tokens.
     ///
     /// # Errors
     /// No class, no context vector, or a name that does not fit the context.
     pub fn new(
-        text: &TextTransformer<B>,
         tokenizer: &Tokenizer,
+        context: usize,
         names: &[String],
         options: &PromptOptions,
     ) -> Result<Self> {
@@ -64,7 +73,6 @@ impl<B: ClipBackend> PromptLearner<B> {
                 names.len()
             )));
         }
-        let context = text.context();
         let mut tails = Vec::with_capacity(names.len());
         for name in names {
             let name = name.replace('_', " ");
@@ -117,17 +125,14 @@ impl<B: ClipBackend> PromptLearner<B> {
                 Piece::Context(row) => (ids.len() + row) as i32,
             })
             .collect();
-        let fixed = text.embed(&ids, ids.len(), 1)?;
-        let device = fixed.device();
-        let shape = [index.len()];
         Ok(Self {
             classes,
             n_ctx,
             class_specific: options.class_specific,
-            fixed: fixed.reshape([ids.len(), text.width()]),
-            index: Tensor::from_data(TensorData::new(index, shape), &device),
-            shared,
             lengths: prompts.iter().map(|prompt| prompt.len() - shared).collect(),
+            ids,
+            index,
+            shared,
         })
     }
 
@@ -138,6 +143,61 @@ impl<B: ClipBackend> PromptLearner<B> {
         } else {
             self.n_ctx
         }
+    }
+
+    /// The context before the first step, row-major `[rows, width]`: the embeddings of the initial words, which `embed` gives
+    /// `[ids, width]`, or draws from N(0, 0.02).
+    ///
+    /// # Errors
+    /// Those of `embed`.
+    pub fn initial_context(
+        &self,
+        (tokenizer, width): (&Tokenizer, usize),
+        options: &PromptOptions,
+        seed: u64,
+        embed: impl FnOnce(&[u32]) -> Result<Vec<f32>>,
+    ) -> Result<Vec<f32>> {
+        match &options.ctx_init {
+            Some(words) => {
+                let vectors = embed(&tokenizer.encode(&words.replace('_', " ")))?;
+                let copies = if self.class_specific { self.classes } else { 1 };
+                Ok(vectors.repeat(copies))
+            }
+            None => {
+                let mut rng = SplitMix64::keyed(seed, "prompt context", 0);
+                Ok((0..self.context_rows() * width)
+                    .map(|_| (0.02 * rng.normal()) as f32)
+                    .collect())
+            }
+        }
+    }
+}
+
+impl<B: ClipBackend> PromptLearner<B> {
+    /// Tokenizes the class names (underscores read as spaces, a full stop added) and embeds them once.
+    ///
+    /// # Errors
+    /// No class, no context vector, or a name that does not fit the context.
+    pub fn new(
+        text: &TextTransformer<B>,
+        tokenizer: &Tokenizer,
+        names: &[String],
+        options: &PromptOptions,
+    ) -> Result<Self> {
+        let layout = PromptLayout::new(tokenizer, text.context(), names, options)?;
+        let fixed = text.embed(&layout.ids, layout.ids.len(), 1)?;
+        let data = TensorData::new(layout.index.clone(), [layout.index.len()]);
+        let index = Tensor::from_data(data, &fixed.device());
+        Ok(Self {
+            fixed: fixed.reshape([layout.ids.len(), text.width()]),
+            index,
+            layout,
+        })
+    }
+
+    /// Rows of the context: `n_ctx`, or `classes * n_ctx` when it is class-specific.
+    pub fn context_rows(&self) -> usize {
+        self.layout.context_rows()
     }
 
     /// Normalised text features `[classes, D]` with the context `[rows, width]`.
@@ -160,7 +220,7 @@ impl<B: ClipBackend> PromptLearner<B> {
         // The context is kept in float32, and so are the features, whatever the frozen tower's format.
         let context = context.cast(text.dtype());
         let rows = Tensor::cat(vec![self.fixed.clone(), context], 0).select(0, self.index.clone());
-        let features = text.forward_packed(rows, self.shared, &self.lengths)?;
+        let features = text.forward_packed(rows, self.layout.shared, &self.layout.lengths)?;
         Ok(normalise(features.cast(FloatDType::F32)))
     }
 
@@ -176,21 +236,15 @@ impl<B: ClipBackend> PromptLearner<B> {
         options: &PromptOptions,
         seed: u64,
     ) -> Result<Vec<f32>> {
-        let width = text.width();
-        match &options.ctx_init {
-            Some(words) => {
-                let ids = tokenizer.encode(&words.replace('_', " "));
-                let vectors = crate::weights::tensor_to_vec(text.embed(&ids, 1, ids.len())?);
-                let copies = if self.class_specific { self.classes } else { 1 };
-                Ok(vectors.repeat(copies))
-            }
-            None => {
-                let mut rng = SplitMix64::keyed(seed, "prompt context", 0);
-                Ok((0..self.context_rows() * width)
-                    .map(|_| (0.02 * rng.normal()) as f32)
-                    .collect())
-            }
-        }
+        let embed = |ids: &[u32]| {
+            Ok(crate::weights::tensor_to_vec(text.embed(
+                ids,
+                1,
+                ids.len(),
+            )?))
+        };
+        let of = (tokenizer, text.width());
+        self.layout.initial_context(of, options, seed, embed)
     }
 }
 

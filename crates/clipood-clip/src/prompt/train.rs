@@ -101,7 +101,7 @@ pub struct EpochLog {
 }
 
 impl PromptData {
-    fn check(&self, uses_patches: bool) -> Result<()> {
+    pub(crate) fn check(&self, uses_patches: bool) -> Result<()> {
         let rows = self.labels.len() * self.views;
         let wrong = |what, expected, found| {
             Err(ClipError::Input {
@@ -166,29 +166,29 @@ pub struct Training<'a, B: Backend> {
     pub options: &'a TrainOptions,
 }
 
-/// Trains the context from `state` to the last epoch. `after` is called after every step with the state, and at the end of an
+/// One step: from the context, the rows of a batch and their labels to loss and gradient.
+pub(crate) type StepOf<'a> = dyn FnMut(&[f32], &[usize], &[i32]) -> Result<BatchStep> + 'a;
+
+/// Trains the context of `context_values` values from `state` to the last epoch. `step` is given the context, the rows of
+/// the data that make a batch, and their labels. `after` is called after every step with the state, and at the end of an
 /// epoch with its log; it stops the training by returning false, and a later call can resume from the state it was given.
 ///
 /// # Errors
 /// Data of the wrong size, a label beyond the classes, or a loss that is not finite (the step is named; the last state
 /// that `after` was given is valid).
-pub(crate) fn train_prompt<B: AutodiffBackend + ClipBackend>(
-    training: &Training<'_, B>,
+pub(crate) fn train_prompt(
+    data: &PromptData,
+    options: &TrainOptions,
+    context_values: usize,
     mut state: PromptState,
+    step: &mut StepOf<'_>,
     mut after: impl FnMut(Option<&EpochLog>, &PromptState) -> bool,
 ) -> Result<PromptState> {
-    let Training {
-        text,
-        learner,
-        data,
-        options,
-    } = *training;
     data.check(options.loss.uses_patches())?;
-    let rows = learner.context_rows();
-    if state.context.len() != rows * text.width() {
+    if state.context.len() != context_values {
         return Err(ClipError::Input {
             what: "context values",
-            expected: rows * text.width(),
+            expected: context_values,
             found: state.context.len(),
         });
     }
@@ -217,7 +217,7 @@ pub(crate) fn train_prompt<B: AutodiffBackend + ClipBackend>(
                 continue;
             }
             let labels: Vec<i32> = chosen.iter().map(|i| data.labels[*i] as i32).collect();
-            let step = batch_step(training, &state.context, &picked, &labels)?;
+            let step = step(&state.context, &picked, &labels)?;
             if !step.loss.is_finite() {
                 return Err(ClipError::Training(format!(
                     "the loss of step {} (epoch {epoch}) is {}",

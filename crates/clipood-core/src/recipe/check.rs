@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use super::{Recipe, SelectSection};
+use super::sections::SUPERCLASS;
+use super::{PublishedSection, Recipe, SelectSection, WordListSection};
 use crate::document::Problem;
 use crate::manifest::check_name;
 
@@ -43,6 +44,10 @@ impl Recipe {
         }
         self.check_select()?;
         self.check_negative_labels()?;
+        if let Some(streams) = &self.streams {
+            not_empty("streams.orders", &streams.orders)?;
+            distinct("streams.orders", &streams.orders)?;
+        }
         if self.engine.shard_bytes == 0 {
             return Err(at_least_one("engine.shard_bytes"));
         }
@@ -64,7 +69,7 @@ impl Recipe {
             let text = format!("found {fraction}, allowed: 0 to 1");
             return Err(Problem::new("engine.max_quarantine_fraction", text));
         }
-        Ok(())
+        self.published.iter().try_for_each(PublishedSection::check)
     }
 
     fn check_shots_and_seeds(&self) -> Result<(), Problem> {
@@ -114,6 +119,7 @@ impl Recipe {
         if data.validation_per_class == 0 && !data.validation_ood.is_empty() {
             return Err(at_least_one("data.validation_per_class"));
         }
+        self.check_few_shot()?;
         for (group, members) in &data.groups {
             let key = format!("data.groups.{group}");
             check_name(&key, group)?;
@@ -123,6 +129,28 @@ impl Recipe {
                 let text = format!("found `{other}`, allowed: the datasets of data.ood");
                 return Err(Problem::new(&key, text));
             }
+        }
+        Ok(())
+    }
+
+    fn check_few_shot(&self) -> Result<(), Problem> {
+        const KEY: &str = "data.few_shot";
+        let Some(pattern) = &self.data.few_shot else {
+            return Ok(());
+        };
+        not_blank(KEY, pattern)?;
+        let rest = pattern.replace("{seed}", "").replace("{shots}", "");
+        if rest.contains(['{', '}']) {
+            let text = format!("found `{pattern}`, allowed in braces: {{seed}} and {{shots}}");
+            return Err(Problem::new(KEY, text));
+        }
+        if pattern.contains("{shots}") && self.shots.len() > 1 {
+            let text = format!(
+                "found {{shots}} with {} numbers of shots, allowed: one, because the shots of such files are no part of each \
+                 other; run the recipe once for each number (--shots)",
+                self.shots.len()
+            );
+            return Err(Problem::new(KEY, text));
         }
         Ok(())
     }
@@ -174,11 +202,18 @@ impl Recipe {
             return Ok(());
         };
         for list in &section.lists {
-            check_name("negative_labels.lists.words", &list.words)?;
-            if list.template.matches("{}").count() != 1 {
-                let text = format!("found `{}`, allowed: a text with one {{}}", list.template);
-                return Err(Problem::new("negative_labels.lists.template", text));
-            }
+            check_list("negative_labels.lists", list)?;
+        }
+        for list in &section.imagined {
+            check_list("negative_labels.imagined", list)?;
+        }
+        if section.count == Some(0) {
+            return Err(at_least_one("negative_labels.count"));
+        }
+        let template = section.inter_modal_template();
+        if template.matches("{}").count() != 1 {
+            let text = format!("found `{template}`, allowed: a text with one {{}}");
+            return Err(Problem::new("negative_labels.class_template", text));
         }
         for (key, share) in [("quantile", section.quantile), ("keep", section.keep)] {
             if !(0.0..=1.0).contains(&share) {
@@ -251,6 +286,26 @@ impl Recipe {
         }
         Ok(())
     }
+}
+
+fn check_list(key: &str, list: &WordListSection) -> Result<(), Problem> {
+    check_name(&format!("{key}.words"), &list.words)?;
+    let template = &list.template;
+    if template.matches("{}").count() != 1 {
+        let text = format!("found `{template}`, allowed: a text with one {{}}");
+        return Err(Problem::new(format!("{key}.template"), text));
+    }
+    let expected = usize::from(!list.superclasses.is_empty());
+    if template.matches(SUPERCLASS).count() != expected {
+        let text = format!(
+            "found `{template}`, allowed: a text with {SUPERCLASS} once if superclasses are given, and without it if not"
+        );
+        return Err(Problem::new(format!("{key}.template"), text));
+    }
+    for superclass in &list.superclasses {
+        not_blank(&format!("{key}.superclasses"), superclass)?;
+    }
+    distinct(&format!("{key}.superclasses"), &list.superclasses)
 }
 
 fn at_least_one(key: &str) -> Problem {

@@ -8,6 +8,7 @@ use super::templates::TemplateSet;
 use crate::document::Problem;
 use crate::error::CoreError;
 use crate::method::Method;
+use crate::rng::SplitMix64;
 
 /// `[data]`: the datasets, by the names of their manifests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,10 @@ pub struct DataSection {
     /// The subset of the in-distribution classes to use.
     #[serde(default)]
     pub subsample_classes: SubsampleClasses,
+    /// The file that names the shots, instead of a draw: a split file such as CoOp's `split_fewshot/shot_16-seed_1.pkl`, relative
+    /// to the data folder or absolute. `{seed}` stands for the seed, `{shots}` for the number of shots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub few_shot: Option<String>,
     /// Out-of-distribution datasets on which hyperparameters are selected; disjoint from `ood`.
     #[serde(default)]
     pub validation_ood: Vec<String>,
@@ -83,6 +88,15 @@ impl Resize {
             Resize::Pillow12 => "pillow12",
             Resize::Pillow13 => "pillow13",
         }
+    }
+}
+
+impl DataSection {
+    /// The file of `few_shot` for these shots and this seed.
+    pub fn few_shot_file(&self, shots: usize, seed: u64) -> Option<String> {
+        let pattern = self.few_shot.as_ref()?;
+        let file = pattern.replace("{seed}", &seed.to_string());
+        Some(file.replace("{shots}", &shots.to_string()))
     }
 }
 
@@ -280,7 +294,42 @@ pub struct SelectSection {
     pub values: Vec<f64>,
 }
 
-/// `[negative_labels]`: texts that describe none of the classes, for the detectors `neglabel` and `unknown_prompt`.
+/// `[streams]`: the streams of test images that detectors such as `oodd` score and learn from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamsSection {
+    /// Seeds of the orders in which the images of a pair of data sets arrive, one stream each, at least one. Figures are
+    /// means over the orders.
+    pub orders: Vec<u64>,
+}
+
+impl Default for StreamsSection {
+    fn default() -> Self {
+        StreamsSection {
+            orders: vec![0, 1, 2],
+        }
+    }
+}
+
+/// How negative labels are chosen from the word lists.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NegativeRule {
+    /// The share `keep` of words with the smallest `quantile` of cosines to the class texts (NegLabel).
+    #[default]
+    Quantile,
+    /// Words that are farther from the shots of every class than the class text is (InterNeg, TINS); at most `count`.
+    InterModal,
+}
+
+impl NegativeRule {
+    fn is_default(&self) -> bool {
+        *self == NegativeRule::default()
+    }
+}
+
+/// `[negative_labels]`: texts that describe none of the classes, for the detectors `neglabel` and `unknown_prompt`, and for
+/// others that `docs/DETECTORS.md` names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NegativeLabelsSection {
@@ -295,6 +344,32 @@ pub struct NegativeLabelsSection {
     pub exclude_above: Option<f64>,
     /// Prompts for unknown objects, of which `unknown_prompt` uses the first `count`.
     pub unknown: Vec<String>,
+    /// How the labels of `neglabel`, `r_mcm` and `adaneg` are chosen. `tins` and `inter_modal` always use `inter_modal`. Not
+    /// serialised if it is the default, so that the fingerprints of older recipes do not change.
+    #[serde(skip_serializing_if = "NegativeRule::is_default")]
+    pub rule: NegativeRule,
+    /// With `inter_modal` the largest number of labels, of each list in proportion to its words that are kept. Absent: 2000,
+    /// as published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<usize>,
+    /// With `inter_modal` the template of the class texts. Absent: `The nice {}.`, as published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_template: Option<String>,
+    /// Lists of the outliers that someone has imagined, a person or a language model, for `eoe`; all their words are used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub imagined: Vec<WordListSection>,
+}
+
+impl NegativeLabelsSection {
+    /// With `inter_modal` the largest number of labels.
+    pub fn inter_modal_count(&self) -> usize {
+        self.count.unwrap_or(2000)
+    }
+
+    /// With `inter_modal` the template of the class texts.
+    pub fn inter_modal_template(&self) -> &str {
+        self.class_template.as_deref().unwrap_or("The nice {}.")
+    }
 }
 
 impl Default for NegativeLabelsSection {
@@ -305,6 +380,10 @@ impl Default for NegativeLabelsSection {
             keep: 0.15,
             exclude_above: None,
             unknown: vec!["a photo of an unknown object".to_string()],
+            rule: NegativeRule::Quantile,
+            count: None,
+            class_template: None,
+            imagined: Vec::new(),
         }
     }
 }
@@ -314,11 +393,33 @@ impl Default for NegativeLabelsSection {
 #[serde(deny_unknown_fields)]
 pub struct WordListSection {
     /// Name of the list: `NAME.txt` in the folder `words` beside that of the dataset manifests, or the name of a WordNet file
-    /// there, such as `data.noun`.
+    /// there, such as `data.noun`. WordNet's files are also found where it is installed: in `$WNSEARCHDIR`, `$WNHOME/dict`, and
+    /// the folders of its usual packages.
     pub words: String,
     /// Text with one `{}` for the word. It is compared with the class texts of `prompt.templates`, the same for all lists.
     #[serde(default = "default_word_template")]
     pub template: String,
+    /// Names of kinds of things, such as `creature` and `place`, for a template that also has a `{superclass}`: each word gets
+    /// one of them, drawn from a fixed seed (CSP, Chen et al. 2024: adjectives in templates of superclasses).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superclasses: Vec<String>,
+}
+
+/// What stands for the superclass in the template of a word list.
+pub(super) const SUPERCLASS: &str = "{superclass}";
+
+impl WordListSection {
+    /// The text of a word.
+    pub fn text(&self, word: &str) -> String {
+        let count = self.superclasses.len() as u64;
+        // Drawn by the word, so that the text does not depend on the other words.
+        let drawn = SplitMix64::keyed(0, word, 0).below(count) as usize;
+        let template = match self.superclasses.get(drawn) {
+            Some(superclass) => self.template.replace(SUPERCLASS, superclass),
+            None => self.template.clone(),
+        };
+        template.replace("{}", word)
+    }
 }
 
 fn default_word_template() -> String {
@@ -363,6 +464,52 @@ impl Default for MetricsSection {
         MetricsSection {
             bootstrap: 1000,
             bootstrap_seed: 0,
+        }
+    }
+}
+
+/// `[[published]]`: a figure from a paper, which the report shows beside the measured one. It determines no result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedSection {
+    /// The method.
+    pub method: Method,
+    /// Training images per class; absent for zero-shot.
+    #[serde(default)]
+    pub shots: Option<usize>,
+    /// The detector, by its name in the tables.
+    pub detector: String,
+    /// The OOD set; absent: the average over all of them.
+    #[serde(default = "average")]
+    pub ood: String,
+    /// AUROC in percent.
+    #[serde(default)]
+    pub auroc: Option<f64>,
+    /// FPR95 in percent.
+    #[serde(default)]
+    pub fpr95: Option<f64>,
+    /// The paper, and where in it.
+    pub source: String,
+}
+
+fn average() -> String {
+    "average".to_string()
+}
+
+impl PublishedSection {
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        for (name, value) in [("auroc", self.auroc), ("fpr95", self.fpr95)] {
+            if let Some(value) = value.filter(|v| !(0.0..=100.0).contains(v)) {
+                let text = format!("found {value}, allowed: percent, 0 to 100");
+                return Err(Problem::new(format!("published.{name}"), text));
+            }
+        }
+        match self.auroc.or(self.fpr95) {
+            None => Err(Problem::new(
+                "published",
+                "found neither `auroc` nor `fpr95`, needs one of them",
+            )),
+            Some(_) => Ok(()),
         }
     }
 }

@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clipood_core::{DatasetManifest, Role, SplitMix64, image_key, nearest};
+use clipood_core::{DatasetManifest, Role, SplitMix64, image_key, is_url, nearest};
 
 use super::class_folder::{ClassFolder, above, relative, scan};
+use super::classes::with_names;
 use super::shape::check_classes;
 use crate::error::DataError;
 use crate::extensions::is_image;
@@ -28,7 +29,7 @@ const NAMES_SHOWN: usize = 3;
 /// The folder of a split, with one folder per class.
 pub(super) struct Tree<'a> {
     pub manifest: &'a DatasetManifest,
-    split: Split,
+    pub split: Split,
     /// Key of the manifest that names the folder, for errors.
     pub key: String,
     pub path: PathBuf,
@@ -69,6 +70,9 @@ pub fn visit<E: From<DataError>>(
         names.insert(tree.split, of_split.collect::<Result<Vec<_>, _>>()?);
         trees.push((tree, above, members));
     }
+    let folders = names.values().flatten().map(String::as_str).collect();
+    let named = with_names(manifest, root, &folders)?;
+    let manifest = named.as_ref().unwrap_or(manifest);
     if let Some(note) = unused_names(manifest, &names)? {
         visit(Found::Note(note))?;
     }
@@ -134,7 +138,8 @@ pub(super) fn split_folders<'a>(
         path,
     };
     // If the root is missing, so is every split: the error should name the root.
-    if manifest.splits.is_empty() || !root.is_dir() {
+    let is_missing = !is_url(root) && !root.is_dir();
+    if manifest.splits.is_empty() || is_missing {
         return Ok(vec![tree(
             Split::Test,
             "root".to_string(),
@@ -329,20 +334,31 @@ fn check_members(tree: &Tree<'_>, members: &Members) -> Result<(), DataError> {
         .left_out
         .iter()
         .for_each(|entry| left_out.add(entry));
-    Err(DataError::NoClasses {
-        dataset: tree.manifest.name.clone(),
-        key: tree.key.clone(),
-        path: tree.path.clone(),
-        files: members.files,
-        expected: match tree.manifest.role {
-            Role::Id => "one folder for each class",
-            Role::Ood => "images, or folders of images",
-        },
-        left_out: Box::new(left_out),
-    })
+    let expected = match tree.manifest.role {
+        Role::Id => "one folder for each class",
+        Role::Ood => "images, or folders of images",
+    };
+    Err(tree.empty(expected, members.files, left_out))
 }
 
 impl Tree<'_> {
+    /// The error of a folder with nothing to read in it.
+    pub(super) fn empty(
+        &self,
+        expected: &'static str,
+        files: usize,
+        left_out: LeftOutCounts,
+    ) -> DataError {
+        DataError::NoClasses {
+            dataset: self.manifest.name.clone(),
+            key: self.key.clone(),
+            path: self.path.clone(),
+            files,
+            expected,
+            left_out: Box::new(left_out),
+        }
+    }
+
     /// Checks that the folder exists.
     pub(super) fn check(&self) -> Result<(), DataError> {
         check_folder(self, &self.key, &self.path)
@@ -350,6 +366,18 @@ impl Tree<'_> {
 }
 
 fn check_folder(tree: &Tree<'_>, key: &str, path: &Path) -> Result<(), DataError> {
+    if is_url(path) {
+        // A folder of an object store exists if something lies in it.
+        return match entries(path)?.is_empty() {
+            false => Ok(()),
+            true => Err(DataError::MissingFolder {
+                dataset: tree.manifest.name.clone(),
+                key: key.to_string(),
+                path: path.to_path_buf(),
+                problem: "no object",
+            }),
+        };
+    }
     let problem = match fs::metadata(path) {
         Ok(found) if found.is_dir() => return Ok(()),
         Ok(_) => "a file where a folder is expected",

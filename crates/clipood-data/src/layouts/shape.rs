@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use clipood_core::{DatasetManifest, Role};
+use clipood_core::{DatasetManifest, Layout, Role};
 use rayon::prelude::*;
 
 use super::class_folder::above;
@@ -25,6 +25,9 @@ const SPLITS: [&str; 6] = ["train", "training", "val", "valid", "validation", "t
 /// Those of [`visit_dataset`](super::visit_dataset) that can be found without opening a file. Without the folders,
 /// `nested = false` is written.
 pub fn settle(manifest: &mut DatasetManifest, data_root: &Path) -> Result<(), DataError> {
+    if manifest.layout != Layout::ImageFolder {
+        return Ok(());
+    }
     if manifest.nested.is_some() && (manifest.loose.is_some() || manifest.role == Role::Id) {
         return Ok(());
     }
@@ -33,7 +36,7 @@ pub fn settle(manifest: &mut DatasetManifest, data_root: &Path) -> Result<(), Da
         manifest.nested.get_or_insert(false);
         return Ok(());
     }
-    let found = shape(manifest, &data_root.join(&manifest.root));
+    let found = shape(manifest, &manifest.root_in(data_root));
     let shape = found.as_ref().copied().unwrap_or_default();
     manifest.nested.get_or_insert(shape.nested);
     if shape.loose {

@@ -133,8 +133,47 @@ pub struct Hub {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Before the names of files that are on the branch `refs/convert/parquet` of a dataset only.
+pub const CONVERTED: &str = "converted!";
+
+/// The files of a revision in a request for a listing; `None` for another request, or a branch that does not exist.
+fn listed<'a>(path: &str, commit: &str, files: &'a [(String, Vec<u8>)]) -> Option<Vec<&'a str>> {
+    let of_branch = |converted: bool| {
+        let names = files.iter().map(|(name, _)| name.as_str());
+        let names = names.filter(|name| name.starts_with(CONVERTED) == converted);
+        names
+            .map(|name| name.trim_start_matches(CONVERTED))
+            .collect::<Vec<_>>()
+    };
+    if path == "/api/models/org/tiny/revision/main" {
+        return Some(of_branch(false));
+    }
+    // Every name is that of the one dataset.
+    let (name, revision) = path
+        .strip_prefix("/api/datasets/")?
+        .split_once("/revision/")?;
+    if name.split('/').count() != 2 {
+        return None;
+    }
+    match revision {
+        "main" => Some(of_branch(false)),
+        "refs%2Fconvert%2Fparquet" => Some(of_branch(true)).filter(|names| !names.is_empty()),
+        other if other == commit => Some([of_branch(false), of_branch(true)].concat()),
+        _ => None,
+    }
+}
+
+/// The file of a request, by its name in the repository.
+fn asked<'a>(path: &'a str, commit: &str) -> Option<&'a str> {
+    if let Some(rest) = path.strip_prefix("/datasets/") {
+        let (name, file) = rest.split_once(&format!("/resolve/{commit}/"))?;
+        return (name.split('/').count() == 2).then_some(file);
+    }
+    path.strip_prefix(&format!("/org/tiny/resolve/{commit}/"))
+}
+
 impl Hub {
-    /// `org/tiny` with these files.
+    /// The model `org/tiny`, or any dataset, with these files.
     pub fn new(commit: &str, files: &[(&str, Vec<u8>)]) -> Self {
         let files: Arc<Vec<(String, Vec<u8>)>> = Arc::new(
             files
@@ -188,23 +227,23 @@ impl Hub {
                 if let Some(reply) = state.next.pop_front() {
                     return reply;
                 }
-                if request.path == "/api/models/org/tiny/revision/main" {
-                    let files: Vec<String> = files
+                if let Some(names) = listed(&request.path, &commit, &files) {
+                    let names: Vec<String> = names
                         .iter()
-                        .map(|(n, _)| format!("{{\"rfilename\": \"{n}\"}}"))
+                        .map(|n| format!("{{\"rfilename\": \"{n}\"}}"))
                         .collect();
                     let text = format!(
                         "{{\"sha\": \"{commit}\", \"siblings\": [{}]}}",
-                        files.join(", ")
+                        names.join(", ")
                     );
                     return Reply::of(200, text.into_bytes());
                 }
-                let file = request
-                    .path
-                    .strip_prefix(&format!("/org/tiny/resolve/{commit}/"));
-                let Some((_, content)) =
-                    file.and_then(|file| files.iter().find(|(n, _)| n == file))
-                else {
+                let file = asked(&request.path, &commit);
+                let named = |file: &str| {
+                    let mut all = files.iter();
+                    all.find(|(n, _)| n.trim_start_matches(CONVERTED) == file)
+                };
+                let Some((_, content)) = file.and_then(named) else {
                     return Reply::status(404);
                 };
                 if content.len() < LARGE {

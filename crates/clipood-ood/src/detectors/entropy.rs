@@ -27,6 +27,8 @@ impl Detector for NegEntropy {
         formula: "sum p log p",
         paper: "Ren et al., Likelihood Ratios for Out-of-Distribution Detection, NeurIPS 2019 (as baseline)",
         needs: Needs::LOGITS,
+        cost: "shared class products; two exponentials per class",
+        trap: "at scale 100 it is close to msp",
         parameters: &[],
     };
     const MIN_CLASSES: usize = 2;
@@ -70,6 +72,8 @@ impl Detector for Gen {
         formula: "- sum over the m largest of p^gamma (1 - p)^gamma",
         paper: "Liu et al., GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection, CVPR 2023",
         needs: Needs::LOGITS,
+        cost: "shared class products; one power per class that counts",
+        trap: "gamma and m were tuned on classifiers, not on CLIP",
         parameters: &[
             ParameterInfo::new("gamma", "0.1", "exponent, above 0"),
             ParameterInfo::new(

@@ -51,6 +51,8 @@ impl Detector for Knn {
             shots: true,
             ..Needs::LOGITS
         },
+        cost: "one product with all shots",
+        trap: "k above the number of shots is lowered; the score depends on the draw of the shots",
         parameters: &[ParameterInfo::new(
             "k",
             "50",

@@ -28,6 +28,8 @@ impl Detector for Msp {
         formula: "max softmax(s)",
         paper: "Hendrycks and Gimpel, A Baseline for Detecting Misclassified and Out-of-Distribution Examples, ICLR 2017",
         needs: Needs::LOGITS,
+        cost: "shared class products; one exponential per class",
+        trap: "probabilities near 1 tie in f32; space=log_odds does not",
         parameters: &[Space::INFO],
     };
     const MIN_CLASSES: usize = 2;
@@ -73,6 +75,8 @@ impl Detector for MaxLogit {
         formula: "max s",
         paper: "Hendrycks et al., Scaling Out-of-Distribution Detection for Real-World Settings, ICML 2022",
         needs: Needs::LOGITS,
+        cost: "shared class products",
+        trap: "nothing is normalised: images of many classes at once score high",
         parameters: &[],
     };
     const MIN_CLASSES: usize = 1;
@@ -112,6 +116,8 @@ impl Detector for MaxCosine {
             texts: true,
             ..Needs::LOGITS
         },
+        cost: "shared class products",
+        trap: "the same order as max_logit for texts",
         parameters: &[],
     };
     const MIN_CLASSES: usize = 1;
@@ -159,6 +165,8 @@ impl Detector for Energy {
         formula: "logsumexp(s), or logsumexp(c) with on=cosine",
         paper: "Liu et al., Energy-based Out-of-distribution Detection, NeurIPS 2020",
         needs: Needs::LOGITS,
+        cost: "shared class products; one exponential per class",
+        trap: "on=logits and on=cosine order images differently; MCM's code means the second",
         parameters: &[ParameterInfo::new(
             "on",
             "logits",

@@ -171,6 +171,8 @@ impl Detector for Mahalanobis {
             labels: true,
             ..Needs::LOGITS
         },
+        cost: "one product with a matrix of width x width and the class means",
+        trap: "one shot per class gives no within-class covariance",
         parameters: &[
             ParameterInfo::new("covariance", "empirical", "empirical or ledoit_wolf"),
             NORMALIZE,
@@ -224,6 +226,8 @@ impl Detector for Relative {
         formula: "- (min_k d_k(f) - d_0(f))",
         paper: "Ren et al., A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection, 2021; normalised: Mueller and Hein, Mahalanobis++, ICML 2025",
         needs: Mahalanobis::INFO.needs,
+        cost: "two of mahalanobis",
+        trap: "one shot per class gives no within-class covariance",
         parameters: &[NORMALIZE],
     };
     const MIN_CLASSES: usize = 1;

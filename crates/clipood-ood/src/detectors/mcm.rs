@@ -40,6 +40,8 @@ impl Detector for Mcm {
             texts: true,
             ..Needs::LOGITS
         },
+        cost: "shared class products; one exponential per class",
+        trap: "at t = 1 the softmax is almost flat, so f16 features tie; papers and code bases use different t",
         parameters: &[TEMPERATURE],
     };
     const MIN_CLASSES: usize = 2;
@@ -86,6 +88,8 @@ impl Detector for LMcm {
             patches: true,
             ..Needs::LOGITS
         },
+        cost: "mcm for every patch",
+        trap: "needs patch features, whose definition differs between ViT and ResNet",
         parameters: &[TEMPERATURE],
     };
     const MIN_CLASSES: usize = 2;
@@ -133,6 +137,8 @@ impl Detector for GlMcm {
             patches: true,
             ..Needs::LOGITS
         },
+        cost: "mcm for the image and for every patch",
+        trap: "papers weight the local term with 1 or 0.5, at t = 1 or 0.1: name both",
         parameters: &[
             TEMPERATURE,
             ParameterInfo::new("weight", "1", "weight of the local term, any finite number"),
@@ -170,6 +176,10 @@ impl Detector for GlMcm {
         Some(1.0 / self.t)
     }
 
+    fn best_patch_scale(&self) -> Option<f64> {
+        (self.topk == 1).then_some(1.0 / self.t)
+    }
+
     fn reduce_patches(&self, patches: &Patches<'_>) -> f64 {
         if self.topk == 1 {
             return patches.best();
@@ -203,7 +213,9 @@ impl Detector for GlMcm {
 
 #[cfg(test)]
 mod tests {
-    use crate::{DetectorSpec, FitInputs, LocalFeatures, Matrix, ScoreInputs, fit, score_all};
+    use crate::{
+        DetectorSpec, FitInputs, LocalFeatures, Matrix, PatchBest, ScoreInputs, fit, score_all,
+    };
     use clipood_core::SplitMix64;
 
     const DIM: usize = 8;
@@ -243,6 +255,7 @@ mod tests {
             negative_text: None,
             train: None,
             train_labels: None,
+            classifiers: &[],
         };
         let score = |spec: &str| {
             let detector = fit(&spec.parse().unwrap(), &inputs).unwrap();
@@ -277,6 +290,60 @@ mod tests {
         let (one, two) = (score("gl_mcm:t=0.2:topk=1"), score("gl_mcm:t=0.2:topk=2"));
         assert_eq!(one, score("gl_mcm:t=0.2"));
         assert_ne!(one, two);
+    }
+
+    #[test]
+    fn known_probabilities_take_the_place_of_the_patches() {
+        let mut rng = SplitMix64::keyed(2, "known patches", 0);
+        let (text, images) = (values(&mut rng, CLASSES), values(&mut rng, IMAGES));
+        let patches = values(&mut rng, IMAGES * PATCHES);
+        let classes = Matrix::new("text", &text, CLASSES, DIM).unwrap();
+        let inputs = FitInputs {
+            text: classes,
+            negative_text: None,
+            classifiers: &[],
+            train: None,
+            train_labels: None,
+        };
+        let specs = [
+            "l_mcm:t=0.2",
+            "gl_mcm:t=0.2",
+            "gl_mcm:t=0.2:topk=2",
+            "l_mcm:t=0.5",
+            "mcm",
+        ];
+        let fitted = specs.map(|spec| fit(&spec.parse().unwrap(), &inputs).unwrap());
+        let score = |best: &[PatchBest]| {
+            let local = LocalFeatures::new("local", &patches, IMAGES, PATCHES, DIM).unwrap();
+            let inputs = ScoreInputs {
+                global: Matrix::new("images", &images, IMAGES, DIM).unwrap(),
+                local: Some(local.with_best(best).unwrap()),
+            };
+            score_all(&fitted, &classes, &inputs).unwrap().columns
+        };
+        let computed = score(&[]);
+        let scale = 1.0 / 0.2;
+        assert_eq!(fitted[1].best_patch_scale(), Some(scale));
+        assert_eq!(fitted[2].best_patch_scale(), None);
+        let best = vec![0.25; IMAGES];
+        let known = score(&[PatchBest { scale, best }]);
+        assert!(known[0].iter().all(|score| *score == 0.25));
+        for (with, without) in known[1].iter().zip(&computed[1]) {
+            let moved = f64::from(with - without);
+            let place = computed[1]
+                .iter()
+                .position(|other| other == without)
+                .unwrap();
+            assert!((moved - (0.25 - f64::from(computed[0][place]))).abs() < 1e-6);
+        }
+        // Another number of patches, another scale and no patches at all.
+        assert_eq!(known[2..], computed[2..]);
+        let short = [PatchBest {
+            scale,
+            best: vec![0.5; IMAGES - 1],
+        }];
+        let local = LocalFeatures::new("local", &patches, IMAGES, PATCHES, DIM).unwrap();
+        assert!(local.with_best(&short).is_err());
     }
 
     #[test]

@@ -57,6 +57,8 @@ impl Detector for DpmNegMinKl {
             labels: true,
             ..Needs::LOGITS
         },
+        cost: "one product of classes x classes",
+        trap: "fused with a scaling over the tested pair it is transductive, with beta per test set an oracle",
         parameters: &[ParameterInfo::new(
             "t",
             "0.1",

@@ -33,6 +33,17 @@ pub(crate) struct Groups {
     /// Whether the score is minus the mass on the negatives rather than the mass on the classes.
     unknown: bool,
     log_odds: bool,
+    /// Factor on the sum over a group.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn is_one(weight: &f64) -> bool {
+    *weight == 1.0
 }
 
 impl Learned for Groups {
@@ -50,7 +61,15 @@ impl Learned for Groups {
 }
 
 impl Groups {
-    fn score(&self, block: &Block<'_>) -> Vec<f32> {
+    /// With the mean over a group, times the number of classes, in place of its sum.
+    pub(crate) fn weighted_by_classes(self, classes: usize) -> Self {
+        Self {
+            weight: classes as f64 / self.size as f64,
+            ..self
+        }
+    }
+
+    pub(crate) fn score(&self, block: &Block<'_>) -> Vec<f32> {
         let count = self.negatives.rows();
         let mut exponentials = vec![0.0; count];
         block
@@ -62,7 +81,8 @@ impl Groups {
                 kernels::exp_scaled(cosines, self.scale, log_sum / self.scale, &mut exponentials);
                 let (mut inside, mut outside) = (0.0, 0.0);
                 for group in self.order.chunks_exact(self.size) {
-                    let ratio: f64 = group.iter().map(|&i| exponentials[i as usize]).sum();
+                    let sum: f64 = group.iter().map(|&i| exponentials[i as usize]).sum();
+                    let ratio = self.weight * sum;
                     inside += 1.0 / (1.0 + ratio);
                     outside += 1.0 / (1.0 + 1.0 / ratio);
                 }
@@ -102,6 +122,8 @@ impl Detector for NegLabel {
             negatives: Some(Negatives::Mined),
             ..Needs::LOGITS
         },
+        cost: "one product with the negative texts; one exponential for each",
+        trap: "the number of groups and the word list change results; papers that pick groups per test set select on it",
         parameters: &[
             ParameterInfo::new("scale", "100", "factor on cosines, above 0"),
             ParameterInfo::new(
@@ -178,6 +200,7 @@ impl Detector for NegLabel {
             scale: self.scale,
             unknown: false,
             log_odds: self.space == Space::LogOdds,
+            weight: 1.0,
         })
     }
 
@@ -217,6 +240,8 @@ impl Detector for UnknownPrompt {
             negatives: Some(Negatives::Unknown),
             ..Needs::LOGITS
         },
+        cost: "one product with `count` texts",
+        trap: "hand-written texts, not the learned negative prompts of the paper",
         parameters: &[
             ParameterInfo::new("count", "1", "negative texts that count, at least 1"),
             Space::INFO,
@@ -256,6 +281,7 @@ impl Detector for UnknownPrompt {
             scale: LOGIT_SCALE,
             unknown: true,
             log_odds: self.space == Space::LogOdds,
+            weight: 1.0,
         })
     }
 

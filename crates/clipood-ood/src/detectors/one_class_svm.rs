@@ -56,6 +56,8 @@ impl Detector for OneClassSvm {
             shots: true,
             ..Needs::LOGITS
         },
+        cost: "one product with the support vectors; fitting grows with the square of the shots",
+        trap: "gamma = 1 suits unit features only",
         parameters: &[
             ParameterInfo::new("gamma", "1", "width of the RBF kernel, above 0"),
             ParameterInfo::new(

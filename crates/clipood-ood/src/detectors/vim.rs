@@ -73,6 +73,8 @@ impl Detector for Vim {
             shots: true,
             ..Needs::LOGITS
         },
+        cost: "one product with a matrix of width x width",
+        trap: "dim must be below the width: the default 256 of OpenOOD leaves nothing of narrow features",
         parameters: &[DIM],
     };
     const MIN_CLASSES: usize = 1;
@@ -163,6 +165,8 @@ impl Detector for Residual {
             shots: true,
             ..Needs::LOGITS
         },
+        cost: "one product with a matrix of width x width",
+        trap: "dim must be below the width",
         parameters: &[DIM],
     };
     const MIN_CLASSES: usize = 1;

@@ -2,7 +2,8 @@
 
 use crate::bundle::Bundle;
 use clipood_ood::{
-    DetectorSpec, FitInputs, LocalFeatures, Matrix, OodError, ScoreInputs, fit, registry, score_all,
+    Classifier, DetectorSpec, FitInputs, LocalFeatures, Matrix, OodError, ScoreInputs, fit,
+    registry, score_all,
 };
 
 /// Fits `spec` after `change` and returns the error's text.
@@ -17,7 +18,8 @@ fn failure<'a>(bundle: &'a Bundle, spec: &str, change: impl Fn(&mut FitInputs<'a
 fn bad_input_is_named() {
     let bundle = Bundle::read();
     let one_class = Matrix::new("text", &bundle.matrix("text").data()[..64], 1, 64).unwrap();
-    for info in registry() {
+    let texts = [Classifier::Texts(bundle.matrix("text"))];
+    for info in registry().iter().filter(|info| !info.needs.stream) {
         let spec = if info.parameters.iter().any(|p| p.key == "dim") {
             format!("{}:dim=8", info.kind)
         } else {
@@ -29,8 +31,12 @@ fn bad_input_is_named() {
             ("train_labels", |i| i.train_labels = None),
             ("negative_text", |i| i.negative_text = None),
         ] {
-            let needed = info.fitted_on().split(", ").any(|word| word == array);
+            let needed = info
+                .fitted_on()
+                .split([',', ';'])
+                .any(|word| word.trim() == array);
             let mut inputs = bundle.fit_inputs();
+            inputs.classifiers = &texts;
             remove(&mut inputs);
             match fit(&spec.parse().unwrap(), &inputs) {
                 Ok(_) => assert!(!needed, "{spec} without {array}"),

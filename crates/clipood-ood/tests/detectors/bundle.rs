@@ -50,6 +50,7 @@ impl Bundle {
             negative_text: Some(self.matrix("negative_text")),
             train: Some(self.matrix("train")),
             train_labels: Some(&self.train_labels),
+            classifiers: &[],
         }
     }
 

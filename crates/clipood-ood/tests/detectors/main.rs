@@ -10,8 +10,9 @@ mod stored;
 
 use bundle::Bundle;
 use clipood_ood::{
-    DualPatternScaling, FitInputs, FittedDetector, LocalFeatures, Matrix, ScoreInputs, fit,
-    fuse_dual_pattern, predict, registry, score_all,
+    Classifier, DualPatternScaling, FitInputs, FittedDetector, LocalFeatures, Matrix, OodError,
+    ScoreInputs, Stream, StreamInputs, fit, fuse_dual_pattern, predict, registry, score_all,
+    score_stream, stream_order,
 };
 use proptest::prelude::*;
 
@@ -302,9 +303,11 @@ proptest! {
             negative_text: Some(Matrix::new("negative_text", &negative, 5, dim).unwrap()),
             train: Some(Matrix::new("train", &train, 12, dim).unwrap()),
             train_labels: Some(&labels),
+            classifiers: &[Classifier::Texts(text)],
         };
         let detectors: Vec<FittedDetector> = registry()
             .iter()
+            .filter(|info| !info.needs.stream)
             .map(|info| {
                 let spec = match info.kind {
                     "vim" | "residual" => format!("{}:dim=1", info.kind),
@@ -323,5 +326,28 @@ proptest! {
         prop_assert!(plain.columns.iter().flatten().all(|x| x.is_finite()));
         // A power of two only moves the exponent, so nothing at all may change.
         prop_assert_eq!(score(2f32.powi(exponent)), plain);
+        let inputs = StreamInputs {
+            text,
+            negative_text: inputs.negative_text,
+            noise: inputs.train,
+        };
+        for info in registry().iter().filter(|info| info.needs.stream) {
+            let spec = match info.kind {
+                "adaneg" => "adaneg:groups=2:batch=3".to_owned(),
+                kind => format!("{kind}:batch=3"),
+            };
+            let score = |factor: f32| -> Vec<f32> {
+                let images: Vec<f32> = images.iter().map(|x| x * factor).collect();
+                let images = Matrix::new("images", &images, 7, dim).unwrap();
+                let mut stream = Stream::start(&spec.parse().unwrap(), &inputs).unwrap();
+                let order = stream_order(seed, 7);
+                let scores: Result<_, OodError> =
+                    score_stream(&mut stream, &images, &order, |_| Ok(()));
+                scores.unwrap()
+            };
+            let plain = score(1.0);
+            prop_assert!(plain.iter().all(|x| x.is_finite()), "{}", spec);
+            prop_assert_eq!(score(2f32.powi(exponent)), plain);
+        }
     }
 }

@@ -69,6 +69,7 @@ fn inputs() -> FitInputs<'static> {
         negative_text: Some(Matrix::new("negative_text", &NEGATIVE, 3, 2).unwrap()),
         train: Some(Matrix::new("train", &TRAIN, 4, 2).unwrap()),
         train_labels: Some(&[0, 0, 1, 1]),
+        classifiers: &[],
     }
 }
 

@@ -50,7 +50,7 @@ pub fn read_eval_view_as(path: &Path, side: u32, resize: Resize) -> Result<Vec<u
 }
 
 /// The bytes of an image file; reading is retried after errors that may be transient.
-pub(super) fn read_image_file(path: &Path) -> std::io::Result<Vec<u8>> {
+fn read_image_file(path: &Path) -> std::io::Result<Vec<u8>> {
     read(&Source::found(path), &Roots::default())
 }
 

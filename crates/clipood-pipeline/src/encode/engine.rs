@@ -130,7 +130,7 @@ impl Engine<'_> {
         consume: impl FnMut(EncodeEvent<E>) -> Result<()>,
     ) -> Result<()> {
         let encode = |lane: &Lane<'_, E>| {
-            let towers = Towers::new(self.model, self.devices, self.local, self.full)?;
+            let towers = Towers::new(self.model, self.devices, self.local)?;
             lane.encode(&|device| towers.open(device))
         };
         self.run_with(clock, encode, source, consume)

@@ -1,13 +1,15 @@
 //! Encoding a list of image files with the engine, with results in the order of the list.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clipood_clip::model::{Devices, EncodedImages, Model};
+use clipood_data::{Roots, Source, read};
 use crossbeam_channel::bounded;
 
 use super::batch::{EVAL_VIEW, EncodeEvent};
-use super::decode::{Unreadable, eval_view_of, read_image_file};
+use super::decode::{Unreadable, eval_view_of};
 use super::engine::{BatchSink, Engine};
 use super::in_order::in_order;
 use super::queue::Clock;
@@ -74,13 +76,14 @@ pub fn encode_files(
         };
         Ok((0..rows).map(row).collect())
     };
-    convert_files(engine, files, split, each)
+    let files: Vec<Source> = files.iter().map(|path| Source::found(path)).collect();
+    convert_files(engine, &files, split, each)
 }
 
 /// [`encode_files`] with a function `convert` that turns the features of a batch into one value per image.
 pub(crate) fn convert_files<T>(
     engine: &Engine<'_>,
-    files: &[PathBuf],
+    files: &[Source],
     mut convert: impl FnMut(EncodedImages) -> Result<Vec<T>>,
     mut each: impl FnMut(usize, std::result::Result<T, Unreadable>) -> Result<()>,
 ) -> Result<()> {
@@ -106,7 +109,7 @@ pub(crate) fn convert_files<T>(
                     local,
                     ..
                 } => {
-                    let path = |row: usize| files[rows[row].0].display().to_string();
+                    let path = |row: usize| files[rows[row].0].to_string();
                     check_rows(&global, dim, path)?;
                     watched.add(&global, dim);
                     let values = convert(EncodedImages { global, local })?;
@@ -198,17 +201,17 @@ fn side(engine: &Engine<'_>) -> Result<u32> {
 ///
 /// # Errors
 /// None: files that cannot be read are not errors.
-pub fn decode_files<P: AsRef<Path> + Send>(
+pub fn decode_files<S: Borrow<Source> + Send>(
     sink: &BatchSink<'_, Vec<(usize, Unreadable)>>,
-    files: impl IntoIterator<Item = P>,
+    files: impl IntoIterator<Item = S>,
     side: u32,
     mut admit: impl FnMut() -> bool,
 ) -> Result<()> {
     let full = sink.full();
     let mut file = 0;
     let mut current = None;
-    let fetch = |path: &P| read_image_file(path.as_ref());
-    let decode = |_: &P, read| eval_view_of(read, side, clipood_core::Resize::default());
+    let fetch = |source: &S| read(source.borrow(), &Roots::default());
+    let decode = |_: &S, read| eval_view_of(read, side, clipood_core::Resize::default());
     // Enough for two batches: the one being filled and the next.
     let goes_on = in_order(files, 2 * full, fetch, decode, |decoded| {
         if current.is_none() {

@@ -6,8 +6,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::error::Result;
 
-/// Number of threads that fetch. They mostly wait for disks and networks.
-const FETCHERS: usize = 4;
+/// Number of threads that fetch. They mostly wait for disks and networks; an object store answers many requests at once.
+const FETCHERS: usize = 16;
 
 /// Calls `fetch` on every item in threads that may block, `work` on the fetched values in rayon's threads, and `take`
 /// on the results in the calling thread, in the order of the items. At most `ahead` items (at least one) are fetched,

@@ -1,7 +1,7 @@
 //! The model's image tower as a device that encodes batches.
 
 use clipood_clip::config::ClipConfig;
-use clipood_clip::model::{Device, Devices, EncodedImages, ImageEncoder, LaunchedImages, Model};
+use clipood_clip::model::{Device, Devices, ImageEncoder, LaunchedImages, Model};
 use clipood_data::normalise;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -15,22 +15,16 @@ pub(super) struct Towers<'a> {
     model: &'a Model,
     devices: &'a Devices,
     local: bool,
-    full: usize,
     /// On the CPU all threads share one copy of the parameters.
     cpu: Option<ImageEncoder>,
 }
 
 impl<'a> Towers<'a> {
-    /// Encoders of batches of at most `full` views, with patch features if `local`.
+    /// Encoders of batches, with patch features if `local`.
     ///
     /// # Errors
     /// Parameters that are not finite, if the CPU is among the devices.
-    pub(super) fn new(
-        model: &'a Model,
-        devices: &'a Devices,
-        local: bool,
-        full: usize,
-    ) -> Result<Self> {
+    pub(super) fn new(model: &'a Model, devices: &'a Devices, local: bool) -> Result<Self> {
         let real = devices.simulated.is_none();
         let cpu = match real && devices.workers.contains(&Device::Cpu) {
             true => Some(model.image_encoder_as(Device::Cpu, devices.dtype)?),
@@ -40,7 +34,6 @@ impl<'a> Towers<'a> {
             model,
             devices,
             local,
-            full,
             cpu,
         })
     }
@@ -62,12 +55,8 @@ impl<'a> Towers<'a> {
                 local,
             }));
         }
-        Ok(Box::new(GpuTower {
-            encoder: self.model.image_encoder_as(device, self.devices.dtype)?,
-            config,
-            local,
-            full: self.full,
-        }))
+        let encoder = self.model.image_encoder_as(device, self.devices.dtype)?;
+        Ok(Box::new(GpuTower { encoder, local }))
     }
 }
 
@@ -106,32 +95,14 @@ impl EncodeDevice for CpuTower<'_> {
     }
 }
 
-/// On a GPU, where the pixels are normalised.
-struct GpuTower<'a> {
+/// On a GPU, which copies the bytes of the pixels while it computes the batch before, and normalises them.
+struct GpuTower {
     encoder: ImageEncoder,
-    config: &'a ClipConfig,
     local: bool,
-    full: usize,
 }
 
-impl EncodeDevice for GpuTower<'_> {
-    /// Pads a short batch to a power of two, because kernels are tuned anew for each size.
+impl EncodeDevice for GpuTower {
     fn launch(&self, batch: &Batch) -> Result<LaunchedImages> {
-        let rows = batch.rows.len();
-        let padded = rows.next_power_of_two().min(self.full.max(rows));
-        let values = padded * image_values(self.config);
-        let mut pixels = Vec::with_capacity(values);
-        pixels.extend_from_slice(&batch.pixels);
-        pixels.resize(values, 0);
-        Ok(self.encoder.launch_bytes(pixels, self.local)?)
-    }
-
-    fn wait(&self, images: LaunchedImages, batch: &Batch) -> Result<EncodedImages> {
-        let (rows, dim) = (batch.rows.len(), self.config.embed_dim);
-        let mut features = images.wait()?;
-        features.global.truncate(rows * dim);
-        let patches = rows * self.config.image.positions() * dim;
-        features.local.truncate(patches);
-        Ok(features)
+        Ok(self.encoder.launch_bytes(&batch.pixels, self.local)?)
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use clipood_core::DatasetManifest;
-use clipood_data::{Found, Split, visit_dataset};
+use clipood_core::{DatasetManifest, is_url};
+use clipood_data::{Split, path_of, visit_files};
 use clipood_store::Unit;
 use rayon::prelude::*;
 
@@ -98,8 +98,8 @@ pub fn check_data(job: &Job) -> Result<()> {
             continue;
         };
         job.worker.interrupt.check()?;
-        let root = job.places.data.join(&manifest.root);
-        if !root.exists() {
+        let root = manifest.root_in(&job.places.data);
+        if !is_url(&root) && !root.exists() {
             absent.push(format!("{} ({name})", root.display()));
             continue;
         }
@@ -218,13 +218,11 @@ impl Compared<'_> {
     /// Lists the dataset and calls `each` with every file.
     fn census(&self, each: &mut dyn FnMut(&FileRow)) -> Result<DataRecord> {
         let mut census = Census::new(self.root.to_path_buf());
-        visit_dataset::<PipelineError>(self.manifest, &self.job.places.data, &mut |found| {
-            if let Found::Image(record) = found {
-                census.add(&record).iter().for_each(&mut *each);
-            }
+        visit_files::<PipelineError>(self.manifest, &self.job.places.data, &mut |found| {
+            census.add(&found)?.iter().for_each(&mut *each);
             Ok(())
         })?;
-        let (rest, record) = census.finish();
+        let (rest, record) = census.finish()?;
         rest.iter().for_each(each);
         Ok(record)
     }
@@ -253,6 +251,7 @@ impl Compared<'_> {
                 recorded += 1;
                 match here.remove(&name_hash(&row.name)) {
                     None => removed.add(&row.name),
+                    Some((None, _)) if row.bytes.is_some() => removed.add(&row.name),
                     Some((bytes, _)) if bytes != row.bytes => resized.add(&row.name),
                     Some((_, modified)) if !self.elsewhere && modified != row.modified => {
                         touched.insert(row.name);
@@ -276,7 +275,7 @@ impl Compared<'_> {
         let texts = [
             added.text("added"),
             removed.text("removed"),
-            resized.text("of another size"),
+            resized.text("of another size or list"),
             replaced.text("of another content"),
         ];
         let texts: Vec<String> = texts.into_iter().flatten().collect();
@@ -302,7 +301,7 @@ impl Compared<'_> {
                 let changed: Vec<Option<String>> = images
                     .par_iter()
                     .map(|image| {
-                        let below = relative(Path::new(&image.source.uri), &image.roots.recorded);
+                        let below = relative(&path_of(&image.source.uri), &image.roots.recorded);
                         if !touched.contains(&below) {
                             return None;
                         }
@@ -311,7 +310,8 @@ impl Compared<'_> {
                         (hash.unwrap_or_default() != image.content_hash).then_some(below)
                     })
                     .collect();
-                changed.iter().flatten().for_each(|name| replaced.add(name));
+                let changed: BTreeSet<&String> = changed.iter().flatten().collect();
+                changed.into_iter().for_each(|name| replaced.add(name));
             }
         }
         Ok(())

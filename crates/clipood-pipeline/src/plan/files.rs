@@ -1,15 +1,18 @@
 //! The files of a dataset by name, size and time: recorded with the plan, so that a later call notices that the folders
 //! are not those that were planned.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use clipood_data::ImageRecord;
+use clipood_core::is_url;
+use clipood_data::{At, Found, content_hash, facts_of, path_of};
+use clipood_store::Facts;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::spool::Blocks;
-use crate::error::Result;
+use crate::error::{PipelineError, Result};
 use crate::job::Job;
 use crate::tables::{FileMeta, FileRow, write_files};
 
@@ -38,10 +41,19 @@ pub struct DataRecord {
 /// Looks the files of a dataset up, block by block, and digests them.
 pub(super) struct Census {
     root: PathBuf,
-    block: Vec<(String, PathBuf)>,
+    block: Vec<(String, Kind, PathBuf)>,
     sizes: blake3::Hasher,
     times: blake3::Hasher,
     files: usize,
+}
+
+/// What a file is, which decides how a change is noticed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// An image, or a file of several.
+    Images,
+    /// A list of images or of names, compared by its content.
+    List,
 }
 
 impl Census {
@@ -56,19 +68,33 @@ impl Census {
         }
     }
 
-    /// Adds the file of an image; returns a block of files whenever one is full, and nothing otherwise.
-    pub fn add(&mut self, record: &ImageRecord) -> Vec<FileRow> {
-        let path = PathBuf::from(&record.source.uri);
-        self.block.push((relative(&path, &self.root), path));
+    /// Adds what a listing has found, unless it is no file of its own; returns a block of files whenever one is full, and
+    /// nothing otherwise.
+    ///
+    /// # Errors
+    /// A list that cannot be read, errors of an object store.
+    pub fn add(&mut self, found: &Found) -> Result<Vec<FileRow>> {
+        let (kind, path) = match found {
+            Found::Image(record) if record.source.at == At::Whole => {
+                (Kind::Images, path_of(&record.source.uri))
+            }
+            Found::File(path) => (Kind::Images, path.clone()),
+            Found::List(path) => (Kind::List, path.clone()),
+            Found::Image(_) | Found::LeftOut(_) | Found::Note(_) => return Ok(Vec::new()),
+        };
+        self.block.push((relative(&path, &self.root), kind, path));
         match self.block.len() {
             BLOCK => self.look_up(),
-            _ => Vec::new(),
+            _ => Ok(Vec::new()),
         }
     }
 
     /// The files that [`Census::add`] has not returned, and the record.
-    pub fn finish(mut self) -> (Vec<FileRow>, DataRecord) {
-        let rest = self.look_up();
+    ///
+    /// # Errors
+    /// As [`Census::add`].
+    pub fn finish(mut self) -> Result<(Vec<FileRow>, DataRecord)> {
+        let rest = self.look_up()?;
         let record = DataRecord {
             root: canonical(&self.root),
             files: self.files,
@@ -76,24 +102,34 @@ impl Census {
             times: self.times.finalize().to_hex()[..32].to_string(),
             listed: now(),
         };
-        (rest, record)
+        Ok((rest, record))
     }
 
-    fn look_up(&mut self) -> Vec<FileRow> {
+    fn look_up(&mut self) -> Result<Vec<FileRow>> {
         let block = std::mem::take(&mut self.block);
+        let urls: Vec<PathBuf> = (block.iter())
+            .filter(|(_, _, path)| is_url(path))
+            .map(|(_, _, path)| path.clone())
+            .collect();
+        let failed = |source| PipelineError::File {
+            path: self.root.display().to_string(),
+            action: "cannot look up the files of the dataset",
+            source,
+        };
+        let remote = facts_of(&urls).map_err(failed)?;
+        let remote: HashMap<PathBuf, Option<Facts>> = urls.into_iter().zip(remote).collect();
         let rows: Vec<FileRow> = block
             .into_par_iter()
-            .map(|(name, path)| {
-                let found = std::fs::metadata(path).ok();
-                let modified = found.as_ref().and_then(|found| found.modified().ok());
-                let since = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-                FileRow {
+            .map(|(name, kind, path)| match (kind, remote.get(&path)) {
+                (Kind::List, _) => list_row(name, &path).map_err(failed),
+                (_, Some(facts)) => Ok(FileRow {
                     name,
-                    bytes: found.map(|found| found.len()),
-                    modified: since.and_then(|since| u64::try_from(since.as_nanos()).ok()),
-                }
+                    bytes: facts.as_ref().map(|facts| facts.size),
+                    modified: facts.as_ref().map(|facts| facts.stamp),
+                }),
+                (_, None) => Ok(file_row(name, &path)),
             })
-            .collect();
+            .collect::<Result<_>>()?;
         for row in &rows {
             let number = |value: Option<u64>| value.map_or(u64::MAX, |value| value).to_le_bytes();
             for hasher in [&mut self.sizes, &mut self.times] {
@@ -104,8 +140,31 @@ impl Census {
             self.times.update(&number(row.modified));
         }
         self.files += rows.len();
-        rows
+        Ok(rows)
     }
+}
+
+/// Size and time of a file.
+fn file_row(name: String, path: &Path) -> FileRow {
+    let found = std::fs::metadata(path).ok();
+    let modified = found.as_ref().and_then(|found| found.modified().ok());
+    let since = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    FileRow {
+        name,
+        bytes: found.map(|found| found.len()),
+        modified: since.and_then(|since| u64::try_from(since.as_nanos()).ok()),
+    }
+}
+
+/// The row of a list: instead of its size a hash of its content, which is what matters of it, and no time.
+fn list_row(name: String, path: &Path) -> std::io::Result<FileRow> {
+    let mut first = [0; 8];
+    first.copy_from_slice(&content_hash(path)?.as_bytes()[..8]);
+    Ok(FileRow {
+        name,
+        bytes: Some(u64::from_le_bytes(first)),
+        modified: None,
+    })
 }
 
 /// The files of a dataset that is being planned: the census, and the parts of their list in a temporary file.
@@ -125,12 +184,12 @@ impl ListedFiles {
         }
     }
 
-    /// Adds the file of an image.
+    /// Adds what a listing has found.
     ///
     /// # Errors
-    /// A temporary file that cannot be written.
-    pub fn add(&mut self, record: &ImageRecord) -> Result<()> {
-        let rows = self.census.add(record);
+    /// As [`Census::add`]; a temporary file that cannot be written.
+    pub fn add(&mut self, found: &Found) -> Result<()> {
+        let rows = self.census.add(found)?;
         self.take(rows, PART)
     }
 
@@ -140,7 +199,7 @@ impl ListedFiles {
     /// As [`ListedFiles::add`].
     pub fn finish(mut self) -> Result<(DataRecord, Blocks)> {
         let census = std::mem::replace(&mut self.census, Census::new(PathBuf::new()));
-        let (rows, record) = census.finish();
+        let (rows, record) = census.finish()?;
         self.take(rows, 1)?;
         Ok((record, self.parts))
     }
@@ -186,6 +245,9 @@ pub(super) fn relative(path: &Path, root: &Path) -> String {
 
 /// The absolute path without links; as it is if it cannot be looked up.
 pub(super) fn canonical(path: &Path) -> String {
+    if is_url(path) {
+        return path.display().to_string();
+    }
     let found = std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
     found
         .unwrap_or_else(|_| path.to_path_buf())

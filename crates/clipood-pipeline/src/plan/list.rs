@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use clipood_core::{DatasetManifest, shown};
-use clipood_data::{At, Found, ImageRecord, LeftOutCounts, Split, few_shot_split, visit_dataset};
+use clipood_core::{DatasetManifest, is_url, shown};
+use clipood_data::{Found, ImageRecord, LeftOutCounts, Split, few_shot_split, visit_dataset};
 
+use super::file_shots::FileShots;
 use super::files::ListedFiles;
+use super::form;
+use super::sort::Sorter;
 use super::spool::Spool;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
@@ -34,12 +37,14 @@ pub(super) struct Draws {
     pub seeds: Vec<u64>,
     /// Largest number of images that each draw takes from a class.
     pub images: usize,
+    /// The files that name the shots, if they are not drawn.
+    pub files: Option<FileShots>,
 }
 
 /// The purpose of listing a dataset.
-pub(super) enum Serves {
+pub(super) enum Serves<'a> {
     /// In-distribution: classes, images to test and to validate on, and draws from the training images.
-    Id(Draws),
+    Id(&'a Draws),
     /// Out-of-distribution images to test on.
     Ood,
     /// Out-of-distribution images to choose hyperparameters on, whatever their folder is called.
@@ -50,59 +55,47 @@ pub(super) enum Serves {
 ///
 /// # Errors
 /// As [`list_images`]; no image in the test folders; temporary files that cannot be written.
-pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves) -> Result<Listed> {
-    let mut listed = Listed {
-        test: Spool::new(),
-        val: Spool::new(),
-        classes: BTreeMap::new(),
-        val_classes: BTreeSet::new(),
-        train: Vec::new(),
-        files: ListedFiles::new(job.places.data.join(&manifest.root)),
-    };
+pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves<'_>) -> Result<Listed> {
+    let (mut classes, mut val_classes) = (BTreeMap::new(), BTreeSet::new());
     let validates = job.experiment.manifests.validates();
+    let (mut test, mut val) = (Sorter::new(&manifest.name), Sorter::new(&manifest.name));
+    let mut train = Candidates::default();
     let mut tested = 0;
-    let mut class: Vec<ImageRecord> = Vec::new();
-    visit_images(
-        manifest,
-        &job.places.data,
-        job.worker.reporting,
-        &mut |mut record| {
-            listed.files.add(&record)?;
-            tested += usize::from(record.split == Split::Test);
-            match serves {
-                Serves::Id(_) => {
-                    if let (Some(label), Some(name)) = (record.label, &record.class_name)
-                        && !listed.classes.contains_key(&label)
-                    {
-                        listed.classes.insert(label, name.clone());
-                    }
+    let mut take = |mut record: ImageRecord| {
+        tested += usize::from(record.split == Split::Test);
+        match serves {
+            Serves::Id(_) => {
+                if let (Some(label), Some(name)) = (record.label, &record.class_name)
+                    && !classes.contains_key(&label)
+                {
+                    classes.insert(label, name.clone());
                 }
-                Serves::Ood | Serves::OodValidation => record.label = None,
             }
-            match (record.split, serves) {
-                (Split::Test, Serves::Id(_) | Serves::Ood) => {
-                    listed.test.push(image_row(record))?
-                }
-                (Split::Test, Serves::OodValidation) => {
-                    record.split = Split::Val;
-                    listed.val.push(image_row(record))?;
-                }
-                (Split::Val, Serves::Id(_)) if validates => {
-                    listed.val_classes.extend(record.label);
-                    listed.val.push(image_row(record))?;
-                }
-                (Split::Train, Serves::Id(draws)) => {
-                    if class.last().is_some_and(|last| last.label != record.label) {
-                        let whole = std::mem::take(&mut class);
-                        listed.train.extend(drawn(whole, draws)?);
-                    }
-                    class.push(record);
-                }
-                _ => {}
+            Serves::Ood | Serves::OodValidation => record.label = None,
+        }
+        match (record.split, serves) {
+            (Split::Test, Serves::Id(_) | Serves::Ood) => test.push(image_row(record)),
+            (Split::Test, Serves::OodValidation) => {
+                record.split = Split::Val;
+                val.push(image_row(record))
             }
-            Ok(())
-        },
-    )?;
+            (Split::Val, Serves::Id(_)) if validates => {
+                val_classes.extend(record.label);
+                val.push(image_row(record))
+            }
+            (Split::Train, Serves::Id(draws)) => train.add(record, draws),
+            _ => Ok(()),
+        }
+    };
+    let (data, reporting) = (&job.places.data, job.worker.reporting);
+    let mut files = ListedFiles::new(manifest.root_in(data));
+    visit_images(manifest, data, reporting, &mut |found| {
+        files.add(&found)?;
+        match found {
+            Found::Image(record) => take(record),
+            _ => Ok(()),
+        }
+    })?;
     if tested == 0 {
         return Err(PipelineError::Usage(format!(
             "dataset `{}` has no test image under {}",
@@ -110,14 +103,62 @@ pub(super) fn list(job: &Job, manifest: &DatasetManifest, serves: &Serves) -> Re
             shown(&manifest.root)
         )));
     }
-    if let Serves::Id(draws) = serves {
-        listed.train.extend(drawn(class, draws)?);
-    }
-    Ok(listed)
+    Ok(Listed {
+        test: test.finish()?,
+        val: val.finish()?,
+        classes,
+        val_classes,
+        train: match serves {
+            Serves::Id(draws) => train.finish(draws)?,
+            Serves::Ood | Serves::OodValidation => Vec::new(),
+        },
+        files,
+    })
 }
 
-/// The training images of one class that are in at least one draw.
+/// The training images of each class that may be in a draw.
+#[derive(Default)]
+struct Candidates {
+    by_class: BTreeMap<Option<u32>, Vec<ImageRecord>>,
+}
+
+impl Candidates {
+    /// Images of a class that are kept beside those of the draws before they are looked through again.
+    const SPARE: usize = 256;
+
+    fn add(&mut self, record: ImageRecord, draws: &Draws) -> Result<()> {
+        let class = self.by_class.entry(record.label).or_default();
+        class.push(record);
+        if class.len() >= Self::SPARE + 2 * draws.seeds.len() * draws.images {
+            *class = drawn(std::mem::take(class), draws)?;
+        }
+        Ok(())
+    }
+
+    /// Those that are in at least one draw, class by class.
+    fn finish(self, draws: &Draws) -> Result<Vec<ImageRecord>> {
+        let mut all = Vec::new();
+        for class in self.by_class.into_values() {
+            all.extend(drawn(class, draws)?);
+        }
+        Ok(all)
+    }
+}
+
+/// The training images of one class that are in at least one draw. A draw takes the images whose hashes come first, so
+/// that which of them were looked at before does not matter.
+///
+/// # Errors
+/// An image that is listed twice.
 fn drawn(mut class: Vec<ImageRecord>, draws: &Draws) -> Result<Vec<ImageRecord>> {
+    class.sort_by(|a, b| a.image_key.cmp(&b.image_key));
+    if let Some(pair) = class
+        .windows(2)
+        .find(|pair| pair[0].image_key == pair[1].image_key)
+    {
+        let key = &pair[0].image_key;
+        return Err(PipelineError::Usage(format!("image {key} is listed twice")));
+    }
     let mut taken = BTreeSet::new();
     if !class.is_empty() {
         for seed in &draws.seeds {
@@ -125,24 +166,20 @@ fn drawn(mut class: Vec<ImageRecord>, draws: &Draws) -> Result<Vec<ImageRecord>>
             taken.extend(split.keys().map(String::from));
         }
     }
-    class.retain(|record| taken.contains(&record.image_key));
+    let is_named = |record: &ImageRecord| draws.files.as_ref().is_some_and(|f| f.name(record));
+    class.retain(|record| taken.contains(&record.image_key) || is_named(record));
     Ok(class)
 }
 
 /// A row of the plan, without the shard and the fields that follow from reading the file.
 pub(super) fn image_row(record: ImageRecord) -> ImageRow {
-    let (offset, length) = match record.source.at {
-        At::Whole => (None, None),
-        At::Bytes(range) => (
-            Some(range.start),
-            Some(range.end.saturating_sub(range.start)),
-        ),
-    };
+    let (offset, length, form) = form::columns(record.source.at);
     ImageRow {
         image_key: record.image_key,
         uri: record.source.uri,
         offset,
         length,
+        form,
         split: record.split.name().to_string(),
         label: record.label,
         class_name: record.class_name,
@@ -160,8 +197,10 @@ pub fn list_images(
     reporting: Reporting,
 ) -> Result<Vec<ImageRecord>> {
     let mut records = Vec::new();
-    visit_images(manifest, data, reporting, &mut |record| {
-        records.push(record);
+    visit_images(manifest, data, reporting, &mut |found| {
+        if let Found::Image(record) = found {
+            records.push(record);
+        }
         Ok(())
     })?;
     records.sort_by(|a, b| a.image_key.cmp(&b.image_key));
@@ -176,7 +215,10 @@ pub fn list_images(
 pub fn open_roots(job: &Job) -> Result<()> {
     for (_, manifest) in job.experiment.manifests.all() {
         draw_demo(manifest, &job.places.data, job.worker.reporting)?;
-        let root = job.places.data.join(&manifest.root);
+        let root = manifest.root_in(&job.places.data);
+        if is_url(&root) {
+            continue;
+        }
         std::fs::read_dir(&root).map_err(|source| PipelineError::File {
             path: root.display().to_string(),
             action: "cannot open the folder of the dataset (--data names the folder that relative ones start from)",
@@ -187,7 +229,10 @@ pub fn open_roots(job: &Job) -> Result<()> {
 }
 
 /// Draws the demo images if `manifest` belongs to the demo and they do not exist.
-fn draw_demo(manifest: &DatasetManifest, data: &Path, reporting: Reporting) -> Result<()> {
+///
+/// # Errors
+/// Images that cannot be written.
+pub fn draw_demo(manifest: &DatasetManifest, data: &Path, reporting: Reporting) -> Result<()> {
     if manifest.generator.as_deref() == Some("demo")
         && let Some(trees) = data.join(&manifest.root).parent()
     {
@@ -199,25 +244,22 @@ fn draw_demo(manifest: &DatasetManifest, data: &Path, reporting: Reporting) -> R
     Ok(())
 }
 
-/// Calls `visit` with the images of a dataset, as [`visit_dataset`] does, and reports what is left out.
+/// Calls `visit` with what a dataset consists of, as [`visit_dataset`] does, and reports notes and what is left out.
 fn visit_images(
     manifest: &DatasetManifest,
     data: &Path,
     reporting: Reporting,
-    visit: &mut dyn FnMut(ImageRecord) -> Result<()>,
+    visit: &mut dyn FnMut(Found) -> Result<()>,
 ) -> Result<()> {
     draw_demo(manifest, data, reporting)?;
     let mut left_out = LeftOutCounts::default();
-    let done = visit_dataset(manifest, data, &mut |found| match found {
-        Found::Image(record) => visit(record),
-        Found::Note(note) => {
-            reporting.say(&format!("{}: {note}", manifest.name));
-            Ok(())
+    let done = visit_dataset(manifest, data, &mut |found| {
+        match &found {
+            Found::Note(note) => reporting.say(&format!("{}: {note}", manifest.name)),
+            Found::LeftOut(entry) => left_out.add(entry),
+            Found::Image(_) | Found::File(_) | Found::List(_) => {}
         }
-        Found::LeftOut(entry) => {
-            left_out.add(&entry);
-            Ok(())
-        }
+        visit(found)
     });
     // Reported even if listing fails: it may be the reason.
     report_left_out(reporting, &manifest.name, &left_out);
@@ -235,14 +277,25 @@ pub fn report_left_out(reporting: Reporting, whose: &str, left_out: &LeftOutCoun
 
 #[cfg(test)]
 mod tests {
-    use clipood_data::Source;
+    use clipood_data::{At, PlaneSize, Source};
     use proptest::prelude::*;
 
     use super::*;
 
     #[test]
     fn a_row_of_the_plan_keeps_the_source_of_its_image() {
-        for at in [At::Whole, At::Bytes(512..2048)] {
+        let row = At::Row {
+            column: "image.bytes".to_string(),
+            row: 1 << 40,
+        };
+        let planes = At::Planes {
+            start: 3074,
+            size: PlaneSize {
+                width: 32,
+                height: 16,
+            },
+        };
+        for at in [At::Whole, At::Bytes(512..2048), row, planes] {
             let source = Source {
                 uri: "/data/set/images.tar".to_string(),
                 at,
@@ -254,7 +307,7 @@ mod tests {
                 label: None,
                 class_name: None,
             });
-            assert_eq!(super::super::source_of(&row), source);
+            assert_eq!(super::super::source_of(&row).unwrap(), source);
         }
     }
 
@@ -277,8 +330,15 @@ mod tests {
                     class_name: Some("a".to_string()),
                 })
                 .collect();
-            let draws = Draws { seeds: seeds.clone(), images: shots + held_out };
+            let draws = Draws { seeds: seeds.clone(), images: shots + held_out, files: None };
             let kept = drawn(class.clone(), &draws).unwrap();
+            // In pieces, backwards.
+            let mut pieces = Vec::new();
+            for record in class.iter().rev() {
+                pieces.push(record.clone());
+                pieces = drawn(pieces, &draws).unwrap();
+            }
+            prop_assert_eq!(&pieces, &kept);
             prop_assert!(kept.len() <= images.min(seeds.len() * draws.images));
             // The first seed holds images out, like validation; the others draw from the rest.
             let both = |mut from: Vec<ImageRecord>| {

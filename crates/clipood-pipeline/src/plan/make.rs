@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use clipood_core::shown;
-use clipood_data::{ImageRecord, Roots, Split, path_of, read, recognise};
+use clipood_data::{ImageRecord, Roots, Source, Split, path_of, read, recognise};
 use clipood_store::{Created, Unit, seal_json};
-use rayon::prelude::*;
 use serde_json::json;
 
 use super::check::{Unread, check_limit, check_recipe, check_shots};
@@ -19,6 +18,7 @@ use super::spool::{Blocks, Rows, Spool};
 use super::texts::check_texts;
 use super::write::write_dataset;
 use super::{CLASSES, CLASSES_FILE, ClassesFile, STAGE, classes_digest, parse_classes, source_of};
+use crate::encode::in_order;
 use crate::error::{PipelineError, Result};
 use crate::heap::trim_heap;
 use crate::job::Job;
@@ -28,6 +28,8 @@ use crate::tables::ImageRow;
 
 /// Images that are hashed between two checks for an interruption.
 const BLOCK: usize = 1024;
+/// Images that are read and not hashed yet.
+const HASHED_AHEAD: usize = 64;
 
 /// A plan that is complete and checked, and not written yet.
 struct Prepared {
@@ -53,8 +55,9 @@ pub(super) fn make(job: &Job, units: &[Unit]) -> Result<()> {
 fn prepare(job: &Job) -> Result<Prepared> {
     let experiment = &job.experiment;
     let manifests = &experiment.manifests;
-    let of_id = list(job, &manifests.id, &Serves::Id(draws(job)))?;
-    let chosen = choose(job, &of_id)?;
+    let draws = draws(job)?;
+    let of_id = list(job, &manifests.id, &Serves::Id(&draws))?;
+    let chosen = choose(job, &of_id, draws.files.as_ref())?;
     check_texts(experiment, &chosen.classes)?;
     check_recipe(experiment, &chosen)?;
     let mut of_id = Some(take_chosen(of_id, &chosen)?);
@@ -240,7 +243,7 @@ fn hash_all(job: &Job, chosen: &Chosen, datasets: Vec<Rows>) -> Result<Vec<Rows>
         let mut unread = Unread::default();
         let val = std::mem::replace(&mut rows.val, Spool::new());
         rows.val = hash_spool(job, val, (&mut progress, &mut unread), |row| {
-            validated.insert(row.content_hash.clone(), shown(path_of(&row.uri)));
+            validated.insert(row.content_hash.clone(), place_of(row));
             Ok(())
         })?;
         check_limit(job, name, &unread, rows.val.len())?;
@@ -259,7 +262,7 @@ fn hash_all(job: &Job, chosen: &Chosen, datasets: Vec<Rows>) -> Result<Vec<Rows>
                 None => Ok(()),
                 Some(twin) => Err(PipelineError::Usage(format!(
                     "{twin} is used for validation, but {} is the same image and is tested; remove it from one of the two",
-                    shown(path_of(&row.uri))
+                    place_of(row)
                 ))),
             },
         )?;
@@ -294,6 +297,30 @@ fn hash_spool(
     }
 }
 
+/// Where the image of a row lies, for messages.
+fn place_of(row: &ImageRow) -> String {
+    let file = shown(path_of(&row.uri));
+    match (&row.form, row.offset) {
+        (Some(_), Some(number)) => format!("{file} (image {}, at {number})", row.image_key),
+        (None, Some(offset)) => format!("{file} (image {}, byte {offset})", row.image_key),
+        _ => file,
+    }
+}
+
+/// Hash and size of the bytes of an image, if they could be read, and what is wrong with them.
+type Hashed = (Option<(String, u64)>, Option<String>);
+
+fn hash_of(read: std::io::Result<Vec<u8>>) -> Hashed {
+    match read {
+        Ok(bytes) => {
+            let hash = blake3::hash(&bytes).to_hex().to_string();
+            let problem = recognise(&bytes).err().map(|error| error.to_string());
+            (Some((hash, bytes.len() as u64)), problem)
+        }
+        Err(error) => (None, Some(format!("cannot be read: {error}"))),
+    }
+}
+
 /// Sets BLAKE3 hash and size of the files; those that cannot be read keep an empty hash.
 fn hash_block(
     job: &Job,
@@ -301,29 +328,29 @@ fn hash_block(
     (progress, unread): (&mut StageProgress, &mut Unread),
 ) -> Result<()> {
     job.worker.interrupt.check()?;
-    let problems: Vec<(String, String)> = block
-        .par_iter_mut()
-        .filter_map(|row| {
-            let problem = match read(&source_of(row), &Roots::default()) {
-                Ok(bytes) => {
-                    row.content_hash = blake3::hash(&bytes).to_hex().to_string();
-                    row.length = Some(bytes.len() as u64);
-                    match recognise(&bytes) {
-                        Ok(()) => return None,
-                        Err(error) => error.to_string(),
-                    }
-                }
-                Err(error) => format!("cannot be read: {error}"),
-            };
-            Some((
-                row.image_key.clone(),
-                format!("{}: {problem}", shown(path_of(&row.uri))),
-            ))
-        })
-        .collect();
-    for (key, line) in problems {
-        progress.note(&line);
-        unread.add(key, line);
+    let sources = block.iter().map(source_of).collect::<Result<Vec<_>>>()?;
+    let fetch = |source: &&Source| read(source, &Roots::default());
+    let mut hashed = Vec::with_capacity(block.len());
+    in_order(
+        &sources,
+        HASHED_AHEAD,
+        fetch,
+        |_, bytes| hash_of(bytes),
+        |hash| {
+            hashed.push(hash);
+            Ok(true)
+        },
+    )?;
+    for (row, (hash, problem)) in block.iter_mut().zip(hashed) {
+        if let Some((hash, length)) = hash {
+            row.content_hash = hash;
+            row.length = Some(length);
+        }
+        if let Some(problem) = problem {
+            let line = format!("{}: {problem}", place_of(row));
+            progress.note(&line);
+            unread.add(row.image_key.clone(), line);
+        }
     }
     progress.add(block.len() as u64);
     Ok(())

@@ -52,18 +52,18 @@ pub(super) fn check_texts(experiment: &Experiment, classes: &[String]) -> Result
     let Some(section) = negative_section(experiment)? else {
         return Ok(());
     };
-    for list in &section.lists {
+    for list in section.lists.iter().chain(&section.imagined) {
         let own = experiment.manifests.words.iter();
         let words = own
             .filter(|words| words.name == list.words)
             .flat_map(|w| &w.words);
         let place = |what: String| format!("{what} in the template `{}`", list.template);
         for name in classes {
-            let text = list.template.replace("{}", name);
+            let text = list.text(name);
             lengths.check(&text, || place(class(name)))?;
         }
         for word in words {
-            let text = list.template.replace("{}", word);
+            let text = list.text(word);
             lengths.check(&text, || {
                 place(format!(
                     "word list `{}`: word `{}`",

@@ -94,7 +94,7 @@ fn write_part(
         quarantined: Vec::new(),
         extra: BTreeMap::from([(
             ROOT.to_string(),
-            uri_of(&job.places.data.join(&manifest.root)),
+            uri_of(&manifest.root_in(&job.places.data)),
         )]),
     };
     let path = part_path(dataset, split, number);

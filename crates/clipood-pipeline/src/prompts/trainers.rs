@@ -90,6 +90,13 @@ pub struct PlannedPrompt {
     pub unit: Unit,
     /// What the unit's fingerprint is made from.
     pub inputs: BTreeMap<String, String>,
+    /// Fingerprints of the sets of texts that detectors of single images read under this prompt set, by name; without the
+    /// plain set, which fingerprints name by its inputs.
+    pub text_sets: BTreeMap<String, String>,
+    /// Fingerprints of the sets that detectors of streams read under it.
+    pub stream_sets: BTreeMap<String, String>,
+    /// Fingerprints of the other prompt sets whose classifiers detectors join with this one, by name.
+    pub members: BTreeMap<String, String>,
 }
 
 impl PlannedPrompt {
@@ -110,6 +117,7 @@ impl PlannedPrompt {
             .field("backend", &experiment.numerics.backend)
             .field("method", &key.method.trainer())
             .field("classes", &plan.classes);
+        builder = experiment.numerics.with_kernels(builder);
         if let (Some(shots), Some(seed)) = (key.shots, key.seed) {
             builder = builder
                 .field("features", &features.fingerprint)
@@ -122,12 +130,18 @@ impl PlannedPrompt {
             key,
             trainer,
             inputs,
+            text_sets: BTreeMap::new(),
+            stream_sets: BTreeMap::new(),
+            members: BTreeMap::new(),
         })
     }
 }
 
 /// Class, key and content hash of the first `shots` images of every class of a split.
-fn shot_images(plan: &Plan, shots: usize, seed: u64) -> Result<Vec<(&str, &str, &str)>> {
+///
+/// # Errors
+/// A seed that the plan has no split for.
+pub fn shot_images(plan: &Plan, shots: usize, seed: u64) -> Result<Vec<(&str, &str, &str)>> {
     let content: BTreeMap<&str, &str> = plan
         .id()
         .train

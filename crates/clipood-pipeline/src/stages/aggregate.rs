@@ -4,13 +4,14 @@
 mod compare;
 mod lines;
 mod scores;
+mod streams;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
 use clipood_ood::metrics::{
-    BootstrapOptions, MetricIntervals, OodMetrics, ScorePair, Selection, average, bootstrap,
+    BootstrapOptions, MetricIntervals, OodMetrics, Resamples, ScorePair, Selection, average,
     ood_metrics,
 };
 use clipood_store::{Part, Unit};
@@ -18,27 +19,29 @@ use clipood_store::{Part, Unit};
 use self::compare::{Baseline, compare, summarise};
 use self::lines::{Line, lines};
 use self::scores::{DatasetScores, Scored, read_scored};
+use self::streams::stream_rows;
 use super::claims::share_units;
 use super::score::score_unit;
+use super::stream::streams;
 use super::{ExplainedUnit, Stage};
 use crate::error::{PipelineError, Result};
 use crate::heap::trim_heap;
 use crate::inputs::recorded;
 use crate::job::Job;
-use crate::metrics::{AGGREGATE, AVERAGE, Metrics, TABLES};
+use crate::metrics::{AGGREGATE, AVERAGE, Metrics, STREAM_TABLE, TABLES};
 use crate::places::Shelf;
 use crate::plan::Purpose;
 use crate::planned::Planned;
 use crate::prompts::trainers::PlannedPrompt;
 use crate::tables::{
     AccuracyRow, FileMeta, OodRow, store_footer, write_accuracy, write_ood, write_paired,
-    write_summary,
+    write_streams, write_summary,
 };
 
 /// See the head of this file.
 pub static STAGE: Stage = Stage {
     name: AGGREGATE,
-    needs: &["score"],
+    needs: &["score", "stream"],
     uses_devices: false,
     ledgers: |_| &[(Shelf::Run, AGGREGATE)],
     units,
@@ -68,9 +71,26 @@ fn inputs(job: &Job, planned: &Planned) -> Result<FingerprintBuilder> {
             scored.push(score_unit(job, prompt, shard)?.fingerprint);
         }
     }
-    Ok(FingerprintBuilder::new(AGGREGATE)
+    let builder = FingerprintBuilder::new(AGGREGATE)
         .field("run", &job.experiment.fingerprint)
-        .field("scores", &scored))
+        .field("scores", &scored);
+    let mut streamed = Vec::new();
+    for stream in streams(job, planned) {
+        streamed.push(stream.unit(job)?.fingerprint);
+    }
+    Ok(match streamed.is_empty() {
+        true => builder,
+        false => builder.field("streams", &streamed),
+    })
+}
+
+/// Name and path of each table of a run.
+fn tables(job: &Job) -> Vec<(&'static str, &'static str)> {
+    let mut tables = TABLES.to_vec();
+    if !job.experiment.streams.is_empty() {
+        tables.push(STREAM_TABLE);
+    }
+    tables
 }
 
 /// One unit per table.
@@ -80,7 +100,7 @@ fn units(job: &Job, planned: &Planned) -> Result<Vec<Unit>> {
         key: name.to_string(),
         fingerprint: fingerprint.clone(),
     };
-    Ok(TABLES.into_iter().map(unit).collect())
+    Ok(tables(job).into_iter().map(unit).collect())
 }
 
 /// Makes the metric tables that are missing.
@@ -92,7 +112,8 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
     let ledger = job.places.run.ledger();
     let done = ledger.committed(AGGREGATE)?;
     let mut last_missing = None;
-    for (unit, (_, path)) in units.iter().zip(TABLES) {
+    let tables = tables(job);
+    for (unit, (_, path)) in units.iter().zip(&tables) {
         let stands = done.contains(unit)?
             || ledger
                 .recover_part(AGGREGATE, unit, path, &store_footer)?
@@ -112,14 +133,17 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
             recipe: job.experiment.recipe.name.clone(),
             ..FileMeta::default()
         };
-        let bytes = [
+        let mut bytes = vec![
             write_ood(&metrics.ood, &meta)?,
             write_accuracy(&metrics.accuracy, &meta)?,
             write_summary(&metrics.summary, &meta)?,
             write_paired(&metrics.paired, &meta)?,
         ];
+        if tables.contains(&STREAM_TABLE) {
+            bytes.push(write_streams(&metrics.streams, &meta)?);
+        }
         let extra = recorded(inputs(job, planned)?.inputs());
-        for ((unit, (_, path)), bytes) in units.iter().zip(TABLES).zip(bytes) {
+        for ((unit, (_, path)), bytes) in units.iter().zip(&tables).zip(bytes) {
             let part = Part {
                 path: path.to_string(),
                 bytes: Bytes::from(bytes),
@@ -155,6 +179,7 @@ fn measure_all(job: &Job, planned: &Planned) -> Result<Metrics> {
         metrics.ood.extend(one.ood);
         metrics.accuracy.extend(one.accuracy);
         metrics.paired.extend(one.paired);
+        metrics.streams.extend(one.streams);
     }
     metrics.summary = summarise(&metrics.ood, &metrics.accuracy);
     Ok(metrics)
@@ -207,6 +232,9 @@ fn measure(
         &sets,
         &mut metrics.ood,
     );
+    let (means, single) = stream_rows(job, planned, prompt, &blank, &averages(&test, groups))?;
+    metrics.ood.extend(means);
+    metrics.streams = single;
     let mut fixed = lines
         .iter()
         .filter(|line| line.selection == Selection::Fixed && line.scaling.is_none());
@@ -230,14 +258,20 @@ fn measure(
     Ok(metrics)
 }
 
-/// Adds one row per line and OOD set; returns the metrics by OOD set and line.
+/// The metrics of one OOD set by line, and their resamples if there are any.
+struct SetMetrics {
+    figures: Vec<OodMetrics>,
+    resamples: Option<Resamples>,
+}
+
+/// Adds one row per line and OOD set; returns the metrics by OOD set.
 fn pair_rows(
     blank: &OodRow,
     test: &Scored,
     lines: &[Line<'_>],
     options: Option<&BootstrapOptions>,
     rows: &mut Vec<OodRow>,
-) -> Result<Vec<Vec<OodMetrics>>> {
+) -> Result<Vec<SetMetrics>> {
     // All lines of a pair share their resamples, so the loop over pairs is the outermost.
     let mut by_set = Vec::new();
     for (s, ood) in test.ood.iter().enumerate() {
@@ -248,16 +282,18 @@ fn pair_rows(
                 ood: &line.pairs[s].ood,
             })
             .collect();
-        let intervals = match options {
-            None => vec![None; pairs.len()],
-            Some(options) => bootstrap(&pairs, options)?.into_iter().map(Some).collect(),
+        let resamples = match options {
+            // Without a detector of single images there is nothing to resample.
+            Some(options) if !pairs.is_empty() => Some(Resamples::draw(&pairs, options)?),
+            _ => None,
         };
         let figures = pairs
             .iter()
             .map(|pair| Ok(ood_metrics(pair.id, pair.ood)?))
             .collect::<Result<Vec<_>>>()?;
         let excluded = (test.id.quarantined.len() + ood.quarantined.len()) as u64;
-        for ((line, figures), interval) in lines.iter().zip(&figures).zip(intervals) {
+        for (l, (line, figures)) in lines.iter().zip(&figures).enumerate() {
+            let interval = resamples.as_ref().map(|r| r.interval(l));
             rows.push(OodRow {
                 ood_dataset: ood.name.clone(),
                 n_excluded: excluded,
@@ -266,13 +302,16 @@ fn pair_rows(
                 ..ood_row(blank, line, figures, interval)
             });
         }
-        by_set.push(figures);
+        by_set.push(SetMetrics { figures, resamples });
     }
     Ok(by_set)
 }
 
-/// Name and OOD sets (indices) of each average: over all sets, and over every group of the recipe.
-fn averages(test: &Scored, groups: &BTreeMap<String, Vec<String>>) -> Vec<(String, Vec<usize>)> {
+/// Name and OOD sets (indices) of each average.
+type Averages = Vec<(String, Vec<usize>)>;
+
+/// The averages of a run: over all sets, and over every group of the recipe.
+fn averages(test: &Scored, groups: &BTreeMap<String, Vec<String>>) -> Averages {
     let sets = &test.ood;
     let mut averages = vec![(AVERAGE.to_string(), (0..sets.len()).collect())];
     for (group, members) in groups {
@@ -282,20 +321,25 @@ fn averages(test: &Scored, groups: &BTreeMap<String, Vec<String>>) -> Vec<(Strin
     averages
 }
 
-/// Adds one row per line and average; `by_set` holds the metrics by OOD set and line.
+/// Adds one row per line and average; `by_set` holds the metrics by OOD set.
 fn average_rows(
     blank: &OodRow,
     test: &Scored,
     lines: &[Line<'_>],
     averages: &[(String, Vec<usize>)],
-    by_set: &[Vec<OodMetrics>],
+    by_set: &[SetMetrics],
     rows: &mut Vec<OodRow>,
 ) {
     for (name, places) in averages {
+        let resampled: Option<Vec<&Resamples>> = places
+            .iter()
+            .map(|s| by_set[*s].resamples.as_ref())
+            .collect();
+        let resampled = resampled.and_then(|sets| Resamples::average(&sets));
         let lost = places.iter().map(|s| test.ood[*s].quarantined.len());
         let excluded = (test.id.quarantined.len() + lost.sum::<usize>()) as u64;
         for (l, line) in lines.iter().enumerate() {
-            let figures: Vec<OodMetrics> = places.iter().map(|s| by_set[*s][l]).collect();
+            let figures: Vec<OodMetrics> = places.iter().map(|s| by_set[*s].figures[l]).collect();
             let Some(mean) = average(&figures) else {
                 continue;
             };
@@ -306,7 +350,12 @@ fn average_rows(
                 threshold95: None,
                 notes: notes_of(test, line),
                 score_resolution: resolutions.sum::<f64>() / figures.len() as f64,
-                ..ood_row(blank, line, &mean, None)
+                ..ood_row(
+                    blank,
+                    line,
+                    &mean,
+                    resampled.as_ref().map(|r| r.interval(l)),
+                )
             };
             let mut chosen = places.iter().map(|s| &line.pairs[*s].hyperparameters);
             if let Some(first) = chosen.next()
@@ -340,9 +389,20 @@ fn ood_row(
     interval: Option<MetricIntervals>,
 ) -> OodRow {
     OodRow {
-        detector: line.detector.clone(),
-        selection: line.selection.as_str().to_string(),
         scaling: line.scaling.map(|s| s.as_str().to_string()),
+        auroc_lo: interval.map(|i| i.auroc.lo),
+        auroc_hi: interval.map(|i| i.auroc.hi),
+        fpr95_lo: interval.map(|i| i.fpr95.lo),
+        fpr95_hi: interval.map(|i| i.fpr95.hi),
+        ..ood_row_of(blank, (&line.detector, line.selection), m)
+    }
+}
+
+/// The row of a detector under a selection, without intervals.
+fn ood_row_of(blank: &OodRow, (detector, selection): (&str, Selection), m: &OodMetrics) -> OodRow {
+    OodRow {
+        detector: detector.to_string(),
+        selection: selection.as_str().to_string(),
         n_id: m.n_id,
         n_ood: m.n_ood,
         auroc: m.auroc,
@@ -357,10 +417,6 @@ fn ood_row(
         balanced_accuracy: m.balanced_accuracy,
         ties: m.ties,
         score_resolution: resolution(m),
-        auroc_lo: interval.map(|i| i.auroc.lo),
-        auroc_hi: interval.map(|i| i.auroc.hi),
-        fpr95_lo: interval.map(|i| i.fpr95.lo),
-        fpr95_hi: interval.map(|i| i.fpr95.hi),
         ..blank.clone()
     }
 }

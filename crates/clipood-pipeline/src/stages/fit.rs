@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
-use clipood_ood::{DetectorSpec, DualPatternScaling, FitInputs, FittedDetector, Matrix, fit};
+use clipood_ood::{
+    Classifier, DetectorSpec, DualPatternScaling, FitInputs, FittedDetector, Matrix, fit,
+};
 use clipood_store::{Created, Error as StoreError, Seal, Unit, check_json_seal, seal_json};
 use serde_json::json;
 
@@ -81,7 +83,7 @@ fn fit_inputs(job: &Job, prompt: &PlannedPrompt) -> Result<FingerprintBuilder> {
         .field("features", &job.places.features.fingerprint)
         .field("prompt", &prompt.unit.fingerprint)
         .field("columns", &columns);
-    with_negatives(&job.experiment, builder)
+    with_negatives(&job.experiment, prompt, builder)
 }
 
 fn fit_unit(job: &Job, prompt: &PlannedPrompt) -> Result<Unit> {
@@ -127,7 +129,7 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
     }
     name_empty_columns(job, planned)?;
     let dim = job.experiment.dim();
-    let negatives = NegativeTexts::read(&job.places, planned.negatives.as_ref(), dim)?;
+    let negatives = NegativeTexts::read(&job.places, &planned.negatives, dim)?;
     let units = (STAGE.units)(job, planned)?;
     let total = planned.prompts.len() as u64;
     let mut progress = job.worker.progress(FIT, "prompt sets", total);
@@ -154,15 +156,19 @@ fn name_empty_columns(job: &Job, planned: &Planned) -> Result<()> {
     let experiment = &job.experiment;
     for method in &experiment.recipe.methods {
         let mut empty = Vec::new();
-        let listed = experiment.columns.iter();
+        let listed = experiment.all_columns();
         for column in listed.filter(|c| c.purpose == ColumnPurpose::Listed) {
             if column.spec(*method)?.is_none() {
                 empty.push(column.name.as_str());
             }
         }
         if !empty.is_empty() {
+            let reason = match method.has_texts() {
+                true => "has no shots to learn from",
+                false => "has no texts to compare with",
+            };
             job.worker.reporting.say(&format!(
-                "{method}: has no texts to compare with, so these stay empty: {}",
+                "{method}: {reason}, so these stay empty: {}",
                 empty.join(", ")
             ));
         }
@@ -203,16 +209,31 @@ fn fit_prompt(
         Some((features, labels)) => Some(Matrix::new("shots", features, labels.len(), dim)?),
         None => None,
     };
+    let mut others = Vec::new();
+    if !prompt.members.is_empty() {
+        for member in planned.members_of(&prompt.key) {
+            others.push(read_prompt(&job.places.prompts, TRAIN, &member.unit)?);
+        }
+    }
+    let mut classifiers = Vec::new();
+    for other in &others {
+        let rows = other.classes.len();
+        classifiers.push(match &other.probe {
+            Some(probe) => Classifier::Probe(probe),
+            None => Classifier::Texts(Matrix::new("other texts", &other.text, rows, dim)?),
+        });
+    }
     let (mut base, mut neg_min_kl) = (None, None);
     for (column, spec) in &specs {
         let Some(spec) = spec else { continue };
-        let own = negatives.of(spec);
+        let own = negatives.of(&job.experiment, spec, &prompt.key)?;
         let own = own.map(|texts| Matrix::new("negative texts", texts, texts.len() / dim, dim));
         let inputs = FitInputs {
             text,
             negative_text: own.transpose()?,
             train,
             train_labels: shots.as_ref().map(|(_, labels)| labels.as_slice()),
+            classifiers: &classifiers,
         };
         let detector = fit(spec, &inputs)?;
         for note in detector.notes() {
@@ -297,6 +318,7 @@ impl<'a> FittedPrompt<'a> {
             negative_text: None,
             train: None,
             train_labels: None,
+            classifiers: &[],
         };
         let mut detectors = Vec::new();
         for (column, spec) in &specs {

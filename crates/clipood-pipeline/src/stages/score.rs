@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use clipood_clip::patch_scores::{PatchInputs, best_patches};
 use clipood_core::FingerprintBuilder;
-use clipood_ood::{LocalFeatures, Matrix, ScoreInputs, score_all, score_linear};
+use clipood_ood::{
+    FittedDetector, LocalFeatures, Matrix, PatchBest, ScoreInputs, score_all, score_linear,
+};
 use clipood_store::{Part, Unit, passes};
 
 use super::fit::{FittedPrompt, column_specs};
@@ -20,6 +23,7 @@ use crate::heap::trim_heap;
 use crate::inputs::recorded;
 use crate::job::Job;
 use crate::negative::with_negatives;
+use crate::panics::guarded;
 use crate::places::Shelf;
 use crate::plan::{PlannedImage, Purpose};
 use crate::planned::{Planned, Shard};
@@ -124,7 +128,7 @@ fn score_inputs(
         .field("unit", &shard.features.key)
         .field("prompt", &prompt.unit.fingerprint)
         .field("columns", &column_specs(&job.experiment, prompt)?);
-    with_negatives(&job.experiment, builder)
+    with_negatives(&job.experiment, prompt, builder)
 }
 
 /// The unit of a shard under all prompt sets.
@@ -303,6 +307,48 @@ fn score_shard(
     compare_scores(job, &path, bytes, &outcome)
 }
 
+/// What a GPU computes of the patches of a shard: the products of all patches with all class texts, which bind with many classes.
+/// If it fails, the CPU does all of it.
+fn best_on_device(
+    job: &Job,
+    loaded: &LoadedShard<'_>,
+    fitted: &FittedPrompt<'_>,
+) -> Result<Vec<PatchBest>> {
+    let local = &loaded.block.local;
+    let scales = (fitted.detectors.iter()).filter_map(FittedDetector::best_patch_scale);
+    let mut scales: Vec<f64> = scales.collect();
+    scales.sort_by(f64::total_cmp);
+    scales.dedup();
+    if local.is_empty() || scales.is_empty() || job.worker.devices.simulated.is_some() {
+        return Ok(Vec::new());
+    }
+    let inputs = PatchInputs {
+        local,
+        patches: job.experiment.patches(),
+        dim: job.experiment.dim(),
+        text: &fitted.set.text,
+    };
+    let computed = guarded(SCORE, || {
+        Ok(best_patches(job.worker.device(), &inputs, &scales)?)
+    });
+    match computed {
+        Ok(found) => {
+            let found = found.unwrap_or_default().into_iter();
+            let pairs = scales.into_iter().zip(found);
+            Ok(pairs
+                .map(|(scale, best)| PatchBest { scale, best })
+                .collect())
+        }
+        Err(PipelineError::Interrupted) => Err(PipelineError::Interrupted),
+        Err(error) => {
+            let device = job.worker.device();
+            let lost = format!("{device}: patches are scored on the CPU: {error}");
+            job.worker.reporting.say(&lost);
+            Ok(Vec::new())
+        }
+    }
+}
+
 /// Scores of one shard under one prompt set, and the number of ID images whose label is among their five most likely
 /// classes.
 fn score_block(
@@ -333,15 +379,17 @@ fn score_block(
             .collect();
         return Ok((table, 0));
     }
+    let best = match &fitted.set.probe {
+        Some(_) => Vec::new(),
+        None => best_on_device(job, loaded, fitted)?,
+    };
     let local = match block.local.is_empty() {
         true => None,
-        false => Some(LocalFeatures::new(
-            "local features",
-            &block.local,
-            rows,
-            patches,
-            dim,
-        )?),
+        false => {
+            let name = "local features";
+            let local = LocalFeatures::new(name, &block.local, rows, patches, dim)?;
+            Some(local.with_best(&best)?)
+        }
     };
     let inputs = ScoreInputs {
         global: Matrix::new("global features", &block.global, rows, dim)?,

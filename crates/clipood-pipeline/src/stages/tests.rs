@@ -9,7 +9,7 @@ use super::fit::FittedPrompt;
 use super::*;
 use crate::extract::{GLOBAL, LOCAL};
 use crate::features::read_features;
-use crate::metrics::{TABLES, read_metrics};
+use crate::metrics::{STREAM_TABLE, TABLES, read_metrics};
 use crate::plan::Purpose;
 use crate::prompts::file::read_prompt;
 use crate::run::{run, run_only};
@@ -51,7 +51,7 @@ fn the_plan_names_the_units_of_every_stage() {
         CLASSES.len() * PER_CLASS + 2 * OOD
     );
     assert_eq!(planned.prompts.len(), 3);
-    assert!(planned.patches && planned.negatives.is_some());
+    assert!(planned.patches && !planned.negatives.is_empty());
     for stage in STAGES {
         let counts = stage.count(&job, &planned).unwrap();
         assert!(counts.units > 0, "{}", stage.name);
@@ -220,7 +220,7 @@ fn negative_labels_are_words_of_the_list_and_the_unknown_prompts_stand_behind_th
     let world = World::new();
     let job = world.job(0, 1);
     let planned = until(&job, "negative");
-    let negatives = planned.negatives.as_ref().unwrap();
+    let negatives = &planned.negatives[0];
     let set = read_prompt(&job.places.prompts, "negative", &negatives.unit).unwrap();
     assert_eq!(set.classes.last().unwrap(), "a photo of an unknown object");
     assert!(set.classes.len() >= 2);
@@ -348,7 +348,7 @@ fn workers_together_make_the_tables_of_one_alone_and_aggregate_once() {
             assert_eq!((own.planned, own.scored), (outcome.planned, outcome.scored));
         }
     });
-    for (_, path) in TABLES {
+    for (_, path) in TABLES.into_iter().chain([STREAM_TABLE]) {
         let table = |world: &World| world.run.get(path).unwrap().unwrap();
         assert_eq!(table(&alone), table(&together), "{path}");
     }
@@ -358,7 +358,7 @@ fn workers_together_make_the_tables_of_one_alone_and_aggregate_once() {
         records.map(|record| record.worker).collect()
     };
     let tables = writers("aggregate");
-    assert_eq!(tables.len(), TABLES.len());
+    assert_eq!(tables.len(), TABLES.len() + 1);
     assert!(
         tables.iter().all(|worker| *worker == tables[0]),
         "{tables:?}"
@@ -402,7 +402,8 @@ fn a_worker_does_the_stages_that_it_is_asked_for_and_no_more() {
         message.contains("`negative`") && message.contains("1 of 1"),
         "{message}"
     );
-    let late = some(&["negative", "fit", "score", "aggregate", "report"]).unwrap();
+    let late = ["negative", "fit", "score", "stream", "aggregate", "report"];
+    let late = some(&late).unwrap();
     let outcome = run_only(&job, &late).unwrap().unwrap();
     assert_eq!(outcome.planned, outcome.scored);
     let error = some(&["scor"]).unwrap_err().to_string();

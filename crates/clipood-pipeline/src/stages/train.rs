@@ -123,7 +123,7 @@ impl Bench<'_> {
         let trainer = match self.trains {
             true => {
                 let opened = guarded(TRAIN, || {
-                    let dtype = self.job.worker.devices.dtype;
+                    let dtype = self.job.worker.devices.dtype.for_training(device);
                     let model = &self.job.experiment.model;
                     Ok(model.prompt_trainer_as(device, dtype)?)
                 });

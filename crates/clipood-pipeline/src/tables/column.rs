@@ -131,6 +131,8 @@ pub(super) fn read_cells<F: Cell>(batch: &RecordBatch, file: &str, name: &str) -
 /// One column of a table of `R`.
 pub(super) struct Column<R> {
     field: Field,
+    /// Whether tables of earlier builds lack it.
+    is_added: bool,
     write: Box<WriteColumn<R>>,
     read: Box<ReadColumn<R>>,
 }
@@ -147,6 +149,7 @@ impl<R: 'static> Column<R> {
     ) -> Self {
         Self {
             field: Field::new(name, F::data_type(), F::NULLABLE),
+            is_added: false,
             write: Box::new(move |rows| F::to_array(rows.iter().map(get))),
             read: Box::new(move |batch, file, rows| {
                 for (row, cell) in rows.iter_mut().zip(read_cells::<F>(batch, file, name)?) {
@@ -168,6 +171,19 @@ impl<R: 'static> Column<R> {
         Self { field, ..column }
     }
 
+    /// A column of repeating strings that earlier builds did not write: its cells are then the defaults.
+    pub fn added(
+        name: &'static str,
+        get: fn(&R) -> &Option<String>,
+        get_mut: fn(&mut R) -> &mut Option<String>,
+    ) -> Self {
+        let column = Self::words(name, get, get_mut);
+        Self {
+            is_added: true,
+            ..column
+        }
+    }
+
     /// A required column of a few words that encode a value; `set` returns `false` for a word that it does not know.
     pub fn coded(
         name: &'static str,
@@ -177,6 +193,7 @@ impl<R: 'static> Column<R> {
     ) -> Self {
         Self {
             field: Field::new(name, dictionary(), false),
+            is_added: false,
             write: Box::new(move |rows| {
                 Arc::new(StringArray::from_iter_values(rows.iter().map(get)))
             }),
@@ -255,6 +272,9 @@ pub(super) fn batch_rows<R: Default + 'static>(
     let mut rows = Vec::new();
     rows.resize_with(batch.num_rows(), R::default);
     for column in columns {
+        if column.is_added && batch.column_by_name(column.field.name()).is_none() {
+            continue;
+        }
         (column.read)(batch, file, &mut rows)?;
     }
     Ok(rows)
@@ -268,7 +288,11 @@ pub(super) fn read_rows<R: Default + 'static>(
 ) -> Result<Vec<R>> {
     guard(file, || {
         let open = OpenFile::open(bytes, file)?;
-        open.check(columns.iter().map(Column::field))?;
+        let lacks = |column: &&Column<R>| {
+            column.is_added && open.schema().index_of(column.field.name()).is_err()
+        };
+        let there = columns.iter().filter(|column| !lacks(column));
+        open.check(there.map(Column::field))?;
         let mut rows = Vec::new();
         open.read(0, |batch| {
             rows.extend(batch_rows(columns, batch, file)?);

@@ -13,7 +13,7 @@ pub struct ImageRow {
     pub image_key: String,
     /// The file, or the archive that holds it.
     pub uri: String,
-    /// Offset of its first byte in `uri`; absent if the image is the whole file.
+    /// Offset of its first byte in `uri`, or whatever `form` says; absent if the image is the whole file.
     pub offset: Option<u64>,
     /// Size in bytes; absent if it could not be read.
     pub length: Option<u64>,
@@ -27,6 +27,9 @@ pub struct ImageRow {
     pub class_name: Option<String>,
     /// Shard of the image.
     pub shard: u32,
+    /// How `uri` holds the image, if not as a file or as bytes of one: `row:<column>` for the row `offset` of a Parquet file.
+    /// Plans of earlier builds have no such column.
+    pub form: Option<String>,
 }
 
 fn image_columns() -> Vec<Column<ImageRow>> {
@@ -40,6 +43,7 @@ fn image_columns() -> Vec<Column<ImageRow>> {
         plain label,
         words class_name,
         plain shard,
+        added form,
     )
 }
 

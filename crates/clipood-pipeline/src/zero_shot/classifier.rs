@@ -22,21 +22,36 @@ pub struct Classifier {
 
 impl Classifier {
     /// A classifier from normalised text features `[classes, dim]` that returns the `top` most likely classes (all of
-    /// them if there are fewer) and scores images with a detector that is fitted on texts alone.
+    /// them if there are fewer) and scores images with a detector that is fitted on texts alone: those of the classes, and
+    /// normalised features `negative` `[negatives, dim]` of texts of no class where it uses them.
     ///
     /// # Errors
-    /// No class, features that are not finite, a detector that needs more than texts.
-    pub fn new(text: Vec<f32>, dim: usize, top: usize, detector: &DetectorSpec) -> Result<Self> {
+    /// No class, features that are not finite, a detector that needs more than these texts.
+    pub fn new(
+        text: Vec<f32>,
+        negative: Option<&[f32]>,
+        dim: usize,
+        top: usize,
+        detector: &DetectorSpec,
+    ) -> Result<Self> {
         let classes = text.len() / dim.max(1);
         let fitted = {
             let text = Matrix::new("text features", &text, classes, dim)?;
+            let negative_text = match negative {
+                Some(rows) => {
+                    let count = rows.len() / dim.max(1);
+                    Some(Matrix::new("negative text features", rows, count, dim)?)
+                }
+                None => None,
+            };
             clipood_ood::fit(
                 detector,
                 &FitInputs {
                     text,
-                    negative_text: None,
+                    negative_text,
                     train: None,
                     train_labels: None,
+                    classifiers: &[],
                 },
             )?
         };
@@ -147,7 +162,7 @@ mod tests {
         let mut text = values(classes * dim, 0.7);
         normalise_rows(&mut text, dim);
         let detector: DetectorSpec = "mcm".parse().unwrap();
-        let classifier = Classifier::new(text, dim, 3, &detector).unwrap();
+        let classifier = Classifier::new(text, None, dim, 3, &detector).unwrap();
         assert!(!classifier.uses_patches());
         let images = values(40 * dim, 1.3);
         let together = classifier.classify(&images, &[]).unwrap();

@@ -1,8 +1,7 @@
 //! From image files to classes and scores, in order.
 
-use std::path::PathBuf;
-
 use clipood_clip::model::EncodedImages;
+use clipood_data::Source;
 
 use super::classifier::{Classified, Classifier};
 use crate::encode::{Engine, Unreadable, convert_files};
@@ -19,7 +18,7 @@ pub type Outcome = std::result::Result<Classified, Unreadable>;
 /// The first error of `each`; as [`Engine::run`].
 pub fn classify_files(
     engine: &Engine<'_>,
-    files: &[PathBuf],
+    files: &[Source],
     classifier: &Classifier,
     each: impl FnMut(usize, Outcome) -> Result<()>,
 ) -> Result<()> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clipood_clip::ClipError;
 use clipood_clip::model::{Devices, Dtype};
-use clipood_pipeline::PipelineError;
+use clipood_pipeline::{PipelineError, Table};
 
 /// Headings of the options in a command's help.
 pub mod heading {
@@ -42,10 +42,10 @@ pub struct DevicesArg {
 pub struct DeviceArgs {
     #[command(flatten)]
     devices: DevicesArg,
-    /// Number format of the image tower: f32; on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also bf16 (ViT
-    /// only).
-    #[arg(long, default_value = "f32", help_heading = heading::DEVICE)]
-    dtype: String,
+    /// Number format of the image tower: f32 (the default); on GPUs also f16 or bf16, on a CPU with AVX-512 BF16 also
+    /// bf16.
+    #[arg(long, help_heading = heading::DEVICE)]
+    dtype: Option<String>,
 }
 
 /// The devices of a run.
@@ -74,7 +74,15 @@ impl DeviceArgs {
     /// # Errors
     /// As [`devices`].
     pub fn open(&self) -> Result<Devices, PipelineError> {
-        self.devices.open(&self.dtype)
+        self.open_as("f32")
+    }
+
+    /// As [`DeviceArgs::open`], in the format `default` unless one was given.
+    ///
+    /// # Errors
+    /// As [`devices`].
+    pub fn open_as(&self, default: &str) -> Result<Devices, PipelineError> {
+        self.devices.open(self.dtype.as_deref().unwrap_or(default))
     }
 }
 
@@ -84,7 +92,8 @@ impl RunDeviceArgs {
     /// # Errors
     /// [`PipelineError::Usage`] for devices or number formats that this build or machine does not support.
     pub fn open(&self) -> Result<Devices, PipelineError> {
-        let devices = run_devices(&self.device.devices.devices, &self.device.dtype)?;
+        let dtype = self.device.dtype.as_deref().unwrap_or("f32");
+        let devices = run_devices(&self.device.devices.devices, dtype)?;
         Ok(devices.with_batch(self.batch))
     }
 }
@@ -181,6 +190,32 @@ impl WorkerRunArg {
     /// The run directory; the parser ensures that one is given.
     pub fn into_run(self) -> String {
         self.run.or(self.run_option).unwrap_or_default()
+    }
+}
+
+/// How a table is written to standard output.
+#[derive(clap::Args)]
+pub struct FormatArgs {
+    /// Print the table as CSV: rates between 0 and 1 with all digits, deviations and intervals in columns of their own.
+    #[arg(long, group = "format")]
+    csv: bool,
+    /// Print the table for LaTeX (booktabs).
+    #[arg(long, group = "format")]
+    latex: bool,
+    /// Print the table for Markdown.
+    #[arg(long, group = "format")]
+    markdown: bool,
+}
+
+impl FormatArgs {
+    /// The table in the format that was asked for; `None` if none was.
+    pub fn format(&self, table: &Table) -> Option<String> {
+        match (self.csv, self.latex, self.markdown) {
+            (true, ..) => Some(table.to_csv()),
+            (_, true, _) => Some(table.to_latex()),
+            (.., true) => Some(table.to_markdown()),
+            _ => None,
+        }
     }
 }
 

@@ -6,12 +6,16 @@ use anyhow::Result;
 use clipood_core::text_file::read_text;
 use clipood_core::{ClassList, equal_names};
 
-/// Reads a class list, and says on standard error what is unusual about it.
+/// Reads a class list, and says on standard error what is unusual about it. What is no file and looks like no path is the
+/// names themselves, separated by commas.
 ///
 /// # Errors
 /// A file that cannot be read, as [`read_text`]; a list that is malformed, as [`ClassList::parse`].
 pub fn read_class_list(path: &Path) -> Result<ClassList> {
-    let list = ClassList::parse(&read_text(path)?, &path.display().to_string())?;
+    let list = match names_in(path) {
+        Some(names) => ClassList::of(names),
+        None => ClassList::parse(&read_text(path)?, &path.display().to_string())?,
+    };
     for note in &list.notes {
         clipood_pipeline::tell(&format!("note: {note}"));
     }
@@ -19,9 +23,34 @@ pub fn read_class_list(path: &Path) -> Result<ClassList> {
     Ok(list)
 }
 
+/// The names of `a,b,c`; `None` for the path of a file.
+fn names_in(path: &Path) -> Option<Vec<String>> {
+    let text = path.to_str()?;
+    let is_path = path.exists() || path.extension().is_some() || text.contains(['/', '\\']);
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    let whole = names.iter().all(|name| !name.is_empty());
+    (!is_path && whole).then_some(names)
+}
+
 /// Says on standard error which classes have the same name.
 pub fn note_equal(names: &[String]) {
     if let Some(note) = equal_names(names) {
         clipood_pipeline::tell(&format!("note: {note}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_between_commas_are_no_path() {
+        let names = |text: &str| names_in(Path::new(text));
+        let expected = ["cat", "sea lion"].map(str::to_owned).to_vec();
+        assert_eq!(names("cat, sea lion"), Some(expected));
+        assert_eq!(names("cat"), Some(vec!["cat".to_owned()]));
+        for path in ["classes.txt", "lists/classes", "cat,,dog", "", "."] {
+            assert_eq!(names(path), None, "{path}");
+        }
     }
 }

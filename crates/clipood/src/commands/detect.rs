@@ -1,175 +1,181 @@
-//! `clipood detect`: whether images belong to the classes that a threshold was fitted for.
+//! `clipood detect`: whether images belong to known classes.
 
+mod judge;
+mod table;
+
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{ArrayRef, BooleanArray, Float32Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use clipood_core::text_file::{decode_text, lines};
 use clipood_core::{shown, stored};
-use clipood_ood::DetectorSpec;
-use clipood_pipeline::{Classifier, Engine, PipelineError, classify_files};
+use clipood_data::Source;
+use clipood_pipeline::{Engine, PipelineError, classify_files};
 use serde_json::json;
 
-use super::args::DevicesArg;
-use super::arrays::{check_folder, write_parquet};
+use self::judge::{Judge, JudgeArgs};
+use super::args::DeviceArgs;
+use super::arrays::check_folder;
 use super::images::{none_readable, report_unreadable};
-use super::models::ModelArgs;
 use super::print;
-use super::threshold;
 use super::zero_shot::inputs::files_of;
+
+/// Longest list of images on standard input, in bytes.
+const LONGEST_LIST: u64 = 1 << 30;
 
 /// Options of `clipood detect`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// File of `clipood threshold`; it names model, classes, texts and detector.
-    #[arg(long, value_name = "FILE")]
-    threshold: PathBuf,
-    /// Image files, or folders that are searched for them.
+    /// Image files, or folders that are searched for them; `-` reads one path per line from standard input.
     #[arg(required = true, value_name = "PATH")]
     images: Vec<PathBuf>,
     #[command(flatten)]
-    model: ModelArgs,
+    judge: JudgeArgs,
+    /// Number of nearest classes to print for each image.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    top: u16,
     /// One JSON object per line.
     #[arg(long)]
     json: bool,
-    /// A Parquet file to write as well: `image`, `in_distribution`, `score`, `pred_name`, `prob`.
+    /// A Parquet file to write as well: `image`, `in_distribution`, `score`, `pred_name`, `prob`; its metadata holds the threshold and
+    /// where it came from.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    devices: DevicesArg,
+    device: DeviceArgs,
 }
 
 /// An image with its decision.
-struct Row {
-    image: String,
-    inside: bool,
-    score: f32,
-    class: u32,
-    probability: f32,
+pub struct Verdict {
+    /// Its path.
+    pub image: String,
+    /// Whether its score reaches the threshold.
+    pub inside: bool,
+    /// The detector's score.
+    pub score: f32,
+    /// The most likely classes with `softmax(100 c)`, in descending order; at least one.
+    pub top: Vec<(u32, f32)>,
 }
 
 /// Prints a decision for every image.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let fitted = threshold::read(&args.threshold)?;
-    let file = args.threshold.display();
-    let devices = args.devices.open(&fitted.dtype)?;
     if let Some(out) = &args.out {
         check_folder(out)?;
     }
-    let files = files_of(&args.images)?;
+    let files = listed(&args.images)?;
+    let sources: Vec<Source> = files.iter().map(|path| Source::found(path)).collect();
     if files.is_empty() {
         bail!("no image in the folders given");
     }
-    let detector: DetectorSpec = fitted
-        .detector
-        .parse()
-        .with_context(|| format!("{file}: detector"))?;
-    let model = args.model.open_or(&fitted.model)?;
-    if model.hash != fitted.weights_hash {
-        return Err(PipelineError::Usage(format!(
-            "{file} was fitted with weights {}, {} has {}: fit the threshold again",
-            fitted.weights_hash,
-            args.model.name_or(&fitted.model),
-            model.hash
-        ))
-        .into());
-    }
-    let features = model
-        .text_encoder(devices.first())?
-        .ensembles(&fitted.texts)
-        .with_context(|| format!("{file}: texts"))?;
-    let classifier = Classifier::new(features, model.config.embed_dim, 1, &detector)
-        .with_context(|| format!("{file}: detector {detector}"))?;
-    let mut rows = Vec::new();
+    let judge = args.judge.open(&args.device, usize::from(args.top))?;
+    let mut verdicts = Vec::new();
     let mut failure = None;
-    let engine = Engine::for_files(&model, &devices);
-    let done = classify_files(&engine, &files, &classifier, |number, outcome| {
-        let image = stored(&files[number]);
-        match outcome {
-            Ok(found) => {
-                let (class, probability) = found.top[0];
-                let row = Row {
-                    image,
-                    inside: f64::from(found.score) >= fitted.threshold,
-                    score: found.score,
-                    class,
-                    probability,
-                };
-                let name = &fitted.classes[class as usize];
-                let line = if args.json {
-                    let verdict = json!({
-                        "image": row.image,
-                        "in_distribution": row.inside,
-                        "score": row.score,
-                        "pred_name": name,
-                        "prob": row.probability,
-                    });
-                    format!("{verdict}\n")
-                } else {
-                    let verdict = if row.inside { "in " } else { "out" };
-                    let percent = 100.0 * row.probability;
-                    format!(
-                        "{verdict} {:.6}  {}: {name} {percent:.1}%\n",
-                        row.score,
-                        shown(&row.image)
-                    )
-                };
-                rows.push(row);
-                print(&line).map_err(|error| {
-                    failure = Some(error);
-                    PipelineError::Interrupted
-                })
-            }
+    let engine = Engine::for_files(&judge.model, &judge.devices);
+    let done = classify_files(&engine, &sources, &judge.classifier, |number, outcome| {
+        let found = match outcome {
+            Ok(found) => found,
             Err(reason) => {
                 report_unreadable(&files[number], &reason);
-                Ok(())
+                return Ok(());
             }
-        }
+        };
+        let verdict = Verdict {
+            image: stored(&files[number]),
+            inside: f64::from(found.score) >= judge.threshold,
+            score: found.score,
+            top: found.top,
+        };
+        let line = match args.json {
+            true => as_json(&verdict, &judge),
+            false => as_text(&verdict, &judge),
+        };
+        verdicts.push(verdict);
+        print(&line).map_err(|error| {
+            failure = Some(error);
+            PipelineError::Interrupted
+        })
     });
     if let Some(error) = failure {
         return Err(error);
     }
     done?;
-    if rows.is_empty() {
+    if verdicts.is_empty() {
         return Err(none_readable(files.len()));
     }
     if let Some(out) = &args.out {
-        write_table(out, &rows, &fitted.classes)?;
+        table::write(out, &verdicts, &judge)?;
     }
-    let inside = rows.iter().filter(|row| row.inside).count();
+    let inside = verdicts.iter().filter(|verdict| verdict.inside).count();
     clipood_pipeline::tell(&format!(
-        "{inside} of {} images are in-distribution",
-        rows.len()
+        "{inside} of {} images are in-distribution: {} at or above {} ({})",
+        verdicts.len(),
+        judge.detector,
+        judge.threshold,
+        judge.origin
     ));
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_table(out: &std::path::Path, rows: &[Row], classes: &[String]) -> Result<()> {
-    let text = |of: &dyn Fn(&Row) -> String| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
-    };
-    let number = |of: fn(&Row) -> f32| -> ArrayRef {
-        Arc::new(Float32Array::from_iter_values(rows.iter().map(of)))
-    };
-    let inside = BooleanArray::from(rows.iter().map(|row| row.inside).collect::<Vec<_>>());
-    let columns = vec![
-        ("image", text(&|row| row.image.clone())),
-        ("in_distribution", Arc::new(inside) as ArrayRef),
-        ("score", number(|row| row.score)),
-        (
-            "pred_name",
-            text(&|row| classes[row.class as usize].clone()),
-        ),
-        ("prob", number(|row| row.probability)),
-    ];
-    let fields: Vec<Field> = columns
-        .iter()
-        .map(|(name, column)| Field::new(*name, DataType::clone(column.data_type()), false))
-        .collect();
-    let schema = Arc::new(Schema::new(fields));
-    let arrays = columns.into_iter().map(|(_, column)| column).collect();
-    let batch = RecordBatch::try_new(schema.clone(), arrays)?;
-    write_parquet(out, &schema, [Ok(batch)])
+/// The files of the command line, and those on standard input where `-` stands.
+fn listed(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::with_capacity(paths.len());
+    for path in paths {
+        if path.as_os_str() != "-" {
+            all.extend(files_of(std::slice::from_ref(path))?);
+            continue;
+        }
+        let mut bytes = Vec::new();
+        let input = std::io::stdin().lock();
+        input
+            .take(LONGEST_LIST)
+            .read_to_end(&mut bytes)
+            .context("cannot read the list of images on standard input")?;
+        let text = decode_text(bytes, "standard input")?;
+        let named = lines(&text)
+            .into_iter()
+            .map(str::trim)
+            .filter(|line| !line.is_empty());
+        // As lines of `find` and `ls`: a file that cannot be read costs nothing but itself.
+        all.extend(named.map(PathBuf::from));
+    }
+    Ok(all)
+}
+
+fn as_json(verdict: &Verdict, judge: &Judge) -> String {
+    let name = |class: u32| judge.classes[class as usize].as_str();
+    let (class, probability) = verdict.top[0];
+    let mut line = json!({
+        "image": verdict.image,
+        "in_distribution": verdict.inside,
+        "score": verdict.score,
+        "threshold": judge.threshold,
+        "threshold_from": judge.origin,
+        "pred_name": name(class),
+        "prob": probability,
+    });
+    if verdict.top.len() > 1 {
+        let classes = verdict.top.iter();
+        line["classes"] = classes
+            .map(|(class, probability)| json!({ "name": name(*class), "prob": probability }))
+            .collect();
+    }
+    format!("{line}\n")
+}
+
+fn as_text(verdict: &Verdict, judge: &Judge) -> String {
+    let classes = verdict.top.iter().map(|(class, probability)| {
+        format!(
+            "{} {:.1}%",
+            judge.classes[*class as usize],
+            100.0 * probability
+        )
+    });
+    format!(
+        "{} {:.6}  {}: {}\n",
+        if verdict.inside { "in " } else { "out" },
+        verdict.score,
+        shown(&verdict.image),
+        classes.collect::<Vec<_>>().join(", ")
+    )
 }

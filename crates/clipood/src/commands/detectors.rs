@@ -1,5 +1,7 @@
 //! `clipood detectors`: lists the detectors that `--detectors` accepts.
 
+mod markdown;
+
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -12,9 +14,12 @@ use super::print;
 /// Options of `clipood detectors`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Print a JSON array with formulas, papers and the meaning of every parameter.
+    /// Print a JSON array with formulas, papers, costs, traps and the meaning of every parameter.
     #[arg(long)]
     json: bool,
+    /// Print the page docs/DETECTORS.md.
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
 }
 
 /// Prints the registry.
@@ -22,6 +27,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if args.json {
         let all: Vec<Value> = registry().iter().map(entry).collect();
         print(&format!("{}\n", serde_json::to_string_pretty(&all)?))?;
+    } else if args.markdown {
+        print(&markdown::page())?;
     } else {
         print(&listing())?;
     }
@@ -40,13 +47,17 @@ fn entry(info: &DetectorInfo) -> Value {
         "formula": info.formula,
         "paper": info.paper,
         "fitted_on": info.fitted_on(),
+        "transductive": info.needs.stream,
+        "cost": info.cost,
+        "trap": info.trap,
         "parameters": parameters,
     })
 }
 
-/// One line per kind: kind, parameters with their defaults, summary, in aligned columns.
+/// One line per kind: kind, parameters with their defaults, summary, in aligned columns; kinds that score streams last,
+/// under a heading.
 fn listing() -> String {
-    let rows: Vec<(&str, String, &str)> = registry()
+    let rows: Vec<(&DetectorInfo, String)> = registry()
         .iter()
         .map(|info| {
             let parameters: Vec<String> = info
@@ -54,14 +65,26 @@ fn listing() -> String {
                 .iter()
                 .map(|p| format!("{}={}", p.key, p.default))
                 .collect();
-            (info.kind, parameters.join(" "), info.summary)
+            (info, parameters.join(" "))
         })
         .collect();
-    let kinds = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
-    let parameters = rows.iter().map(|row| row.1.len()).max().unwrap_or(0);
-    rows.iter().fold(String::new(), |mut text, row| {
+    let kinds = rows.iter().map(|row| row.0.kind.len()).max().unwrap_or(0);
+    // The streams' parameters are many; they do not widen the column of the others.
+    let inductive = rows.iter().filter(|row| !row.0.needs.stream);
+    let parameters = inductive.map(|row| row.1.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    let mut streams = false;
+    for (info, own) in rows {
+        if info.needs.stream && !streams {
+            text += "\ntransductive: they score a stream of test images and learn from it\n";
+            streams = true;
+        }
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:kinds$}  {:parameters$}  {}", row.0, row.1, row.2);
-        text
-    })
+        let _ = writeln!(
+            text,
+            "{:kinds$}  {own:parameters$}  {}",
+            info.kind, info.summary
+        );
+    }
+    text
 }

@@ -1,5 +1,6 @@
 //! Finding the images that the command line names, and reporting those that cannot be read, for several commands.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -76,7 +77,7 @@ pub fn check_file(path: &Path) -> Result<()> {
 }
 
 /// Lists a file that could not be read on standard error.
-pub fn report_unreadable(path: &Path, reason: &Unreadable) {
+pub fn report_unreadable(path: impl AsRef<OsStr>, reason: &Unreadable) {
     let Unreadable { kind, message } = reason;
     clipood_pipeline::tell(&format!("cannot read {} ({kind}): {message}", shown(path)));
 }

@@ -8,7 +8,10 @@ use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, DictionaryArray, Float32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use clipood_core::files::read_file;
-use clipood_ood::{DetectorSpec, FitInputs, FittedDetector, ScoreInputs, fit, score_all};
+use clipood_ood::{
+    DetectorSpec, FitInputs, FittedDetector, Matrix, ScoreInputs, Stream, StreamInputs, fit,
+    score_all, score_stream, stream_order,
+};
 use clipood_pipeline::PipelineError;
 use clipood_pipeline::tables::dictionary;
 use safetensors::SafeTensors;
@@ -26,7 +29,7 @@ const ARRAYS: &str =
 #[derive(clap::Args)]
 pub struct Args {
     /// A safetensors file with the arrays `text`, `id` and `ood`, and what the detectors need: `negative_text`,
-    /// `train`, `train_labels`, `id_local`, `ood_local`. Features need not be normalised. Other arrays are ignored.
+    /// `train`, `train_labels`, `noise`, `id_local`, `ood_local`. Features need not be normalised. Other arrays are ignored.
     #[arg(long)]
     bundle: Option<PathBuf>,
     #[command(flatten)]
@@ -34,6 +37,9 @@ pub struct Args {
     /// Detectors, separated by commas: `[alias=]kind[:key=value]...`; `clipood detectors` lists them.
     #[arg(long)]
     detectors: String,
+    /// Seed of the order in which detectors that score a stream see the ID and OOD images together; such scores depend on it.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    order: u64,
     /// The Parquet file to write: `role` (id or ood) and a column `score_<alias or kind>` for each detector.
     #[arg(long)]
     out: PathBuf,
@@ -60,6 +66,9 @@ struct Files {
     /// Out-of-distribution images.
     #[arg(long, value_name = "ARRAY", help_heading = ARRAYS)]
     ood: Option<Source>,
+    /// Noise images, which some streams start with.
+    #[arg(long, value_name = "ARRAY", help_heading = ARRAYS)]
+    noise: Option<Source>,
     /// Patches of the in-distribution images `[images, patches, features]`.
     #[arg(long, value_name = "ARRAY", help_heading = ARRAYS)]
     id_local: Option<Source>,
@@ -98,7 +107,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             .with_context(|| format!("{place} is no safetensors file"))?;
         given.bundle = Some(tensors);
     }
-    let [id, ood] = score(&given, &specs).context(place)?;
+    let [id, ood] = score(&given, &specs, args.order).context(place)?;
     write_table(&args.out, &names, &id, &ood)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -126,18 +135,84 @@ fn column_names(specs: &[DetectorSpec]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Fits the detectors and returns one column of scores for each, of the ID rows and of the OOD rows.
-fn score(given: &Given<'_>, specs: &[DetectorSpec]) -> Result<[Vec<Vec<f32>>; 2]> {
+/// One column of scores for each detector, of the ID rows and of the OOD rows.
+fn score(given: &Given<'_>, specs: &[DetectorSpec], order: u64) -> Result<[Vec<Vec<f32>>; 2]> {
     let text = given.required("text", None, "the features of the class texts")?;
     let negative_text = given.features("negative_text", None)?;
+    let is_stream = |spec: &&DetectorSpec| spec.needs().stream;
+    let (streams, inductive): (Vec<&DetectorSpec>, Vec<&DetectorSpec>) =
+        specs.iter().partition(is_stream);
+    let arrays = (&text, negative_text.as_ref());
+    let mut inductive = score_inductive(given, &inductive, arrays)?.map(Vec::into_iter);
+    let mut streams = score_streams(given, &streams, arrays, order)?.map(Vec::into_iter);
+    // Columns stand in the order of the detectors.
+    let joined = [0, 1].map(|side| {
+        let columns = specs.iter().map(|spec| match spec.needs().stream {
+            true => streams[side].next(),
+            false => inductive[side].next(),
+        });
+        columns.flatten().collect()
+    });
+    Ok(joined)
+}
+
+/// Scores of the detectors that see the ID and OOD images as one stream.
+fn score_streams(
+    given: &Given<'_>,
+    specs: &[&DetectorSpec],
+    (text, negative_text): (&Array, Option<&Array>),
+    order: u64,
+) -> Result<[Vec<Vec<f32>>; 2]> {
+    let mut columns = [Vec::new(), Vec::new()];
+    if specs.is_empty() {
+        return Ok(columns);
+    }
+    let what = "the features of the images to score";
+    let (id, ood) = (
+        given.required("id", None, what)?,
+        given.required("ood", None, what)?,
+    );
+    let noise = given.features("noise", None)?;
+    let inputs = StreamInputs {
+        text: text.matrix()?,
+        negative_text: negative_text.map(Array::matrix).transpose()?,
+        noise: noise.as_ref().map(Array::matrix).transpose()?,
+    };
+    let (first, second) = (id.matrix()?, ood.matrix()?);
+    let width = inputs.text.cols();
+    for (name, found) in [("id", first.cols()), ("ood", second.cols())] {
+        if found != width {
+            bail!("array `{name}` has features of width {found}, expected {width} as in `text`");
+        }
+    }
+    let values = [first.data(), second.data()].concat();
+    let images = Matrix::new("id and ood", &values, first.rows() + second.rows(), width)?;
+    let order = stream_order(order, images.rows());
+    for spec in specs {
+        let mut stream = Stream::start(spec, &inputs)?;
+        let scores = score_stream(&mut stream, &images, &order, |_| Ok::<_, anyhow::Error>(()))?;
+        let (id, ood) = scores.split_at(first.rows());
+        columns[0].push(id.to_vec());
+        columns[1].push(ood.to_vec());
+    }
+    Ok(columns)
+}
+
+/// Fits the detectors that score images one by one, and scores.
+fn score_inductive(
+    given: &Given<'_>,
+    specs: &[&DetectorSpec],
+    (text, negative_text): (&Array, Option<&Array>),
+) -> Result<[Vec<Vec<f32>>; 2]> {
     let train = given.features("train", None)?;
     let train_labels = given.labels("train_labels")?;
     let text = text.matrix()?;
     let inputs = FitInputs {
         text,
-        negative_text: negative_text.as_ref().map(Array::matrix).transpose()?,
+        negative_text: negative_text.map(Array::matrix).transpose()?,
         train: train.as_ref().map(Array::matrix).transpose()?,
         train_labels: train_labels.as_deref(),
+        classifiers: &[],
     };
     let detectors = specs
         .iter()
@@ -200,6 +275,7 @@ impl Given<'_> {
             "train_labels" => files.train_labels.as_ref(),
             "id" => files.id.as_ref(),
             "ood" => files.ood.as_ref(),
+            "noise" => files.noise.as_ref(),
             "id_local" => files.id_local.as_ref(),
             "ood_local" => files.ood_local.as_ref(),
             _ => None,

@@ -22,6 +22,8 @@ fn hangups_are_ignored() -> bool {
 
 /// Signals within this time of the first one are the same request to stop, but for Ctrl-C, which a person repeats.
 const SAME_REQUEST: Duration = Duration::from_secs(1);
+/// What a GPU may take to finish the work in hand, in a process whose kernels may be compiling, before the process ends.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// A flag that is set by the first of these signals, which is also reported; the second signal ends the process at
 /// once.
@@ -49,6 +51,13 @@ pub fn listen(reporting: Reporting) -> Result<Interrupt> {
                 }
                 reporting.say("stopping after the work in hand; once more to stop at once");
                 flag.set();
+                if clipood_clip::device::may_be_compiling() {
+                    // Compiling and tuning does not look at the flag. Here as well, committed parts are complete.
+                    std::thread::spawn(|| {
+                        std::thread::sleep(PATIENCE);
+                        std::process::exit(3);
+                    });
+                }
             }
         })
         .context("cannot listen for signals")?;

@@ -97,7 +97,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         |file, outcome| {
             match outcome {
                 Ok(image) => scores.push(image.score),
-                Err(reason) => report_unreadable(&inputs.files[file], &reason),
+                Err(reason) => report_unreadable(inputs.files[file].to_string(), &reason),
             }
             Ok(())
         },

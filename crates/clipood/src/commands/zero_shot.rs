@@ -3,18 +3,20 @@
 pub(super) mod inputs;
 mod tables;
 pub(super) mod task;
-mod texts;
+pub(super) mod texts;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clipood_core::{distinct_names, shown, stored};
+use clipood_core::{distinct_names, shown};
 use clipood_data::Split;
 use clipood_ood::DetectorSpec;
 use clipood_pipeline::tables::QuarantineRow;
-use clipood_pipeline::{Engine, PipelineError, Tally, Unreadable, ZeroShotPage, classify_files};
+use clipood_pipeline::{
+    ClassCounts, Engine, PipelineError, Tally, Unreadable, ZeroShotPage, bars, classify_files,
+};
 
 use self::inputs::Inputs;
 use self::tables::Predictions;
@@ -76,8 +78,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let engine = Engine::for_files(&model, &devices);
     let done = classify_files(&engine, &inputs.files, &classifier, |file, outcome| {
         let mut row = || -> Result<()> {
-            let file_path = &inputs.files[file];
-            let path = stored(file_path);
+            let path = inputs.files[file].to_string();
             match &outcome {
                 Ok(image) => {
                     let label = inputs.labels[file];
@@ -91,7 +92,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 }
                 Err(reason) => {
                     tally.unreadable += 1;
-                    report_unreadable(file_path, reason);
+                    report_unreadable(&path, reason);
                     quarantine.push(quarantine_row(path, reason));
                 }
             }
@@ -111,6 +112,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         return Err(none_readable(inputs.files.len()));
     }
     print(&summary(&tally))?;
+    if task.dataset.is_some() {
+        print(&distribution(&inputs.classes, &tally))?;
+    }
     if let (Some(folder), Some(table)) = (&args.out, predictions) {
         table.finish()?;
         tables::write_classes(folder, &inputs.classes, &tally)?;
@@ -124,7 +128,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             tally: &tally,
         };
         let path = folder.join("index.html");
-        std::fs::write(&path, page.html())
+        std::fs::write(&path, page.html()?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         print(&format!(
             "tables: {0}/*.parquet; page: {0}/index.html\n",
@@ -161,6 +165,25 @@ fn summary(tally: &Tally) -> String {
         );
     }
     text
+}
+
+/// How many images of each class there are, and how many were predicted.
+fn distribution(classes: &[String], tally: &Tally) -> String {
+    let names = distinct_names(classes);
+    let counts = |of: fn(&ClassCounts) -> u64| -> Vec<(String, u64)> {
+        let counts = names.iter().zip(&tally.classes);
+        counts
+            .map(|(name, counts)| (name.clone(), of(counts)))
+            .collect()
+    };
+    let mut text = String::new();
+    if tally.labelled > 0 {
+        text += &bars("images of each class", &counts(|counts| counts.labelled));
+    }
+    text + &bars(
+        "images predicted as each class",
+        &counts(|counts| counts.predicted),
+    )
 }
 
 /// One line per image on standard output.

@@ -125,6 +125,7 @@ fn raw_and_normalised_distances_match_plain_sums() {
         negative_text: None,
         train: Some(Matrix::new("train", &train, SHOTS, DIM).unwrap()),
         train_labels: Some(&labels),
+        classifiers: &[],
     };
     let global = Matrix::new("images", &images, IMAGES, DIM).unwrap();
     let score = |detectors: &[FittedDetector]| {
@@ -181,6 +182,7 @@ fn equal_raw_shots_have_no_covariance() {
             negative_text: None,
             train: Some(Matrix::new("train", &train, 3, 2).unwrap()),
             train_labels: Some(&[0, 0, 0]),
+            classifiers: &[],
         };
         let spec = "mahalanobis:normalize=false".parse().unwrap();
         fit(&spec, &inputs).unwrap_err().to_string()

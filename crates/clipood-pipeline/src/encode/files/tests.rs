@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 use clipood_data::normalise;
 use tempfile::TempDir;
 
+use std::path::Path;
+
 use super::*;
 use crate::models::open_model;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use clipood_clip::model::{Device, Devices, Model};
 use clipood_core::SplitMix64;
+use clipood_data::Source;
 use clipood_pipeline::{
     BatchSink, Clock, EVAL_VIEW, EncodeEvent, Engine, PipelineError, Unreadable, decode_files,
 };
@@ -112,10 +113,10 @@ fn random_bytes(n: usize) -> Vec<u8> {
 }
 
 /// The images of a folder and those below it.
-fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let files: Vec<PathBuf> = images_below(folder)?
+fn files_in(folder: &Path) -> Result<Vec<Source>> {
+    let files: Vec<Source> = images_below(folder)?
         .into_iter()
-        .map(|image| image.path)
+        .map(|image| Source::found(&image.path))
         .collect();
     if files.is_empty() {
         bail!("{} holds no image", folder.display());
@@ -225,7 +226,7 @@ struct Measure {
 }
 
 impl Measure {
-    fn run(&self, model: &Model, devices: &Devices, files: &[PathBuf]) -> Result<Value> {
+    fn run(&self, model: &Model, devices: &Devices, files: &[Source]) -> Result<Value> {
         let batch = self.batch;
         let side = model.config.image.size;
         let image = random_bytes(3 * side * side);
@@ -261,7 +262,7 @@ impl Measure {
             },
         );
         if let Some((file, reason)) = unreadable {
-            let path = files[file % files.len()].display();
+            let path = &files[file % files.len()];
             bail!("cannot read {path} ({}): {}", reason.kind, reason.message);
         }
         match ran {

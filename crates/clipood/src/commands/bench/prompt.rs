@@ -17,7 +17,7 @@ use super::models::model;
 use super::{Common, exit, median, relative_difference, report, smallest_cosine};
 
 /// Classes and steps of the comparison with the CPU.
-const COMPARED: (usize, usize) = (20, 3);
+const COMPARED: (usize, usize) = (20, 5);
 /// Steps before the first one that is timed.
 const WARM: usize = 3;
 
@@ -81,6 +81,16 @@ struct Steps {
     losses: Vec<f64>,
     /// The momentum after the first step, that is its gradient and the weight decay of the context.
     gradient: Vec<f32>,
+    /// The context after the first step and after the last.
+    contexts: [Vec<f32>; 2],
+}
+
+impl Steps {
+    /// How far the context moved after its first step.
+    fn moved(&self) -> Vec<f32> {
+        let [first, last] = &self.contexts;
+        last.iter().zip(first).map(|(a, b)| a - b).collect()
+    }
 }
 
 /// Trains on random features, one step per epoch.
@@ -136,6 +146,7 @@ fn train(
         at: Vec::new(),
         losses: Vec::new(),
         gradient: Vec::new(),
+        contexts: Default::default(),
     };
     // Each step is an epoch here.
     let after_step = |log: Option<&EpochLog>, state: &PromptState| {
@@ -143,6 +154,7 @@ fn train(
         found.losses.extend(log.map(|log| log.loss));
         if found.gradient.is_empty() {
             found.gradient.clone_from(&state.momentum);
+            found.contexts[0].clone_from(&state.context);
         }
         true
     };
@@ -152,7 +164,8 @@ fn train(
         data: &data,
         train: &options,
     };
-    trainer.train(&task, None, after_step)?;
+    let trained = trainer.train(&task, None, after_step)?;
+    found.contexts[1] = trained.state.context;
     Ok(found)
 }
 
@@ -169,16 +182,20 @@ fn compare(args: &Args, model: &Model, devices: &Devices, method: Method) -> Res
             |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) },
         );
     let off = relative_difference(&found.gradient, &expected.gradient);
+    let moved = relative_difference(&found.moved(), &expected.moved());
     let cosine = smallest_cosine(&found.gradient, &expected.gradient, expected.gradient.len());
     let values = json!({
         "method": method.name(),
         "classes": classes,
         "loss_difference": loss,
         "gradient_difference": off,
+        "context_difference": moved,
+        "steps": steps,
         "gradient_cosine": cosine,
     });
     let good = match devices.dtype {
-        Dtype::F32 => loss < 1e-3 && off < 1e-3,
+        Dtype::F32 => loss < 1e-3 && off < 1e-3 && moved < 1e-3,
+        Dtype::Tf32 => loss < 1e-2 && off < 1e-2 && moved < 1e-2,
         Dtype::F16 | Dtype::Bf16 => loss < 0.05 && cosine > 0.98,
     };
     match good {

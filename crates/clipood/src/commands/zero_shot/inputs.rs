@@ -4,9 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clipood_core::{ClassList, ImageFolder, classes_of_folders, nearest, shown, spaced};
-use clipood_data::{At, EXTENSIONS, Split, path_of};
-use clipood_pipeline::{PipelineError, Reporting, list_images, open_manifest};
+use clipood_core::{
+    ClassList, DatasetManifest, ImageFolder, Layout, classes_of_folders, nearest, shown, spaced,
+};
+use clipood_data::{EXTENSIONS, ImageRecord, Source, Split};
+use clipood_pipeline::{
+    Interrupt, PipelineError, Reporting, fetch_dataset, fetch_split, list_images, manifest_of_hub,
+    open_manifest,
+};
 
 use super::super::class_list::{note_equal, read_class_list};
 use super::super::images::{check_file, images_below};
@@ -14,8 +19,8 @@ use super::task::Task;
 
 /// What is classified.
 pub struct Inputs {
-    /// The files.
-    pub files: Vec<PathBuf>,
+    /// The images.
+    pub files: Vec<Source>,
     /// For each file, the name of its class or folder, if any.
     pub known: Vec<Option<String>>,
     /// For each file, the index of that name among the classes, if it is one of them.
@@ -33,13 +38,24 @@ impl Inputs {
     /// # Errors
     /// No image, no class, a class list that is malformed, a dataset that cannot be listed.
     pub fn gather(task: &Task, split: Split, classes: Option<Vec<String>>) -> Result<Self> {
-        let (images, source) = match &task.dataset {
+        let (
+            Images {
+                images,
+                classes: own,
+            },
+            source,
+        ) = match &task.dataset {
             Some(name) => {
+                let is_on_hub = name.starts_with("hub:");
                 let split = match &task.split {
+                    _ if is_on_hub => Split::Test,
                     Some(name) => named_split(name)?,
                     None => split,
                 };
-                let source = format!("{} images of {name}", split.name());
+                let source = match is_on_hub {
+                    true => name.clone(),
+                    false => format!("{} images of {name}", split.name()),
+                };
                 (of_dataset(task, name, split)?, source)
             }
             None if task.images.is_empty() => {
@@ -49,7 +65,9 @@ impl Inputs {
             None => {
                 let paths = task.images.iter().map(shown);
                 let source = paths.collect::<Vec<_>>().join(" ");
-                (of_paths(&task.images)?, source)
+                let images = of_paths(&task.images)?;
+                let classes = None;
+                (Images { images, classes }, source)
             }
         };
         if images.is_empty() {
@@ -72,7 +90,10 @@ impl Inputs {
                 (list.names, class_of)
             }
             None => {
-                let class_of = classes_by_folder(&images)?;
+                let class_of = match own {
+                    Some(classes) => classes,
+                    None => classes_by_folder(&images)?,
+                };
                 let mut folders: Vec<_> = class_of.iter().collect();
                 folders.sort_by_key(|(_, class)| **class);
                 let classes: Vec<String> = folders
@@ -103,33 +124,73 @@ impl Inputs {
 }
 
 /// An image, and its class folder.
-type Image = (PathBuf, Option<ImageFolder>);
+type Image = (Source, Option<ImageFolder>);
 
-/// The images of a split of a dataset.
-fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Vec<Image>> {
-    let manifest = open_manifest(&task.data.manifests, name)?;
+/// Images, and their classes by label if they are those of a dataset that says so.
+struct Images {
+    images: Vec<Image>,
+    classes: Option<BTreeMap<ImageFolder, u32>>,
+}
+
+/// The images of a split of a dataset: of a manifest, or of the hub.
+fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Images> {
+    let manifest = match name.strip_prefix("hub:") {
+        Some(name) => of_hub(task, name)?,
+        None => {
+            let mut manifest = open_manifest(&task.data.manifests, name)?;
+            fetch_dataset(&mut manifest, Reporting::Human, &Interrupt::default())?;
+            manifest
+        }
+    };
     let records = list_images(&manifest, &task.data.images.data, Reporting::Human)?;
-    let tested = records.into_iter().filter(|record| record.split == split);
-    tested
-        .map(|record| match record.source.at {
-            At::Whole => {
-                // `dataset/split/class folder/file`
-                let folder = record
-                    .image_key
-                    .split('/')
-                    .nth(2)
-                    .unwrap_or_default()
-                    .to_owned();
-                let known = record.class_name.map(|name| ImageFolder { folder, name });
-                Ok((path_of(&record.source.uri), known))
-            }
-            At::Bytes(_) => bail!(
-                "{} lies inside {}; only images in separate files can be classified here",
-                record.image_key,
-                record.source.uri
-            ),
-        })
-        .collect()
+    let by_folder = manifest.layout == Layout::ImageFolder;
+    let folder_of = |record: &ImageRecord| {
+        let name = record.class_name.clone()?;
+        // `dataset/split/class folder/file`
+        let folder = record.image_key.split('/').nth(2).filter(|_| by_folder);
+        let folder = folder.map_or_else(|| name.clone(), str::to_owned);
+        Some(ImageFolder { folder, name })
+    };
+    let mut classes: BTreeMap<u32, ImageFolder> = BTreeMap::new();
+    let mut images = Vec::new();
+    for record in records {
+        let folder = folder_of(&record);
+        if let (Some(label), Some(folder)) = (record.label, &folder) {
+            classes.entry(label).or_insert_with(|| folder.clone());
+        }
+        if record.split == split {
+            images.push((record.source, folder));
+        }
+    }
+    // Classes of equal names are one text here, unless folders tell them apart.
+    let classes: BTreeMap<ImageFolder, u32> = classes.into_values().zip(0..).collect();
+    Ok(Images {
+        images,
+        classes: (!classes.is_empty()).then_some(classes),
+    })
+}
+
+/// The manifest of a dataset of the hub, of which only the split that is classified is fetched, as its test split.
+fn of_hub(task: &Task, name: &str) -> Result<DatasetManifest> {
+    let (mut manifest, own) = manifest_of_hub(name)?;
+    let names = match (&task.split, own) {
+        (Some(_), Some(own)) => {
+            let problem = format!(
+                "--split: found beside the split `{own}` of --dataset, expected one of the two"
+            );
+            return Err(PipelineError::Usage(problem).into());
+        }
+        (Some(split), None) => vec![split.clone()],
+        (None, Some(own)) => vec![own],
+        (None, None) => ["test", "validation"].map(str::to_owned).to_vec(),
+    };
+    fetch_split(
+        &mut manifest,
+        names,
+        Reporting::Human,
+        &Interrupt::default(),
+    )?;
+    Ok(manifest)
 }
 
 fn named_split(name: &str) -> Result<Split> {
@@ -164,7 +225,7 @@ fn of_paths(paths: &[PathBuf]) -> Result<Vec<Image>> {
     for path in paths {
         if !path.is_dir() {
             check_file(path)?;
-            images.push((path.clone(), None));
+            images.push((Source::found(path), None));
             continue;
         }
         for found in images_below(path)? {
@@ -173,7 +234,7 @@ fn of_paths(paths: &[PathBuf]) -> Result<Vec<Image>> {
                 name: spaced(folder),
                 folder: folder.to_owned(),
             });
-            images.push((found.path, known));
+            images.push((Source::found(&found.path), known));
         }
     }
     Ok(images)
@@ -186,8 +247,7 @@ fn classes_by_folder(images: &[Image]) -> Result<BTreeMap<ImageFolder, u32>> {
     for (path, folder) in images {
         let Some(folder) = folder else {
             return Err(PipelineError::Usage(format!(
-                "{} lies in no class folder; give the classes with --classes FILE, one name per line",
-                shown(path)
+                "{path} lies in no class folder; give the classes with --classes FILE, one name per line"
             ))
             .into());
         };

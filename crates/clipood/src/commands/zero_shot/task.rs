@@ -21,7 +21,7 @@ pub struct Task {
     /// their images, `_` and `-` read as spaces.
     #[arg(long, num_args = 1.., value_name = "PATH", conflicts_with = "dataset")]
     pub(super) images: Vec<PathBuf>,
-    /// A dataset by the name of its manifest.
+    /// A dataset by the name of its manifest, or one of the Hugging Face hub: hub:ORGANISATION/NAME[@REVISION][:CONFIGURATION[:SPLIT]].
     #[arg(long, value_name = "NAME")]
     pub(super) dataset: Option<String>,
     /// Which of the dataset's images: train, val or test (default: val for a threshold, else test).
@@ -87,7 +87,7 @@ impl Task {
                 .into());
             }
         };
-        let classifier = Classifier::new(features, model.config.embed_dim, top, &detector)
+        let classifier = Classifier::new(features, None, model.config.embed_dim, top, &detector)
             .map_err(|e| PipelineError::Usage(format!("--detector {}: {e}", self.detector)))?;
         Ok(Opened {
             model,

@@ -1,0 +1,180 @@
+//! The inner loop: some rows times one panel, with all sums in registers.
+
+use std::ops::Range;
+
+use super::{Finish, Panels};
+use crate::lanes::{Instructions, Lanes, Work};
+
+/// Most columns of a panel and most rows of a tile of any instruction set.
+const MOST: (usize, usize) = (32, 12);
+
+/// One product for a chunk of rows.
+pub(super) struct Operands<'a> {
+    pub weight: &'a Panels,
+    pub x: &'a [f32],
+    /// From the start of one row to that of the next.
+    pub stride: usize,
+    pub columns: Range<usize>,
+    /// `[rows, columns.len()]`.
+    pub out: &'a mut [f32],
+    pub finish: Finish<'a>,
+}
+
+/// Columns of a panel.
+pub(super) fn columns_of(instructions: Instructions) -> usize {
+    vectors(instructions.lanes(), instructions.registers()) * instructions.lanes()
+}
+
+/// Vectors side by side in a panel: as many as leave registers for enough rows.
+const fn vectors(lanes: usize, registers: usize) -> usize {
+    if lanes == 4 && registers == 32 { 4 } else { 2 }
+}
+
+/// Where a tile reads and writes.
+struct Tile<'a> {
+    /// From the tile's first row and the block's first input.
+    x: &'a [f32],
+    stride: usize,
+    panel: &'a [f32],
+    /// From the tile's first row and column.
+    out: &'a mut [f32],
+    out_stride: usize,
+    /// What the sums start with: the bias of each column, or 0.
+    start: &'a [f32],
+    /// Whether the output is added.
+    add: bool,
+    relu: bool,
+}
+
+impl Work for Operands<'_> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        match (vectors(L::COUNT, L::REGISTERS), L::REGISTERS, L::COUNT) {
+            (4, ..) => by_panels::<L, 4, 6>(lanes, self),
+            (_, 32, _) => by_panels::<L, 2, 12>(lanes, self),
+            (_, _, 4) => by_panels::<L, 2, 4>(lanes, self),
+            _ => by_panels::<L, 2, 6>(lanes, self),
+        }
+    }
+}
+
+#[inline(always)]
+fn by_panels<L: Lanes, const V: usize, const R: usize>(lanes: L, operands: Operands<'_>) {
+    let Operands {
+        weight,
+        x,
+        stride,
+        columns,
+        out,
+        finish,
+    } = operands;
+    let (width, out_stride) = (V * L::COUNT, columns.len());
+    let rows = out.len() / out_stride;
+    let zeros = [0.0; MOST.0];
+    let mut edge = [0.0; MOST.0 * MOST.1];
+    for (first, depth, panels) in weight.blocks() {
+        let add = finish.add || first > 0;
+        let relu = finish.relu && first + depth == weight.input;
+        for panel in columns.start / width..columns.end.div_ceil(width) {
+            let values = &panels[panel * depth * width..(panel + 1) * depth * width];
+            let origin = panel * width;
+            let (from, to) = (columns.start.max(origin), columns.end.min(origin + width));
+            let mut start = zeros;
+            if let (0, Some(bias)) = (first, finish.bias) {
+                start[from - origin..to - origin].copy_from_slice(&bias[from..to]);
+            }
+            let column = from - columns.start;
+            for row in (0..rows).step_by(R) {
+                let taken = R.min(rows - row);
+                let x = &x[row * stride + first..];
+                let out = &mut out[row * out_stride + column..];
+                let whole = to - from == width;
+                // Where some columns of the panel are not wanted, the sums go through a tile of their own.
+                let (left, count) = (from - origin, to - from);
+                if add && !whole {
+                    for r in 0..taken {
+                        edge[r * width + left..][..count]
+                            .copy_from_slice(&out[r * out_stride..][..count]);
+                    }
+                }
+                let tile = Tile {
+                    x,
+                    stride,
+                    panel: values,
+                    out: if whole { &mut *out } else { &mut edge },
+                    out_stride: if whole { out_stride } else { width },
+                    start: &start[..width],
+                    add,
+                    relu,
+                };
+                sums_of::<L, V, R>(lanes, taken, tile);
+                if !whole {
+                    for r in 0..taken {
+                        out[r * out_stride..][..count]
+                            .copy_from_slice(&edge[r * width + left..][..count]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// [`sums`] of `rows`, at most `R`.
+#[inline(always)]
+fn sums_of<L: Lanes, const V: usize, const R: usize>(lanes: L, rows: usize, tile: Tile<'_>) {
+    match rows {
+        rows if rows == R => sums::<L, V, R>(lanes, tile),
+        1 => sums::<L, V, 1>(lanes, tile),
+        2 => sums::<L, V, 2>(lanes, tile),
+        3 => sums::<L, V, 3>(lanes, tile),
+        4 => sums::<L, V, 4>(lanes, tile),
+        5 => sums::<L, V, 5>(lanes, tile),
+        6 => sums::<L, V, 6>(lanes, tile),
+        7 => sums::<L, V, 7>(lanes, tile),
+        8 => sums::<L, V, 8>(lanes, tile),
+        9 => sums::<L, V, 9>(lanes, tile),
+        10 => sums::<L, V, 10>(lanes, tile),
+        _ => sums::<L, V, 11>(lanes, tile),
+    }
+}
+
+/// `R` rows times a panel.
+///
+/// # Panics
+/// `x` or `out` end before the last row does.
+#[inline(always)]
+fn sums<L: Lanes, const V: usize, const R: usize>(lanes: L, tile: Tile<'_>) {
+    let Tile { x, stride, .. } = tile;
+    let width = V * L::COUNT;
+    let depth = tile.panel.len() / width;
+    assert!((R - 1) * stride + depth <= x.len());
+    let mut sums = [[lanes.splat(0.0); V]; R];
+    for (r, row) in sums.iter_mut().enumerate() {
+        for (v, sum) in row.iter_mut().enumerate() {
+            *sum = lanes.load(&tile.start[v * L::COUNT..]);
+            if tile.add {
+                let held = lanes.load(&tile.out[r * tile.out_stride + v * L::COUNT..]);
+                *sum = lanes.add(*sum, held);
+            }
+        }
+    }
+    for (k, weight) in tile.panel.chunks_exact(width).enumerate() {
+        let mut columns = [lanes.splat(0.0); V];
+        for (v, column) in columns.iter_mut().enumerate() {
+            *column = lanes.load(&weight[v * L::COUNT..]);
+        }
+        for (r, row) in sums.iter_mut().enumerate() {
+            // SAFETY: `r` is at most `R - 1` and `k` below `depth`, so the value lies inside `x` as asserted above.
+            let value = lanes.splat(unsafe { *x.get_unchecked(r * stride + k) });
+            for (sum, column) in row.iter_mut().zip(&columns) {
+                *sum = lanes.mul_add(value, *column, *sum);
+            }
+        }
+    }
+    for (r, row) in sums.iter().enumerate() {
+        for (v, sum) in row.iter().enumerate() {
+            let sum = if tile.relu { lanes.relu(*sum) } else { *sum };
+            lanes.store(sum, &mut tile.out[r * tile.out_stride + v * L::COUNT..]);
+        }
+    }
+}
