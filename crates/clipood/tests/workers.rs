@@ -206,7 +206,7 @@ fn an_indexed_job_and_an_array_give_workers_their_place() {
         .unwrap();
     let stages = [
         "--stages",
-        "extract,negative,train,fit,score",
+        "extract,negative,train,fit,score,stream",
         "--count",
         "2",
     ];
@@ -369,7 +369,7 @@ fn stages_without_a_model_need_no_device_of_the_run() {
             .status
             .success()
     );
-    let rest = stages("fit,score,aggregate,report", "cpu");
+    let rest = stages("fit,score,stream,aggregate,report", "cpu");
     assert!(rest.status.success(), "{}", stderr(&rest));
 }
 
