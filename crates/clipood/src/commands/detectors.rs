@@ -54,8 +54,8 @@ fn entry(info: &DetectorInfo) -> Value {
     })
 }
 
-/// One line per kind: kind, parameters with their defaults, summary, in aligned columns; kinds that score streams last,
-/// under a heading.
+/// One line per kind: kind, parameters with their defaults, summary, in aligned columns; kinds that score streams are
+/// marked.
 fn listing() -> String {
     let rows: Vec<(&DetectorInfo, String)> = registry()
         .iter()
@@ -69,22 +69,20 @@ fn listing() -> String {
         })
         .collect();
     let kinds = rows.iter().map(|row| row.0.kind.len()).max().unwrap_or(0);
-    // The streams' parameters are many; they do not widen the column of the others.
+    // The parameters of streams are many; they do not widen the column of the others.
     let inductive = rows.iter().filter(|row| !row.0.needs.stream);
     let parameters = inductive.map(|row| row.1.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    let mut streams = false;
-    for (info, own) in rows {
-        if info.needs.stream && !streams {
-            text += "\ntransductive: they score a stream of test images and learn from it\n";
-            streams = true;
-        }
+    rows.iter().fold(String::new(), |mut text, (info, own)| {
+        let badge = match info.needs.stream {
+            true => "transductive: ",
+            false => "",
+        };
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{:kinds$}  {own:parameters$}  {}",
+            "{:kinds$}  {own:parameters$}  {badge}{}",
             info.kind, info.summary
         );
-    }
-    text
+        text
+    })
 }
