@@ -181,6 +181,7 @@ fn a_cpu_refuses_formats_that_it_does_not_compute_in() {
     for (dtype, model, named) in [
         (Dtype::F32, &vit, None),
         (Dtype::F32, &resnet, None),
+        (Dtype::Tf32, &vit, Some("tf32")),
         (Dtype::F16, &vit, Some("f16")),
         (Dtype::F16, &resnet, Some("f16")),
         (Dtype::Bf16, &vit, lacking),

@@ -192,6 +192,7 @@ mod tests {
         assert_eq!(read_kept(&path), None);
         std::fs::write(&path, &bytes[..20]).unwrap();
         assert_eq!(read_kept(&path), None);
+        assert!(keep(&path.join("below a file.cubin"), b"machine code").is_err());
         // Made again over the damaged one.
         keep(&path, b"other code").unwrap();
         assert_eq!(read_kept(&path).as_deref(), Some(&b"other code"[..]));

@@ -113,12 +113,6 @@ impl Products {
             .map_err(|error| refused(shape, &error))
     }
 
-    /// Version of cuBLASLt, 130100 for 13.1.
-    pub fn library_version() -> usize {
-        // SAFETY: takes nothing; `new` has loaded the library.
-        unsafe { sys::cublasLtGetVersion() }
-    }
-
     fn multiply(
         &self,
         plan: &Plan,

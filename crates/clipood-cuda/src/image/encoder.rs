@@ -79,11 +79,6 @@ impl ImageEncoder {
         })
     }
 
-    /// The tower.
-    pub fn tower(&self) -> &Tower {
-        &self.loaded.tower
-    }
-
     /// Starts to encode `pixels` `[images, side, side, 3]`, which are copied before it returns. Where the memory does not
     /// suffice for all images, half as many go through at a time, and so on.
     ///

@@ -27,7 +27,6 @@ use crate::panics::guarded;
 use crate::places::Shelf;
 use crate::plan::{PlannedImage, Purpose};
 use crate::planned::{Planned, Shard};
-use crate::progress::StageProgress;
 use crate::prompts::key::PromptKey;
 use crate::prompts::trainers::PlannedPrompt;
 use crate::tables::{DetectorScores, FileMeta, ScoreRow, Scores, store_footer, write_scores};
@@ -211,7 +210,6 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
                     .iter()
                     .map(|image| (image.key.as_str(), image))
                     .collect(),
-                progress,
             };
             for place in missing {
                 job.worker.interrupt.check()?;
@@ -265,7 +263,6 @@ struct LoadedShard<'a> {
     block: FeatureBlock,
     /// Its images by key.
     images: BTreeMap<&'a str, &'a PlannedImage>,
-    progress: &'a StageProgress,
 }
 
 /// Scores one shard under one prompt set and commits its part.
@@ -345,7 +342,7 @@ fn best_on_device(
         Err(error) => {
             let device = job.worker.device();
             let lost = format!("{device}: patches are scored on the CPU: {error}");
-            loaded.progress.note(&lost);
+            job.worker.reporting.say(&lost);
             Ok(Vec::new())
         }
     }
