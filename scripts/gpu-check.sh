@@ -39,7 +39,7 @@ if [ "$cpu" ]; then
     methods=coop,sct val=1 ood=0.01
 else
     device=cuda:0 torch_device=cuda torch_compile=--compile
-    models="ViT-B-16 ViT-L-14 RN50 ViT-B-32" towers="ViT-B-32 RN50" dtypes=f32,f16,bf16 half=bf16 trained=f16 batches=64,256 seconds=1
+    models="ViT-B-16 ViT-L-14 RN50 ViT-B-32" towers="ViT-B-32 RN50" dtypes=f32,tf32,f16,bf16 half=bf16 trained=f16 batches=64,256 seconds=1
     twice=cuda:0,cuda:0 classes=1000 few=20 timed=20 pictures=1024 methods=coop,locoop,sct val=5 ood=0.1
 fi
 

@@ -57,7 +57,7 @@ def main():
             name = " ".join(str(line[key]) for key in ("bench", "model", "device", "dtype", "method") if key in line)
             keys = ("relative_difference", "smallest_cosine", "loss_difference", "gradient_difference", "gradient_cosine", "context_difference")
             values = ", ".join(f"{key} {line[key]:.3g}" if line[key] < 0.9 else f"{key} {line[key]:.6f}" for key in keys if key in line)
-            passed = "error" not in line and line.get("relative_difference", 0) < (1e-3 if line.get("dtype", "f32") == "f32" else 1)
+            passed = "error" not in line and line.get("relative_difference", 0) < (1e-4 if line.get("dtype", "f32") == "f32" else 1)
             check(passed, f"{name}: {line.get('error', values)}")
     check(*compare_runs(folder))
     for line in of("resume"):
