@@ -38,7 +38,7 @@
 //!    [`ImageRecord`] for every image, in any order, and with every file that holds several images or describes some. The uri
 //!    of a [`Source`] is the root of the dataset joined with the path below it, so that [`Roots`] can relocate it.
 //! 3. Lines in the matches of [`visit_dataset`] and [`visit_files`] (`src/layouts.rs`), which do not compile without them.
-//! 4. Tests in `tests/layouts.rs`, and the layout in the list of `clipood/tests/layouts.rs`.
+//! 4. Tests in `tests/layouts.rs` or `tests/archives.rs`, and the layout in the list of `clipood/tests/layouts.rs`.
 //!
 //! Nothing after the plan knows layouts: everything else reads bytes from a [`Source`]. A new kind of place for them, such
 //! as a row of a table, is a variant of [`At`], a line in [`read`], and its form in the table of the plan.

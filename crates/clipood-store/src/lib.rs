@@ -49,6 +49,7 @@ mod difference;
 mod error;
 mod facts;
 mod faults;
+mod http;
 mod local;
 mod part;
 mod passes;

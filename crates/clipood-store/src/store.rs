@@ -7,12 +7,12 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::http::HttpBuilder;
 use object_store::path::Path;
-use object_store::{ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{Error, Result, operation};
+use crate::http::options;
 use crate::local;
 use crate::retry::RetryPolicy;
 
@@ -101,34 +101,7 @@ impl Store {
         Ok(Self::remote(Arc::from(objects), prefix, url_or_path))
     }
 
-    /// Opens the server of an HTTP URL, without its path, for reading. A query, such as that of a signed URL, is sent with every
-    /// request.
-    ///
-    /// # Errors
-    /// [`Error::Location`].
-    pub fn open_http(url: &url::Url) -> Result<Self> {
-        let bad = |reason: String| Error::Location {
-            location: url.to_string(),
-            reason,
-        };
-        let mut server = url.clone();
-        server.set_path("/");
-        let options = options().filter_map(|(key, value)| {
-            let key: ClientConfigKey = key.to_ascii_lowercase().parse().ok()?;
-            Some((key, value))
-        });
-        let builder = HttpBuilder::new()
-            .with_config(ClientConfigKey::AllowHttp, "true")
-            .with_url(server.as_str());
-        let builder = options.fold(builder, |builder, (key, value)| {
-            builder.with_config(key, value)
-        });
-        let objects = builder.build().map_err(|error| bad(error.to_string()))?;
-        let location = &url[..url::Position::BeforePath];
-        Ok(Self::remote(Arc::new(objects), Path::ROOT, location))
-    }
-
-    fn remote(objects: Arc<dyn ObjectStore>, prefix: Path, location: &str) -> Self {
+    pub(crate) fn remote(objects: Arc<dyn ObjectStore>, prefix: Path, location: &str) -> Self {
         Self {
             objects,
             prefix,
@@ -496,14 +469,6 @@ impl Store {
         }
         Ok(runtime()?.block_on(future))
     }
-}
-
-/// The options that the environment gives to remote stores.
-fn options() -> impl Iterator<Item = (String, String)> {
-    // Fails if the process has already installed a provider, which serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// The name was taken; nothing was written.

@@ -1,5 +1,8 @@
 //! Writers of the files that layouts read, by the crates that others write them with.
 
+// Each test uses some of them.
+#![allow(dead_code)]
+
 use std::path::Path;
 use std::sync::Arc;
 
