@@ -118,6 +118,9 @@ impl Read for Cursor {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let left = self.file.length.saturating_sub(self.position);
         let count = left.min(buffer.len() as u64);
+        if count == 0 {
+            return Ok(0);
+        }
         let bytes = self.file.read_at(self.position..self.position + count)?;
         buffer[..bytes.len()].copy_from_slice(&bytes);
         self.position += count;

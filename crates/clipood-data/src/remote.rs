@@ -215,8 +215,8 @@ mod tests {
         assert_eq!(http.key, "data/a b.png");
         assert_eq!(http.store.display(""), "http://127.0.0.1:1");
         assert!(http.is_http());
-        assert_eq!(of("memory://m/a b%20c.png").key, "a b%20c.png");
-        assert_eq!(of("memory://m").key, "");
+        assert_eq!(of("s3://bucket/a b%20c.png").key, "a b%20c.png");
+        assert_eq!(of("s3://bucket/").key, "");
         assert!(Object::of(Path::new("odd://m/a")).is_err());
         let error = entries(Path::new("http://127.0.0.1:1/data")).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unsupported);

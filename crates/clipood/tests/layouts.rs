@@ -375,7 +375,7 @@ fn an_image_without_bytes_is_quarantined_and_a_cut_archive_is_refused() {
     write_layouts(&world, &images);
     let tar = world.path("data/id/test-0.tar");
     let whole = std::fs::read(&tar).unwrap();
-    std::fs::write(&tar, &whole[..whole.len() * 2 / 3]).unwrap();
+    std::fs::write(&tar, &whole[..512 + 100]).unwrap();
     manifest(&world, "webdataset", "id", LAYOUTS[4].1);
     refused(&world, "cut", &[], 2, &["test-0.tar: the archive is cut"]);
     assert!(!world.path("cut").exists());

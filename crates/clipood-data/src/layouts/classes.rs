@@ -183,7 +183,7 @@ impl<'a> Classes<'a> {
         let is_seen = |class: &usize| self.seen.contains(&(*class as u32));
         let unseen = (0..list.names.len()).find(|class| !is_seen(class))?;
         Some(format!(
-            "{} of the {} classes in {origin} have no image; the first is class {unseen}, `{}`",
+            "{} of the {} classes in {origin} have no image and are left out; the first is class {unseen}, `{}`",
             list.names.len().saturating_sub(self.seen.len()),
             list.names.len(),
             list.names[unseen]
