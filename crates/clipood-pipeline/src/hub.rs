@@ -47,6 +47,15 @@ pub fn fetch_dataset(
                 .map(|(role, _)| role.as_str())
         }),
     };
+    let splits = snapshot.splits.keys();
+    let unused = splits.filter(|split| !roles.values().any(|used| used == *split));
+    let unused: Vec<&str> = unused.map(String::as_str).collect();
+    if !unused.is_empty() {
+        reporting.say(&format!(
+            "{name}: neither train, validation nor test, and not used: {}",
+            unused.join(", ")
+        ));
+    }
     keep(manifest, &name, snapshot, roles);
     Ok(())
 }

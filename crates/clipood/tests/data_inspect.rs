@@ -314,6 +314,36 @@ fn zero_shot_classifies_a_dataset_of_the_hub() {
     }
 }
 
+/// `ClassLabel` may name two classes alike, as ImageNet's missiles.
+#[test]
+fn classes_of_one_name_stay_apart() {
+    let world = World::new();
+    world.write("data/table/test.parquet", parquet(&world, "test"));
+    world.write(
+        "manifests/alike.toml",
+        "name = \"alike\"\nrole = \"id\"\nlayout = \"parquet\"\nroot = \"table\"\nclass_list = \"names.txt\"\n",
+    );
+    world.write("data/table/names.txt", "fish\nstar\nstar\ntree\n");
+    let words = [
+        "zero-shot",
+        "--dataset",
+        "alike",
+        "--manifests",
+        "manifests",
+    ];
+    let output = world.clipood(&words).output().unwrap();
+    let shown = succeeds(&output);
+    let images = CLASSES.len() * TEST;
+    assert!(
+        shown.contains(&format!("accuracy on {images} images of a known class")),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("star (class 1)") && shown.contains("star (class 2)"),
+        "{shown}"
+    );
+}
+
 #[test]
 fn a_manifest_names_a_dataset_of_the_hub() {
     let world = World::new();

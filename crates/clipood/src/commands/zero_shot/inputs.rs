@@ -144,11 +144,17 @@ fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Images> {
     };
     let records = list_images(&manifest, &task.data.images.data, Reporting::Human)?;
     let by_folder = manifest.layout == Layout::ImageFolder;
+    let repeated = repeated_names(&records);
     let folder_of = |record: &ImageRecord| {
         let name = record.class_name.clone()?;
         // `dataset/split/class folder/file`
-        let folder = record.image_key.split('/').nth(2).filter(|_| by_folder);
-        let folder = folder.map_or_else(|| name.clone(), str::to_owned);
+        let of_key = record.image_key.split('/').nth(2).filter(|_| by_folder);
+        let folder = match (of_key, record.label) {
+            (Some(folder), _) => folder.to_owned(),
+            // Without folders, the labels tell classes of one name apart.
+            (None, Some(label)) if repeated.contains(&name) => format!("{name} (class {label})"),
+            (None, _) => name.clone(),
+        };
         Some(ImageFolder { folder, name })
     };
     let mut classes: BTreeMap<u32, ImageFolder> = BTreeMap::new();
@@ -162,12 +168,25 @@ fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Images> {
             images.push((record.source, folder));
         }
     }
-    // Classes of equal names are one text here, unless folders tell them apart.
     let classes: BTreeMap<ImageFolder, u32> = classes.into_values().zip(0..).collect();
     Ok(Images {
         images,
         classes: (!classes.is_empty()).then_some(classes),
     })
+}
+
+/// The names that several labels have.
+fn repeated_names(records: &[ImageRecord]) -> BTreeSet<String> {
+    let mut label_of: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut repeated = BTreeSet::new();
+    for record in records {
+        if let (Some(label), Some(name)) = (record.label, &record.class_name)
+            && *label_of.entry(name).or_insert(label) != label
+        {
+            repeated.insert(name.clone());
+        }
+    }
+    repeated
 }
 
 /// The manifest of a dataset of the hub, of which only the split that is classified is fetched, as its test split.
