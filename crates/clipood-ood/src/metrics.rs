@@ -15,7 +15,7 @@ mod summary;
 
 pub use accumulator::{LOW_RESOLUTION, OodAccumulator, OodMetrics, ood_metrics};
 pub use bootstrap::{
-    BootstrapOptions, Interval, MetricIntervals, PairedDifference, ScorePair, bootstrap,
+    BootstrapOptions, Interval, MetricIntervals, PairedDifference, Resamples, ScorePair, bootstrap,
     paired_bootstrap,
 };
 pub use classification::{Accuracy, Calibration, accuracy, expected_calibration_error};

@@ -85,13 +85,8 @@ pub fn bootstrap(
     pairs: &[ScorePair<'_>],
     options: &BootstrapOptions,
 ) -> Result<Vec<MetricIntervals>, OodError> {
-    let samples = resample(pairs, options)?;
-    Ok((0..pairs.len())
-        .map(|detector| MetricIntervals {
-            auroc: interval(samples.iter().map(|s| s[detector].auroc), options.level),
-            fpr95: interval(samples.iter().map(|s| s[detector].fpr95), options.level),
-        })
-        .collect())
+    let resamples = Resamples::draw(pairs, options)?;
+    Ok((0..pairs.len()).map(|d| resamples.interval(d)).collect())
 }
 
 /// Differences of two detectors over the same resamples.
@@ -103,15 +98,88 @@ pub fn paired_bootstrap(
     second: &ScorePair<'_>,
     options: &BootstrapOptions,
 ) -> Result<PairedDifference, OodError> {
-    let samples = resample(&[*first, *second], options)?;
-    let auroc: Vec<f64> = samples.iter().map(|s| s[0].auroc - s[1].auroc).collect();
-    let fpr95: Vec<f64> = samples.iter().map(|s| s[0].fpr95 - s[1].fpr95).collect();
-    Ok(PairedDifference {
-        auroc: interval(auroc.iter().copied(), options.level),
-        fpr95: interval(fpr95.iter().copied(), options.level),
-        auroc_larger: share_above_zero(&auroc),
-        fpr95_smaller: 1.0 - share_above_zero(&fpr95),
-    })
+    Ok(Resamples::draw(&[*first, *second], options)?.difference(0, 1))
+}
+
+/// The figures of several detectors in every resample, from which intervals, intervals of averages and intervals of
+/// differences are taken.
+#[derive(Debug, Clone)]
+pub struct Resamples {
+    /// `[resample][detector]`.
+    samples: Vec<Vec<Sample>>,
+    level: f64,
+}
+
+impl Resamples {
+    /// Draws the resamples of one OOD set.
+    ///
+    /// # Errors
+    /// As [`bootstrap`].
+    pub fn draw(pairs: &[ScorePair<'_>], options: &BootstrapOptions) -> Result<Self, OodError> {
+        Ok(Self {
+            samples: resample(pairs, options)?,
+            level: options.level,
+        })
+    }
+
+    /// The average over several OOD sets that share the ID images and the options, resample by resample: the mean of the
+    /// figures of the sets. A resample draws its ID images first, so they are the same for all sets, and the interval of an
+    /// average takes into account that the sets share them. `None` for no sets, or for sets with different numbers of
+    /// resamples or detectors.
+    pub fn average(sets: &[&Resamples]) -> Option<Self> {
+        let first = *sets.first()?;
+        let shape = |r: &Resamples| (r.samples.len(), r.samples.first().map_or(0, Vec::len));
+        if sets.iter().any(|other| shape(other) != shape(first)) {
+            return None;
+        }
+        let n = sets.len() as f64;
+        let (resamples, detectors) = shape(first);
+        let mean = |number: usize, detector: usize, figure: fn(&Sample) -> f64| {
+            let figures = sets
+                .iter()
+                .map(|set| figure(&set.samples[number][detector]));
+            figures.sum::<f64>() / n
+        };
+        let sample = |number: usize, detector: usize| Sample {
+            auroc: mean(number, detector, |s| s.auroc),
+            fpr95: mean(number, detector, |s| s.fpr95),
+        };
+        let samples = (0..resamples)
+            .map(|number| (0..detectors).map(|d| sample(number, d)).collect())
+            .collect();
+        Some(Self {
+            samples,
+            level: first.level,
+        })
+    }
+
+    /// The intervals of one detector.
+    ///
+    /// # Panics
+    /// If there is no such detector.
+    pub fn interval(&self, detector: usize) -> MetricIntervals {
+        let samples = || self.samples.iter().map(|s| s[detector]);
+        MetricIntervals {
+            auroc: interval(samples().map(|s| s.auroc), self.level),
+            fpr95: interval(samples().map(|s| s.fpr95), self.level),
+        }
+    }
+
+    /// How two of the detectors differ: `first` less `second`.
+    ///
+    /// # Panics
+    /// If there is no such detector.
+    pub fn difference(&self, first: usize, second: usize) -> PairedDifference {
+        let samples = || self.samples.iter().map(|s| (s[first], s[second]));
+        let auroc: Vec<f64> = samples().map(|(a, b)| a.auroc - b.auroc).collect();
+        let fpr95: Vec<f64> = samples().map(|(a, b)| a.fpr95 - b.fpr95).collect();
+        PairedDifference {
+            auroc: interval(auroc.iter().copied(), self.level),
+            fpr95: interval(fpr95.iter().copied(), self.level),
+            auroc_larger: share_above_zero(&auroc),
+            fpr95_smaller: 1.0 - share_above_zero(&fpr95),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -283,6 +351,32 @@ mod tests {
     use super::*;
     use crate::metrics::ood_metrics;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_average_over_sets_is_taken_resample_by_resample() {
+        let options = BootstrapOptions {
+            resamples: 200,
+            ..BootstrapOptions::default()
+        };
+        let id = [0.9f32, 0.7, 0.6, 0.55, 0.2];
+        let (near, far) = ([0.65f32, 0.5, 0.3], [0.4f32, 0.1, 0.05]);
+        let draw = |ood: &[f32]| Resamples::draw(&[ScorePair { id: &id, ood }], &options).unwrap();
+        let (a, b) = (draw(&near), draw(&far));
+        // Of a set and itself: its own interval.
+        let same = Resamples::average(&[&a, &a]).unwrap();
+        assert_eq!(same.interval(0), a.interval(0));
+        let both = Resamples::average(&[&a, &b]).unwrap();
+        for (number, sample) in both.samples.iter().enumerate() {
+            let expected = (a.samples[number][0].auroc + b.samples[number][0].auroc) / 2.0;
+            assert!((sample[0].auroc - expected).abs() < 1e-15);
+        }
+        // The figure itself lies in its interval.
+        let figure = |ood: &[f32]| ood_metrics(&id, ood).unwrap().auroc;
+        let mean = (figure(&near) + figure(&far)) / 2.0;
+        let interval = both.interval(0).auroc;
+        assert!(interval.lo <= mean && mean <= interval.hi, "{interval:?}");
+        assert!(Resamples::average(&[]).is_none());
+    }
 
     /// The list with image i repeated as often as it was drawn.
     fn repeated(scores: &[f32], counts: &[u32]) -> Vec<f32> {

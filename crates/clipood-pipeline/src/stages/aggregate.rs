@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use clipood_core::FingerprintBuilder;
 use clipood_ood::metrics::{
-    BootstrapOptions, MetricIntervals, OodMetrics, ScorePair, Selection, average, bootstrap,
+    BootstrapOptions, MetricIntervals, OodMetrics, Resamples, ScorePair, Selection, average,
     ood_metrics,
 };
 use clipood_store::{Part, Unit};
@@ -229,14 +229,20 @@ fn measure(
     Ok(metrics)
 }
 
-/// Adds one row per line and OOD set; returns the metrics by OOD set and line.
+/// The metrics of one OOD set by line, and their resamples if there are any.
+struct SetMetrics {
+    figures: Vec<OodMetrics>,
+    resamples: Option<Resamples>,
+}
+
+/// Adds one row per line and OOD set; returns the metrics by OOD set.
 fn pair_rows(
     blank: &OodRow,
     test: &Scored,
     lines: &[Line<'_>],
     options: Option<&BootstrapOptions>,
     rows: &mut Vec<OodRow>,
-) -> Result<Vec<Vec<OodMetrics>>> {
+) -> Result<Vec<SetMetrics>> {
     // All lines of a pair share their resamples, so the loop over pairs is the outermost.
     let mut by_set = Vec::new();
     for (s, ood) in test.ood.iter().enumerate() {
@@ -247,16 +253,17 @@ fn pair_rows(
                 ood: &line.pairs[s].ood,
             })
             .collect();
-        let intervals = match options {
-            None => vec![None; pairs.len()],
-            Some(options) => bootstrap(&pairs, options)?.into_iter().map(Some).collect(),
+        let resamples = match options {
+            None => None,
+            Some(options) => Some(Resamples::draw(&pairs, options)?),
         };
         let figures = pairs
             .iter()
             .map(|pair| Ok(ood_metrics(pair.id, pair.ood)?))
             .collect::<Result<Vec<_>>>()?;
         let excluded = (test.id.quarantined.len() + ood.quarantined.len()) as u64;
-        for ((line, figures), interval) in lines.iter().zip(&figures).zip(intervals) {
+        for (l, (line, figures)) in lines.iter().zip(&figures).enumerate() {
+            let interval = resamples.as_ref().map(|r| r.interval(l));
             rows.push(OodRow {
                 ood_dataset: ood.name.clone(),
                 n_excluded: excluded,
@@ -265,7 +272,7 @@ fn pair_rows(
                 ..ood_row(blank, line, figures, interval)
             });
         }
-        by_set.push(figures);
+        by_set.push(SetMetrics { figures, resamples });
     }
     Ok(by_set)
 }
@@ -281,20 +288,25 @@ fn averages(test: &Scored, groups: &BTreeMap<String, Vec<String>>) -> Vec<(Strin
     averages
 }
 
-/// Adds one row per line and average; `by_set` holds the metrics by OOD set and line.
+/// Adds one row per line and average; `by_set` holds the metrics by OOD set.
 fn average_rows(
     blank: &OodRow,
     test: &Scored,
     lines: &[Line<'_>],
     averages: &[(String, Vec<usize>)],
-    by_set: &[Vec<OodMetrics>],
+    by_set: &[SetMetrics],
     rows: &mut Vec<OodRow>,
 ) {
     for (name, places) in averages {
+        let resampled: Option<Vec<&Resamples>> = places
+            .iter()
+            .map(|s| by_set[*s].resamples.as_ref())
+            .collect();
+        let resampled = resampled.and_then(|sets| Resamples::average(&sets));
         let lost = places.iter().map(|s| test.ood[*s].quarantined.len());
         let excluded = (test.id.quarantined.len() + lost.sum::<usize>()) as u64;
         for (l, line) in lines.iter().enumerate() {
-            let figures: Vec<OodMetrics> = places.iter().map(|s| by_set[*s][l]).collect();
+            let figures: Vec<OodMetrics> = places.iter().map(|s| by_set[*s].figures[l]).collect();
             let Some(mean) = average(&figures) else {
                 continue;
             };
@@ -305,7 +317,12 @@ fn average_rows(
                 threshold95: None,
                 notes: notes_of(test, line),
                 score_resolution: resolutions.sum::<f64>() / figures.len() as f64,
-                ..ood_row(blank, line, &mean, None)
+                ..ood_row(
+                    blank,
+                    line,
+                    &mean,
+                    resampled.as_ref().map(|r| r.interval(l)),
+                )
             };
             let mut chosen = places.iter().map(|s| &line.pairs[*s].hyperparameters);
             if let Some(first) = chosen.next()

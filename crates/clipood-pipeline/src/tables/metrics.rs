@@ -68,7 +68,8 @@ pub struct OodRow {
     pub ties: u64,
     /// Distinct scores per image, 0 to 1; below 0.01, ties dominate the metrics.
     pub score_resolution: f64,
-    /// Lower end of the 95% bootstrap interval of `auroc`; absent without bootstrap.
+    /// Lower end of the 95% bootstrap interval of `auroc`; absent without bootstrap, and for averages in tables of earlier
+    /// versions.
     pub auroc_lo: Option<f64>,
     /// Upper end of it.
     pub auroc_hi: Option<f64>,
@@ -251,7 +252,7 @@ pub struct PairedRow {
     pub baseline: String,
     /// In-distribution dataset.
     pub id_dataset: String,
-    /// Out-of-distribution dataset.
+    /// Out-of-distribution dataset, or `average`.
     pub ood_dataset: String,
     /// Detector.
     pub detector: String,

@@ -1,11 +1,12 @@
 //! The summary over seeds and the paired comparison with zero-shot.
 
 use clipood_ood::metrics::{
-    BootstrapOptions, Interval, ScorePair, mean_std, ood_metrics, paired_bootstrap,
+    BootstrapOptions, Interval, PairedDifference, Resamples, ScorePair, mean_std, ood_metrics,
 };
 
 use super::lines::Line;
 use crate::error::Result;
+use crate::metrics::AVERAGE;
 use crate::prompts::key::PromptKey;
 use crate::tables::{AccuracyRow, OodRow, PairedRow, SummaryRow};
 
@@ -91,8 +92,8 @@ impl Baseline {
     }
 }
 
-/// Compares a trained prompt set with the baseline on each OOD set. The images of both are the same, in the same order,
-/// because the quarantine does not depend on prompt sets.
+/// Compares a trained prompt set with the baseline on each OOD set, and on their average. The images of both are the
+/// same, in the same order, because the quarantine does not depend on prompt sets.
 ///
 /// # Errors
 /// Scores that are NaN.
@@ -104,40 +105,50 @@ pub fn compare(
     baseline: &Baseline,
     options: &BootstrapOptions,
 ) -> Result<Vec<PairedRow>> {
-    let mut rows = Vec::new();
-    for ((set, pair), (base_id, base_ood)) in sets.iter().zip(&line.pairs).zip(&baseline.pairs) {
-        let own = ood_metrics(&pair.id, &pair.ood)?;
-        let base = ood_metrics(base_id, base_ood)?;
-        let difference = paired_bootstrap(
-            &ScorePair {
-                id: &pair.id,
-                ood: &pair.ood,
-            },
-            &ScorePair {
-                id: base_id,
-                ood: base_ood,
-            },
-            options,
-        )?;
+    let row = |set: &str, (auroc, fpr95): (f64, f64), difference: &PairedDifference| {
         let Interval { lo, hi } = difference.auroc;
-        rows.push(PairedRow {
+        PairedRow {
             prompt: key.name(),
             method: key.method.to_string(),
             shots: key.shots.map(|s| s as u32),
             seed: key.seed,
             baseline: baseline.prompt.clone(),
             id_dataset: id_dataset.to_string(),
-            ood_dataset: set.clone(),
+            ood_dataset: set.to_string(),
             detector: baseline.detector.clone(),
-            auroc_diff: own.auroc - base.auroc,
+            auroc_diff: auroc,
             auroc_diff_lo: lo,
             auroc_diff_hi: hi,
             auroc_larger: difference.auroc_larger,
-            fpr95_diff: own.fpr95 - base.fpr95,
+            fpr95_diff: fpr95,
             fpr95_diff_lo: difference.fpr95.lo,
             fpr95_diff_hi: difference.fpr95.hi,
             fpr95_smaller: difference.fpr95_smaller,
-        });
+        }
+    };
+    let (mut rows, mut drawn) = (Vec::new(), Vec::new());
+    for ((set, pair), (base_id, base_ood)) in sets.iter().zip(&line.pairs).zip(&baseline.pairs) {
+        let own = ood_metrics(&pair.id, &pair.ood)?;
+        let base = ood_metrics(base_id, base_ood)?;
+        let own_scores = ScorePair {
+            id: &pair.id,
+            ood: &pair.ood,
+        };
+        let base_scores = ScorePair {
+            id: base_id,
+            ood: base_ood,
+        };
+        let resamples = Resamples::draw(&[own_scores, base_scores], options)?;
+        let differences = (own.auroc - base.auroc, own.fpr95 - base.fpr95);
+        rows.push(row(set, differences, &resamples.difference(0, 1)));
+        drawn.push(resamples);
+    }
+    let mean = |figure: fn(&PairedRow) -> f64| {
+        rows.iter().map(figure).sum::<f64>() / rows.len().max(1) as f64
+    };
+    let means = (mean(|r| r.auroc_diff), mean(|r| r.fpr95_diff));
+    if let Some(average) = Resamples::average(&drawn.iter().collect::<Vec<_>>()) {
+        rows.push(row(AVERAGE, means, &average.difference(0, 1)));
     }
     Ok(rows)
 }
