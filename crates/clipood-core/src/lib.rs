@@ -66,7 +66,7 @@ pub use nearest::nearest;
 pub use printable::{key_part, shown, stored};
 pub use recipe::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, Overlap, Overrides, PromptSection, Recipe, Resize,
-    SelectSection, SubsampleClasses, TemplateSet, TrainSection, WordListSection,
+    MetricsSection, NegativeLabelsSection, Overlap, Overrides, PromptSection, PublishedSection,
+    Recipe, Resize, SelectSection, SubsampleClasses, TemplateSet, TrainSection, WordListSection,
 };
 pub use rng::SplitMix64;

@@ -12,8 +12,8 @@ use crate::method::Method;
 
 pub use sections::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, Overlap, PromptSection, Resize, SelectSection,
-    SubsampleClasses, TrainSection, WordListSection,
+    MetricsSection, NegativeLabelsSection, Overlap, PromptSection, PublishedSection, Resize,
+    SelectSection, SubsampleClasses, TrainSection, WordListSection,
 };
 pub use templates::TemplateSet;
 
@@ -67,6 +67,9 @@ pub struct Recipe {
     /// Metrics and their confidence intervals.
     #[serde(default)]
     pub metrics: MetricsSection,
+    /// Figures from papers for the report. They determine no result, so they are in no fingerprint and not serialised.
+    #[serde(default, skip_serializing)]
+    pub published: Vec<PublishedSection>,
 }
 
 /// Values from the command line that replace those of a recipe.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use super::{Recipe, SelectSection};
+use super::{PublishedSection, Recipe, SelectSection};
 use crate::document::Problem;
 use crate::manifest::check_name;
 
@@ -64,7 +64,7 @@ impl Recipe {
             let text = format!("found {fraction}, allowed: 0 to 1");
             return Err(Problem::new("engine.max_quarantine_fraction", text));
         }
-        Ok(())
+        self.published.iter().try_for_each(PublishedSection::check)
     }
 
     fn check_shots_and_seeds(&self) -> Result<(), Problem> {

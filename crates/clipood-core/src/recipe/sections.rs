@@ -366,3 +366,49 @@ impl Default for MetricsSection {
         }
     }
 }
+
+/// `[[published]]`: a figure from a paper, which the report shows beside the measured one. It determines no result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedSection {
+    /// The method.
+    pub method: Method,
+    /// Training images per class; absent for zero-shot.
+    #[serde(default)]
+    pub shots: Option<usize>,
+    /// The detector, by its name in the tables.
+    pub detector: String,
+    /// The OOD set; absent: the average over all of them.
+    #[serde(default = "average")]
+    pub ood: String,
+    /// AUROC in percent.
+    #[serde(default)]
+    pub auroc: Option<f64>,
+    /// FPR95 in percent.
+    #[serde(default)]
+    pub fpr95: Option<f64>,
+    /// The paper, and where in it.
+    pub source: String,
+}
+
+fn average() -> String {
+    "average".to_string()
+}
+
+impl PublishedSection {
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        for (name, value) in [("auroc", self.auroc), ("fpr95", self.fpr95)] {
+            if let Some(value) = value.filter(|v| !(0.0..=100.0).contains(v)) {
+                let text = format!("found {value}, allowed: percent, 0 to 100");
+                return Err(Problem::new(format!("published.{name}"), text));
+            }
+        }
+        match self.auroc.or(self.fpr95) {
+            None => Err(Problem::new(
+                "published",
+                "found neither `auroc` nor `fpr95`, needs one of them",
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+}
