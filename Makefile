@@ -14,7 +14,7 @@ CLIPOOD = target/release/clipood
 OVERRIDES = $(if $(SHOTS),--shots $(SHOTS)) $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	$(if $(RUN),--run $(RUN)) $(if $(DTYPE),--dtype $(DTYPE))
 
-.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-notebooks test-crash test-rot test-fuzz test-cloud
+.PHONY: help build pipeline test lint docs check-cuda gpu-check check-tables bench-peers bench-prompts bench-scores bench-engine bench-flagship train-demo clean test-notebooks test-report test-crash test-rot test-fuzz test-cloud
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ gpu-check: ## on a machine with a GPU and PyTorch: correctness, then speed besid
 
 test-notebooks: build ## execute the notebooks on a small run (installs Jupyter's kernel and libraries into .venv-notebooks)
 	scripts/test-notebooks.sh
+
+test-report: build ## open pages of reports in headless Chromium (installs Debian's); screenshots in target/report-screenshots
+	scripts/test-report.sh
 
 check-tables: build ## open the tables of a small run with pandas, polars, DuckDB (installs them into .venv)
 	scripts/check-tables.sh
