@@ -92,7 +92,11 @@ pub use plan::{SetOverlap, list_images, report_left_out};
 pub use planned::Planned;
 pub use progress::{Reporting, tell};
 pub use prompts::file::PromptSet;
-pub use report::{ZeroShotPage, console, write_html};
+pub use prompts::words::nearest_tokens;
+pub use report::{
+    By, Comparison, Table, View, ZeroShotPage, compare_runs, console, notes, page_files,
+    report_table,
+};
 pub use run::{run, run_only};
 pub use stages::report::Outcome;
 pub use stages::{STAGES, Stage, stages_called};

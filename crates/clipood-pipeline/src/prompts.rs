@@ -6,3 +6,4 @@ pub mod data;
 pub mod file;
 pub mod key;
 pub mod trainers;
+pub mod words;

@@ -9,6 +9,7 @@ use crate::job::Job;
 use crate::panics::guarded;
 use crate::plan::check_data;
 use crate::planned::Planned;
+use crate::report::keep_published;
 use crate::stages::report::{Outcome, finished};
 use crate::stages::{STAGES, Stage, run_stages};
 
@@ -63,6 +64,7 @@ fn once(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
         let span = tracing::info_span!("run", at, worker = job.worker.share.index);
         let _span = span.entered();
         let planned = Planned::make(job)?;
+        keep_published(job)?;
         run_stages(job, &planned, wanted)?;
         finished(job)
     })

@@ -5,6 +5,7 @@ mod arrays;
 pub mod bench;
 mod class_list;
 mod columns;
+pub mod compare;
 pub mod detect;
 pub mod detectors;
 pub mod encode;

@@ -5,7 +5,10 @@ use clap::Command;
 /// Headings with their commands, in the order of the overview. Every command must be listed here.
 pub const GROUPS: [(&str, &[&str]); 5] = [
     ("Run a recipe", &["run", "recipes", "plan", "worker"]),
-    ("Look at a run", &["report", "status", "explain", "gc"]),
+    (
+        "Look at a run",
+        &["report", "compare", "status", "explain", "gc"],
+    ),
     (
         "Single images",
         &["zero-shot", "threshold", "detect", "similarity"],

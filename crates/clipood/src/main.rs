@@ -31,8 +31,10 @@ enum Command {
     Plan(commands::run::Args),
     /// Work on a planned run together with other workers; restart one to continue.
     Worker(commands::worker::Args),
-    /// Print the tables of a finished run again.
+    /// Print tables of a finished run, or make its page again.
     Report(commands::report::Args),
+    /// Compare two finished runs: their configuration, and their scores on the same images.
+    Compare(commands::compare::Args),
     /// Classify images from class names alone, with accuracy and confusion where classes are known.
     ZeroShot(commands::zero_shot::Args),
     /// Fit a threshold on in-distribution validation images, for `detect`.
@@ -123,6 +125,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Plan(args) => commands::plan::run(args),
         Command::Worker(args) => commands::worker::run(args),
         Command::Report(args) => commands::report::run(args),
+        Command::Compare(args) => commands::compare::run(args),
         Command::ZeroShot(args) => commands::zero_shot::run(args),
         Command::Threshold(args) => commands::threshold::run(args),
         Command::Detect(args) => commands::detect::run(args),

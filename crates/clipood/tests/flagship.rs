@@ -135,7 +135,8 @@ fn the_shipped_imagenet_recipe_runs_from_plan_to_table() {
     let mut predicted = zero_shot.flat_map(|(_, scores)| &scores.rows);
     assert!(predicted.all(|row| !second.contains(&row.pred)));
 
-    let printed = stdout(&run);
+    let report = world.clipood(&["report", "run", "--by", "dataset"]);
+    let printed = stdout(&{ report }.output().unwrap());
     for (name, ..) in OOD {
         assert!(printed.contains(name), "{name}: {printed}");
     }

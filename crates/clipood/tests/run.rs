@@ -19,10 +19,11 @@ fn images_to_tables_and_a_second_run_without_work() {
     let first = world.run("run", &[]);
     assert!(first.status.success(), "{}", stderr(&first));
     let text = stdout(&first);
-    assert!(
-        text.contains("locoop-2shot-seed1") && text.contains("average"),
-        "{text}"
-    );
+    for method in ["zero-shot ", "locoop "] {
+        let rows = text.lines().filter(|line| line.starts_with(method));
+        assert_eq!(rows.count(), 1, "{method}: {text}");
+    }
+    assert!(text.contains("averages over 2 OOD sets"), "{text}");
     let planned = CLASSES.len() * TEST + 2 * OOD;
     assert!(
         text.contains(&format!(

@@ -17,7 +17,7 @@ use crate::plan::{Purpose, SetOverlap, origin, overlaps};
 use crate::planned::Planned;
 use crate::prompts::trainers::prompt_unit;
 use crate::quarantine::{kept_quarantine, quarantine};
-use crate::report::write_html;
+use crate::report::{ensure_page, write_page};
 use crate::tables::QuarantineRow;
 
 /// Name of the stage in the ledger of the run: its unit is committed after all others.
@@ -91,7 +91,7 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
         );
         return Err(PipelineError::Inconsistent(problem));
     };
-    write_html(job, &metrics)?;
+    write_page(job, Some(&metrics))?;
     let unreadable = quarantine(job, &planned.plan, &planned.features)?;
     let tested = unreadable.iter().filter(|d| d.purpose == Purpose::Test);
     let lost: usize = tested.map(|d| d.scored.len()).sum();
@@ -147,11 +147,7 @@ pub fn finished(job: &Job) -> Result<Option<Outcome>> {
     let Some(metrics) = read_metrics(places.run.store())? else {
         return Ok(None);
     };
-    match write_html(job, &metrics) {
-        // To show what is finished needs no permission to write.
-        Err(PipelineError::Store(clipood_store::Error::Denied { .. })) => {}
-        other => other?,
-    }
+    ensure_page(job, &metrics)?;
     Ok(Some(Outcome {
         metrics,
         planned: account.planned,

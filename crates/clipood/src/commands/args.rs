@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clipood_clip::ClipError;
 use clipood_clip::model::{Devices, Dtype};
-use clipood_pipeline::PipelineError;
+use clipood_pipeline::{PipelineError, Table};
 
 /// Headings of the options in a command's help.
 pub mod heading {
@@ -181,6 +181,32 @@ impl WorkerRunArg {
     /// The run directory; the parser ensures that one is given.
     pub fn into_run(self) -> String {
         self.run.or(self.run_option).unwrap_or_default()
+    }
+}
+
+/// How a table is written to standard output.
+#[derive(clap::Args)]
+pub struct FormatArgs {
+    /// Print the table as CSV: rates between 0 and 1 with all digits, deviations and intervals in columns of their own.
+    #[arg(long, group = "format")]
+    csv: bool,
+    /// Print the table for LaTeX (booktabs).
+    #[arg(long, group = "format")]
+    latex: bool,
+    /// Print the table for Markdown.
+    #[arg(long, group = "format")]
+    markdown: bool,
+}
+
+impl FormatArgs {
+    /// The table in the format that was asked for; `None` if none was.
+    pub fn format(&self, table: &Table) -> Option<String> {
+        match (self.csv, self.latex, self.markdown) {
+            (true, ..) => Some(table.to_csv()),
+            (_, true, _) => Some(table.to_latex()),
+            (.., true) => Some(table.to_markdown()),
+            _ => None,
+        }
     }
 }
 

@@ -9,9 +9,14 @@ use super::args::StoreArg;
 
 /// Opens the run directory `run` with the store of its features and prompts, without any device.
 pub fn open(run: &str, store: &StoreArg) -> Result<Job> {
+    open_with_data(run, store, PathBuf::new())
+}
+
+/// [`open`], with the folder that relative dataset roots start from.
+pub fn open_with_data(run: &str, store: &StoreArg, data: PathBuf) -> Result<Job> {
     Ok(Job::reopen(RunOptions {
         run: run.to_string(),
-        data: PathBuf::new(),
+        data,
         changed: ChangedData::AllowMoved,
         store: store.store.clone(),
         device: None,

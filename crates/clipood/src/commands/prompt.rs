@@ -11,10 +11,9 @@ use clipood_clip::checkpoint::torch_file::{read_state_dict, write_state_dict};
 use clipood_clip::checkpoint::value::{Tensor, Value};
 use clipood_clip::model::Model;
 use clipood_clip::prompt::{CoopContext, PromptOptions, PromptState};
-use clipood_clip::tokenizer::Tokenizer;
 use clipood_core::files::read_file;
 use clipood_core::{ClassToken, FingerprintBuilder};
-use clipood_pipeline::{PipelineError, PromptSet};
+use clipood_pipeline::{PipelineError, PromptSet, nearest_tokens};
 
 use super::arrays::write_parquet;
 use super::class_list::read_class_list;
@@ -138,26 +137,13 @@ fn context_of(path: &Path, model: &Model) -> Result<(PromptSet, PromptState, usi
 
 fn words(args: &Words) -> Result<()> {
     let model = args.model.open()?;
-    let (_, state, width) = context_of(&args.prompt, &model)?;
-    let (embedding, _) = model.token_embedding()?;
-    let tokenizer = Tokenizer::new();
+    let (_, state, _) = context_of(&args.prompt, &model)?;
+    let nearest = nearest_tokens(&model, &state.context, usize::from(args.top))?;
     let (mut vectors, mut ranks, mut tokens, mut distances) = (vec![], vec![], vec![], vec![]);
     let mut text = String::new();
-    for (number, vector) in state.context.chunks_exact(width).enumerate() {
-        let squared = |row: &[f32]| -> f32 {
-            let differences = row.iter().zip(vector).map(|(a, b)| (a - b) * (a - b));
-            differences.sum()
-        };
-        let mut near: Vec<(f32, u32)> = embedding
-            .chunks_exact(width)
-            .map(squared)
-            .zip(0u32..)
-            .collect();
-        near.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for (number, near) in nearest.into_iter().enumerate() {
         let mut named = Vec::new();
-        for (rank, (distance, id)) in near.iter().take(usize::from(args.top)).enumerate() {
-            let token = tokenizer.decode(&[*id]).trim().to_owned();
-            let distance = distance.sqrt();
+        for (rank, (token, distance)) in near.into_iter().enumerate() {
             named.push(format!("{token} {distance:.4}"));
             vectors.push(number as u32);
             ranks.push(rank as u32 + 1);

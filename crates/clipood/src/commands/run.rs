@@ -60,13 +60,22 @@ struct Changes {
 pub fn run(args: Args) -> Result<ExitCode> {
     let job = open(args)?;
     let outcome = run_job(&job)?;
+    let run = &job.places.run_location;
     super::print(&format!(
-        "{1}\n{2}tables: {0}/metrics/*.parquet, {0}/scores/; page: {0}/report/index.html\n",
-        job.places.run_location,
+        "{}\n{}{}",
         console(&outcome.metrics),
-        account(&job, &outcome)
+        account(&job, &outcome),
+        where_it_is(run)
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where the results of a run are: lines for standard output.
+pub fn where_it_is(run: &str) -> String {
+    format!(
+        "tables: {run}/metrics/*.parquet, {run}/scores/\nmore: clipood report {run} --detector all, --by dataset|seed|shots\n\
+         report: {run}/report/index.html\n"
+    )
 }
 
 /// Opens recipe, model, store and run directory, and listens for signals.

@@ -124,7 +124,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             tally: &tally,
         };
         let path = folder.join("index.html");
-        std::fs::write(&path, page.html())
+        std::fs::write(&path, page.html()?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         print(&format!(
             "tables: {0}/*.parquet; page: {0}/index.html\n",
