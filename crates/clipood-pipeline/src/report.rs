@@ -41,7 +41,7 @@ use crate::metrics::{Metrics, read_metrics};
 pub const PAGE: &str = "report/index.html";
 
 /// Before the hash of a page, in its last line.
-const SEAL: &str = "<!-- BLAKE3 of the lines above: ";
+const SEAL: &str = "\n<!-- BLAKE3 of the lines above: ";
 
 /// Writes `report/index.html` into the run directory.
 ///
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_page_with_a_flipped_bit_is_not_whole() {
-        let page = sealed("<!doctype html>\n<p>a page</p>\n".to_string()).into_bytes();
+        let page = sealed("<!doctype html>\n<p>a page</p>".to_string()).into_bytes();
         assert!(is_whole(&page));
         for byte in 0..page.len() {
             let mut flipped = page.clone();

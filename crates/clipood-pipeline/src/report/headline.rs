@@ -303,9 +303,8 @@ fn against_baseline(metrics: &Metrics, best: &SummaryRow) -> Option<String> {
         },
     );
     let certainty = match (rows.len(), beyond, below) {
-        (1, 1, _) => "beyond its 95% interval".to_string(),
-        (1, _, 1) => "a loss beyond its 95% interval".to_string(),
-        (1, ..) => "within its 95% interval of zero".to_string(),
+        (1, 1, _) | (1, _, 1) => "and the 95% interval excludes zero".to_string(),
+        (1, ..) => "and the 95% interval includes zero".to_string(),
         (all, beyond, below) => format!(
             "the mean over {all} {what}; the 95% interval lies above zero for {beyond} and below for {below} of them"
         ),
@@ -404,14 +403,14 @@ mod tests {
         let text = verdict(&metrics).unwrap();
         assert!(
             text.contains("coop separates")
-                && text.contains("+10.00 (+2.00 to +15.00) points, beyond"),
+                && text.contains("+10.00 (+2.00 to +15.00) points, and the 95% interval excludes"),
             "{text}"
         );
         metrics.paired[0].auroc_diff_lo = -0.02;
         assert!(
             verdict(&metrics)
                 .unwrap()
-                .contains("within its 95% interval of zero")
+                .contains("interval includes zero")
         );
         assert_eq!(verdict(&Metrics::default()), None);
     }

@@ -103,7 +103,8 @@ fn drawn(n: usize, wanted: usize, part: u64) -> Vec<usize> {
 /// places are drawn by [`SEED`], so that equal features make equal maps.
 fn embed(features: &[f32], width: usize) -> Vec<f32> {
     let rows: Vec<&[f32]> = features.chunks_exact(width).collect();
-    let perplexity = PERPLEXITY.min((rows.len() - 1) as f32 / 3.0).max(1.0);
+    // Three times the perplexity is the number of neighbours, which must be fewer than the other rows.
+    let perplexity = PERPLEXITY.min((rows.len() - 1) as f32 / 4.0).max(1.0);
     let k = ((3.0 * perplexity) as usize).clamp(1, rows.len() - 1);
     let neighbors: Vec<Vec<Neighbor<f32>>> =
         (0..rows.len()).map(|row| nearest(&rows, row, k)).collect();

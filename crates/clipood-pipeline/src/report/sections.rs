@@ -72,7 +72,7 @@ fn measured(job: &Job, planned: &Planned, metrics: &Metrics, page: &mut Page) ->
     let focus = focus(metrics, &lines);
     page.sections
         .extend(scores::sections(job, planned, metrics, focus));
-    page.sections.push(results::everything(metrics, &badges)?);
+    page.sections.push(results::everything(metrics)?);
     Ok(())
 }
 

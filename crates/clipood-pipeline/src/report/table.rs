@@ -341,10 +341,12 @@ mod tests {
     fn text_aligns_names_left_and_figures_right() {
         let text = table().to_text();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "method                  AUROC  images");
-        assert_eq!(lines[2], "a_b, \"c\"|      50.00 ± 1.25       7");
-        assert_eq!(lines[3], "d           75.00 (70.00-80.00)       7");
-        assert_eq!(lines[4], "e                                   7");
+        let line =
+            |name: &str, rate: &str, images: &str| format!("{name:<9}  {rate:>19}  {images:>6}");
+        assert_eq!(lines[0], line("method", "AUROC", "images"));
+        assert_eq!(lines[2], line("a_b, \"c\"|", "50.00 ± 1.25", "7"));
+        assert_eq!(lines[3], line("d", "75.00 (70.00-80.00)", "7"));
+        assert_eq!(lines[4], line("e", "", "7"));
     }
 
     #[test]

@@ -337,7 +337,7 @@ fn lines(
 ///
 /// # Errors
 /// None for tables that were read.
-pub fn everything(metrics: &Metrics, _badges: &Badges<'_>) -> Result<Section> {
+pub fn everything(metrics: &Metrics) -> Result<Section> {
     let all = |by: By| {
         report_table(
             metrics,
