@@ -5,7 +5,6 @@
 
 mod common;
 #[path = "../../clipood-data/tests/files/mod.rs"]
-#[allow(dead_code, reason = "the tests of the layouts alone write more kinds")]
 mod writers;
 
 use std::collections::BTreeMap;
