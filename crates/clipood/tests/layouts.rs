@@ -151,7 +151,7 @@ fn features(world: &World, run: &str, store: &str) -> BTreeMap<String, (String, 
     let folder = world.path(&format!("{store}/features"));
     for part in files(&folder)
         .iter()
-        .filter(|part| part.contains("/global/"))
+        .filter(|part| part.contains("/global/") && part.ends_with(".parquet"))
     {
         let bytes = Bytes::from(std::fs::read(folder.join(part)).unwrap());
         for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)
