@@ -201,7 +201,7 @@ class World:
         # Folders of users have blanks.
         self.slurm, self.clipood, self.root = slurm, clipood, slurm.root / "my world"
         self.root.mkdir()
-        self.write_recipe(epochs=60)
+        self.write_recipe(epochs=400)
         (self.root / "here.toml").write_text(CLUSTER.format(root=slurm.root, clipood=clipood))
 
     def write_recipe(self, epochs):
@@ -287,7 +287,7 @@ def disturbed(world, slurm):
         return slurm.running("train")
 
     number = until("a task of train", training)[0][0]
-    time.sleep(2)
+    time.sleep(1)
     # What Slurm sends before the time limit.
     slurm.ask("scancel", "--signal=USR1", "--batch", number)
     until("it queues itself again", lambda: any(job[0] == number and job[2] == "PENDING" for job in slurm.jobs()))
