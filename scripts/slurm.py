@@ -208,9 +208,9 @@ class World:
         (self.root / "grid.toml").write_text(RECIPE.format(epochs=epochs))
 
     def command(self, *words, code=0):
-        done = subprocess.run(
-            [self.clipood, *words], cwd=self.root, env=self.slurm.environment, capture_output=True, text=True
-        )
+        # As the workers: a training on a CPU rounds by its number of threads.
+        environment = {**self.slurm.environment, "RAYON_NUM_THREADS": "1"}
+        done = subprocess.run([self.clipood, *words], cwd=self.root, env=environment, capture_output=True, text=True)
         if done.returncode != code:
             raise SystemExit(f"clipood {' '.join(words)}: exit code {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
         return done.stdout + done.stderr
