@@ -49,8 +49,8 @@ class Table:
 
 IMAGES = Table(
     "images",
-    "image_key uri offset length content_hash split label class_name shard".split(),
-    {"split", "class_name"},
+    "image_key uri offset length content_hash split label class_name shard form".split(),
+    {"split", "class_name", "form"},
     hive=["dataset"],
 )
 SCORES = Table(

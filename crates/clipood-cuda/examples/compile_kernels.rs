@@ -14,6 +14,7 @@ use clipood_cuda::image::{COLUMN_BYTES, ImageSizes, ResnetSizes, VitSizes};
 use clipood_cuda::precision::Precision;
 use clipood_cuda::prompt::prompt_program;
 use clipood_cuda::rows::Activation;
+use clipood_cuda::scores::PatchPlan;
 use clipood_cuda::text::plan::TextProgram;
 use clipood_cuda::text::weights::TextSizes;
 
@@ -62,6 +63,7 @@ fn programs() -> Vec<Program> {
     formats
         .into_iter()
         .flat_map(|precision| [vits(precision), resnets(precision), texts(precision)].concat())
+        .chain([PatchPlan::program()])
         .collect()
 }
 

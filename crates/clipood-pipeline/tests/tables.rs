@@ -440,7 +440,7 @@ fn columns_are_the_documented_ones_even_without_rows() {
     let meta = FileMeta::default();
     assert_eq!(
         columns(write_images(&[], &meta).unwrap()),
-        "image_key uri offset length content_hash [split] label [class_name] shard"
+        "image_key uri offset length content_hash [split] label [class_name] shard [form]"
     );
     assert_eq!(
         columns(write_quarantine(&[], &meta).unwrap()),

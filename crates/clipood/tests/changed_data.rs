@@ -57,7 +57,7 @@ fn a_run_says_where_its_images_were_and_refuses_others() {
     let words = [
         "1 added (test/fish/new.png)",
         "1 removed (test/star/05.png)",
-        "1 of another size (any/02.png)",
+        "1 of another size or content (any/02.png)",
         "other/id",
         "--run NEW",
         "--accept-changed-data",

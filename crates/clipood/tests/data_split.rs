@@ -176,7 +176,7 @@ fn shots_are_those_that_a_file_names() {
         "--methods",
         "linear-probe",
         "--detectors",
-        "mcm",
+        "msp",
         "--store",
         "store",
     ];
@@ -228,9 +228,23 @@ fn shots_are_those_that_a_file_names() {
         2,
         &["1 of its 8 training images", "train/fish/77.png"],
     );
-    let fewer = ["--shots", "3", "--methods", "linear-probe"];
+    let fewer = [
+        "--shots",
+        "3",
+        "--methods",
+        "linear-probe",
+        "--detectors",
+        "msp",
+    ];
     refused(&world, "three", &fewer, 2, &["shot_3-seed_1.pkl"]);
-    let two = ["--shots", "1,2", "--methods", "linear-probe"];
+    let two = [
+        "--shots",
+        "1,2",
+        "--methods",
+        "linear-probe",
+        "--detectors",
+        "msp",
+    ];
     refused(&world, "two", &two, 2, &["data.few_shot", "--shots"]);
     world.write(
         "data/shots/shot_2-seed_1.pkl",

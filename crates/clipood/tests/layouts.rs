@@ -151,7 +151,7 @@ fn features(world: &World, run: &str, store: &str) -> BTreeMap<String, (String, 
     let folder = world.path(&format!("{store}/features"));
     for part in files(&folder)
         .iter()
-        .filter(|part| part.contains("/global/"))
+        .filter(|part| part.contains("/global/") && part.ends_with(".parquet"))
     {
         let bytes = Bytes::from(std::fs::read(folder.join(part)).unwrap());
         for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)
@@ -327,7 +327,7 @@ fn a_shard_that_changes_or_vanishes_after_the_plan_is_named() {
         "run",
         &[],
         2,
-        &["1 of another size or list (test-1.tar)"],
+        &["1 of another size or content (test-1.tar)"],
     );
     std::fs::remove_file(&tar).unwrap();
     refused(&world, "run", &[], 2, &["no file `test-1.tar`"]);
@@ -347,7 +347,7 @@ fn a_shard_that_changes_or_vanishes_after_the_plan_is_named() {
         "run",
         &[],
         2,
-        &["1 of another size or list (classnames.txt)"],
+        &["1 of another size or content (classnames.txt)"],
     );
 }
 

