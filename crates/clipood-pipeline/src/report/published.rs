@@ -3,11 +3,19 @@
 
 use bytes::Bytes;
 use clipood_core::PublishedSection;
+use clipood_store::seal_json;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{PipelineError, Result};
 use crate::job::Job;
 
 const PATH: &str = "_run/published.json";
+
+/// The file: a JSON object with a seal.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    published: Vec<PublishedSection>,
+}
 
 /// Writes the published figures of the recipe into the run directory, if it names any.
 ///
@@ -18,8 +26,12 @@ pub fn keep_published(job: &Job) -> Result<()> {
     if own.is_empty() {
         return Ok(());
     }
-    let json = serde_json::to_vec_pretty(own)
+    let kept = Kept {
+        published: own.clone(),
+    };
+    let json = serde_json::to_vec_pretty(&kept)
         .map_err(|e| PipelineError::Inconsistent(format!("{PATH}: {e}")))?;
+    let json = seal_json(json);
     let store = job.places.run.store();
     if store.get(PATH)?.as_deref() != Some(json.as_slice()) {
         store.put(PATH, Bytes::from(json))?;
@@ -38,11 +50,14 @@ pub fn published(job: &Job) -> Result<Vec<PublishedSection>> {
     }
     match job.places.run.store().get(PATH)? {
         None => Ok(Vec::new()),
-        Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
-            let file = job.places.run.store().display(PATH);
-            PipelineError::Inconsistent(format!(
-                "{file}: {e}; remove it, `clipood run` writes it again"
-            ))
-        }),
+        Some(bytes) => match serde_json::from_slice::<Kept>(&bytes) {
+            Ok(kept) => Ok(kept.published),
+            Err(e) => {
+                let file = job.places.run.store().display(PATH);
+                Err(PipelineError::Inconsistent(format!(
+                    "{file}: {e}; remove it, `clipood run` writes it again"
+                )))
+            }
+        },
     }
 }
