@@ -100,7 +100,7 @@ impl Ledger {
     /// The worker that has claimed a unit, for messages; `None` if nobody has, or the claim cannot be read.
     ///
     /// # Errors
-    /// [`Error::InvalidName`] and the store's errors.
+    /// [`crate::Error::InvalidName`] and the store's errors.
     pub fn claimant(&self, stage: &str, key: &str) -> Result<Option<String>> {
         let path = format!("{}/{}.json", self.claims(stage)?, encode_name("unit", key)?);
         let found = self.store().get(&path)?;

@@ -18,7 +18,7 @@ const DECODED: usize = 64;
 /// Options of `clipood data inspect`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A folder or a file, or a dataset of the Hugging Face hub: hub:ORGANISATION/NAME[@REVISION][:CONFIGURATION[:SPLIT]].
+    /// A folder or a file, or a dataset of the Hugging Face hub: hub:ORGANISATION/NAME, then @REVISION, :CONFIGURATION and :SPLIT where needed.
     place: String,
     /// Name of the dataset in the manifest (default: that of the folder).
     #[arg(long)]

@@ -21,7 +21,7 @@ pub struct Task {
     /// their images, `_` and `-` read as spaces.
     #[arg(long, num_args = 1.., value_name = "PATH", conflicts_with = "dataset")]
     pub(super) images: Vec<PathBuf>,
-    /// A dataset by the name of its manifest, or one of the Hugging Face hub: hub:ORGANISATION/NAME[@REVISION][:CONFIGURATION[:SPLIT]].
+    /// A dataset by the name of its manifest, or one of the Hugging Face hub: hub:ORGANISATION/NAME, then @REVISION, :CONFIGURATION and :SPLIT where needed.
     #[arg(long, value_name = "NAME")]
     pub(super) dataset: Option<String>,
     /// Which of the dataset's images: train, val or test (default: val for a threshold, else test).
