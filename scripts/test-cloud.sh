@@ -6,10 +6,11 @@ cd "$(dirname "$0")/.."
 
 work=$PWD/target/test-cloud
 mkdir -p "$work"
-if [ ! -x "$work/venv/bin/moto_server" ]; then
+if [ ! -x "$work/venv/bin/python" ]; then
     python3 -m venv "$work/venv"
-    "$work/venv/bin/pip" install -q --disable-pip-version-check -r scripts/cloud-requirements.txt
 fi
+# Each time, because an environment that is kept may lack what was added since.
+"$work/venv/bin/pip" install -q --disable-pip-version-check -r scripts/cloud-requirements.txt
 if [ ! -x "$work/node/node_modules/.bin/azurite-blob" ]; then
     npm install --silent --no-audit --no-fund --prefix "$work/node" azurite@3.37.0
 fi
