@@ -1,7 +1,7 @@
 """Whether a training that is killed and resumed ends with equal bits: python gpu_resume.py CLIPOOD DEVICE FOLDER [--kills N]
 
-Trains LoCoOp on the demo once without interruption, and once with SIGKILL after each of N new checkpoints, and compares the prompt
-sets byte by byte. A JSON object.
+Trains LoCoOp on the demo once without interruption, and once with SIGKILL after each of N new checkpoints, and compares the tensors of the
+prompt sets byte by byte (the metadata has no order, and a seal over it). A JSON object.
 """
 
 import argparse
@@ -14,8 +14,16 @@ from pathlib import Path
 
 
 def prompts(store):
-    """The finished prompt sets of a store."""
-    return {path.parent.name: path.read_bytes() for path in store.glob("prompts/*/prompt.safetensors")}
+    """The tensors of the finished prompt sets of a store."""
+    return {path.parent.name: tensors(path.read_bytes()) for path in store.glob("prompts/*/prompt.safetensors")}
+
+
+def tensors(file):
+    """Names, types and places of the tensors of a safetensors file, and their bytes."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:end])
+    header.pop("__metadata__", None)
+    return header, file[end:]
 
 
 def checkpoints(store):
