@@ -25,15 +25,16 @@ def commands(model, pixels, features, clipood):
         "PyTorch fp32": [*torch, "float32"],
         "onnxruntime fp32": [sys.executable, HERE / "encode_onnx.py", model, pixels, features],
         "clipood f32": [clipood, model, pixels, features],
-        "PyTorch bf16": [*torch, "bfloat16"],
     }
+    # Without instructions for it PyTorch emulates bf16, which takes minutes for a batch.
     if multiplies_bf16():
+        programs["PyTorch bf16"] = [*torch, "bfloat16"]
         programs["clipood bf16"] = [clipood, model, pixels, features, "--bf16"]
     return programs
 
 
 def multiplies_bf16():
-    """Whether the CPU has AVX-512 BF16, which clipood needs for it (Linux)."""
+    """Whether the CPU has AVX-512 BF16, which clipood needs to multiply in bf16 (Linux)."""
     return "avx512_bf16" in Path("/proc/cpuinfo").read_text().split()
 
 
@@ -89,7 +90,7 @@ def compare(model, batch, rounds, clipood):
 def main():
     folder, rounds, clipood = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     batches, models = os.environ["BATCHES"].split(), os.environ["MODELS"].split()
-    print(f"median of {rounds} rounds in turns, {os.cpu_count()} cores")
+    print(f"median of {rounds} rounds in turns, {os.cpu_count()} cores{'' if multiplies_bf16() else '; bf16 left out: the CPU has no AVX-512 BF16'}")
     print(COLUMNS)
     for name in models:
         model = folder / name

@@ -6,6 +6,7 @@ use std::time::Instant;
 use clipood_store::{Unit, passes};
 
 use super::source::decode_units;
+use super::staged::sweep;
 use super::write::{GLOBAL, LOCAL, UnitWriter, ledger_unit, part_path};
 use crate::encode::{Clock, Engine};
 use crate::error::{PipelineError, Result};
@@ -46,6 +47,7 @@ pub fn extract(job: &Job, planned: &Planned) -> Result<()> {
             keys.push(key);
         }
     }
+    sweep(job.places.run.store(), &pending)?;
     if pending.is_empty() {
         return Ok(());
     }

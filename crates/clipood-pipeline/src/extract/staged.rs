@@ -7,7 +7,7 @@
 //! whichever worker does the unit next, and removed once it is committed. The run directory belongs to one model, number
 //! format and backend, which the fingerprint in each file confirms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -62,6 +62,25 @@ impl Schedule {
         }
         due
     }
+}
+
+/// Removes what processes have left that were killed after they had committed a unit, and before they had removed its
+/// staged files. Only `pending` units keep theirs.
+///
+/// # Errors
+/// A run directory that cannot be listed or written.
+pub(super) fn sweep(store: &Store, pending: &[&ExtractUnit]) -> Result<()> {
+    let pending: HashSet<&str> = pending.iter().map(|unit| unit.key.as_str()).collect();
+    for object in store.list(FOLDER)? {
+        let unit = object
+            .path
+            .strip_prefix(FOLDER)
+            .and_then(|rest| rest.split('/').nth(1));
+        if unit.is_some_and(|unit| !pending.contains(unit)) {
+            store.delete(&object.path)?;
+        }
+    }
+    Ok(())
 }
 
 impl Staging<'_> {
@@ -233,7 +252,13 @@ mod tests {
                 .path;
             world.run.put(path, Bytes::from_static(b"damaged")).unwrap();
             assert_eq!(staging.read(&images).unwrap(), first);
+            sweep(staging.store(), &[unit]).unwrap();
+            assert_eq!(staging.read(&images).unwrap(), first);
             staging.remove().unwrap();
+            assert!(staging.read(&images).unwrap().is_empty());
+            staging.write(&images, &first).unwrap();
+            let others: Vec<_> = units.iter().filter(|other| other.key != unit.key).collect();
+            sweep(staging.store(), &others).unwrap();
             assert!(staging.read(&images).unwrap().is_empty());
         }
     }
