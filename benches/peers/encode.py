@@ -26,7 +26,7 @@ def commands(model, pixels, features, clipood):
         "onnxruntime fp32": [sys.executable, HERE / "encode_onnx.py", model, pixels, features],
         "clipood f32": [clipood, model, pixels, features],
     }
-    # Without instructions for it PyTorch emulates bf16, which takes minutes for a batch.
+    # On a CPU without it PyTorch's bf16 is so slow that it holds up all turns.
     if multiplies_bf16():
         programs["PyTorch bf16"] = [*torch, "bfloat16"]
         programs["clipood bf16"] = [clipood, model, pixels, features, "--bf16"]
