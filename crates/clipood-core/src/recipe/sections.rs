@@ -36,12 +36,12 @@ pub struct DataSection {
     #[serde(default)]
     pub groups: BTreeMap<String, Vec<String>>,
     /// What to do about images with equal bytes where a benchmark expects different ones: shots that are tested, in-distribution
-    /// images that are out-of-distribution too, images that a test set has twice. Not serialised if it is the default, so that
-    /// the fingerprints of older recipes do not change.
+    /// images that are out-of-distribution too, images that a test set has twice.
+    // Not serialised if it is the default, so that the fingerprints of older recipes do not change.
     #[serde(default, skip_serializing_if = "Overlap::is_default")]
     pub overlap: Overlap,
-    /// The version of Pillow whose resizing is reproduced. Not serialised if it is the default, so that the fingerprints of
-    /// older recipes do not change.
+    /// The version of Pillow whose resizing is reproduced.
+    // Not serialised if it is the default, so that the fingerprints of older recipes do not change.
     #[serde(default, skip_serializing_if = "Resize::is_default")]
     pub resize: Resize,
 }
@@ -344,8 +344,8 @@ pub struct NegativeLabelsSection {
     pub exclude_above: Option<f64>,
     /// Prompts for unknown objects, of which `unknown_prompt` uses the first `count`.
     pub unknown: Vec<String>,
-    /// How the labels of `neglabel`, `r_mcm` and `adaneg` are chosen. `tins` and `inter_modal` always use `inter_modal`. Not
-    /// serialised if it is the default, so that the fingerprints of older recipes do not change.
+    /// How the labels of `neglabel`, `r_mcm` and `adaneg` are chosen. `tins` and `inter_modal` always use `inter_modal`.
+    // Not serialised if it is the default, so that the fingerprints of older recipes do not change.
     #[serde(skip_serializing_if = "NegativeRule::is_default")]
     pub rule: NegativeRule,
     /// With `inter_modal` the largest number of labels, of each list in proportion to its words that are kept. Absent: 2000,
