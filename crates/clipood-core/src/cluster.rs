@@ -6,7 +6,7 @@ mod quantities;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::document::parse;
 use crate::error::CoreError;
@@ -35,7 +35,7 @@ pub use quantities::{Memory, TimeLimit};
 /// assert_eq!(manifest.devices(), "cuda:all");
 /// # Ok::<(), clipood_core::CoreError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterManifest {
     /// What queues and starts the workers.
@@ -85,7 +85,7 @@ pub struct ClusterManifest {
 }
 
 /// What queues and starts the workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Engine {
     /// Job arrays of Slurm.
@@ -95,7 +95,7 @@ pub enum Engine {
 }
 
 /// `[resources]`: what one worker gets. Absent values are left to the cluster.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
     /// GPUs.
@@ -104,10 +104,10 @@ pub struct Resources {
     /// Processor cores.
     #[serde(default)]
     pub cpus: Option<usize>,
-    /// Main memory.
+    /// Main memory: a whole number with `K`, `M`, `G` or `T`, such as `256G`.
     #[serde(default)]
     pub memory: Option<Memory>,
-    /// Time limit of one start of a job (Slurm only).
+    /// Time limit of one start of a job (Slurm only), as Slurm writes it: `04:00:00`, `2-00`, `90` for minutes.
     #[serde(default)]
     pub time: Option<TimeLimit>,
     /// The partition of this job, instead of that of `[slurm]`.
@@ -116,7 +116,7 @@ pub struct Resources {
 }
 
 /// `[jobs.NAME]`: resources of single jobs, which replace those of `[resources]` value by value.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobResources {
     /// The job that extracts features.
@@ -134,7 +134,7 @@ pub struct JobResources {
 }
 
 /// `[rates]`: what one worker has been measured to do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
     /// Views per second of the extraction, as `clipood bench extract --images FOLDER` prints it.
@@ -149,7 +149,7 @@ pub struct Rates {
 }
 
 /// `[slurm]`: options of `sbatch` and of the scripts. Absent options are left to the cluster.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SlurmSection {
     /// `--account`.
@@ -209,7 +209,7 @@ impl Default for SlurmSection {
 }
 
 /// `[kubernetes]`: options of the pods. Absent options are left to the cluster.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KubernetesSection {
     /// Namespace of the jobs; by default that of the context of `kubectl`.

@@ -54,6 +54,7 @@ mod place;
 mod printable;
 mod recipe;
 mod rng;
+mod schema;
 pub mod text_file;
 
 pub use class_folders::{ImageFolder, classes_of_folders};
@@ -79,3 +80,4 @@ pub use recipe::{
     TrainSection, WordListSection,
 };
 pub use rng::SplitMix64;
+pub use schema::{cluster_schema, manifest_schema, recipe_schema};

@@ -12,7 +12,7 @@ use crate::document::parse;
 use crate::error::CoreError;
 use crate::place::join;
 
-pub(crate) use self::check::check_name;
+pub(crate) use self::check::{SPLITS, check_name};
 
 /// A dataset manifest, `manifests/datasets/*.toml`.
 ///
@@ -38,7 +38,7 @@ pub struct DatasetManifest {
     pub role: Role,
     /// How the images are stored.
     pub layout: Layout,
-    /// The dataset's folder: relative to the data root, absolute, or the URL of a folder (see [`is_url`](crate::is_url)). Or a
+    /// The dataset's folder: relative to the data root, absolute, or a URL (`s3://`, `az://`, `gs://`, `http(s)://`). Or a
     /// dataset of the Hugging Face hub, as `hub:frgfm/imagenette:320px`, with layout `parquet` and the names of its splits there
     /// in `splits`; once it is fetched, a run records the commit and the files instead.
     pub root: PathBuf,
@@ -61,8 +61,8 @@ pub struct DatasetManifest {
     /// The columns of a table, where their names are not the usual ones.
     #[serde(default, skip_serializing_if = "Columns::is_default")]
     pub columns: Columns,
-    /// A file below `root` with the names of all classes, in a format of [`ClassList`](crate::ClassList): by the ids of their
-    /// folders, or in the order of their labels.
+    /// A file below `root` with the names of all classes, by the ids of their folders or in the order of their labels: one name
+    /// per line, or the lists of CoOp, Caffe and Keras.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_list: Option<PathBuf>,
     /// Fraction of each class, above 0 and below 1, that becomes the training split, for datasets that have none. A hash of

@@ -15,6 +15,7 @@ pub use sections::{
     MetricsSection, NegativeLabelsSection, NegativeRule, Overlap, PromptSection, PublishedSection,
     Resize, SelectSection, StreamsSection, SubsampleClasses, TrainSection, WordListSection,
 };
+pub(crate) use templates::NAMES as TEMPLATE_SETS;
 pub use templates::TemplateSet;
 
 /// A recipe, `pipelines/*.toml`, with every default filled in.
@@ -48,8 +49,8 @@ pub struct Recipe {
     /// LoCoOp's and SCT's patch term.
     #[serde(default)]
     pub locoop: LocoopSection,
-    /// The linear probe; absent: its defaults. Not serialised if absent, so that the fingerprints of older recipes do not
-    /// change.
+    /// The linear probe; absent: its defaults.
+    // Not serialised if absent, so that the fingerprints of older recipes do not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub linear_probe: Option<LinearProbeSection>,
     /// The fused score of the dual-pattern methods.
@@ -70,7 +71,8 @@ pub struct Recipe {
     /// Metrics and their confidence intervals.
     #[serde(default)]
     pub metrics: MetricsSection,
-    /// Figures from papers for the report. They determine no result, so they are in no fingerprint and not serialised.
+    /// Figures from papers, which the report shows beside the measured ones. They determine no result.
+    // So they are in no fingerprint and not serialised.
     #[serde(default, skip_serializing)]
     pub published: Vec<PublishedSection>,
 }

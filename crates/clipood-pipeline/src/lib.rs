@@ -18,7 +18,7 @@
 //!     reporting: Reporting::Human,
 //!     interrupt: Interrupt::default(),
 //! })?;
-//! println!("{}", console(&run(&job)?.metrics));
+//! println!("{}", console(&run(&job)?.metrics, &[]));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -101,8 +101,8 @@ pub use progress::{Reporting, tell};
 pub use prompts::file::PromptSet;
 pub use prompts::words::nearest_tokens;
 pub use report::{
-    By, Comparison, Table, View, ZeroShotPage, bars, compare_runs, console, notes, page_files,
-    report_table,
+    By, Comparison, PUBLISHED_NOTE, Table, View, ZeroShotPage, bars, compare_runs, console,
+    kept_published, notes, page_files, published, published_table, report_table,
 };
 pub use run::{run, run_only};
 pub use splits::split_of;

@@ -28,7 +28,9 @@ use clipood_store::Error as StoreError;
 pub use self::bars::bars;
 pub use self::compare::{Comparison, compare_runs};
 pub use self::console::{By, View, console, notes, report_table};
-pub use self::published::keep_published;
+pub use self::published::{
+    PUBLISHED_NOTE, keep_published, kept_published, published, published_table,
+};
 pub use self::table::Table;
 pub use self::zero_shot::ZeroShotPage;
 

@@ -29,6 +29,7 @@ pub mod prompt;
 pub mod recipes;
 pub mod report;
 pub mod run;
+pub mod schema;
 pub mod score;
 pub mod search;
 mod signals;

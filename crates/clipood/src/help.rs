@@ -6,7 +6,9 @@ use clap::Command;
 pub const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Run a recipe",
-        &["run", "recipes", "data", "plan", "worker", "submit"],
+        &[
+            "run", "recipes", "schema", "data", "plan", "worker", "submit",
+        ],
     ),
     (
         "Look at a run",

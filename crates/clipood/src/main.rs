@@ -27,6 +27,8 @@ enum Command {
     Run(commands::run::Args),
     /// List the recipes, or print one.
     Recipes(commands::recipes::Args),
+    /// Print the JSON Schema of recipes, dataset manifests or cluster manifests, for editors.
+    Schema(commands::schema::Args),
     /// Make a run directory with its plan for workers; nothing is computed.
     Plan(commands::plan::Args),
     /// Plan a run and queue its workers on Slurm or Kubernetes; submit again to do what is missing.
@@ -132,6 +134,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => commands::run::run(args),
         Command::Recipes(args) => commands::recipes::run(args),
+        Command::Schema(args) => commands::schema::run(&args),
         Command::Plan(args) => commands::plan::run(args),
         Command::Submit(args) => commands::submit::run(args),
         Command::Worker(args) => commands::worker::run(args),

@@ -1,17 +1,17 @@
 //! Times and amounts of memory as cluster manifests write them.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A time limit in whole seconds, written as Slurm does: `MINUTES`, `MINUTES:SECONDS`, `HOURS:MINUTES:SECONDS`,
 /// `DAYS-HOURS`, `DAYS-HOURS:MINUTES` or `DAYS-HOURS:MINUTES:SECONDS`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct TimeLimit(pub u64);
 
 /// An amount of memory in bytes, written as a whole number with `K`, `M`, `G` or `T` for powers of 1024; `64Gi` and `64GB`
 /// mean `64G`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Memory(pub u64);
 
 /// The letters of the units, each 1024 times the one before.
@@ -24,6 +24,12 @@ impl TryFrom<String> for TimeLimit {
         seconds(text.trim()).map(Self).ok_or_else(|| {
             format!("found `{text}`, allowed: a time as Slurm writes it, such as \"04:00:00\" or \"2-00\"")
         })
+    }
+}
+
+impl From<TimeLimit> for String {
+    fn from(time: TimeLimit) -> String {
+        time.slurm()
     }
 }
 
@@ -79,6 +85,12 @@ impl TryFrom<String> for Memory {
         bytes(text.trim()).map(Self).ok_or_else(|| {
             format!("found `{text}`, allowed: a whole number with K, M, G or T, such as \"64G\"")
         })
+    }
+}
+
+impl From<Memory> for String {
+    fn from(memory: Memory) -> String {
+        memory.slurm()
     }
 }
 

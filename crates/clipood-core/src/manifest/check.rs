@@ -9,7 +9,7 @@ use crate::nearest::{hint, hint_with_list};
 use crate::place::{SCHEMES, is_url};
 
 /// The splits that a manifest may name.
-const SPLITS: [&str; 3] = ["train", "val", "test"];
+pub(crate) const SPLITS: [&str; 3] = ["train", "val", "test"];
 /// The programs of this workspace that can create a dataset.
 const GENERATORS: [&str; 1] = ["demo"];
 /// The layouts whose classes are folders.

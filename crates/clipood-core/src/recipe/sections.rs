@@ -36,12 +36,12 @@ pub struct DataSection {
     #[serde(default)]
     pub groups: BTreeMap<String, Vec<String>>,
     /// What to do about images with equal bytes where a benchmark expects different ones: shots that are tested, in-distribution
-    /// images that are out-of-distribution too, images that a test set has twice. Not serialised if it is the default, so that
-    /// the fingerprints of older recipes do not change.
+    /// images that are out-of-distribution too, images that a test set has twice.
+    // Not serialised if it is the default, so that the fingerprints of older recipes do not change.
     #[serde(default, skip_serializing_if = "Overlap::is_default")]
     pub overlap: Overlap,
-    /// The version of Pillow whose resizing is reproduced. Not serialised if it is the default, so that the fingerprints of
-    /// older recipes do not change.
+    /// The version of Pillow whose resizing is reproduced.
+    // Not serialised if it is the default, so that the fingerprints of older recipes do not change.
     #[serde(default, skip_serializing_if = "Resize::is_default")]
     pub resize: Resize,
 }
@@ -344,8 +344,8 @@ pub struct NegativeLabelsSection {
     pub exclude_above: Option<f64>,
     /// Prompts for unknown objects, of which `unknown_prompt` uses the first `count`.
     pub unknown: Vec<String>,
-    /// How the labels of `neglabel`, `r_mcm` and `adaneg` are chosen. `tins` and `inter_modal` always use `inter_modal`. Not
-    /// serialised if it is the default, so that the fingerprints of older recipes do not change.
+    /// How the labels of `neglabel`, `r_mcm` and `adaneg` are chosen. `tins` and `inter_modal` always use `inter_modal`.
+    // Not serialised if it is the default, so that the fingerprints of older recipes do not change.
     #[serde(skip_serializing_if = "NegativeRule::is_default")]
     pub rule: NegativeRule,
     /// With `inter_modal` the largest number of labels, of each list in proportion to its words that are kept. Absent: 2000,
@@ -473,22 +473,33 @@ impl Default for MetricsSection {
 #[serde(deny_unknown_fields)]
 pub struct PublishedSection {
     /// The method.
-    pub method: Method,
+    #[serde(default)]
+    pub method: Option<Method>,
+    /// Instead of `method` the name of one that this program does not have; such a row has no measured figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<String>,
     /// Training images per class; absent for zero-shot.
     #[serde(default)]
     pub shots: Option<usize>,
-    /// The detector, by its name in the tables.
+    /// The detector, by its name in the tables; with `other` that of the paper, if it has one.
+    #[serde(default)]
     pub detector: String,
-    /// The OOD set; absent: the average over all of them.
+    /// The OOD set, or `average:NAME` for a group of them; absent: the average over all of them.
     #[serde(default = "average")]
     pub ood: String,
     /// AUROC in percent.
     #[serde(default)]
     pub auroc: Option<f64>,
-    /// FPR95 in percent.
+    /// FPR95 in percent: ID positive, the threshold nearest to a recall of 95%.
     #[serde(default)]
     pub fpr95: Option<f64>,
-    /// The paper, and where in it.
+    /// FPR95 in percent by OpenOOD: OOD positive, the first threshold with a recall of 95%. Instead of `fpr95`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fpr95_openood: Option<f64>,
+    /// Whether the score of an image depends on the other test images, as in test-time adaptation.
+    #[serde(default)]
+    pub transductive: bool,
+    /// The paper, where in it, and what was not verified.
     pub source: String,
 }
 
@@ -497,19 +508,43 @@ fn average() -> String {
 }
 
 impl PublishedSection {
+    /// The name of the method.
+    pub fn name(&self) -> &str {
+        match self.method {
+            Some(method) => method.name(),
+            None => self.other.as_deref().unwrap_or_default(),
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), Problem> {
-        for (name, value) in [("auroc", self.auroc), ("fpr95", self.fpr95)] {
+        for (name, value) in [
+            ("auroc", self.auroc),
+            ("fpr95", self.fpr95),
+            ("fpr95_openood", self.fpr95_openood),
+        ] {
             if let Some(value) = value.filter(|v| !(0.0..=100.0).contains(v)) {
                 let text = format!("found {value}, allowed: percent, 0 to 100");
                 return Err(Problem::new(format!("published.{name}"), text));
             }
         }
-        match self.auroc.or(self.fpr95) {
-            None => Err(Problem::new(
-                "published",
-                "found neither `auroc` nor `fpr95`, needs one of them",
-            )),
-            Some(_) => Ok(()),
-        }
+        let blank = |text: &str| text.trim().is_empty();
+        let problem = match (&self.method, &self.other) {
+            (None, None) => "found neither `method` nor `other`, needs one of them",
+            (Some(_), Some(_)) => "found `method` and `other`, allowed: one of them",
+            (None, Some(other)) if blank(other) => "found an empty `other`, allowed: a name",
+            (Some(_), None) if blank(&self.detector) => {
+                "found no `detector`, which a `method` needs"
+            }
+            _ => match (self.auroc, self.fpr95, self.fpr95_openood) {
+                (None, None, None) => {
+                    "found neither `auroc` nor `fpr95` nor `fpr95_openood`, needs one of them"
+                }
+                (_, Some(_), Some(_)) => {
+                    "found `fpr95` and `fpr95_openood`, allowed: one of them, the other in a table of its own"
+                }
+                _ => return Ok(()),
+            },
+        };
+        Err(Problem::new("published", problem))
     }
 }

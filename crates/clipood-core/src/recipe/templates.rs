@@ -12,7 +12,7 @@ use crate::nearest::hint_with_list;
 use crate::text_file::lines;
 
 /// The sets that have a name.
-const NAMES: [&str; 3] = ["simple", "openai7", "openai80"];
+pub(crate) const NAMES: [&str; 3] = ["simple", "openai7", "openai80"];
 
 const SIMPLE: [&str; 1] = ["a photo of a {}"];
 

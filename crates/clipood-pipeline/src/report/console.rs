@@ -1,9 +1,12 @@
 //! The tables of a run on the console: a short one by default, more by detector, dataset, seed or number of shots.
 
+use clipood_core::PublishedSection;
+
 use super::headline::{
     Headline, ORACLE_NOTE, TRANSDUCTIVE_MARK, TRANSDUCTIVE_NOTE, headlines, is_oracle,
     is_transductive, known_detector, ood_sets, rule, spreads,
 };
+use super::published::{measured_beside, published_table};
 use super::table::{Cell, Spread, Table};
 use super::warnings::warnings;
 use crate::error::Result;
@@ -325,8 +328,8 @@ fn shots_table(metrics: &Metrics, wanted: Option<&str>) -> Table {
     table
 }
 
-/// The short table of a run with what it is about, and its warnings.
-pub fn console(metrics: &Metrics) -> String {
+/// The short table of a run with what it is about, published figures beside those of the run, and its warnings.
+pub fn console(metrics: &Metrics, published: &[PublishedSection]) -> String {
     let sets = ood_sets(&metrics.ood);
     let over = match sets.as_slice() {
         [one] => format!("OOD set {one}"),
@@ -354,9 +357,33 @@ pub fn console(metrics: &Metrics) -> String {
     if !streams.rows.is_empty() {
         text += &format!("\n{}\n{TRANSDUCTIVE_NOTE}\n", streams.to_text());
     }
+    text += &beside_published(metrics, published);
     for warning in warnings(metrics) {
         text += &format!("\nwarning: {warning}\n");
     }
+    text
+}
+
+/// The published figures of which the run has a row, and how many others there are; nothing if the recipe names none.
+fn beside_published(metrics: &Metrics, published: &[PublishedSection]) -> String {
+    if published.is_empty() {
+        return String::new();
+    }
+    let table = measured_beside(published_table(metrics, published));
+    let others = published.len() - table.rows.len();
+    let mut text = match table.rows.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\npublished beside measured, in percent:\n\n{}",
+            table.to_text()
+        ),
+    };
+    let sources = "`clipood report RUN --published` prints all with their sources";
+    text += &match (table.rows.len(), others) {
+        (0, _) => format!("\n{others} published figures, none of a row of this run; {sources}\n"),
+        (_, 0) => format!("\n{sources}\n"),
+        _ => format!("\n{others} more published figures have no row in this run; {sources}\n"),
+    };
     text
 }
 
@@ -466,7 +493,7 @@ mod tests {
 
     #[test]
     fn the_default_is_one_row_per_method() {
-        let text = console(&metrics());
+        let text = console(&metrics(), &[]);
         let row = text
             .lines()
             .find(|line| line.starts_with("zero-shot"))
@@ -479,6 +506,31 @@ mod tests {
             !text.contains("warning") && !text.contains("oracle"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn published_figures_stand_below_the_short_table() {
+        let figure = |detector: &str| PublishedSection {
+            method: Some(clipood_core::Method::ZeroShot),
+            other: None,
+            shots: None,
+            detector: detector.into(),
+            ood: AVERAGE.into(),
+            auroc: Some(70.0),
+            fpr95: None,
+            fpr95_openood: None,
+            transductive: false,
+            source: "a paper".into(),
+        };
+        let text = console(&metrics(), &[figure("mcm"), figure("knn")]);
+        let line = text.lines().find(|line| line.contains("70.00"));
+        let line = line.unwrap();
+        assert!(line.contains("75.00") && line.contains("+5.00"), "{text}");
+        assert!(text.contains("\n1 more published figures have"), "{text}");
+        assert!(!text.contains("a paper") && !text.contains("knn"), "{text}");
+        let text = console(&metrics(), &[figure("knn")]);
+        assert!(text.contains("\n1 published figures, none"), "{text}");
+        assert!(!console(&metrics(), &[]).contains("published"));
     }
 
     #[test]
@@ -510,7 +562,7 @@ mod tests {
                 ..StreamRow::default()
             });
         }
-        let text = console(&metrics);
+        let text = console(&metrics, &[]);
         let line = text.lines().find(|line| line.contains("oodd†"));
         assert!(
             line.is_some_and(|line| line.contains("93.75 ± 6.25")),

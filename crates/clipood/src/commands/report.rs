@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clipood_pipeline::{
-    By, PipelineError, Store, View, console, notes, page_files, read_metrics, report_table,
+    By, PUBLISHED_NOTE, PipelineError, Store, View, console, kept_published, notes, page_files,
+    published_table, read_metrics, report_table,
 };
 
 use super::args::{DataArg, FormatArgs, RunArg, StoreArg};
@@ -23,6 +24,9 @@ pub struct Args {
     /// What the rows are: methods, or methods on each dataset, every seed, or one column per number of shots.
     #[arg(long, value_enum)]
     by: Option<Rows>,
+    /// Print the figures of papers that the recipe names, with their sources, beside the measured ones.
+    #[arg(long, conflicts_with_all = ["detector", "by"])]
+    published: bool,
     #[command(flatten)]
     format: FormatArgs,
     /// Write the page to FILE, of a run that is not finished, too; its thumbnails are made from the images below `--data`.
@@ -79,16 +83,25 @@ pub fn run(args: Args) -> Result<ExitCode> {
         by: args.by.map_or(By::Method, Rows::by),
         detector: args.detector,
     };
-    let asked = view.detector.is_some() || args.by.is_some();
-    let table = report_table(&metrics, &view)?;
+    let asked = view.detector.is_some() || args.by.is_some() || args.published;
+    let published = kept_published(&store)?;
+    if args.published && published.is_empty() {
+        let problem = format!("the recipe of {run} names no published figures (`[[published]]`)");
+        return Err(PipelineError::Usage(problem).into());
+    }
+    let table = match args.published {
+        true => published_table(&metrics, &published),
+        false => report_table(&metrics, &view)?,
+    };
     if let Some(text) = args.format.format(&table) {
         super::print(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
     let text = match asked {
-        false => console(&metrics),
+        false => console(&metrics, &published),
         true => {
-            let notes = notes(&table).into_iter();
+            let about = args.published.then_some(PUBLISHED_NOTE);
+            let notes = notes(&table).into_iter().chain(about);
             let notes: String = notes.map(|note| format!("\n{note}\n")).collect();
             format!("in percent:\n\n{}{notes}", table.to_text())
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clipood_clip::model::Devices;
 use clipood_core::{Method, Overrides, Recipe};
-use clipood_pipeline::{Job, JobOptions, Outcome, Reporting, console, run as run_job};
+use clipood_pipeline::{Job, JobOptions, Outcome, Reporting, console, published, run as run_job};
 
 use super::args::{ChangedDataArg, DataArgs, JsonLogArg, RunDeviceArgs, StoreArg, heading};
 use super::recipes;
@@ -74,7 +74,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let run = &job.places.run_location;
     super::print(&format!(
         "{}\n{}{}",
-        console(&outcome.metrics),
+        console(&outcome.metrics, &published(&job)?),
         account(&job, &outcome),
         where_it_is(run)
     ))?;

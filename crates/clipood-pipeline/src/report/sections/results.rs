@@ -8,7 +8,7 @@ use super::super::headline::{
     headlines, is_average, is_oracle, is_transductive, name_of, ood_sets, rule, spreads,
 };
 use super::super::page::{Block, Section};
-use super::super::published::published;
+use super::super::published::{PUBLISHED_NOTE, published, published_table};
 use super::super::table::{Cell, Spread, Table};
 use super::super::warnings::warnings;
 use crate::columns::DUAL_BASE;
@@ -102,12 +102,16 @@ pub fn results(job: &Job, metrics: &Metrics, badges: &Badges<'_>) -> Result<Sect
     );
     let published = published(job)?;
     if !published.is_empty() {
+        let table = published_table(metrics, &published);
         section.table(
             "published",
             "Published figures beside the measured ones",
-            &published_table(metrics, &published),
+            &table,
         );
-        section.text("Published figures are those that the recipe names, with their sources; a blank means that the run has no such row.");
+        for note in notes(&table) {
+            section.text(note);
+        }
+        section.text(PUBLISHED_NOTE);
     }
     Ok(section)
 }
@@ -204,62 +208,6 @@ fn averages_table(metrics: &Metrics, badges: &Badges<'_>, set: impl Fn(&str) -> 
             Cell::Rate(row.aupr_out, deviation(row.aupr_out_std)),
             Cell::Badges(badges.line(row)),
         ]);
-        table.rows.push(cells);
-    }
-    table
-}
-
-/// One row per published figure.
-fn published_table(metrics: &Metrics, published: &[clipood_core::PublishedSection]) -> Table {
-    let mut table = Table::new(&[
-        ("method", "method"),
-        ("shots", "shots"),
-        ("detector", "detector"),
-        ("OOD set", "ood_dataset"),
-        ("AUROC published", "auroc_published"),
-        ("measured", "auroc"),
-        ("difference", "auroc_diff"),
-        ("FPR95 published", "fpr95_published"),
-        ("measured", "fpr95"),
-        ("difference", "fpr95_diff"),
-        ("source", "source"),
-    ]);
-    for one in published {
-        let mut rows = metrics.summary.iter();
-        let own = rows.find(|row| {
-            row.method == one.method.to_string()
-                && row.shots == one.shots.map(|s| s as u32)
-                && row.detector == one.detector
-                && row.ood_dataset == one.ood
-                && row.selection == "fixed"
-        });
-        let pair = |published: Option<f64>, measured: Option<(f64, Spread)>| {
-            let published = published.map(|p| p / 100.0);
-            let difference = published
-                .zip(measured)
-                .map(|(p, (m, _))| Cell::Difference(m - p, Spread::None));
-            [
-                published.map_or(Cell::Blank, |p| Cell::Rate(p, Spread::None)),
-                measured.map_or(Cell::Blank, |(m, spread)| Cell::Rate(m, spread)),
-                difference.unwrap_or(Cell::Blank),
-            ]
-        };
-        let spread = own.map(|row| spreads(metrics, row));
-        let mut cells = vec![
-            Cell::text(one.method.to_string()),
-            Cell::Count(one.shots.unwrap_or(0) as u64),
-            Cell::text(&one.detector),
-            Cell::text(&one.ood),
-        ];
-        cells.extend(pair(
-            one.auroc,
-            own.zip(spread).map(|(row, s)| (row.auroc, s.0)),
-        ));
-        cells.extend(pair(
-            one.fpr95,
-            own.zip(spread).map(|(row, s)| (row.fpr95, s.1)),
-        ));
-        cells.push(Cell::text(&one.source));
         table.rows.push(cells);
     }
     table
@@ -398,41 +346,5 @@ mod tests {
             lines,
             [("zero-shot (mcm)", 75.0), ("linear-probe (msp)", 87.5)]
         );
-    }
-
-    #[test]
-    fn a_published_figure_stands_beside_the_measured_one_or_a_blank() {
-        let published = |method: Method| clipood_core::PublishedSection {
-            method,
-            shots: None,
-            detector: "mcm".into(),
-            ood: AVERAGE.into(),
-            auroc: Some(90.0),
-            fpr95: None,
-            source: "a paper".into(),
-        };
-        let metrics = Metrics {
-            summary: vec![SummaryRow {
-                method: "zero-shot".into(),
-                detector: "mcm".into(),
-                ood_dataset: AVERAGE.into(),
-                selection: "fixed".into(),
-                auroc: 0.925,
-                ..SummaryRow::default()
-            }],
-            ..Metrics::default()
-        };
-        let table = published_table(
-            &metrics,
-            &[published(Method::ZeroShot), published(Method::Sct)],
-        );
-        assert_eq!(
-            table.rows[0][4..7]
-                .iter()
-                .map(Cell::shown)
-                .collect::<Vec<_>>(),
-            ["90.00", "92.50", "+2.50"]
-        );
-        assert_eq!(table.rows[1][5], Cell::Blank);
     }
 }
