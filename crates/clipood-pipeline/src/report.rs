@@ -15,6 +15,7 @@ mod page;
 mod published;
 mod scored;
 mod sections;
+mod sheet;
 mod svg;
 mod table;
 mod thumbnails;
@@ -29,7 +30,8 @@ pub use self::bars::bars;
 pub use self::compare::{Comparison, compare_runs};
 pub use self::console::{By, View, console, notes, report_table};
 pub use self::published::keep_published;
-pub use self::table::Table;
+pub use self::sheet::{Picture, Sheet, SheetGroup};
+pub use self::table::{Cell, Spread, Table};
 pub use self::zero_shot::ZeroShotPage;
 
 use self::sections::run_page;
