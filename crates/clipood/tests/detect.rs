@@ -389,6 +389,23 @@ fn images_are_judged_without_a_fitted_file() {
     );
 
     let image = "data/id/test/star/00.png";
+    // A blank line is no class; a name that repeats is noted.
+    world.write("blank.txt", "fish\n\nstar\n");
+    fail(
+        &world,
+        &["detect", image, "--classes", "blank.txt"],
+        2,
+        &["blank.txt:2", "blank line"],
+    );
+    let (_, log) = succeed(&world, &["detect", image, "--classes", "star,fish,star"]);
+    assert!(log.contains("note: ") && log.contains("star"), "{log}");
+    world.write("empty/readme.txt", "");
+    fail(
+        &world,
+        &["detect", "empty", "--classes", "star,fish"],
+        1,
+        &["no image"],
+    );
     fail(&world, &["detect", image], 2, &["--classes", "--threshold"]);
     let with =
         |more: &[&'static str]| [&["detect", image, "--classes", "star,fish"], more].concat();

@@ -336,6 +336,36 @@ fn folders_files_and_class_lists_are_searched() {
 }
 
 #[test]
+fn what_is_empty_blank_or_unfinished_is_named() {
+    let world = World::empty();
+    world.write("empty/readme.txt", "");
+    fails(&world, &["star", "--features", "empty"], 1, &["no image"]);
+    world.write("blank.txt", "star\n\nfish\n");
+    fails(
+        &world,
+        &["a star", "--classes", "blank.txt"],
+        2,
+        &["blank.txt:2", "blank line"],
+    );
+    // Names that repeat are noted, and both are found.
+    let output = world
+        .clipood(&["search", "a star", "--classes", "star,fish,star"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("note: "), "{}", stderr(&output));
+    assert_eq!(stdout(&output).matches("  star").count(), 2);
+    // A store whose runs have extracted nothing yet.
+    world.write("store/features/abc/_commits/readme.txt", "");
+    fails(
+        &world,
+        &["star", "--features", "store"],
+        2,
+        &["holds no features", "run a recipe"],
+    );
+}
+
+#[test]
 fn recall_of_captions_is_counted_in_both_directions() {
     let world = World::new();
     let mut pairs = "filepath\ttitle\n".to_owned();
