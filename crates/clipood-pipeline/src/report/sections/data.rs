@@ -10,7 +10,7 @@ use super::super::table::{Cell, Table};
 use super::super::training::trainings;
 use crate::error::Result;
 use crate::job::Job;
-use crate::plan::{DataRecord, Purpose, data_records, origin};
+use crate::plan::{DataRecord, Purpose, Skipped, data_records, origin};
 use crate::planned::Planned;
 use crate::quarantine::quarantine;
 
@@ -275,14 +275,9 @@ fn skipped(section: &mut Section, records: &[(String, Option<DataRecord>)]) {
             unknown.push(dataset.as_str());
             continue;
         };
-        table.rows.extend(all.iter().map(|skipped| {
-            vec![
-                Cell::text(dataset),
-                Cell::text(&skipped.reason),
-                Cell::Count(skipped.count as u64),
-                Cell::text(skipped.examples.join(", ")),
-            ]
-        }));
+        table
+            .rows
+            .extend(all.iter().map(|skipped| skipped_row(dataset, skipped)));
     }
     match table.rows.is_empty() {
         false => section.table("skipped", "Files and folders that planning skipped", &table),
@@ -297,10 +292,18 @@ fn skipped(section: &mut Section, records: &[(String, Option<DataRecord>)]) {
     }
 }
 
+fn skipped_row(dataset: &str, skipped: &Skipped) -> Vec<Cell> {
+    vec![
+        Cell::text(dataset),
+        Cell::text(&skipped.reason),
+        Cell::Count(skipped.count as u64),
+        Cell::text(skipped.examples.join(", ")),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Skipped;
     use crate::report::page::Page;
 
     #[test]
