@@ -48,6 +48,16 @@ images=("${classes[2]}"/*)
 : >"${images[0]}"
 quiet "$clipood" run demo --data "$work/own" --manifests "$work/manifests" --store "$work/store" --run "$work/names" --shots 1 --seeds 1
 
+# Contact sheets: hits of a search, one image of which is gone, and images judged, one of which cannot be read.
+cp -r "$work/data/demo/images/id/test" "$work/photos"
+shown=("$work"/photos/*/*)
+quiet "$clipood" search "a photo of a star" --image "${shown[0]}" --features "$work/store" --model demo \
+    --data "$work/data" --manifests manifests/datasets --top 12 --page "$work/search.html"
+quiet "$clipood" search "a photo of a fish" --features "$work/store" --model demo --data "$work/nowhere" --top 4 --page "$work/search-gone.html"
+: >"${shown[1]}"
+quiet "$clipood" detect "$work/photos" --classes star,fish,house,tree --top 3 --page "$work/detect.html"
+
 python3 scripts/test_report.py target/report-screenshots \
     demo="$work/demo/report/index.html" dual="$work/dual/report/index.html" names="$work/names/report/index.html" \
-    no-images="$work/no-images.html" planned="$work/planned.html" unfinished="$work/unfinished.html" compare="$work/compare.html"
+    no-images="$work/no-images.html" planned="$work/planned.html" unfinished="$work/unfinished.html" compare="$work/compare.html" \
+    search="$work/search.html" search-gone="$work/search-gone.html" detect="$work/detect.html"

@@ -30,6 +30,9 @@ EXPECTED = {
     "no-images": {**FINISHED, "words": ["have no thumbnail", "image not here"], "thumbnails": False},
     "planned": {"figures": [], "tables": ["stages", "datasets"], "words": ["is not finished", "extract"]},
     "unfinished": {"figures": ["loss"], "tables": ["stages", "datasets"], "words": ["is not finished", "score"]},
+    "search": {"figures": [], "tables": [], "words": ["a photo of a star", "the query", "Images found"], "thumbnails": True},
+    "search-gone": {"figures": [], "tables": [], "words": ["a photo of a fish", "image not here"], "thumbnails": False},
+    "detect": {"figures": [], "tables": ["group-1"], "words": ["In-distribution", "Out-of-distribution", "Could not be read: 1"], "thumbnails": True},
     "compare": {"figures": ["run-differences"], "tables": ["run-differences", "configuration"], "words": ["detectors"]},
 }
 

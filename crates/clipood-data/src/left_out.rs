@@ -1,6 +1,6 @@
 //! Files and folders that a listing leaves out, and how they are reported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use clipood_core::shown;
 
 /// Extensions that a report lists one by one.
 const LISTED: usize = 8;
+/// Paths that are kept of every kind.
+const EXAMPLES: usize = 3;
 /// Longest extension; what follows the last dot of a longer one is taken for a part of the name.
 const LONGEST_EXTENSION: usize = 12;
 
@@ -40,6 +42,35 @@ pub enum Why {
     Empty,
 }
 
+impl Why {
+    /// The reason in words.
+    fn words(self) -> &'static str {
+        match self {
+            Why::NoImage => "not named as an image",
+            Why::Junk => "hidden or of the system",
+            Why::NoClass => "image in no class folder",
+            Why::Broken => "link that leads nowhere",
+            Why::NotNested => "folder not searched (`nested` is false)",
+            Why::Searched => "folder searched already (linked again)",
+            Why::Empty => "folder without an image",
+        }
+    }
+}
+
+impl<'a> LeftOutGroup<'a> {
+    fn of(reason: String, kinds: &[&'a Counted]) -> Self {
+        let all: BTreeSet<&Path> = kinds
+            .iter()
+            .flat_map(|kind| kind.examples.iter().map(PathBuf::as_path))
+            .collect();
+        Self {
+            reason,
+            count: kinds.iter().map(|kind| kind.count).sum(),
+            examples: all.into_iter().take(EXAMPLES).collect(),
+        }
+    }
+}
+
 impl LeftOut {
     pub(crate) fn new(path: PathBuf, why: Why) -> LeftOut {
         LeftOut { path, why }
@@ -60,23 +91,51 @@ impl LeftOut {
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeftOutCounts {
-    extensions: BTreeMap<String, usize>,
-    others: BTreeMap<Why, usize>,
-    /// The first path of all, sorted.
-    first: Option<PathBuf>,
+    extensions: BTreeMap<String, Counted>,
+    others: BTreeMap<Why, Counted>,
+}
+
+/// How many there are of one kind, with the first of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Counted {
+    count: usize,
+    /// The first paths, sorted; at most [`EXAMPLES`].
+    examples: BTreeSet<PathBuf>,
+}
+
+impl Counted {
+    fn add(&mut self, path: &Path) {
+        self.count += 1;
+        let comes_first = |last: &PathBuf| path < last.as_path();
+        if self.examples.len() < EXAMPLES || self.examples.last().is_some_and(comes_first) {
+            self.examples.insert(path.to_owned());
+        }
+        if self.examples.len() > EXAMPLES {
+            self.examples.pop_last();
+        }
+    }
+}
+
+/// Files and folders that are left out for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOutGroup<'a> {
+    /// The reason, such as `not named as an image: .txt`.
+    pub reason: String,
+    /// How many there are.
+    pub count: usize,
+    /// The first paths, sorted; at most three.
+    pub examples: Vec<&'a Path>,
 }
 
 impl LeftOutCounts {
     /// Counts one more.
     pub fn add(&mut self, left_out: &LeftOut) {
         let LeftOut { path, why } = left_out;
-        match why {
-            Why::NoImage => *self.extensions.entry(extension(path)).or_default() += 1,
-            _ => *self.others.entry(*why).or_default() += 1,
-        }
-        if *why != Why::Junk && self.first.as_ref().is_none_or(|first| path < first) {
-            self.first = Some(path.clone());
-        }
+        let counted = match why {
+            Why::NoImage => self.extensions.entry(extension(path)).or_default(),
+            _ => self.others.entry(*why).or_default(),
+        };
+        counted.add(path);
     }
 
     /// Whether nothing is left out.
@@ -91,32 +150,84 @@ impl LeftOutCounts {
 
     /// The first path, sorted, that is not hidden.
     pub fn first(&self) -> Option<&Path> {
-        self.first.as_deref()
+        let others = self.others.iter().filter(|(why, _)| **why != Why::Junk);
+        let kinds = self
+            .extensions
+            .values()
+            .chain(others.map(|(_, counted)| counted));
+        let firsts = kinds.filter_map(|counted| counted.examples.first());
+        firsts.min().map(PathBuf::as_path)
+    }
+
+    /// The reasons with their counts, those of files first, the most frequent extension before the others.
+    ///
+    /// ```
+    /// use clipood_data::{LeftOut, LeftOutCounts, Why};
+    ///
+    /// let mut counts = LeftOutCounts::default();
+    /// for (file, why) in [("a/x.txt", Why::NoImage), ("a/.x", Why::Junk), ("a/y.txt", Why::NoImage)] {
+    ///     counts.add(&LeftOut { path: file.into(), why });
+    /// }
+    /// let reasons: Vec<_> = counts.groups().into_iter().map(|g| (g.reason, g.count)).collect();
+    /// let expected = [("not named as an image: .txt", 2), ("hidden or of the system", 1)];
+    /// assert_eq!(reasons, expected.map(|(reason, count)| (reason.to_string(), count)));
+    /// ```
+    pub fn groups(&self) -> Vec<LeftOutGroup<'_>> {
+        let by_count = self.by_count();
+        let (listed, rest) = by_count.split_at(by_count.len().min(LISTED));
+        let mut groups: Vec<LeftOutGroup<'_>> = listed
+            .iter()
+            .map(|(extension, counted)| {
+                let reason = match extension.is_empty() {
+                    true => "not named as an image: without an extension".to_string(),
+                    false => format!("not named as an image: {extension}"),
+                };
+                LeftOutGroup::of(reason, &[counted])
+            })
+            .collect();
+        let rest: Vec<&Counted> = rest.iter().map(|(_, counted)| *counted).collect();
+        if !rest.is_empty() {
+            let reason = "not named as an image: other extensions".to_string();
+            groups.push(LeftOutGroup::of(reason, &rest));
+        }
+        let others = self.others.iter();
+        groups
+            .extend(others.map(|(why, counted)| LeftOutGroup::of(why.words().into(), &[counted])));
+        groups
+    }
+
+    /// The extensions, the most frequent first.
+    fn by_count(&self) -> Vec<(&str, &Counted)> {
+        let mut all: Vec<(&str, &Counted)> = self
+            .extensions
+            .iter()
+            .map(|(e, counted)| (e.as_str(), counted))
+            .collect();
+        all.sort_by_key(|(_, counted)| std::cmp::Reverse(counted.count));
+        all
     }
 
     fn count(&self, why: Why) -> usize {
-        self.others.get(&why).copied().unwrap_or(0)
+        self.others.get(&why).map_or(0, |counted| counted.count)
     }
 
     /// The files, most frequent extension first.
     fn files(&self) -> (usize, Vec<String>) {
-        let mut by_count: Vec<(&String, usize)> =
-            self.extensions.iter().map(|(e, n)| (e, *n)).collect();
-        by_count.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let by_count = self.by_count();
         let mut parts: Vec<String> = by_count
             .iter()
             .take(LISTED)
-            .map(|(extension, count)| match extension.is_empty() {
-                true => format!("{count} without an extension"),
-                false => format!("{count} {extension}"),
+            .map(|(extension, counted)| match extension.is_empty() {
+                true => format!("{} without an extension", counted.count),
+                false => format!("{} {extension}", counted.count),
             })
             .collect();
-        let rest = by_count.iter().skip(LISTED).map(|(_, count)| count);
-        let rest: usize = rest.sum();
+        let rest = by_count.iter().skip(LISTED);
+        let rest: usize = rest.map(|(_, counted)| counted.count).sum();
         if rest > 0 {
             parts.push(format!("{rest} with other extensions"));
         }
-        let mut total: usize = self.extensions.values().sum();
+        let mut total: usize = by_count.iter().map(|(_, counted)| counted.count).sum();
         for (why, one, several) in [
             (
                 Why::NoClass,
@@ -221,6 +332,38 @@ mod tests {
         );
         assert_eq!(found.first(), Some(Path::new("d/1.jpg")));
         assert!(!found.is_only_junk());
+    }
+
+    #[test]
+    fn every_reason_has_its_count_and_the_first_of_its_paths() {
+        let names: Vec<String> = (0..12)
+            .rev()
+            .map(|i| format!("d/x{i:02}.e{i:02}"))
+            .collect();
+        let mut all: Vec<(&str, Why)> = names.iter().map(|n| (n.as_str(), Why::NoImage)).collect();
+        all.extend(["d/4.txt", "d/2.txt", "d/3.txt", "d/1.txt"].map(|n| (n, Why::NoImage)));
+        all.extend([("d/.x", Why::Junk), ("d/y", Why::Empty)]);
+        let found = counts(&all);
+        let groups = found.groups();
+        let total: usize = groups.iter().map(|group| group.count).sum();
+        assert_eq!(total, all.len());
+        let examples = |place: usize| -> Vec<&str> {
+            let paths = groups[place].examples.iter();
+            paths.map(|path| path.to_str().unwrap()).collect()
+        };
+        assert_eq!(groups[0].reason, "not named as an image: .txt");
+        assert_eq!(
+            (groups[0].count, examples(0)),
+            (4, vec!["d/1.txt", "d/2.txt", "d/3.txt"])
+        );
+        assert_eq!(groups[8].reason, "not named as an image: other extensions");
+        assert_eq!(
+            (groups[8].count, examples(8)),
+            (5, vec!["d/x07.e07", "d/x08.e08", "d/x09.e09"])
+        );
+        let last: Vec<&str> = groups[9..].iter().map(|g| g.reason.as_str()).collect();
+        assert_eq!(last, ["hidden or of the system", "folder without an image"]);
+        assert!(counts(&[]).groups().is_empty());
     }
 
     #[test]

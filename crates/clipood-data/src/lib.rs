@@ -75,7 +75,7 @@ pub use error::DataError;
 pub use extensions::EXTENSIONS;
 pub use few_shot::{ClassShots, FewShotSplit, few_shot_split, subsample_classes};
 pub use layouts::{list_dataset, settle, visit_dataset, visit_files};
-pub use left_out::{LeftOut, LeftOutCounts, Why};
+pub use left_out::{LeftOut, LeftOutCounts, LeftOutGroup, Why};
 pub use loose::{FoundImage, find_images};
 pub use place::content_hash;
 pub use record::{Found, ImageRecord, Listing, Split};

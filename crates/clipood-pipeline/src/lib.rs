@@ -95,14 +95,15 @@ pub use metrics::{Metrics, read_metrics};
 pub use models::{open_model, open_named};
 pub use panics::panic_message;
 pub use places::{ChangedData, Places};
-pub use plan::{SetOverlap, draw_demo, list_images, report_left_out};
+pub use plan::{SetOverlap, draw_demo, find_sources, list_images, report_left_out};
 pub use planned::Planned;
 pub use progress::{Reporting, tell};
 pub use prompts::file::PromptSet;
 pub use prompts::words::nearest_tokens;
 pub use report::{
-    By, Comparison, PUBLISHED_NOTE, Table, View, ZeroShotPage, bars, compare_runs, console,
-    kept_published, notes, page_files, published, published_table, report_table,
+    By, Cell, Comparison, PUBLISHED_NOTE, Picture, Sheet, SheetGroup, Spread, Table, View,
+    ZeroShotPage, bars, compare_runs, console, kept_published, notes, page_files, published,
+    published_table, report_table,
 };
 pub use run::{run, run_only};
 pub use splits::split_of;

@@ -28,8 +28,9 @@ use clipood_core::FingerprintBuilder;
 use clipood_data::{At, FewShotSplit, Roots, Source, Split, path_of};
 use clipood_store::{CommitRecord, Seal, Unit, check_json_seal};
 
-pub use self::changed::{check_data, origin};
-pub use self::list::{draw_demo, list_images, open_roots, report_left_out};
+pub use self::changed::{check_data, data_records, origin};
+pub use self::files::{DataRecord, Skipped};
+pub use self::list::{draw_demo, find_sources, list_images, open_roots, report_left_out};
 pub use self::overlap::SetOverlap;
 use crate::error::{PipelineError, Result};
 use crate::job::Job;

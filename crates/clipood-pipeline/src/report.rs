@@ -15,6 +15,7 @@ mod page;
 mod published;
 mod scored;
 mod sections;
+mod sheet;
 mod svg;
 mod table;
 mod thumbnails;
@@ -31,7 +32,8 @@ pub use self::console::{By, View, console, notes, report_table};
 pub use self::published::{
     PUBLISHED_NOTE, keep_published, kept_published, published, published_table,
 };
-pub use self::table::Table;
+pub use self::sheet::{Picture, Sheet, SheetGroup};
+pub use self::table::{Cell, Spread, Table};
 pub use self::zero_shot::ZeroShotPage;
 
 use self::sections::run_page;

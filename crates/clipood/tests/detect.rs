@@ -181,6 +181,70 @@ fn verdicts_come_as_lines_and_as_a_table() {
 }
 
 #[test]
+fn a_page_shows_the_images_on_both_sides_of_the_threshold() {
+    let world = World::new();
+    world.write("data/id/test/star/broken.png", "no picture");
+    let words = [
+        "detect",
+        "data/id/test",
+        "data/textures",
+        "--classes",
+        "fish,house,star,tree",
+        "--json",
+        "--top",
+        "2",
+        "--page",
+        "sheet.html",
+    ];
+    let (out, log) = succeed(&world, &words);
+    assert!(log.contains("page: sheet.html"), "{log}");
+    let rows: Vec<Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let page = std::fs::read_to_string(world.path("sheet.html")).unwrap();
+    let images = page.matches("src=\"data:image/jpeg;base64,").count();
+    assert_eq!(images, rows.len());
+    let inside: Vec<&Value> = rows
+        .iter()
+        .filter(|row| row["in_distribution"] == true)
+        .collect();
+    let outside = rows.len() - inside.len();
+    assert!(!inside.is_empty() && outside > 0);
+    for part in [
+        format!("In-distribution: {}", inside.len()),
+        format!("Out-of-distribution: {outside}"),
+        "Could not be read: 1".to_owned(),
+        "broken.png".to_owned(),
+        "threshold 0.5 (texts for the unknown)".to_owned(),
+    ] {
+        assert!(page.contains(&part), "no `{part}`");
+    }
+    // In each group the highest scores come first, without a script.
+    let scores: Vec<f64> = page
+        .split("<strong>score ")
+        .skip(1)
+        .map(|rest| rest.split('<').next().unwrap().parse().unwrap())
+        .collect();
+    let (first, second) = scores.split_at(inside.len());
+    assert_eq!(second.len(), outside);
+    for group in [first, second] {
+        assert!(group.is_sorted_by(|a, b| a >= b), "{group:?}");
+    }
+    assert!(first.last().unwrap() >= &0.5 && second[0] < 0.5);
+
+    let words = [
+        "detect",
+        "data/textures",
+        "--classes",
+        "star",
+        "--page",
+        "no/sheet.html",
+    ];
+    fail(&world, &words, 1, &["no/sheet.html", "no folder no"]);
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let world = World::new();
     let train = ["threshold", "--images", "data/id/train", "--out", "t.json"];
@@ -325,6 +389,23 @@ fn images_are_judged_without_a_fitted_file() {
     );
 
     let image = "data/id/test/star/00.png";
+    // A blank line is no class; a name that repeats is noted.
+    world.write("blank.txt", "fish\n\nstar\n");
+    fail(
+        &world,
+        &["detect", image, "--classes", "blank.txt"],
+        2,
+        &["blank.txt:2", "blank line"],
+    );
+    let (_, log) = succeed(&world, &["detect", image, "--classes", "star,fish,star"]);
+    assert!(log.contains("note: ") && log.contains("star"), "{log}");
+    world.write("empty/readme.txt", "");
+    fail(
+        &world,
+        &["detect", "empty", "--classes", "star,fish"],
+        1,
+        &["no image"],
+    );
     fail(&world, &["detect", image], 2, &["--classes", "--threshold"]);
     let with =
         |more: &[&'static str]| [&["detect", image, "--classes", "star,fish"], more].concat();

@@ -238,6 +238,24 @@ fn every_layout_gives_the_same_features_from_disk_and_over_http() {
             let again = world.run(&name, &["--store", &store]);
             succeeds(&again);
             assert!(!stderr(&again).contains("hashed"), "{}", stderr(&again));
+            // The page of a search finds its images wherever they lie.
+            let search = [
+                "search",
+                "a star",
+                "--features",
+                store.as_str(),
+                "--dataset",
+                "id",
+                "--manifests",
+                "manifests",
+                "--top",
+                "5",
+                "--page",
+                "sheet.html",
+            ];
+            succeeds(&world.clipood(&search).output().unwrap());
+            let sheet = std::fs::read_to_string(world.path("sheet.html")).unwrap();
+            assert_eq!(sheet.matches("src=\"data:image/jpeg").count(), 5, "{name}");
         }
     }
     let expected = expected.unwrap();

@@ -197,6 +197,9 @@ fn the_page_is_made_again_from_the_tables_with_and_without_images() {
 #[test]
 fn an_unfinished_run_has_a_page_that_says_what_is_missing() {
     let world = World::new();
+    for file in ["star/notes.txt", "star/.DS_Store", "fish/readme.txt"] {
+        world.write(&format!("data/id/test/{file}"), "no picture");
+    }
     let plan = [
         "plan",
         "recipe.toml",
@@ -212,7 +215,16 @@ fn an_unfinished_run_has_a_page_that_says_what_is_missing() {
         std::fs::read_to_string(world.path(name)).unwrap()
     };
     let planned = page("planned.html");
-    for word in ["is not finished", "Not finished: extract", "textures"] {
+    for word in [
+        "is not finished",
+        "Not finished: extract",
+        "textures",
+        // What planning has skipped, with the first files of each kind.
+        "not named as an image: .txt",
+        "test/fish/readme.txt, test/star/notes.txt",
+        "hidden or of the system",
+        "test/star/.DS_Store",
+    ] {
         assert!(planned.contains(word), "no `{word}` in {planned}");
     }
     clipood(&world, &["worker", "run", "--stages", "extract,train"]);
@@ -222,6 +234,7 @@ fn an_unfinished_run_has_a_page_that_says_what_is_missing() {
         "{trained}"
     );
     assert!(!world.path("run/report").exists());
+    misused(&world, &["compare", "run", "run"], &["run", "not finished"]);
 }
 
 #[test]

@@ -31,6 +31,20 @@ fn search(world: &World, words: &[&str]) -> Vec<Vec<(String, f64)>> {
     lines.lines().map(hits).collect()
 }
 
+/// The page that a search writes, and how many images it shows.
+fn page(world: &World, words: &[&str]) -> (String, usize) {
+    let words = [&["search", "--page", "sheet.html"], words].concat();
+    let output = world.clipood(&words).output().unwrap();
+    let errors = stderr(&output);
+    assert!(
+        output.status.success() && errors.contains("page: sheet.html"),
+        "{words:?}: {errors}"
+    );
+    let page = std::fs::read_to_string(world.path("sheet.html")).unwrap();
+    let images = page.matches("src=\"data:image/jpeg;base64,").count();
+    (page, images)
+}
+
 fn fails(world: &World, words: &[&str], code: i32, parts: &[&str]) {
     let output = world
         .clipood(&[&["search"], words].concat())
@@ -109,6 +123,58 @@ fn images_of_a_store_are_found_by_words_and_by_images() {
         ],
     );
     assert!(few[0].len() == OOD && few[0].iter().all(|(name, _)| name.starts_with("scenes/")));
+
+    // The page: the images of a store lie where the manifests say.
+    let words = [
+        "a photo of a <star>",
+        "--image",
+        image,
+        "--features",
+        "store",
+        "--split",
+        "test",
+        "--manifests",
+        "manifests",
+        "--top",
+        "5",
+    ];
+    let (sheet, images) = page(&world, &words);
+    // Five hits of the text, the query image and its five hits.
+    assert_eq!(images, 11);
+    for part in [
+        "a photo of a &lt;star&gt;",
+        "the query",
+        "1 · 1.0000",
+        "id/test/tree/03.png",
+    ] {
+        assert!(sheet.contains(part), "no `{part}`");
+    }
+    assert!(!sheet.contains("image not here"));
+    // One of them is gone, one is no image any more, and then there is no manifest.
+    let first = &search(&world, &words)[1][1].0;
+    let file = world.path("data").join(
+        first
+            .replace("scenes/test/", "scenes/")
+            .replace("textures/test/", "textures/"),
+    );
+    let kept = std::fs::read(&file).unwrap();
+    std::fs::write(&file, b"not a picture").unwrap();
+    let (sheet, images) = page(&world, &words);
+    assert!(
+        images < 11 && sheet.contains("cannot be decoded"),
+        "{first}: {images}"
+    );
+    std::fs::remove_file(&file).unwrap();
+    let (sheet, images) = page(&world, &words);
+    assert!(
+        images < 11 && sheet.contains("has no such image below data any more"),
+        "{first}"
+    );
+    std::fs::write(&file, kept).unwrap();
+    let away = [&words[..7], &["--manifests", "nowhere", "--top", "5"]].concat();
+    let (sheet, images) = page(&world, &away);
+    assert_eq!(images, 1);
+    assert!(sheet.contains("no dataset manifest nowhere/id.toml"));
 
     // An index gives the same; a store that has grown makes it anew.
     let words = [
@@ -218,6 +284,34 @@ fn folders_files_and_class_lists_are_searched() {
     );
     assert_eq!(classes[0][0].0, "house");
 
+    // Pages of folders and of files of features, which name their images by path.
+    for features in ["data/id/test", "f.parquet", "f.safetensors"] {
+        let (sheet, images) = page(
+            &world,
+            &["a photo of a star", "--features", features, "--top", "6"],
+        );
+        assert_eq!(images, 6, "{features}");
+        assert!(sheet.contains(&folder[0][0].0), "{features}");
+    }
+    fails(
+        &world,
+        &["star", "--classes", "classes.txt", "--page", "sheet.html"],
+        2,
+        &["cannot be used with"],
+    );
+    fails(
+        &world,
+        &[
+            "star",
+            "--features",
+            "data/id/test",
+            "--page",
+            "no/sheet.html",
+        ],
+        1,
+        &["no folder no"],
+    );
+
     // A blank image among others costs nothing but itself.
     world.write("data/id/test/star/broken.png", b"not a picture");
     let output = world
@@ -238,6 +332,36 @@ fn folders_files_and_class_lists_are_searched() {
         output.status.success() && stderr(&output).contains("try it in English"),
         "{}",
         stderr(&output)
+    );
+}
+
+#[test]
+fn what_is_empty_blank_or_unfinished_is_named() {
+    let world = World::empty();
+    world.write("empty/readme.txt", "");
+    fails(&world, &["star", "--features", "empty"], 1, &["no image"]);
+    world.write("blank.txt", "star\n\nfish\n");
+    fails(
+        &world,
+        &["a star", "--classes", "blank.txt"],
+        2,
+        &["blank.txt:2", "blank line"],
+    );
+    // Names that repeat are noted, and both are found.
+    let output = world
+        .clipood(&["search", "a star", "--classes", "star,fish,star"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("note: "), "{}", stderr(&output));
+    assert_eq!(stdout(&output).matches("  star").count(), 2);
+    // A store whose runs have extracted nothing yet.
+    world.write("store/features/abc/_commits/readme.txt", "");
+    fails(
+        &world,
+        &["star", "--features", "store"],
+        2,
+        &["holds no features", "run a recipe"],
     );
 }
 

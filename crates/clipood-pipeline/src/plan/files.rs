@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use clipood_core::is_url;
-use clipood_data::{At, Found, content_hash, facts_of, path_of};
+use clipood_core::{is_url, shown};
+use clipood_data::{At, Found, LeftOutCounts, content_hash, facts_of, path_of};
 use clipood_store::Facts;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,20 @@ pub struct DataRecord {
     pub times: String,
     /// When they were listed, in seconds since 1970.
     pub listed: u64,
+    /// The files and folders that the listing left out, by reason; absent if an earlier build has made the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Vec<Skipped>>,
+}
+
+/// Files and folders that were left out for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// The reason in words.
+    pub reason: String,
+    /// How many there are.
+    pub count: usize,
+    /// The first of them, relative to the root of the dataset.
+    pub examples: Vec<String>,
 }
 
 /// Looks the files of a dataset up, block by block, and digests them.
@@ -101,6 +115,7 @@ impl Census {
             sizes: self.sizes.finalize().to_hex()[..32].to_string(),
             times: self.times.finalize().to_hex()[..32].to_string(),
             listed: now(),
+            skipped: None,
         };
         Ok((rest, record))
     }
@@ -170,6 +185,7 @@ fn list_row(name: String, path: &Path) -> std::io::Result<FileRow> {
 /// The files of a dataset that is being planned: the census, and the parts of their list in a temporary file.
 pub(super) struct ListedFiles {
     census: Census,
+    left_out: LeftOutCounts,
     rows: Vec<FileRow>,
     parts: Blocks,
 }
@@ -179,6 +195,7 @@ impl ListedFiles {
     pub fn new(root: PathBuf) -> Self {
         Self {
             census: Census::new(root),
+            left_out: LeftOutCounts::default(),
             rows: Vec::new(),
             parts: Blocks::new(),
         }
@@ -189,6 +206,9 @@ impl ListedFiles {
     /// # Errors
     /// As [`Census::add`]; a temporary file that cannot be written.
     pub fn add(&mut self, found: &Found) -> Result<()> {
+        if let Found::LeftOut(entry) = found {
+            self.left_out.add(entry);
+        }
         let rows = self.census.add(found)?;
         self.take(rows, PART)
     }
@@ -199,7 +219,9 @@ impl ListedFiles {
     /// As [`ListedFiles::add`].
     pub fn finish(mut self) -> Result<(DataRecord, Blocks)> {
         let census = std::mem::replace(&mut self.census, Census::new(PathBuf::new()));
-        let (rows, record) = census.finish()?;
+        let root = census.root.clone();
+        let (rows, mut record) = census.finish()?;
+        record.skipped = Some(skipped(&self.left_out, &root));
         self.take(rows, 1)?;
         Ok((record, self.parts))
     }
@@ -214,6 +236,19 @@ impl ListedFiles {
         }
         Ok(())
     }
+}
+
+fn skipped(left_out: &LeftOutCounts, root: &Path) -> Vec<Skipped> {
+    let groups = left_out.groups().into_iter();
+    groups
+        .map(|group| Skipped {
+            reason: group.reason,
+            count: group.count,
+            examples: (group.examples.iter())
+                .map(|path| shown(relative(path, root)))
+                .collect(),
+        })
+        .collect()
 }
 
 /// Path of a part of a dataset's list in the run directory.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use clipood_core::{DatasetManifest, is_url, shown};
-use clipood_data::{Found, ImageRecord, LeftOutCounts, Split, few_shot_split, visit_dataset};
+use clipood_data::{
+    Found, ImageRecord, LeftOutCounts, Source, Split, few_shot_split, visit_dataset,
+};
 
 use super::file_shots::FileShots;
 use super::files::ListedFiles;
@@ -207,6 +209,25 @@ pub fn list_images(
     Ok(records)
 }
 
+/// Where the images called `keys` lie, by key, and how the listing of the dataset ended, which is as [`visit_dataset`]: images
+/// that were listed before an error are found nevertheless. Nothing is drawn, and nothing is kept of the other images.
+pub fn find_sources(
+    manifest: &DatasetManifest,
+    data: &Path,
+    keys: &BTreeSet<&str>,
+) -> (BTreeMap<String, Source>, Result<()>) {
+    let mut sources = BTreeMap::new();
+    let end = visit_dataset(manifest, data, &mut |found| {
+        if let Found::Image(record) = found
+            && keys.contains(record.image_key.as_str())
+        {
+            sources.insert(record.image_key, record.source);
+        }
+        Ok(())
+    });
+    (sources, end)
+}
+
 /// Makes sure that the folders of the job's datasets exist on this machine, which may differ from the one that made the
 /// plan; those of the demo are drawn.
 ///
@@ -277,7 +298,7 @@ pub fn report_left_out(reporting: Reporting, whose: &str, left_out: &LeftOutCoun
 
 #[cfg(test)]
 mod tests {
-    use clipood_data::{At, PlaneSize, Source};
+    use clipood_data::{At, PlaneSize};
     use proptest::prelude::*;
 
     use super::*;

@@ -7,6 +7,8 @@ pub const MISTAKES: usize = 12;
 pub const SHOWN_MISTAKES: usize = 12;
 /// Width and height of a thumbnail in pixels.
 pub const THUMBNAIL: u32 = 96;
+/// Images of a contact sheet.
+pub const SHEET: usize = 400;
 /// OOD sets with a panel or a line of their own.
 pub const OOD_SETS: usize = 12;
 /// Bins of a histogram.

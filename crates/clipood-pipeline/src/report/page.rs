@@ -11,7 +11,7 @@ use super::bounds::ROWS;
 use super::figures::Figure;
 use super::svg::escape;
 use super::table::{Cell, Table};
-use super::thumbnails::Thumbnail;
+use super::thumbnails::Tile;
 use crate::error::{PipelineError, Result};
 
 const PAGE: &str = include_str!("page/page.html");
@@ -62,7 +62,7 @@ pub enum Block {
     /// A table.
     Table(TableView),
     /// Images.
-    Mosaic(Vec<Thumbnail>),
+    Mosaic(Vec<Tile>),
     /// What is shown on request.
     Folded(Folded),
     /// Blocks beside each other where there is room.

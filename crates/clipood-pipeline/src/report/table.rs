@@ -29,6 +29,8 @@ pub enum Cell {
     Badges(Vec<&'static str>),
     /// A number of things.
     Count(u64),
+    /// A number in a unit of its own, such as a score.
+    Number(f64),
     /// A rate between 0 and 1, shown in percent.
     Rate(f64, Spread),
     /// A difference of two rates, shown in percentage points with its sign.
@@ -76,6 +78,7 @@ impl Cell {
         match self {
             Self::Blank | Self::Text(_) | Self::Badges(_) => None,
             Self::Count(count) => Some(*count as f64),
+            Self::Number(value) => Some(*value),
             Self::Rate(value, _) | Self::Difference(value, _) => Some(*value),
         }
     }
@@ -83,7 +86,9 @@ impl Cell {
     fn spread(&self) -> Spread {
         match self {
             Self::Rate(_, spread) | Self::Difference(_, spread) => *spread,
-            Self::Blank | Self::Text(_) | Self::Badges(_) | Self::Count(_) => Spread::None,
+            Self::Blank | Self::Text(_) | Self::Badges(_) | Self::Count(_) | Self::Number(_) => {
+                Spread::None
+            }
         }
     }
 
@@ -94,6 +99,8 @@ impl Cell {
             Self::Text(text) => text.clone(),
             Self::Badges(badges) => badges.join(", "),
             Self::Count(count) => count.to_string(),
+            Self::Number(value) if !value.is_finite() => String::new(),
+            Self::Number(value) => format!("{value:.6}"),
             Self::Rate(value, _) if !value.is_finite() => String::new(),
             Self::Rate(value, spread) => {
                 let value = percent(*value);
@@ -209,7 +216,9 @@ impl Table {
                     Cell::Text(text) => quoted(text),
                     Cell::Badges(_) => quoted(&cell.shown()),
                     Cell::Count(count) => count.to_string(),
-                    Cell::Rate(value, _) | Cell::Difference(value, _) => number(*value),
+                    Cell::Number(value) | Cell::Rate(value, _) | Cell::Difference(value, _) => {
+                        number(*value)
+                    }
                 });
                 let (own_std, own_ends) = match cell.spread() {
                     Spread::None => (None, None),
@@ -273,9 +282,11 @@ impl Table {
                         ),
                     }
                 }
-                Cell::Blank | Cell::Text(_) | Cell::Badges(_) | Cell::Count(_) => {
-                    latex(&cell.shown())
-                }
+                Cell::Blank
+                | Cell::Text(_)
+                | Cell::Badges(_)
+                | Cell::Count(_)
+                | Cell::Number(_) => latex(&cell.shown()),
             });
             text += &line(cells.collect());
         }
@@ -386,5 +397,7 @@ mod tests {
             Cell::Difference(-0.012, Spread::Interval(-0.02, 0.001)).shown(),
             "-1.20 (-2.00 to +0.10)"
         );
+        let shown = [-2.5, f64::INFINITY].map(|value| Cell::Number(value).shown());
+        assert_eq!(shown, ["-2.500000", ""]);
     }
 }

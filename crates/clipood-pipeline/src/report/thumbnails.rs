@@ -1,10 +1,10 @@
-//! Thumbnails of images, made from the files if they are still where the plan finds them.
+//! Small copies of images for pages, made from the files if they are still where they were.
 
 use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clipood_data::{eval_view, read};
+use clipood_data::{Roots, Source, eval_view, read};
 use serde::Serialize;
 
 use super::bounds::THUMBNAIL;
@@ -14,28 +14,26 @@ use crate::encode::decoded;
 use crate::job::Job;
 use crate::plan::{PlannedImage, planned_images};
 
-/// A mistake with its image.
-#[derive(Debug, Clone, Serialize)]
-pub struct Thumbnail {
-    /// The image as a `data:` URL; absent if it is not here any more.
+/// An image with words below it.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Tile {
+    /// The image as a `data:` URL; absent if it cannot be shown.
     pub image: Option<String>,
-    /// `dataset/split/relative/path`.
-    pub key: String,
-    /// What it is.
-    pub truth: String,
-    /// What it was taken for.
-    pub prediction: String,
-    /// Probability of the prediction in percent.
-    pub prob: String,
-    /// Its score.
-    pub score: String,
+    /// Why there is no image.
+    pub missing: String,
+    /// The line that stands out.
+    pub heading: String,
+    /// The lines below it.
+    pub lines: Vec<String>,
+    /// The name of the image: its key or its path.
+    pub name: String,
 }
 
 /// Quality of the JPEG files, of 100.
 const QUALITY: u8 = 80;
 
 /// The mistakes with their images.
-pub fn thumbnails(job: &Job, mistakes: &[&Mistake]) -> Vec<Thumbnail> {
+pub fn mistake_tiles(job: &Job, mistakes: &[&Mistake]) -> Vec<Tile> {
     let mut parts: BTreeMap<&str, Vec<PlannedImage>> = BTreeMap::new();
     let mut all = Vec::new();
     for mistake in mistakes {
@@ -44,31 +42,92 @@ pub fn thumbnails(job: &Job, mistakes: &[&Mistake]) -> Vec<Thumbnail> {
             .entry(&mistake.part)
             .or_insert_with(|| planned_images(job, &mistake.part).unwrap_or_default());
         let image = images.iter().find(|image| image.key == mistake.image_key);
-        all.push(Thumbnail {
-            image: image.and_then(data_url),
-            key: mistake.image_key.clone(),
-            truth: mistake.truth.clone(),
-            prediction: mistake.prediction.clone(),
-            prob: percent(f64::from(mistake.prob)),
-            score: format!("{:.4}", mistake.score),
-        });
+        let made = match image {
+            Some(image) => thumbnail(&image.source, &image.roots, &image.content_hash),
+            None => Err("the plan does not list it".to_string()),
+        };
+        let tile = Tile {
+            heading: format!(
+                "{} {}%",
+                mistake.prediction,
+                percent(f64::from(mistake.prob))
+            ),
+            lines: vec![
+                format!("is {}", mistake.truth),
+                format!("score {:.4}", mistake.score),
+            ],
+            name: mistake.image_key.clone(),
+            ..Tile::default()
+        };
+        all.push(tile.with(made));
     }
     all
 }
 
-/// The centre of an image as a small JPEG; `None` if it cannot be read or is not the image that was planned.
-fn data_url(image: &PlannedImage) -> Option<String> {
-    let bytes = read(&image.source, &image.roots).ok()?;
-    if !image.content_hash.is_empty()
-        && blake3::hash(&bytes).to_hex().as_str() != image.content_hash
-    {
-        return None;
+impl Tile {
+    /// The tile with an image, or with the reason why there is none.
+    pub fn with(mut self, made: Result<String, String>) -> Self {
+        match made {
+            Ok(url) => self.image = Some(url),
+            Err(reason) => self.missing = reason,
+        }
+        self
     }
-    let pixels = decoded(&bytes, |image| eval_view(image, THUMBNAIL)).ok()?;
+}
+
+/// The centre of an image, [`THUMBNAIL`] pixels wide and high, as a JPEG in a `data:` URL.
+///
+/// # Errors
+/// In words: an image that cannot be read, is not an image any more, or has another BLAKE3 hash than `content_hash`, where
+/// one is given.
+pub fn thumbnail(source: &Source, roots: &Roots, content_hash: &str) -> Result<String, String> {
+    let bytes = read(source, roots).map_err(|error| format!("cannot be read: {error}"))?;
+    if !content_hash.is_empty() && blake3::hash(&bytes).to_hex().as_str() != content_hash {
+        return Err("is another image now than when it was planned".to_string());
+    }
+    let pixels = decoded(&bytes, |image| eval_view(image, THUMBNAIL))
+        .map_err(|reason| format!("cannot be decoded: {}", reason.message))?;
     let mut jpeg = Vec::new();
-    let side = u16::try_from(THUMBNAIL).ok()?;
+    // Every side below 65,536 fits.
+    let side = u16::try_from(THUMBNAIL).unwrap_or(u16::MAX);
     jpeg_encoder::Encoder::new(&mut jpeg, QUALITY)
         .encode(&pixels, side, side, jpeg_encoder::ColorType::Rgb)
-        .ok()?;
-    Some(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
+        .map_err(|error| format!("cannot be made small: {error}"))?;
+    Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_cannot_be_shown_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let roots = Roots::default();
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            Source::found(&path)
+        };
+        let white = [b"P6 2 2 255\n".as_slice(), &[255; 12]].concat();
+        let image = write("white.ppm", &white);
+        let url = thumbnail(&image, &roots, "").unwrap();
+        assert!(url.starts_with("data:image/jpeg;base64,"), "{url}");
+        let hash = blake3::hash(&white).to_hex();
+        assert_eq!(thumbnail(&image, &roots, &hash), Ok(url));
+
+        let cases = [
+            (image, "0123", "another image"),
+            (write("text.png", b"not a picture"), "", "cannot be decoded"),
+            (
+                Source::found(&folder.path().join("gone.png")),
+                "",
+                "cannot be read",
+            ),
+        ];
+        for (source, hash, words) in cases {
+            let reason = thumbnail(&source, &roots, hash).unwrap_err();
+            assert!(reason.contains(words), "{source}: {reason}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! `clipood detect`: whether images belong to known classes.
 
 mod judge;
+mod sheet;
 mod table;
 
 use std::io::Read;
@@ -15,6 +16,7 @@ use clipood_pipeline::{Engine, PipelineError, classify_files};
 use serde_json::json;
 
 use self::judge::{Judge, JudgeArgs};
+use self::sheet::Unread;
 use super::args::DeviceArgs;
 use super::arrays::check_folder;
 use super::images::{none_readable, report_unreadable};
@@ -42,12 +44,18 @@ pub struct Args {
     /// where it came from.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write the decisions as a page with the images, too: one HTML file; of many images those whose scores are nearest to
+    /// the threshold.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
 /// An image with its decision.
 pub struct Verdict {
+    /// Its place in the list of images.
+    pub number: usize,
     /// Its path.
     pub image: String,
     /// Whether its score reaches the threshold.
@@ -60,7 +68,7 @@ pub struct Verdict {
 
 /// Prints a decision for every image.
 pub fn run(args: Args) -> Result<ExitCode> {
-    if let Some(out) = &args.out {
+    for out in [&args.out, &args.page].into_iter().flatten() {
         check_folder(out)?;
     }
     let files = listed(&args.images)?;
@@ -70,6 +78,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let judge = args.judge.open(&args.device, usize::from(args.top))?;
     let mut verdicts = Vec::new();
+    let mut unread = Unread::default();
     let mut failure = None;
     let engine = Engine::for_files(&judge.model, &judge.devices);
     let done = classify_files(&engine, &sources, &judge.classifier, |number, outcome| {
@@ -77,10 +86,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
             Ok(found) => found,
             Err(reason) => {
                 report_unreadable(&files[number], &reason);
+                unread.add(&files[number], reason);
                 return Ok(());
             }
         };
         let verdict = Verdict {
+            number,
             image: stored(&files[number]),
             inside: f64::from(found.score) >= judge.threshold,
             score: found.score,
@@ -107,13 +118,19 @@ pub fn run(args: Args) -> Result<ExitCode> {
         table::write(out, &verdicts, &judge)?;
     }
     let inside = verdicts.iter().filter(|verdict| verdict.inside).count();
-    clipood_pipeline::tell(&format!(
+    let summary = format!(
         "{inside} of {} images are in-distribution: {} at or above {} ({})",
         verdicts.len(),
         judge.detector,
         judge.threshold,
         judge.origin
-    ));
+    );
+    clipood_pipeline::tell(&summary);
+    if let Some(page) = &args.page {
+        let html = sheet::html(&summary, &verdicts, &sources, unread, &judge)?;
+        std::fs::write(page, html).with_context(|| format!("cannot write {}", shown(page)))?;
+        clipood_pipeline::tell(&format!("page: {}", shown(page)));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,6 +3,8 @@
 mod candidates;
 mod pairs;
 mod scripts;
+mod sheet;
+mod sources;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -18,7 +20,9 @@ use serde_json::json;
 
 use self::candidates::Candidates;
 use self::pairs::Pairs;
-use super::args::{DevicesArg, count};
+use self::sheet::Gallery;
+use super::args::{DataArgs, DevicesArg, count};
+use super::arrays::check_folder;
 use super::encode::read_texts;
 use super::images::{exit_of, named_images, report_unreadable};
 use super::models::ModelArgs;
@@ -51,6 +55,12 @@ pub struct Args {
     /// One JSON object per query instead of text.
     #[arg(long)]
     json: bool,
+    /// Write the hits as a page with their images, too: one HTML file. The images of a store are found through the manifests
+    /// of their datasets, below `--data`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["classes", "pairs"])]
+    page: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -86,6 +96,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         );
         return Err(PipelineError::Usage(problem).into());
     }
+    if let Some(page) = &args.page {
+        check_folder(page)?;
+    }
     let pairs = match &args.pairs {
         Some(path) => Some(Pairs::read(path)?),
         None => None,
@@ -100,16 +113,26 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let mut queries = encode_texts(&model, &devices, &texts)?;
     let unreadable = encode_images(&model, &devices, &args.images, &mut queries)?;
     let keep = args.candidates.filter(&index)?;
+    let mut gallery = Gallery::new(queries.len());
     for query in &queries {
         let hits = index.nearest(&query.features, args.top, |row| keep[row])?;
         let hits: Vec<(&str, f64)> = hits
             .iter()
             .map(|hit| (index.names()[hit.row].as_str(), hit.cosine))
             .collect();
+        if args.page.is_some() {
+            gallery.add(query, &hits);
+        }
         print(&match args.json {
             true => as_json(query, &hits),
             false => as_text(query, &hits),
         })?;
+    }
+    if let Some(page) = &args.page {
+        let (names, place) = args.candidates.names()?;
+        let html = gallery.html(names, &args.data, &place, &model.hash)?;
+        std::fs::write(page, html).with_context(|| format!("cannot write {}", shown(page)))?;
+        clipood_pipeline::tell(&format!("page: {}", shown(page)));
     }
     Ok(exit_of(unreadable))
 }

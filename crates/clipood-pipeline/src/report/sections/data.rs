@@ -10,7 +10,7 @@ use super::super::table::{Cell, Table};
 use super::super::training::trainings;
 use crate::error::Result;
 use crate::job::Job;
-use crate::plan::{Purpose, origin};
+use crate::plan::{DataRecord, Purpose, Skipped, data_records, origin};
 use crate::planned::Planned;
 use crate::quarantine::quarantine;
 
@@ -187,7 +187,7 @@ pub fn training(job: &Job, planned: &Planned) -> Result<Option<Section>> {
     Ok((!section.blocks.is_empty()).then_some(section))
 }
 
-/// Images in quarantine, images in two sets, and where the images are from.
+/// Images in quarantine, files that were skipped, images in two sets, and where the images are from.
 ///
 /// # Errors
 /// Records that cannot be read.
@@ -243,6 +243,7 @@ pub fn account(job: &Job, planned: &Planned) -> Result<Section> {
         };
         section.folded(&title, vec![Block::table("quarantine", &title, &table)]);
     }
+    skipped(&mut section, &data_records(job)?);
     if !planned.plan.overlaps.is_empty() {
         section.text("Images in two sets, or twice in one:");
         section.blocks.push(Block::List(
@@ -260,9 +261,91 @@ pub fn account(job: &Job, planned: &Planned) -> Result<Section> {
     Ok(section)
 }
 
+/// The files and folders that were left out when the datasets were listed, by reason.
+fn skipped(section: &mut Section, records: &[(String, Option<DataRecord>)]) {
+    let mut table = Table::new(&[
+        ("dataset", "dataset"),
+        ("reason", "reason"),
+        ("files or folders", "count"),
+        ("the first of them", "examples"),
+    ]);
+    let mut unknown = Vec::new();
+    for (dataset, record) in records {
+        let Some(all) = record.as_ref().and_then(|record| record.skipped.as_ref()) else {
+            unknown.push(dataset.as_str());
+            continue;
+        };
+        table
+            .rows
+            .extend(all.iter().map(|skipped| skipped_row(dataset, skipped)));
+    }
+    match table.rows.is_empty() {
+        false => section.table("skipped", "Files and folders that planning skipped", &table),
+        true if unknown.is_empty() => section.text("Planning skipped no file and no folder."),
+        true => {}
+    }
+    if !unknown.is_empty() {
+        section.blocks.push(Block::Missing(format!(
+            "An earlier build has planned {} and did not record which files it skipped.",
+            unknown.join(", ")
+        )));
+    }
+}
+
+fn skipped_row(dataset: &str, skipped: &Skipped) -> Vec<Cell> {
+    vec![
+        Cell::text(dataset),
+        Cell::text(&skipped.reason),
+        Cell::Count(skipped.count as u64),
+        Cell::text(skipped.examples.join(", ")),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::page::Page;
+
+    #[test]
+    fn skipped_files_are_counted_or_said_to_be_unknown() {
+        let record = |skipped| DataRecord {
+            root: "/data/id".to_string(),
+            files: 1,
+            sizes: String::new(),
+            times: String::new(),
+            listed: 0,
+            skipped,
+        };
+        let html = |records: &[(String, Option<DataRecord>)]| {
+            let mut section = Section::new("account", "Account");
+            skipped(&mut section, records);
+            let page = Page {
+                sections: vec![section],
+                ..Page::default()
+            };
+            page.html().unwrap()
+        };
+        let of = |name: &str, record| (name.to_string(), record);
+        let none = html(&[of("id", Some(record(Some(Vec::new()))))]);
+        assert!(none.contains("Planning skipped no file"), "{none}");
+        let two = Skipped {
+            reason: "hidden or of the system".to_string(),
+            count: 5,
+            examples: vec!["a/.x".to_string(), "b/.x".to_string()],
+        };
+        let some = html(&[
+            of("id", Some(record(Some(vec![two])))),
+            of("old", Some(record(None))),
+        ]);
+        for part in [
+            "hidden or of the system",
+            "a/.x, b/.x",
+            "has planned old and",
+        ] {
+            assert!(some.contains(part), "no `{part}` in {some}");
+        }
+        assert!(!some.contains("skipped no file"));
+    }
 
     #[test]
     fn the_classes_with_the_largest_gaps_are_drawn() {

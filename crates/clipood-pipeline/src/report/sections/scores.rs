@@ -10,7 +10,7 @@ use super::super::figures::distributions::{self, Panel};
 use super::super::figures::heat_map::{self, HeatCell};
 use super::super::page::{Block, Section};
 use super::super::scored::{Mistake, PromptScores, SetScores};
-use super::super::thumbnails::{Thumbnail, thumbnails};
+use super::super::thumbnails::{Tile, mistake_tiles};
 use super::data::distribution as distribution_by_class;
 use super::missing;
 use crate::job::Job;
@@ -283,10 +283,10 @@ fn mistakes(job: &Job, focus: &PromptScores) -> Section {
         if mistakes.is_empty() {
             continue;
         }
-        let images = thumbnails(job, &mistakes);
+        let images = mistake_tiles(job, &mistakes);
         gone += images
             .iter()
-            .filter(|image: &&Thumbnail| image.image.is_none())
+            .filter(|tile: &&Tile| tile.image.is_none())
             .count();
         section.text(text);
         section.blocks.push(Block::Mosaic(images));

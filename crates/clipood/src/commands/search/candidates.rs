@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::AsArray;
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Schema};
 use clipood_clip::model::{Devices, Model};
 use clipood_core::files::{open_file, read_file};
 use clipood_core::{nearest, shown, stored};
@@ -22,6 +22,7 @@ use super::super::class_list::read_class_list;
 use super::super::features::Source;
 use super::super::images::{named_images, none_readable, report_unreadable};
 use super::super::models::ModelArgs;
+use super::sources::Names;
 
 /// Options that say where to look.
 #[derive(clap::Args)]
@@ -115,6 +116,22 @@ impl Candidates {
                 Ok((model, index))
             }
         }
+    }
+
+    /// What the names of the candidates are, and where they were searched, for people.
+    ///
+    /// # Errors
+    /// As [`Candidates::open`].
+    pub fn names(&self) -> Result<(Names, String)> {
+        let Some(features) = &self.features else {
+            return Ok((Names::None, "class names".to_owned()));
+        };
+        let place = shown(features);
+        Ok(match place_of(features)? {
+            Place::Store(_) => (Names::Keys, format!("the store {place}")),
+            Place::Folder(_) => (Names::Paths, format!("the folder {place}")),
+            Place::File(path) => (names_in(&path)?, format!("the file {place}")),
+        })
     }
 
     fn of_classes(&self, model: &ModelArgs, devices: &Devices) -> Result<(Model, SearchIndex)> {
@@ -316,12 +333,36 @@ fn of_file(path: &Path) -> Result<SearchIndex> {
     Ok(SearchIndex::new(dim, names, array.values)?)
 }
 
-/// The column `source` of the rows whose `kind` is `image`, or `image_key`.
+/// What the names in a file of features are.
+fn names_in(path: &Path) -> Result<Names> {
+    let file = file_of(path);
+    Ok(match extension(&file).as_str() {
+        "parquet" => {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(open_file(&file)?)?;
+            match name_column(builder.schema()) {
+                Some(PATHS) => Names::Paths,
+                Some(_) => Names::Keys,
+                None => Names::None,
+            }
+        }
+        "safetensors" if tensor_names(&file)?.is_some() => Names::Paths,
+        _ => Names::None,
+    })
+}
+
+/// Column with the paths of images.
+const PATHS: &str = "source";
+
+/// The column that names the rows of a table: [`PATHS`], or `image_key`.
+fn name_column(schema: &Schema) -> Option<&'static str> {
+    let mut columns = [PATHS, "image_key"].into_iter();
+    columns.find(|name| schema.index_of(name).is_ok())
+}
+
+/// The names in the [`name_column`] of the rows whose `kind`, if there is one, is `image`.
 fn table_names(path: &Path) -> Result<Option<Vec<String>>> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(open_file(path)?)?;
-    let schema = builder.schema().clone();
-    let has = |name: &str| schema.index_of(name).is_ok();
-    let Some(column) = ["source", "image_key"].into_iter().find(|name| has(name)) else {
+    let Some(column) = name_column(builder.schema()) else {
         return Ok(None);
     };
     let mask = ProjectionMask::columns(builder.parquet_schema(), [column, "kind"]);
