@@ -63,6 +63,7 @@ mod prompts;
 mod quarantine;
 #[cfg(test)]
 mod recipe_fuzz;
+pub mod regions;
 mod report;
 mod run;
 pub mod search;
@@ -101,8 +102,8 @@ pub use progress::{Reporting, tell};
 pub use prompts::file::PromptSet;
 pub use prompts::words::nearest_tokens;
 pub use report::{
-    By, Comparison, Table, View, ZeroShotPage, bars, compare_runs, console, notes, page_files,
-    report_table,
+    By, Comparison, RegionsPage, SeenImage, Table, View, ZeroShotPage, bars, compare_runs, console,
+    notes, page_files, report_table,
 };
 pub use run::{run, run_only};
 pub use splits::split_of;

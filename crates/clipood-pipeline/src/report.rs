@@ -13,6 +13,7 @@ mod headline;
 mod map;
 mod page;
 mod published;
+mod regions;
 mod scored;
 mod sections;
 mod svg;
@@ -29,6 +30,7 @@ pub use self::bars::bars;
 pub use self::compare::{Comparison, compare_runs};
 pub use self::console::{By, View, console, notes, report_table};
 pub use self::published::keep_published;
+pub use self::regions::{RegionsPage, SeenImage};
 pub use self::table::Table;
 pub use self::zero_shot::ZeroShotPage;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clipood_data::{eval_view, read};
+use clipood_core::Resize;
+use clipood_data::{eval_view_as, read};
 use serde::Serialize;
 
 use super::bounds::THUMBNAIL;
@@ -56,15 +57,20 @@ pub fn thumbnails(job: &Job, mistakes: &[&Mistake]) -> Vec<Thumbnail> {
     all
 }
 
-/// The centre of an image as a small JPEG; `None` if it cannot be read or is not the image that was planned.
-fn data_url(image: &PlannedImage) -> Option<String> {
+/// The evaluation view of an image, `[side, side, 3]`; `None` if it cannot be read or is not the image that was planned.
+pub fn planned_view(image: &PlannedImage, side: u32, resize: Resize) -> Option<Vec<u8>> {
     let bytes = read(&image.source, &image.roots).ok()?;
     if !image.content_hash.is_empty()
         && blake3::hash(&bytes).to_hex().as_str() != image.content_hash
     {
         return None;
     }
-    let pixels = decoded(&bytes, |image| eval_view(image, THUMBNAIL)).ok()?;
+    decoded(&bytes, |image| eval_view_as(image, side, resize)).ok()
+}
+
+/// The centre of an image as a small JPEG; `None` if it cannot be read or is not the image that was planned.
+fn data_url(image: &PlannedImage) -> Option<String> {
+    let pixels = planned_view(image, THUMBNAIL, Resize::default())?;
     let mut jpeg = Vec::new();
     let side = u16::try_from(THUMBNAIL).ok()?;
     jpeg_encoder::Encoder::new(&mut jpeg, QUALITY)
