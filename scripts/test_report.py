@@ -30,6 +30,7 @@ EXPECTED = {
     "no-images": {**FINISHED, "words": ["have no thumbnail", "image not here"], "thumbnails": False},
     "planned": {"figures": [], "tables": ["stages", "datasets"], "words": ["is not finished", "extract"]},
     "unfinished": {"figures": ["loss"], "tables": ["stages", "datasets"], "words": ["is not finished", "score"]},
+    "regions": {"figures": [], "tables": ["patches-1", "patches-2"], "words": ["Extracted patches", "K = 1 (the default"], "thumbnails": True},
     "compare": {"figures": ["run-differences"], "tables": ["run-differences", "configuration"], "words": ["detectors"]},
 }
 

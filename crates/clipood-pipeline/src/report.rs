@@ -1,5 +1,7 @@
 //! The report of a run: a short table on the console, and a page in the run directory.
 //!
+//! `regions` has its own page of single images, and their part of a run's page.
+//!
 //! The order is data (`scored`, `map`, `training`: plain structs read from the tables), figures (`figures`: SVG, one file
 //! each), and the page (`page`: templates, style and script as files). `sections` puts them together; `bounds` has every limit.
 

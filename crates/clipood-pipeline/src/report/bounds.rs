@@ -40,4 +40,4 @@ pub const PATCH_IMAGES: usize = 2;
 /// Images on a page of regions; the files and lines hold all.
 pub const REGION_IMAGES: usize = 100;
 /// Fewest columns of a picture of regions on a page, in pixels.
-pub const REGION_SIDE: usize = 320;
+pub const REGION_SIDE: usize = 224;

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::regions::{Picture, Regions};
 
 /// Quality of the JPEG files, of 100.
-const QUALITY: u8 = 85;
+const QUALITY: u8 = 80;
 /// Sizes of the bar with the colours of a heat map.
 const BAR: (usize, usize) = (192, 12);
 

@@ -14,6 +14,8 @@ use super::task::Task;
 
 /// Fewest columns of a picture, in pixels.
 const SIDE: usize = 448;
+/// The file with one JSON object per image.
+const LINES: &str = "regions.jsonl";
 /// Longest part of a file's name that is taken from an image or a class.
 const LONGEST: usize = 40;
 
@@ -43,9 +45,8 @@ impl Output {
     pub fn create(folder: &Path, page: RegionsPage) -> Result<Self> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        let path = folder.join("regions.jsonl");
-        let file =
-            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let path = folder.join(LINES);
+        let file = File::create(&path).with_context(|| cannot_write(&path))?;
         Ok(Self {
             folder: folder.to_path_buf(),
             lines: BufWriter::new(file),
@@ -69,12 +70,13 @@ impl Output {
             }))
             .collect();
         for (name, picture) in names.iter().zip(seen.image.drawn(SIDE)) {
-            self.write(name, &picture.png()?)?;
+            let path = self.folder.join(name);
+            std::fs::write(&path, picture.png()?).with_context(|| cannot_write(&path))?;
         }
         let line = format!("{}\n", as_json(path, seen, classes, &names));
         self.lines
             .write_all(line.as_bytes())
-            .with_context(|| self.cannot("regions.jsonl"))?;
+            .with_context(|| cannot_write(&self.folder.join(LINES)))?;
         self.page.add(&seen.image)?;
         Ok(line)
     }
@@ -83,22 +85,24 @@ impl Output {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn finish(mut self) -> Result<PathBuf> {
-        self.lines
+    pub fn finish(self) -> Result<PathBuf> {
+        let Self {
+            folder,
+            mut lines,
+            page,
+            ..
+        } = self;
+        lines
             .flush()
-            .with_context(|| self.cannot("regions.jsonl"))?;
-        let html = std::mem::replace(&mut self.page, RegionsPage::new("", "", &[], "")).html()?;
-        self.write("index.html", html.as_bytes())?;
-        Ok(self.folder.join("index.html"))
+            .with_context(|| cannot_write(&folder.join(LINES)))?;
+        let path = folder.join("index.html");
+        std::fs::write(&path, page.html()?).with_context(|| cannot_write(&path))?;
+        Ok(path)
     }
+}
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        std::fs::write(self.folder.join(name), bytes).with_context(|| self.cannot(name))
-    }
-
-    fn cannot(&self, name: &str) -> String {
-        format!("cannot write {}", self.folder.join(name).display())
-    }
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
 }
 
 /// Letters and digits of a name; everything else becomes `_`.
