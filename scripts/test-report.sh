@@ -30,6 +30,9 @@ quiet "$clipood" compare "$work/demo" "$work/other" --page "$work/compare.html"
 run demo dual --shots 2 --seeds 1 --methods zero-shot,dpcoop,linear-probe
 # The images are gone.
 quiet "$clipood" report "$work/demo" --store "$work/store" --data "$work/nowhere" --page "$work/no-images.html"
+# Patches of two images.
+stars=("$work"/data/demo/images/id/test/star/*)
+quiet "$clipood" regions "${stars[@]:0:2}" --classes star,fish,house,tree,moon --out "$work/regions"
 # A run that has only been planned, and one that has stopped before its metrics.
 quiet "$clipood" plan demo --data "$work/data" --store "$work/store" --run "$work/planned" --shots 1 --seeds 3
 quiet "$clipood" report "$work/planned" --store "$work/store" --data "$work/data" --page "$work/planned.html"
@@ -60,4 +63,4 @@ quiet "$clipood" detect "$work/photos" --classes star,fish,house,tree --top 3 --
 python3 scripts/test_report.py target/report-screenshots \
     demo="$work/demo/report/index.html" dual="$work/dual/report/index.html" names="$work/names/report/index.html" \
     no-images="$work/no-images.html" planned="$work/planned.html" unfinished="$work/unfinished.html" compare="$work/compare.html" \
-    search="$work/search.html" search-gone="$work/search-gone.html" detect="$work/detect.html"
+    search="$work/search.html" search-gone="$work/search-gone.html" detect="$work/detect.html" regions="$work/regions/index.html"

@@ -33,6 +33,7 @@ EXPECTED = {
     "search": {"figures": [], "tables": [], "words": ["a photo of a star", "the query", "Images found"], "thumbnails": True},
     "search-gone": {"figures": [], "tables": [], "words": ["a photo of a fish", "image not here"], "thumbnails": False},
     "detect": {"figures": [], "tables": ["group-1"], "words": ["In-distribution", "Out-of-distribution", "Could not be read: 1"], "thumbnails": True},
+    "regions": {"figures": [], "tables": ["patches-1", "patches-2"], "words": ["Extracted patches", "K = 1 (the default"], "thumbnails": True},
     "compare": {"figures": ["run-differences"], "tables": ["run-differences", "configuration"], "words": ["detectors"]},
 }
 

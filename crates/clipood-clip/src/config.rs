@@ -136,13 +136,17 @@ impl ImageFamily {
 }
 
 impl ImageConfig {
-    /// Positions of the feature grid: patches of a ViT, cells of the last ResNet stage (1/32 of the input).
-    pub fn positions(&self) -> usize {
-        let side = match &self.family {
+    /// Rows, and columns, of the feature grid: patches of a ViT, cells of the last ResNet stage (1/32 of the input).
+    pub fn grid(&self) -> usize {
+        match &self.family {
             ImageFamily::Vit { patch, .. } => self.size / patch,
             ImageFamily::Resnet { .. } => self.size / 32,
-        };
-        side * side
+        }
+    }
+
+    /// Positions of the feature grid, row by row.
+    pub fn positions(&self) -> usize {
+        self.grid() * self.grid()
     }
 }
 

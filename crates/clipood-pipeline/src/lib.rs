@@ -63,6 +63,7 @@ mod prompts;
 mod quarantine;
 #[cfg(test)]
 mod recipe_fuzz;
+pub mod regions;
 mod report;
 mod run;
 pub mod search;
@@ -101,9 +102,9 @@ pub use progress::{Reporting, tell};
 pub use prompts::file::PromptSet;
 pub use prompts::words::nearest_tokens;
 pub use report::{
-    By, Cell, Comparison, PUBLISHED_NOTE, Picture, Sheet, SheetGroup, Spread, Table, View,
-    ZeroShotPage, bars, compare_runs, console, kept_published, notes, page_files, published,
-    published_table, report_table,
+    By, Cell, Comparison, PUBLISHED_NOTE, Picture, RegionsPage, SeenImage, Sheet, SheetGroup,
+    Spread, Table, View, ZeroShotPage, bars, compare_runs, console, kept_published, notes,
+    page_files, published, published_table, report_table,
 };
 pub use run::{run, run_only};
 pub use splits::split_of;

@@ -1,5 +1,7 @@
 //! The report of a run: a short table on the console, and a page in the run directory.
 //!
+//! `regions` has its own page of single images, and their part of a run's page.
+//!
 //! The order is data (`scored`, `map`, `training`: plain structs read from the tables), figures (`figures`: SVG, one file
 //! each), and the page (`page`: templates, style and script as files). `sections` puts them together; `bounds` has every limit.
 
@@ -13,6 +15,7 @@ mod headline;
 mod map;
 mod page;
 mod published;
+mod regions;
 mod scored;
 mod sections;
 mod sheet;
@@ -32,6 +35,7 @@ pub use self::console::{By, View, console, notes, report_table};
 pub use self::published::{
     PUBLISHED_NOTE, keep_published, kept_published, published, published_table,
 };
+pub use self::regions::{RegionsPage, SeenImage};
 pub use self::sheet::{Picture, Sheet, SheetGroup};
 pub use self::table::{Cell, Spread, Table};
 pub use self::zero_shot::ZeroShotPage;

@@ -27,6 +27,7 @@ pub mod plan;
 pub mod preprocess;
 pub mod prompt;
 pub mod recipes;
+pub mod regions;
 pub mod report;
 pub mod run;
 pub mod schema;

@@ -16,7 +16,14 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
     ),
     (
         "Single images",
-        &["zero-shot", "threshold", "detect", "similarity", "search"],
+        &[
+            "zero-shot",
+            "threshold",
+            "detect",
+            "similarity",
+            "search",
+            "regions",
+        ],
     ),
     ("Bring your own arrays", &["score", "metrics", "detectors"]),
     (

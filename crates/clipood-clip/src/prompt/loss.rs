@@ -30,12 +30,17 @@ pub enum PromptLoss {
 }
 
 impl PromptLoss {
+    /// The term on patches, if the loss has one.
+    pub fn patch(&self) -> Option<&PatchLoss> {
+        match self {
+            Self::Coop => None,
+            Self::Locoop(patch) | Self::Sct(patch) => Some(patch),
+        }
+    }
+
     /// Whether patch features are needed.
     pub fn uses_patches(&self) -> bool {
-        match self {
-            Self::Coop => false,
-            Self::Locoop(_) | Self::Sct(_) => true,
-        }
+        self.patch().is_some()
     }
 }
 

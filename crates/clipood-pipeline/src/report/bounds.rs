@@ -35,3 +35,11 @@ pub const VECTORS: usize = 32;
 pub const ROWS: usize = 600;
 /// Files in the account of the quarantine.
 pub const QUARANTINED: usize = 50;
+/// Methods trained on patches whose regions are drawn.
+pub const PATCH_METHODS: usize = 3;
+/// Mistakes of each kind whose regions are drawn for a method.
+pub const PATCH_IMAGES: usize = 2;
+/// Images on a page of regions; the files and lines hold all.
+pub const REGION_IMAGES: usize = 100;
+/// Fewest columns of a picture of regions on a page, in pixels.
+pub const REGION_SIDE: usize = 224;

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::bounds::ROWS;
 use super::figures::Figure;
+use super::regions::Pictures;
 use super::svg::escape;
 use super::table::{Cell, Table};
 use super::thumbnails::Tile;
@@ -63,6 +64,8 @@ pub enum Block {
     Table(TableView),
     /// Images.
     Mosaic(Vec<Tile>),
+    /// Images with what is drawn over them.
+    Pictures(Pictures),
     /// What is shown on request.
     Folded(Folded),
     /// Blocks beside each other where there is room.
@@ -239,7 +242,8 @@ fn collect(blocks: &[Block], files: &mut Vec<(String, String)>) {
             | Block::Missing(_)
             | Block::List(_)
             | Block::Code(_)
-            | Block::Mosaic(_) => {}
+            | Block::Mosaic(_)
+            | Block::Pictures(_) => {}
         }
     }
 }

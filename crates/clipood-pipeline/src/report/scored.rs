@@ -51,6 +51,8 @@ pub struct Mistake {
     pub truth: String,
     /// What it was taken for.
     pub prediction: String,
+    /// Number of that class.
+    pub pred: i32,
     /// Probability of the prediction.
     pub prob: f32,
     /// Its score under the detector.
@@ -93,6 +95,7 @@ impl SetScores {
             part: part.to_string(),
             truth,
             prediction: row.pred_name.clone(),
+            pred: row.pred,
             prob: row.prob,
             score,
             badness,

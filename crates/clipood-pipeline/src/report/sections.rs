@@ -3,6 +3,7 @@
 mod about;
 mod comparisons;
 mod data;
+mod patches;
 mod results;
 mod scores;
 
@@ -72,6 +73,8 @@ fn measured(job: &Job, planned: &Planned, metrics: &Metrics, page: &mut Page) ->
     let focus = focus(metrics, &lines);
     page.sections
         .extend(scores::sections(job, planned, metrics, focus));
+    page.sections
+        .push(patches::patches(job, planned, &lines, focus)?);
     page.sections.push(results::everything(metrics)?);
     Ok(())
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clipood_data::{Roots, Source, eval_view, read};
+use clipood_core::Resize;
+use clipood_data::{Roots, Source, eval_view_as, read};
 use serde::Serialize;
 
 use super::bounds::THUMBNAIL;
@@ -75,18 +76,32 @@ impl Tile {
     }
 }
 
-/// The centre of an image, [`THUMBNAIL`] pixels wide and high, as a JPEG in a `data:` URL.
+/// The evaluation view of an image, `[side, side, 3]`.
 ///
 /// # Errors
 /// In words: an image that cannot be read, is not an image any more, or has another BLAKE3 hash than `content_hash`, where
 /// one is given.
-pub fn thumbnail(source: &Source, roots: &Roots, content_hash: &str) -> Result<String, String> {
+pub fn checked_view(
+    source: &Source,
+    roots: &Roots,
+    content_hash: &str,
+    side: u32,
+    resize: Resize,
+) -> Result<Vec<u8>, String> {
     let bytes = read(source, roots).map_err(|error| format!("cannot be read: {error}"))?;
     if !content_hash.is_empty() && blake3::hash(&bytes).to_hex().as_str() != content_hash {
         return Err("is another image now than when it was planned".to_string());
     }
-    let pixels = decoded(&bytes, |image| eval_view(image, THUMBNAIL))
-        .map_err(|reason| format!("cannot be decoded: {}", reason.message))?;
+    decoded(&bytes, |image| eval_view_as(image, side, resize))
+        .map_err(|reason| format!("cannot be decoded: {}", reason.message))
+}
+
+/// The centre of an image, [`THUMBNAIL`] pixels wide and high, as a JPEG in a `data:` URL.
+///
+/// # Errors
+/// Those of [`checked_view`].
+pub fn thumbnail(source: &Source, roots: &Roots, content_hash: &str) -> Result<String, String> {
+    let pixels = checked_view(source, roots, content_hash, THUMBNAIL, Resize::default())?;
     let mut jpeg = Vec::new();
     // Every side below 65,536 fits.
     let side = u16::try_from(THUMBNAIL).unwrap_or(u16::MAX);

@@ -115,6 +115,25 @@ pub fn read(path: &Path) -> Result<PromptSet> {
     Ok(set)
 }
 
+/// The normalised text features of a prompt set for a model of `dim` dimensions, `[classes, dim]`.
+///
+/// # Errors
+/// A linear probe, which has none; features of another width.
+pub fn text_features(set: &PromptSet, dim: usize) -> Result<&[f32], PipelineError> {
+    let problem = match set.text.len() == set.classes.len() * dim {
+        _ if set.probe.is_some() => {
+            "--prompt: a linear probe, which has no text features".to_owned()
+        }
+        true => return Ok(&set.text),
+        false => format!(
+            "--prompt: features of {} values do not fit {} classes and the model's {dim} dimensions",
+            set.text.len(),
+            set.classes.len()
+        ),
+    };
+    Err(PipelineError::Usage(problem))
+}
+
 /// The context of a prompt set and the width of its vectors, which is the model's.
 fn context_of(path: &Path, model: &Model) -> Result<(PromptSet, PromptState, usize)> {
     let set = read(path)?;

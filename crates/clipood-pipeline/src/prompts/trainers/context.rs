@@ -47,11 +47,7 @@ fn loss_parameters<S: Serializer>(
     loss: &PromptLoss,
     serializer: S,
 ) -> std::result::Result<S::Ok, S::Error> {
-    let patch = match loss {
-        PromptLoss::Coop => None,
-        PromptLoss::Locoop(patch) | PromptLoss::Sct(patch) => Some(patch),
-    };
-    patch.serialize(serializer)
+    loss.patch().serialize(serializer)
 }
 
 impl ContextTraining {
@@ -91,6 +87,12 @@ impl ContextTraining {
     /// Whether the loss reads patch features.
     pub fn uses_patches(&self) -> bool {
         self.loss.uses_patches()
+    }
+
+    /// K of the patch term, if the loss has one: a patch is extracted if its image's label is not among its K most likely
+    /// classes.
+    pub fn top_k(&self) -> Option<usize> {
+        self.loss.patch().map(|patch| patch.top_k)
     }
 
     fn prompt_options(&self) -> PromptOptions {

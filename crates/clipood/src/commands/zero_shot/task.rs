@@ -10,6 +10,7 @@ use clipood_pipeline::{Classifier, PipelineError, PromptSet};
 use super::super::args::{DataArgs, DeviceArgs};
 use super::super::check_dtype;
 use super::super::models::ModelArgs;
+use super::super::prompt::text_features;
 use super::texts::TextArgs;
 
 /// Options that both commands take.
@@ -72,20 +73,7 @@ impl Task {
             None => self
                 .texts
                 .encode(&model, devices.first(), classes, &texts)?,
-            Some(set) if set.probe.is_some() => {
-                let problem = "--prompt: a linear probe, which has no text features";
-                return Err(PipelineError::Usage(problem.to_string()).into());
-            }
-            Some(set) if set.text.len() == classes.len() * model.config.embed_dim => set.text,
-            Some(set) => {
-                return Err(PipelineError::Usage(format!(
-                    "--prompt: features of {} values do not fit {} classes and the model's {} dimensions",
-                    set.text.len(),
-                    classes.len(),
-                    model.config.embed_dim
-                ))
-                .into());
-            }
+            Some(set) => text_features(&set, model.config.embed_dim)?.to_vec(),
         };
         let classifier = Classifier::new(features, None, model.config.embed_dim, top, &detector)
             .map_err(|e| PipelineError::Usage(format!("--detector {}: {e}", self.detector)))?;
