@@ -22,6 +22,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod contrastive;
 mod cpu_text;
 mod cpu_tower;
 pub mod device;

@@ -240,7 +240,8 @@ fn is_clip_configuration(error: &ClipError) -> bool {
         ClipError::Write { .. }
         | ClipError::Input { .. }
         | ClipError::Device(_)
-        | ClipError::Training(_) => false,
+        | ClipError::Training(_)
+        | ClipError::Tuning(_) => false,
     }
 }
 
