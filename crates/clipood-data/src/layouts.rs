@@ -8,13 +8,13 @@ mod flat_folder;
 mod image_folder;
 mod imglist;
 mod listed;
-mod parquet;
+pub(crate) mod parquet;
 mod pattern;
 mod rows;
 mod shape;
 mod split_file;
 mod table;
-mod tar_index;
+pub(crate) mod tar_index;
 mod webdataset;
 
 use std::path::Path;

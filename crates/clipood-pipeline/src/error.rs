@@ -204,6 +204,7 @@ fn is_data_configuration(error: &DataError) -> bool {
         | DataError::ImageCount { .. }
         | DataError::NoFiles { .. }
         | DataError::Content { .. }
+        | DataError::Pairs { .. }
         | DataError::NotClasses { .. }
         | DataError::ClassFolderName { .. }
         | DataError::LongPath { .. }
