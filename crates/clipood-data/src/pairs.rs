@@ -26,7 +26,13 @@ const IMAGES: [&str; 11] = [
 ];
 /// Headings of the column of captions.
 const CAPTIONS: [&str; 7] = [
-    "caption", "text", "title", "comment", "sentence", "captions", "sentences",
+    "caption",
+    "text",
+    "title",
+    "comment",
+    "sentence",
+    "captions",
+    "sentences",
 ];
 
 /// Names of the columns, if they are given. In an archive the caption is a key of JSON files or the ending of text files, and
@@ -120,11 +126,17 @@ fn column(
     let Some(name) = named else {
         return usual.iter().find_map(|name| place(name)).ok_or_else(|| {
             let usual = usual.join(", ");
-            format!("no column of {what}: found {}, expected one of {usual}", all())
+            format!(
+                "no column of {what}: found {}, expected one of {usual}",
+                all()
+            )
         });
     };
     place(name).ok_or_else(|| match nearest(name, found.iter().copied()) {
-        Some(close) => format!("no column `{name}` of {what}: did you mean `{close}`? Found {}", all()),
+        Some(close) => format!(
+            "no column `{name}` of {what}: did you mean `{close}`? Found {}",
+            all()
+        ),
         None => format!("no column `{name}` of {what}: found {}", all()),
     })
 }

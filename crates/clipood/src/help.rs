@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Headings with their commands, in the order of the overview. Every command must be listed here.
-pub const GROUPS: [(&str, &[&str]); 5] = [
+pub const GROUPS: [(&str, &[&str]); 6] = [
     (
         "Run a recipe",
         &["run", "recipes", "data", "plan", "worker", "submit"],
@@ -16,6 +16,7 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
         "Single images",
         &["zero-shot", "threshold", "detect", "similarity", "search"],
     ),
+    ("Train a model", &["finetune"]),
     ("Bring your own arrays", &["score", "metrics", "detectors"]),
     (
         "Plumbing",

@@ -63,6 +63,8 @@ enum Command {
     Similarity(commands::similarity::Args),
     /// Find the images nearest to a text or an image, among the features of a store, a folder or a file.
     Search(commands::search::Args),
+    /// Fine-tune a model on images with captions, into a folder that every command takes as a model.
+    Finetune(commands::finetune::Args),
     /// Score your own features with detectors, into a Parquet file with one row per image.
     Score(commands::score::Args),
     /// Compare two lists of scores: AUROC, AUPR, FPR95 and more.
@@ -150,6 +152,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Encode(args) => commands::encode::run(args),
         Command::Similarity(args) => commands::similarity::run(args),
         Command::Search(args) => commands::search::run(args),
+        Command::Finetune(args) => commands::finetune::run(args),
         Command::Score(args) => commands::score::run(args),
         Command::Metrics(args) => commands::metrics::run(args),
         Command::Detectors(args) => commands::detectors::run(args),

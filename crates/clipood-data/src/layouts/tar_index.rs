@@ -201,10 +201,7 @@ fn is_caption(ending: &str, key: Option<&str>) -> bool {
 }
 
 /// The caption in a JSON file; `None` if it has none.
-fn caption_in_json(
-    text: &str,
-    key: Option<&str>,
-) -> std::result::Result<Option<String>, String> {
+fn caption_in_json(text: &str, key: Option<&str>) -> std::result::Result<Option<String>, String> {
     let value: serde_json::Value =
         serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
     let found = match key {

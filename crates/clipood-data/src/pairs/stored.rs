@@ -153,7 +153,12 @@ pub(super) fn of_archive(path: &Path, columns: &PairColumns) -> Result<Vec<PairR
                     at: At::Bytes(range),
                 })
             }),
-            captions: sample.caption.as_deref().and_then(filled).into_iter().collect(),
+            captions: sample
+                .caption
+                .as_deref()
+                .and_then(filled)
+                .into_iter()
+                .collect(),
         })
         .collect();
     if rows.iter().all(|row| row.captions.is_empty()) {
@@ -193,9 +198,15 @@ mod tests {
         );
         write(&path, vec![("url", urls), ("TITLE", titles)]);
         let found = PairRows::read(&path, &PairColumns::default()).unwrap();
-        assert_eq!(found.rows[0].image, Some(PairImage::Named("a.jpg".to_owned())));
+        assert_eq!(
+            found.rows[0].image,
+            Some(PairImage::Named("a.jpg".to_owned()))
+        );
         assert_eq!(found.rows[0].captions, ["a dog"]);
-        assert_eq!((&found.rows[1].image, found.rows[1].captions.len()), (&None, 0));
+        assert_eq!(
+            (&found.rows[1].image, found.rows[1].captions.len()),
+            (&None, 0)
+        );
         assert_eq!(found.place(&found.rows[1]), "row 1");
 
         let path = folder.path().join("held.parquet");
@@ -203,8 +214,10 @@ mod tests {
         lists.append_value([Some("one"), None, Some("two")]);
         lists.append_null();
         let bytes = BinaryArray::from(vec![&b"x"[..], &b"y"[..]]);
-        let columns: Vec<(&str, ArrayRef)> =
-            vec![("image", Arc::new(bytes)), ("caption", Arc::new(lists.finish()))];
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("image", Arc::new(bytes)),
+            ("caption", Arc::new(lists.finish())),
+        ];
         write(&path, columns);
         let found = PairRows::read(&path, &PairColumns::default()).unwrap();
         assert_eq!(found.rows[0].captions, ["one", "two"]);
@@ -219,7 +232,10 @@ mod tests {
             caption: None,
         };
         let message = PairRows::read(&path, &named).unwrap_err().to_string();
-        assert!(message.contains("no column `picture` of images"), "{message}");
+        assert!(
+            message.contains("no column `picture` of images"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -234,7 +250,10 @@ mod tests {
         };
         add("0.jpg", b"first");
         add("0.txt", b"a dog\n");
-        add("0.json", br#"{"caption": "not this one", "alt": "of json"}"#);
+        add(
+            "0.json",
+            br#"{"caption": "not this one", "alt": "of json"}"#,
+        );
         add("1.json", br#"{"caption": "a cat"}"#);
         add("1.png", b"second");
         add("2.jpg", b"third");
@@ -245,13 +264,19 @@ mod tests {
             let captions = found.rows.iter().map(|row| row.captions.join("+"));
             Ok::<Vec<String>, String>(captions.collect())
         };
-        assert_eq!(captions(&PairColumns::default()).unwrap(), ["a dog", "a cat", ""]);
+        assert_eq!(
+            captions(&PairColumns::default()).unwrap(),
+            ["a dog", "a cat", ""]
+        );
         let named = |name: &str| PairColumns {
             image: None,
             caption: Some(name.to_owned()),
         };
         assert_eq!(captions(&named("alt")).unwrap(), ["of json", "", ""]);
         let message = captions(&named("title")).unwrap_err();
-        assert!(message.contains("no sample has a file `NAME.title`"), "{message}");
+        assert!(
+            message.contains("no sample has a file `NAME.title`"),
+            "{message}"
+        );
     }
 }

@@ -17,9 +17,7 @@ pub(super) fn of_lines(path: &Path, columns: &PairColumns) -> Result<Vec<PairRow
     };
     let file = ByteFile::open(path).map_err(io)?;
     let mut first = Vec::new();
-    file.reader(0)
-        .read_until(b'\n', &mut first)
-        .map_err(io)?;
+    file.reader(0).read_until(b'\n', &mut first).map_err(io)?;
     of_reader(path, columns, &first, file.reader(0))
 }
 
@@ -31,8 +29,15 @@ fn of_reader(
 ) -> Result<Vec<PairRow>, DataError> {
     let separator = SEPARATORS.into_iter().find(|s| heading.contains(s));
     let separator = separator.ok_or_else(|| {
-        let start: String = String::from_utf8_lossy(heading).trim().chars().take(80).collect();
-        wrong(path, format!("expected a line of headings, found `{start}`"))
+        let start: String = String::from_utf8_lossy(heading)
+            .trim()
+            .chars()
+            .take(80)
+            .collect();
+        wrong(
+            path,
+            format!("expected a line of headings, found `{start}`"),
+        )
     })?;
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(separator)

@@ -25,8 +25,7 @@ impl Pairs {
     /// # Errors
     /// As [`PairRows::read`], a row without image or caption, and one that holds its image instead of naming it.
     pub fn read(path: &Path) -> Result<Self> {
-        let found =
-            PairRows::read(path, &PairColumns::default()).map_err(PipelineError::from)?;
+        let found = PairRows::read(path, &PairColumns::default()).map_err(PipelineError::from)?;
         let mut pairs = Self {
             texts: Vec::new(),
             images: Vec::new(),

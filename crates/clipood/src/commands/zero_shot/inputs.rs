@@ -37,7 +37,11 @@ impl Inputs {
     ///
     /// # Errors
     /// No image, no class, a class list that is malformed, a dataset that cannot be listed.
-    pub fn gather(asked: &LabelledArgs, split: Split, classes: Option<Vec<String>>) -> Result<Self> {
+    pub fn gather(
+        asked: &LabelledArgs,
+        split: Split,
+        classes: Option<Vec<String>>,
+    ) -> Result<Self> {
         let (
             Images {
                 images,
