@@ -1,4 +1,4 @@
-//! CLIP in Burn: tokenizer, checkpoints, image and text encoders, prompt learner.
+//! CLIP in Burn: tokenizer, checkpoints, image and text encoders, prompt learner, contrastive training.
 //!
 //! # How to
 //! Open a [`model::Model`], create the encoder you need from it, and pass plain slices:

@@ -37,7 +37,7 @@ pub struct Task {
     #[command(flatten)]
     pub(in super::super) model: ModelArgs,
     #[command(flatten)]
-    pub(super) labelled: LabelledArgs,
+    pub(in super::super) labelled: LabelledArgs,
     /// Detector that scores how well an image fits any class (higher: better), as `kind[:key=value]...`; it may need
     /// texts only.
     #[arg(long, default_value = "mcm")]
