@@ -8,13 +8,13 @@ mod flat_folder;
 mod image_folder;
 mod imglist;
 mod listed;
-pub(crate) mod parquet;
+mod parquet;
 mod pattern;
 mod rows;
 mod shape;
 mod split_file;
 mod table;
-pub(crate) mod tar_index;
+mod tar_index;
 mod webdataset;
 
 use std::path::Path;
@@ -24,7 +24,9 @@ use clipood_core::{DatasetManifest, Layout};
 use crate::error::DataError;
 use crate::record::{Found, Listing};
 
+pub(crate) use self::parquet::image_column;
 pub use self::shape::settle;
+pub(crate) use self::tar_index::{Beside, index};
 
 /// Lists the images of a dataset, whose root may be relative to `data_root`.
 ///

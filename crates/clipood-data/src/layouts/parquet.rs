@@ -351,7 +351,7 @@ fn place(schema: &Schema, name: &str) -> Result<usize, String> {
     })
 }
 
-pub(crate) fn names(schema: &Schema) -> String {
+fn names(schema: &Schema) -> String {
     let names = schema
         .fields()
         .iter()

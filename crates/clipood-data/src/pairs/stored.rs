@@ -10,8 +10,7 @@ use arrow::datatypes::{DataType, Field};
 
 use super::{CAPTIONS, IMAGES, PairColumns, PairImage, PairRow, column, filled, wrong};
 use crate::error::DataError;
-use crate::layouts::parquet::image_column;
-use crate::layouts::tar_index::{Beside, index};
+use crate::layouts::{Beside, image_column, index};
 use crate::source::{At, Source};
 use crate::table::Table;
 use crate::uri::uri_of;
