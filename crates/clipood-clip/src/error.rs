@@ -121,6 +121,9 @@ pub enum ClipError {
     /// Prompt training cannot go on.
     #[error("prompt training: {0}")]
     Training(String),
+    /// Fine-tuning cannot go on.
+    #[error("fine-tuning: {0}")]
+    Tuning(String),
 }
 
 /// Result of this crate.

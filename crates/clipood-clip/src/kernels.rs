@@ -2,11 +2,9 @@
 
 mod backend;
 mod block;
-#[cfg(feature = "train-image-tower")]
 mod conv_norm;
 mod tower;
 
 pub use backend::ClipBackend;
 pub use block::{BlockParameters, BlockPass};
-#[cfg(feature = "train-image-tower")]
 pub use conv_norm::{ConvNormArgs, ConvNormOutput};

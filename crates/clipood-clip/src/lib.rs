@@ -1,4 +1,4 @@
-//! CLIP in Burn: tokenizer, checkpoints, image and text encoders, prompt learner.
+//! CLIP in Burn: tokenizer, checkpoints, image and text encoders, prompt learner, contrastive training.
 //!
 //! # How to
 //! Open a [`model::Model`], create the encoder you need from it, and pass plain slices:
@@ -22,6 +22,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod contrastive;
 mod cpu_text;
 mod cpu_tower;
 pub mod device;

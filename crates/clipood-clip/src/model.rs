@@ -31,7 +31,7 @@ pub struct Model {
     pub config: ClipConfig,
     /// blake3 of configuration and parameters.
     pub hash: String,
-    weights: Arc<Weights>,
+    pub(crate) weights: Arc<Weights>,
     warnings: Vec<String>,
 }
 

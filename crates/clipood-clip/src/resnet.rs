@@ -12,9 +12,7 @@ use crate::config::{ClipConfig, ImageFamily};
 use crate::error::Result;
 use crate::image_features::ImageFeatures;
 use crate::kernels::ClipBackend;
-#[cfg(feature = "train-image-tower")]
-use crate::layers::primitive;
-use crate::layers::{Linear, join_heads, load_batch_norm, save_batch_norm, split_heads};
+use crate::layers::{Linear, join_heads, load_batch_norm, primitive, save_batch_norm, split_heads};
 use crate::weights::Weights;
 
 /// A bias-free convolution and the batch norm after it.
@@ -72,7 +70,6 @@ impl<B: ClipBackend> ConvNorm<B> {
 
     /// With batch statistics, which also update the running ones.
     fn forward_train(&self, x: Tensor<B, 4>, relu: bool, options: ConvOptions<2>) -> Tensor<B, 4> {
-        #[cfg(feature = "train-image-tower")]
         if let Some(y) = self.forward_train_fused(x.clone(), relu) {
             return y;
         }
@@ -83,7 +80,6 @@ impl<B: ClipBackend> ConvNorm<B> {
     }
 
     /// [`ConvNorm::forward_train`] by the backend's own kernel, if it has one.
-    #[cfg(feature = "train-image-tower")]
     fn forward_train_fused(&self, x: Tensor<B, 4>, relu: bool) -> Option<Tensor<B, 4>> {
         let device = x.device();
         let output = B::conv_norm_train(crate::kernels::ConvNormArgs {

@@ -171,6 +171,14 @@ pub enum DataError {
         /// What was found and what is expected.
         problem: String,
     },
+    /// A file of images and captions that cannot be read as one.
+    #[error("{path}: {problem}", path = shown(path))]
+    Pairs {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what is expected.
+        problem: String,
+    },
     /// A class folder whose name cannot be the name of a class.
     #[error(
         "the name of the class folder {path} {problem}; rename it",

@@ -24,7 +24,9 @@ use clipood_core::{DatasetManifest, Layout};
 use crate::error::DataError;
 use crate::record::{Found, Listing};
 
+pub(crate) use self::parquet::image_column;
 pub use self::shape::settle;
+pub(crate) use self::tar_index::{Beside, index};
 
 /// Lists the images of a dataset, whose root may be relative to `data_root`.
 ///

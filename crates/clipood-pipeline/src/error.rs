@@ -204,6 +204,7 @@ fn is_data_configuration(error: &DataError) -> bool {
         | DataError::ImageCount { .. }
         | DataError::NoFiles { .. }
         | DataError::Content { .. }
+        | DataError::Pairs { .. }
         | DataError::NotClasses { .. }
         | DataError::ClassFolderName { .. }
         | DataError::LongPath { .. }
@@ -240,7 +241,8 @@ fn is_clip_configuration(error: &ClipError) -> bool {
         ClipError::Write { .. }
         | ClipError::Input { .. }
         | ClipError::Device(_)
-        | ClipError::Training(_) => false,
+        | ClipError::Training(_)
+        | ClipError::Tuning(_) => false,
     }
 }
 

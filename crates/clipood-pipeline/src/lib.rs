@@ -42,6 +42,7 @@ mod experiment;
 mod extract;
 pub mod feature_checks;
 mod features;
+pub mod finetune;
 mod heap;
 mod hub;
 mod inputs;

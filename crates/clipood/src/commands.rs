@@ -15,6 +15,7 @@ pub mod encode;
 mod estimate;
 pub mod explain;
 mod features;
+pub mod finetune;
 pub mod gc;
 mod images;
 pub mod judge_image;

@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Headings with their commands, in the order of the overview. Every command must be listed here.
-pub const GROUPS: [(&str, &[&str]); 5] = [
+pub const GROUPS: [(&str, &[&str]); 6] = [
     (
         "Run a recipe",
         &[
@@ -25,6 +25,7 @@ pub const GROUPS: [(&str, &[&str]); 5] = [
             "regions",
         ],
     ),
+    ("Train a model", &["finetune"]),
     ("Bring your own arrays", &["score", "metrics", "detectors"]),
     (
         "Plumbing",

@@ -67,6 +67,8 @@ enum Command {
     Search(commands::search::Args),
     /// Draw what a model sees in patches: those that LoCoOp extracts, and their similarity to classes.
     Regions(commands::regions::Args),
+    /// Fine-tune a model on images with captions, into a folder that every command takes as a model.
+    Finetune(commands::finetune::Args),
     /// Score your own features with detectors, into a Parquet file with one row per image.
     Score(commands::score::Args),
     /// Compare two lists of scores: AUROC, AUPR, FPR95 and more.
@@ -156,6 +158,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Similarity(args) => commands::similarity::run(args),
         Command::Search(args) => commands::search::run(args),
         Command::Regions(args) => commands::regions::run(args),
+        Command::Finetune(args) => commands::finetune::run(args),
         Command::Score(args) => commands::score::run(args),
         Command::Metrics(args) => commands::metrics::run(args),
         Command::Detectors(args) => commands::detectors::run(args),

@@ -7,15 +7,14 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
 use super::block::{self, BlockParameters, BlockPass};
-#[cfg(feature = "train-image-tower")]
 use super::conv_norm::{self, ConvNormArgs, ConvNormOutput};
 use super::tower;
 
 /// A Burn backend that CLIP runs on. The provided methods are for backends without kernels of this crate.
 pub trait ClipBackend: Backend {
-    /// The training of an image tower alone (feature `train-image-tower`): convolution, batch norm with batch statistics and optional ReLU as one differentiable operation (epsilon 1e-5);
-    /// `None` where the backend has no such kernel and the caller composes stock operations.
-    #[cfg(feature = "train-image-tower")]
+    /// In the training of an image tower: convolution, batch norm with batch statistics and optional ReLU as one
+    /// differentiable operation (epsilon 1e-5); `None` where the backend has no such kernel and the caller composes stock
+    /// operations.
     fn conv_norm_train(args: ConvNormArgs<Self>) -> Option<ConvNormOutput<Self>> {
         let _ = args;
         None
@@ -79,7 +78,6 @@ impl ClipBackend for burn_cuda::Cuda {}
 impl<C: CheckpointStrategy> ClipBackend for Autodiff<burn_cuda::Cuda, C> {}
 
 impl<C: CheckpointStrategy> ClipBackend for Autodiff<Flex, C> {
-    #[cfg(feature = "train-image-tower")]
     fn conv_norm_train(args: ConvNormArgs<Self>) -> Option<ConvNormOutput<Self>> {
         Some(conv_norm::on_autodiff(args))
     }

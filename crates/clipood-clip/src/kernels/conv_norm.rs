@@ -332,48 +332,55 @@ impl Layer<'_> {
                 vec![0f32; g.output * depth],
             )
         };
-        let d_weight = dz
-            .par_chunks_mut(chunk * out_size)
-            .zip(saved.products.par_chunks(chunk * out_size))
-            .zip(x.par_chunks(chunk * in_size))
+        let mut work: Vec<_> = dz
+            .chunks_mut(chunk * out_size)
+            .zip(saved.products.chunks(chunk * out_size))
+            .zip(x.chunks(chunk * in_size))
             .zip(dx_chunks)
-            .fold(buffers, |(mut columns, mut dw), (((d, z), x), dx)| {
-                let m = z.len() / g.output;
-                for (channel, (d, z)) in d.chunks_exact_mut(m).zip(z.chunks_exact(m)).enumerate() {
-                    let (scale, a, b) = terms[channel];
-                    for (d, z) in d.iter_mut().zip(z) {
-                        *d = scale * (*d - a - b * z);
+            .collect();
+        // Fixed groups, added up in their order, so that the sum does not depend on which thread was free.
+        let group = work.len().div_ceil(2 * rayon::current_num_threads());
+        let of_groups: Vec<Vec<f32>> = work
+            .par_chunks_mut(group.max(1))
+            .map(|group| {
+                let (mut columns, mut dw) = buffers();
+                for (((d, z), x), dx) in group {
+                    let m = z.len() / g.output;
+                    for (channel, (d, z)) in
+                        d.chunks_exact_mut(m).zip(z.chunks_exact(m)).enumerate()
+                    {
+                        let (scale, a, b) = terms[channel];
+                        for (d, z) in d.iter_mut().zip(z) {
+                            *d = scale * (*d - a - b * z);
+                        }
                     }
-                }
-                let space = &mut columns[..depth * m];
-                unfold(g, x, space);
-                product(
-                    Matrix::new(d, g.output, m, m),
-                    Matrix::new(space, depth, m, m).transposed(),
-                    MatrixMut::new(&mut dw, g.output, depth, depth),
-                    true,
-                );
-                if let Some(dx) = dx {
+                    let space = &mut columns[..depth * m];
+                    unfold(g, x, space);
                     product(
-                        Matrix::new(weight, g.output, depth, depth).transposed(),
                         Matrix::new(d, g.output, m, m),
-                        MatrixMut::new(space, depth, m, m),
-                        false,
+                        Matrix::new(space, depth, m, m).transposed(),
+                        MatrixMut::new(&mut dw, g.output, depth, depth),
+                        true,
                     );
-                    fold(g, space, dx);
-                }
-                (columns, dw)
-            })
-            .map(|(_, dw)| dw)
-            .reduce(
-                || vec![0f32; g.output * depth],
-                |mut a, b| {
-                    for (a, b) in a.iter_mut().zip(b) {
-                        *a += b;
+                    if let Some(dx) = dx {
+                        product(
+                            Matrix::new(weight, g.output, depth, depth).transposed(),
+                            Matrix::new(d, g.output, m, m),
+                            MatrixMut::new(space, depth, m, m),
+                            false,
+                        );
+                        fold(g, space, dx);
                     }
-                    a
-                },
-            );
+                }
+                dw
+            })
+            .collect();
+        let mut d_weight = vec![0f32; g.output * depth];
+        for part in of_groups {
+            for (sum, value) in d_weight.iter_mut().zip(part) {
+                *sum += value;
+            }
+        }
         Gradients {
             x: want_x.then_some(dx),
             weight: d_weight,

@@ -65,28 +65,47 @@ impl TextEncoder {
     /// # Errors
     /// A text is longer than the context.
     pub fn encode(&self, texts: &[String]) -> Result<Vec<f32>> {
+        let tokenize = |text: &String| {
+            let row = self.tokenizer.tokenize(text, self.context);
+            row.map_err(|e| ClipError::Text(e.to_string()))
+        };
+        self.encode_rows(texts, tokenize)
+    }
+
+    /// [`TextEncoder::encode`], with texts that are longer than the context cut there, as in the training of CLIP.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn encode_cut(&self, texts: &[String]) -> Result<Vec<f32>> {
+        let tokenize = |text: &String| Ok(self.tokenizer.tokenize_truncate(text, self.context));
+        self.encode_rows(texts, tokenize)
+    }
+
+    /// `tokenize` makes a zero-padded row of ids.
+    fn encode_rows(
+        &self,
+        texts: &[String],
+        tokenize: impl Fn(&String) -> Result<Vec<u32>>,
+    ) -> Result<Vec<f32>> {
+        let rows = |texts: &[String]| -> Result<Vec<u32>> {
+            let mut ids = Vec::with_capacity(texts.len() * self.context);
+            for text in texts {
+                ids.extend(tokenize(text)?);
+            }
+            Ok(ids)
+        };
         match &self.tower {
             TextTowers::Cpu(tower) => {
                 let mut out = Vec::with_capacity(texts.len() * self.dim);
                 for batch in texts.chunks(TEXT_BATCH) {
-                    let tokens = cut(&self.tokenize(batch)?, self.context)?;
+                    let tokens = cut(&rows(batch)?, self.context)?;
                     out.extend(tower.encode(&tokens)?);
                 }
                 Ok(out)
             }
             #[cfg(feature = "cuda")]
-            TextTowers::Cuda(tower) => tower.encode(&self.tokenize(texts)?, self.context),
+            TextTowers::Cuda(tower) => tower.encode(&rows(texts)?, self.context),
         }
-    }
-
-    /// Zero-padded token ids `[texts, context]`.
-    fn tokenize(&self, texts: &[String]) -> Result<Vec<u32>> {
-        let mut ids = Vec::with_capacity(texts.len() * self.context);
-        for text in texts {
-            let row = self.tokenizer.tokenize(text, self.context);
-            ids.extend(row.map_err(|e| ClipError::Text(e.to_string()))?);
-        }
-        Ok(ids)
     }
 
     /// One normalised feature per class, row-major `[classes, D]`: the templates (`{}` is the name) encoded, normalised,

@@ -292,7 +292,10 @@ fn text_at(texts: &ArrayRef, row: usize) -> Option<&str> {
 }
 
 /// The column of the images: its name, and the path of the column of their bytes.
-fn image_column(schema: &Schema, named: Option<&str>) -> Result<(String, String), String> {
+pub(crate) fn image_column(
+    schema: &Schema,
+    named: Option<&str>,
+) -> Result<(String, String), String> {
     let bytes = |field: &Field| -> Option<String> {
         match field.data_type() {
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {

@@ -14,8 +14,11 @@ const MAX_LABEL_BYTES: u64 = 1 << 20;
 /// Keys of the class in a JSON file.
 const LABELS: [&str; 3] = ["label", "cls", "class"];
 
+/// Keys of the caption in a JSON file.
+const CAPTIONS: [&str; 3] = ["caption", "text", "title"];
+
 /// The samples of an archive.
-pub(super) struct Index {
+pub(crate) struct Index {
     /// In the order of the archive.
     pub samples: Vec<Sample>,
     /// What a user should know about the archive.
@@ -23,26 +26,36 @@ pub(super) struct Index {
 }
 
 /// Files that share a name up to the first dot.
-pub(super) struct Sample {
+pub(crate) struct Sample {
     /// The shared part of the names.
     pub key: String,
     /// Name and bytes of the image.
     pub image: Option<(String, Range<u64>)>,
     pub label: Option<OwnLabel>,
+    /// The caption, without white space around it.
+    pub caption: Option<String>,
+}
+
+/// What is read beside the images, and the key in JSON files that holds it.
+#[derive(Clone, Copy)]
+pub(crate) enum Beside<'a> {
+    Label(Option<&'a str>),
+    /// A caption may also be in a file whose ending is the key.
+    Caption(Option<&'a str>),
 }
 
 /// A class as the archive states it.
-pub(super) enum OwnLabel {
+pub(crate) enum OwnLabel {
     Number(i64),
     Text(String),
 }
 
-/// Reads the headers of an archive, and the files that hold labels; `key` names that of JSON files.
+/// Reads the headers of an archive, and the files that hold labels or captions.
 ///
 /// # Errors
 /// A file that cannot be read; [`ErrorKind::InvalidData`] for one that is no tar file, is cut, or holds a sample with two
-/// images or a label that cannot be read.
-pub(super) fn index(path: &Path, key: Option<&str>) -> Result<Index> {
+/// images or a label or caption that cannot be read.
+pub(crate) fn index(path: &Path, beside: Beside<'_>) -> Result<Index> {
     let file = ByteFile::open(path)?;
     let mut samples: Vec<Sample> = Vec::new();
     let mut end = 0;
@@ -72,6 +85,7 @@ pub(super) fn index(path: &Path, key: Option<&str>) -> Result<Index> {
                 key: shared.to_string(),
                 image: None,
                 label: None,
+                caption: None,
             });
         }
         let Some(sample) = samples.last_mut() else {
@@ -84,15 +98,28 @@ pub(super) fn index(path: &Path, key: Option<&str>) -> Result<Index> {
                 )));
             }
             sample.image = Some((name.to_string(), start..stop));
-        } else if ending == "cls" || (ending == "json" && sample.label.is_none()) {
-            let text =
-                text_of(&mut entry).map_err(|problem| invalid(format!("`{name}`: {problem}")))?;
-            let label = match ending {
-                "cls" => Ok(Some(own_label(text.trim()))),
-                _ => in_json(&text, key),
-            };
-            let label = label.map_err(|problem| invalid(format!("`{name}`: {problem}")))?;
-            sample.label = label.or(sample.label.take());
+            continue;
+        }
+        let wrong = |problem: String| invalid(format!("`{name}`: {problem}"));
+        match beside {
+            Beside::Label(key)
+                if ending == "cls" || (ending == "json" && sample.label.is_none()) =>
+            {
+                let text = text_of(&mut entry).map_err(wrong)?;
+                let label = match ending {
+                    "cls" => Ok(Some(own_label(text.trim()))),
+                    _ => in_json(&text, key),
+                };
+                sample.label = label.map_err(wrong)?.or(sample.label.take());
+            }
+            Beside::Caption(key) if is_caption(ending, key) => {
+                sample.caption = Some(text_of(&mut entry).map_err(wrong)?.trim().to_owned());
+            }
+            Beside::Caption(key) if ending == "json" && sample.caption.is_none() => {
+                let text = text_of(&mut entry).map_err(wrong)?;
+                sample.caption = caption_in_json(&text, key).map_err(wrong)?;
+            }
+            Beside::Label(_) | Beside::Caption(_) => {}
         }
     }
     if samples.iter().all(|sample| sample.image.is_none()) {
@@ -163,6 +190,26 @@ fn in_json(text: &str, key: Option<&str>) -> std::result::Result<Option<OwnLabel
             )),
         },
     }
+}
+
+/// Whether a file of this ending holds the caption.
+fn is_caption(ending: &str, key: Option<&str>) -> bool {
+    match key {
+        Some(key) => ending == key,
+        None => ["txt", "text", "caption"].contains(&ending),
+    }
+}
+
+/// The caption in a JSON file; `None` if it has none.
+fn caption_in_json(text: &str, key: Option<&str>) -> std::result::Result<Option<String>, String> {
+    let value: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
+    let found = match key {
+        Some(key) => value.get(key),
+        None => CAPTIONS.iter().find_map(|key| value.get(key)),
+    };
+    let caption = found.and_then(serde_json::Value::as_str);
+    Ok(caption.map(|caption| caption.trim().to_owned()))
 }
 
 /// An error of the tar reader: of the file system as it is, of the format as [`ErrorKind::InvalidData`].

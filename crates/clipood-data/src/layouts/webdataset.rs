@@ -17,7 +17,7 @@ use super::class_folder::relative;
 use super::classes::{Classes, Label};
 use super::files::{SplitFiles, split_files};
 use super::listed::key_of;
-use super::tar_index::{Index, OwnLabel, index};
+use super::tar_index::{Beside, Index, OwnLabel, index};
 use crate::error::DataError;
 use crate::left_out::{LeftOut, Why};
 use crate::record::{Found, ImageRecord, Split};
@@ -35,10 +35,10 @@ pub fn visit<E: From<DataError>>(
         visit(Found::File(file.clone()))?;
     }
     let mut classes = Classes::open(manifest, root)?;
-    let key = manifest.columns.label.as_deref();
+    let labels = Beside::Label(manifest.columns.label.as_deref());
     for split in &splits {
         for some in split.files.chunks(rayon::current_num_threads()) {
-            let indices: Vec<_> = some.par_iter().map(|path| index(path, key)).collect();
+            let indices: Vec<_> = some.par_iter().map(|path| index(path, labels)).collect();
             for (path, index) in some.iter().zip(indices) {
                 let archive = Archive {
                     manifest,

@@ -12,15 +12,15 @@ use burn::tensor::{Tensor, TensorData};
 use clipood_clip::config::{
     Activation, ClipConfig, ImageConfig, ImageFamily, OPENAI_MEAN, OPENAI_STD, TextConfig,
 };
+use clipood_clip::contrastive::{contrastive_loss, count_right};
 use clipood_clip::encoder::{Clip, normalise};
 use clipood_clip::init::initial_weights;
 use clipood_clip::text::{TokenBatch, cut};
 use clipood_clip::tokenizer::Tokenizer;
-use clipood_clip::weights::WeightDtype;
+use clipood_clip::weights::{WeightDtype, tensor_to_vec};
 use rayon::prelude::*;
 
 use super::checkpoint::{CheckpointFolder, CurvePoint, Progress};
-use super::contrastive::contrastive_loss;
 use crate::stream::training_example;
 
 type B = Autodiff<Flex>;
@@ -147,6 +147,15 @@ fn normalised(pixels: &[u8]) -> Vec<f32> {
     planes
 }
 
+/// The numbers of image and caption of each row: every picture is another one, equal captions have the number of the first.
+fn numbered(captions: &[String]) -> Vec<(u32, u32)> {
+    let first = |caption: &String| captions.iter().position(|other| other == caption);
+    (0..)
+        .zip(captions)
+        .map(|(row, caption)| (row, first(caption).map_or(row, |first| first as u32)))
+        .collect()
+}
+
 /// Draws batches on a thread, up to two ahead of the training loop.
 fn stream(options: &TrainOptions, from: usize) -> Receiver<Result<Batch>> {
     let (send, receive) = sync_channel(2);
@@ -205,15 +214,11 @@ pub fn train(options: &TrainOptions) -> Result<()> {
         let image = normalise(model.image.forward(pixels, false).global);
         let text = normalise(model.text.encode(&batch.tokens)?);
         let scale = model.logit_scale.val().exp().clamp_max(100.0);
-        let contrast = contrastive_loss(image, text, scale.clone(), &batch.captions);
+        let pairs = numbered(&batch.captions);
+        let contrast = contrastive_loss(image, text, scale.clone(), &pairs);
         let loss: f32 = contrast.loss.clone().into_scalar();
         ensure!(loss.is_finite(), "the loss of step {step} is {loss}");
-        let best = contrast.logits.argmax(1).into_data().convert::<i64>();
-        let right = best
-            .iter::<i64>()
-            .zip(&batch.captions)
-            .filter(|(best, caption)| batch.captions[*best as usize] == **caption)
-            .count();
+        let right = count_right(&tensor_to_vec(contrast.logits), &pairs);
         let grads = GradientsParams::from_grads(contrast.loss.backward(), &model);
         let rate = options.rate(step);
         model = optimizer.step(rate, model, grads);

@@ -48,7 +48,7 @@ pub struct Args {
     /// Number of hits per query.
     #[arg(long, default_value = "10", value_name = "K", value_parser = count::<MOST_HITS>)]
     top: usize,
-    /// A CSV file of images with their captions, as open_clip, Flickr and COCO have them: prints Recall@1, 5 and 10 of both
+    /// A CSV or Parquet file of images with their captions, as open_clip, Flickr and COCO have them: prints Recall@1, 5 and 10 of both
     /// directions instead of hits.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["texts", "queries", "images"])]
     pairs: Option<PathBuf>,

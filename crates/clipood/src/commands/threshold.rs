@@ -86,7 +86,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Some(path) => Some(read_ood_scores(path, args.column.as_deref())?),
         None => None,
     };
-    let inputs = Inputs::gather(&args.task, Split::Val, None)?;
+    let inputs = Inputs::gather(&args.task.labelled, Split::Val, None)?;
     let opened = args.task.open(&inputs.classes, 1, None)?;
     let mut scores = Vec::with_capacity(inputs.files.len());
     let engine = Engine::for_files(&opened.model, &opened.devices);

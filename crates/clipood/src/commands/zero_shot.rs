@@ -50,7 +50,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => None,
     };
     let classes = prompt.as_ref().map(|set| set.classes.clone());
-    let inputs = Inputs::gather(task, Split::Test, classes)?;
+    let inputs = Inputs::gather(&task.labelled, Split::Test, classes)?;
     // The five most likely classes are needed for the accuracy, even if fewer are shown.
     let Opened {
         model,
@@ -112,7 +112,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         return Err(none_readable(inputs.files.len()));
     }
     print(&summary(&tally))?;
-    if task.dataset.is_some() {
+    if task.labelled.dataset.is_some() {
         print(&distribution(&inputs.classes, &tally))?;
     }
     if let (Some(folder), Some(table)) = (&args.out, predictions) {
@@ -123,7 +123,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let page = ZeroShotPage {
             images: &inputs.source,
             model: task.model.name_or("demo"),
-            texts: &task.texts.origin(),
+            texts: &task.labelled.texts.origin(),
             classes: &distinct_names(&inputs.classes),
             tally: &tally,
         };

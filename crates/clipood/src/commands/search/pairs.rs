@@ -1,26 +1,12 @@
-//! Images with their captions, from a CSV file.
+//! The images of a file of pairs among those that are searched.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clipood_core::shown;
-use clipood_core::text_file::read_text;
+use clipood_data::{PairColumns, PairImage, PairRows};
 use clipood_pipeline::PipelineError;
-
-/// Headings of the column of images, the first that a file has counts.
-const IMAGES: [&str; 8] = [
-    "image_key",
-    "image",
-    "filepath",
-    "file_name",
-    "filename",
-    "image_name",
-    "image_path",
-    "path",
-];
-/// Headings of the column of captions.
-const TEXTS: [&str; 5] = ["caption", "text", "title", "comment", "sentence"];
 
 /// Captions, each with the name of its image.
 #[derive(Debug)]
@@ -34,59 +20,34 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// Reads a file whose first line names the columns, separated by commas, tabs, semicolons or bars.
+    /// Reads a file whose rows name images.
     ///
     /// # Errors
-    /// A file that cannot be read, without the columns, or with an empty entry in one of them.
+    /// As [`PairRows::read`], a row without image or caption, and one that holds its image instead of naming it.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::parse(&read_text(path)?, &shown(path))
-    }
-
-    fn parse(text: &str, file: &str) -> Result<Self> {
-        let usage = |problem: String| PipelineError::Usage(format!("{file}: {problem}"));
-        let heading = text.lines().next().unwrap_or_default();
-        let separators = [b'\t', b'|', b';', b','];
-        let separator = separators
-            .into_iter()
-            .find(|separator| heading.as_bytes().contains(separator))
-            .ok_or_else(|| usage(format!("expected a line of headings, found `{heading}`")))?;
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(separator)
-            .flexible(true)
-            .trim(csv::Trim::All)
-            .from_reader(text.as_bytes());
-        let headings = reader.headers().context(file.to_owned())?.clone();
-        let column = |names: &[&str], what: &str| {
-            let place = |name: &&str| headings.iter().position(|h| h.eq_ignore_ascii_case(name));
-            names.iter().find_map(place).ok_or_else(|| {
-                let found: Vec<&str> = headings.iter().collect();
-                usage(format!(
-                    "no column of {what}: found {}, expected one of {}",
-                    found.join(", "),
-                    names.join(", ")
-                ))
-            })
-        };
-        let (image, caption) = (column(&IMAGES, "images")?, column(&TEXTS, "captions")?);
+        let found = PairRows::read(path, &PairColumns::default()).map_err(PipelineError::from)?;
         let mut pairs = Self {
             texts: Vec::new(),
             images: Vec::new(),
-            file: file.to_owned(),
+            file: shown(path),
         };
-        for record in reader.records() {
-            let record = record.context(file.to_owned())?;
-            let line = record.position().map_or(0, csv::Position::line);
-            let entry = |column: usize, what: &str| match record.get(column) {
-                Some(text) if !text.is_empty() => Ok(text.to_owned()),
-                _ => Err(usage(format!("line {line}: no {what}"))),
+        for row in &found.rows {
+            let problem = match &row.image {
+                Some(PairImage::Named(_)) if row.captions.is_empty() => "no caption",
+                Some(PairImage::Named(image)) => {
+                    for caption in &row.captions {
+                        pairs.images.push(image.clone());
+                        pairs.texts.push(caption.clone());
+                    }
+                    continue;
+                }
+                Some(PairImage::Stored(_)) => "the bytes of an image, expected its name",
+                None => "no image",
             };
-            pairs.images.push(entry(image, "image")?);
-            pairs.texts.push(entry(caption, "caption")?);
+            let (file, place) = (&pairs.file, found.place(row));
+            return Err(PipelineError::Usage(format!("{file}: {place}: {problem}")).into());
         }
-        match pairs.texts.is_empty() {
-            true => Err(usage("holds no pair".to_owned()).into()),
-            false => Ok(pairs),
-        }
+        Ok(pairs)
     }
 
     /// The number of each caption's image among `names`: the image of that name, or the only one whose path ends with
@@ -138,23 +99,11 @@ fn file_name(path: &str) -> &str {
 mod tests {
     use super::*;
 
-    #[test]
-    fn files_of_captions_are_read_as_they_are_published() {
-        let open_clip = "filepath\ttitle\nimages/1.jpg\ta dog, with glasses\nimages/2.jpg\ta cat\n";
-        let flickr30k =
-            "image_name| comment_number| comment\n1.jpg| 0| A dog .\n1.jpg| 1| Dog , again\n";
-        let flickr8k = "image,caption\n1.jpg,\"A dog, with glasses\"\n";
-        for (text, images, texts) in [
-            (open_clip, 2, "a dog, with glasses"),
-            (flickr30k, 2, "A dog ."),
-            (flickr8k, 1, "A dog, with glasses"),
-        ] {
-            let pairs = Pairs::parse(text, "c.csv").unwrap();
-            assert_eq!(
-                (pairs.images.len(), pairs.texts[0].as_str()),
-                (images, texts)
-            );
-        }
+    fn read(text: &str) -> Result<Pairs> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.csv");
+        std::fs::write(&path, text).unwrap();
+        Pairs::read(&path)
     }
 
     #[test]
@@ -166,8 +115,7 @@ mod tests {
         ]
         .map(str::to_owned);
         let rows = |image: &str| {
-            let text = format!("image,caption\n{image},words\n");
-            Pairs::parse(&text, "c.csv")
+            read(&format!("image,caption\n{image},words\n"))
                 .unwrap()
                 .rows(&names)
                 .map_err(|error| error.to_string())
@@ -191,19 +139,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_pairs_is_refused() {
+    fn rows_without_image_or_caption_are_refused() {
         for (text, part) in [
-            ("", "headings"),
-            (
-                "image,label\n1.jpg,3\n",
-                "no column of captions: found image, label",
-            ),
-            ("name,caption\n1.jpg,a\n", "no column of images"),
             ("image,caption\n", "no pair"),
             ("image,caption\n1.jpg,\n", "line 2: no caption"),
+            ("image,caption\n1.jpg,a\n,b\n", "line 3: no image"),
+            ("image,label\n1.jpg,3\n", "no column of captions"),
         ] {
-            let error = Pairs::parse(text, "c.csv").unwrap_err().to_string();
-            assert!(error.contains(part), "{text:?}: {error}");
+            let error = read(text).unwrap_err();
+            assert!(error.to_string().contains(part), "{text:?}: {error}");
+            assert_eq!(super::super::super::exit_code(&error), 2);
         }
     }
 }

@@ -15,7 +15,7 @@ use clipood_pipeline::{
 
 use super::super::class_list::{note_equal, read_class_list};
 use super::super::images::{check_file, images_below};
-use super::task::Task;
+use super::task::LabelledArgs;
 
 /// What is classified.
 pub struct Inputs {
@@ -32,22 +32,26 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Lists the images (for a dataset those of `split`, unless the task names another one) and finds the
+    /// Lists the images (for a dataset those of `split`, unless `asked` names another one) and finds the
     /// classes, unless they are given.
     ///
     /// # Errors
     /// No image, no class, a class list that is malformed, a dataset that cannot be listed.
-    pub fn gather(task: &Task, split: Split, classes: Option<Vec<String>>) -> Result<Self> {
+    pub fn gather(
+        asked: &LabelledArgs,
+        split: Split,
+        classes: Option<Vec<String>>,
+    ) -> Result<Self> {
         let (
             Images {
                 images,
                 classes: own,
             },
             source,
-        ) = match &task.dataset {
+        ) = match &asked.dataset {
             Some(name) => {
                 let is_on_hub = name.starts_with("hub:");
-                let split = match &task.split {
+                let split = match &asked.split {
                     _ if is_on_hub => Split::Test,
                     Some(name) => named_split(name)?,
                     None => split,
@@ -56,16 +60,16 @@ impl Inputs {
                     true => name.clone(),
                     false => format!("{} images of {name}", split.name()),
                 };
-                (of_dataset(task, name, split)?, source)
+                (of_dataset(asked, name, split)?, source)
             }
-            None if task.images.is_empty() => {
+            None if asked.images.is_empty() => {
                 let problem = "name images with --images or --dataset".to_owned();
                 return Err(PipelineError::Usage(problem).into());
             }
             None => {
-                let paths = task.images.iter().map(shown);
+                let paths = asked.images.iter().map(shown);
                 let source = paths.collect::<Vec<_>>().join(" ");
-                let images = of_paths(&task.images)?;
+                let images = of_paths(&asked.images)?;
                 let classes = None;
                 (Images { images, classes }, source)
             }
@@ -76,7 +80,7 @@ impl Inputs {
                 EXTENSIONS.join(", ")
             );
         }
-        let given = match (classes, &task.texts.classes) {
+        let given = match (classes, &asked.texts.classes) {
             (Some(classes), _) => {
                 note_equal(&classes);
                 Some(ClassList::of(classes))
@@ -133,16 +137,16 @@ struct Images {
 }
 
 /// The images of a split of a dataset: of a manifest, or of the hub.
-fn of_dataset(task: &Task, name: &str, split: Split) -> Result<Images> {
+fn of_dataset(asked: &LabelledArgs, name: &str, split: Split) -> Result<Images> {
     let manifest = match name.strip_prefix("hub:") {
-        Some(name) => of_hub(task, name)?,
+        Some(name) => of_hub(asked, name)?,
         None => {
-            let mut manifest = open_manifest(&task.data.manifests, name)?;
+            let mut manifest = open_manifest(&asked.data.manifests, name)?;
             fetch_dataset(&mut manifest, Reporting::Human, &Interrupt::default())?;
             manifest
         }
     };
-    let records = list_images(&manifest, &task.data.images.data, Reporting::Human)?;
+    let records = list_images(&manifest, &asked.data.images.data, Reporting::Human)?;
     let by_folder = manifest.layout == Layout::ImageFolder;
     let repeated = repeated_names(&records);
     let folder_of = |record: &ImageRecord| {
@@ -190,9 +194,9 @@ fn repeated_names(records: &[ImageRecord]) -> BTreeSet<String> {
 }
 
 /// The manifest of a dataset of the hub, of which only the split that is classified is fetched, as its test split.
-fn of_hub(task: &Task, name: &str) -> Result<DatasetManifest> {
+fn of_hub(asked: &LabelledArgs, name: &str) -> Result<DatasetManifest> {
     let (mut manifest, own) = manifest_of_hub(name)?;
-    let names = match (&task.split, own) {
+    let names = match (&asked.split, own) {
         (Some(_), Some(own)) => {
             let problem = format!(
                 "--split: found beside the split `{own}` of --dataset, expected one of the two"

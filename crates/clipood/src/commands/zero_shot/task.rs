@@ -13,25 +13,32 @@ use super::super::models::ModelArgs;
 use super::super::prompt::text_features;
 use super::texts::TextArgs;
 
+/// Images, and the classes that they are compared with.
+#[derive(clap::Args)]
+pub struct LabelledArgs {
+    /// Image files, or folders that are searched for them. Folders directly below a folder name the classes of
+    /// their images, `_` and `-` read as spaces.
+    #[arg(long, num_args = 1.., value_name = "PATH", conflicts_with = "dataset")]
+    pub images: Vec<PathBuf>,
+    /// A dataset by the name of its manifest, or one of the Hugging Face hub: hub:ORGANISATION/NAME, then @REVISION, :CONFIGURATION and :SPLIT where needed.
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Option<String>,
+    /// Which of the dataset's images: train, val or test (default: val for a threshold, else test).
+    #[arg(long, requires = "dataset")]
+    pub split: Option<String>,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub texts: TextArgs,
+}
+
 /// Options that both commands take.
 #[derive(clap::Args)]
 pub struct Task {
     #[command(flatten)]
     pub(in super::super) model: ModelArgs,
-    /// Image files, or folders that are searched for them. Folders directly below a folder name the classes of
-    /// their images, `_` and `-` read as spaces.
-    #[arg(long, num_args = 1.., value_name = "PATH", conflicts_with = "dataset")]
-    pub(super) images: Vec<PathBuf>,
-    /// A dataset by the name of its manifest, or one of the Hugging Face hub: hub:ORGANISATION/NAME, then @REVISION, :CONFIGURATION and :SPLIT where needed.
-    #[arg(long, value_name = "NAME")]
-    pub(super) dataset: Option<String>,
-    /// Which of the dataset's images: train, val or test (default: val for a threshold, else test).
-    #[arg(long, requires = "dataset")]
-    pub(super) split: Option<String>,
     #[command(flatten)]
-    pub(super) data: DataArgs,
-    #[command(flatten)]
-    pub(super) texts: TextArgs,
+    pub(in super::super) labelled: LabelledArgs,
     /// Detector that scores how well an image fits any class (higher: better), as `kind[:key=value]...`; it may need
     /// texts only.
     #[arg(long, default_value = "mcm")]
@@ -66,13 +73,14 @@ impl Task {
         let devices = self.device.open()?;
         let usage = |e: OodError| PipelineError::Usage(format!("--detector: {e}"));
         let detector: DetectorSpec = self.detector.parse().map_err(usage)?;
-        let texts = self.texts.class_texts(classes)?;
+        let texts = self.labelled.texts.class_texts(classes)?;
         let model = self.model.open_or("demo")?;
         check_dtype(&model, &devices)?;
         let features = match prompt {
-            None => self
-                .texts
-                .encode(&model, devices.first(), classes, &texts)?,
+            None => {
+                let given = &self.labelled.texts;
+                given.encode(&model, devices.first(), classes, &texts)?
+            }
             Some(set) => text_features(&set, model.config.embed_dim)?.to_vec(),
         };
         let classifier = Classifier::new(features, None, model.config.embed_dim, top, &detector)

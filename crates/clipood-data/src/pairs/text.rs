@@ -1,0 +1,148 @@
+//! Pairs in text files: one per line under a line of headings.
+
+use std::io::BufRead;
+use std::path::Path;
+
+use super::{CAPTIONS, IMAGES, PairColumns, PairImage, PairRow, column, filled, wrong};
+use crate::byte_file::ByteFile;
+use crate::error::DataError;
+
+/// What may separate columns; the first that the headings contain does.
+const SEPARATORS: [u8; 4] = [b'\t', b'|', b';', b','];
+
+pub(super) fn of_lines(path: &Path, columns: &PairColumns) -> Result<Vec<PairRow>, DataError> {
+    let io = |source| DataError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    let file = ByteFile::open(path).map_err(io)?;
+    let mut first = Vec::new();
+    file.reader(0).read_until(b'\n', &mut first).map_err(io)?;
+    of_reader(path, columns, &first, file.reader(0))
+}
+
+fn of_reader(
+    path: &Path,
+    columns: &PairColumns,
+    heading: &[u8],
+    text: impl std::io::Read,
+) -> Result<Vec<PairRow>, DataError> {
+    let separator = SEPARATORS.into_iter().find(|s| heading.contains(s));
+    let separator = separator.ok_or_else(|| {
+        let start: String = String::from_utf8_lossy(heading)
+            .trim()
+            .chars()
+            .take(80)
+            .collect();
+        wrong(
+            path,
+            format!("expected a line of headings, found `{start}`"),
+        )
+    })?;
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(text);
+    let headings = reader.headers().map_err(|e| csv_error(path, e))?.clone();
+    let names: Vec<&str> = headings
+        .iter()
+        .map(|name| name.trim_start_matches('\u{feff}').trim())
+        .collect();
+    let place = |named: &Option<String>, usual: &[&str], what: &str| {
+        column(named.as_deref(), usual, what, &names).map_err(|problem| wrong(path, problem))
+    };
+    let image = place(&columns.image, &IMAGES, "images")?;
+    let caption = place(&columns.caption, &CAPTIONS, "captions")?;
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|e| csv_error(path, e))?;
+        let cell = |column: usize| record.get(column).and_then(filled);
+        rows.push(PairRow {
+            number: record.position().map_or(0, csv::Position::line),
+            image: cell(image).map(PairImage::Named),
+            captions: cell(caption).into_iter().collect(),
+        });
+    }
+    Ok(rows)
+}
+
+fn csv_error(path: &Path, error: csv::Error) -> DataError {
+    match error.into_kind() {
+        csv::ErrorKind::Io(source) => DataError::Io {
+            path: path.to_path_buf(),
+            source,
+        },
+        csv::ErrorKind::Utf8 { pos, .. } => {
+            let line = pos.map_or(0, |pos| pos.line());
+            wrong(path, format!("line {line} is not UTF-8"))
+        }
+        other => wrong(path, format!("no readable CSV file: {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str, columns: &PairColumns) -> Result<Vec<PairRow>, String> {
+        let heading = text.lines().next().unwrap_or_default().as_bytes();
+        of_reader(Path::new("c.csv"), columns, heading, text.as_bytes())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn files_of_captions_are_read_as_they_are_published() {
+        let open_clip = "filepath\ttitle\nimages/1.jpg\ta dog, with glasses\nimages/2.jpg\ta cat\n";
+        let flickr30k =
+            "image_name| comment_number| comment\n1.jpg| 0| A dog .\n1.jpg| 1| Dog , again\n";
+        let flickr8k = "\u{feff}image,caption\r\n1.jpg,\"A dog, with glasses\"\r\n";
+        for (text, rows, image, caption) in [
+            (open_clip, 2, "images/1.jpg", "a dog, with glasses"),
+            (flickr30k, 2, "1.jpg", "A dog ."),
+            (flickr8k, 1, "1.jpg", "A dog, with glasses"),
+        ] {
+            let found = parsed(text, &PairColumns::default()).unwrap();
+            assert_eq!(found.len(), rows);
+            assert_eq!(found[0].image, Some(PairImage::Named(image.to_owned())));
+            assert_eq!(found[0].captions, [caption]);
+            assert_eq!(found[0].number, 2);
+        }
+    }
+
+    #[test]
+    fn named_columns_win_and_empty_cells_are_absent() {
+        let text = "image,photo,caption,alt\na.jpg,b.jpg,one,two\n,,x,\nc.jpg\n";
+        let named = PairColumns {
+            image: Some("photo".to_owned()),
+            caption: Some("alt".to_owned()),
+        };
+        let rows = parsed(text, &named).unwrap();
+        assert_eq!(rows[0].image, Some(PairImage::Named("b.jpg".to_owned())));
+        assert_eq!(rows[0].captions, ["two"]);
+        assert_eq!((&rows[1].image, rows[1].captions.len()), (&None, 0));
+        assert_eq!(rows[2].image, None);
+        let unknown = PairColumns {
+            caption: Some("captoin".to_owned()),
+            ..PairColumns::default()
+        };
+        let message = parsed(text, &unknown).unwrap_err();
+        assert!(message.contains("no column `captoin` of captions: did you mean `caption`?"));
+    }
+
+    #[test]
+    fn what_is_no_list_of_pairs_is_refused() {
+        for (text, part) in [
+            ("", "headings"),
+            (
+                "image,label\n1.jpg,3\n",
+                "no column of captions: found image, label",
+            ),
+            ("name,caption\n1.jpg,a\n", "no column of images"),
+        ] {
+            let message = parsed(text, &PairColumns::default()).unwrap_err();
+            assert!(message.starts_with("c.csv: "), "{message}");
+            assert!(message.contains(part), "{text:?}: {message}");
+        }
+    }
+}
