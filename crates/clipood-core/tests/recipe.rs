@@ -147,7 +147,7 @@ fn a_short_recipe_gets_the_published_defaults() {
         (32, 8, false)
     );
     let epochs = Method::ALL.map(|method| train.epochs_for(method));
-    assert_eq!(epochs, [0, 50, 50, 25, 0, 20, 20, 20]);
+    assert_eq!(epochs, [0, 50, 50, 25, 50, 0, 20, 20, 20]);
     assert_eq!(recipe.locoop.lambda, 0.25);
     let probe = recipe.linear_probe.unwrap_or_default();
     assert_eq!((probe.c, probe.max_iter), (0.316, 1000));
