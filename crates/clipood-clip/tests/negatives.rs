@@ -197,9 +197,15 @@ fn the_gradient_is_the_slope_of_the_loss() {
     }
 }
 
+fn model() -> Model {
+    let config = config("tiny-vit");
+    let weights = hash_weights("dev", "tiny-vit", &config);
+    Model::new(config, weights).unwrap()
+}
+
 fn train(
     trainer: &PromptTrainer,
-    epochs: usize,
+    (data, options): (&PromptData, &NegativeOptions),
     from: Option<PromptState>,
     stop: impl Fn(&PromptState) -> bool,
 ) -> (TrainedPrompt, Vec<EpochLog>) {
@@ -214,8 +220,8 @@ fn train(
         prompt: &prompt(false),
         positive_context: &context,
         positive_text: &unit_rows("positive", NAMES.len()),
-        data: &images(),
-        train: &options(epochs),
+        data,
+        train: options,
     };
     let trained = trainer.train_negatives(&task, from, |log, state| {
         logs.extend(log.cloned());
@@ -225,28 +231,46 @@ fn train(
 }
 
 #[test]
-fn a_training_lowers_its_loss_and_a_stop_after_any_step_changes_no_bit() {
+fn a_training_on_all_images_at_once_lowers_its_loss() {
+    let data = PromptData {
+        global: unit_rows("global", IMAGES),
+        views: 1,
+        ..images()
+    };
+    let options = NegativeOptions {
+        batch_size: IMAGES,
+        rates: CosineWaves {
+            base: 0.02,
+            fall: 50,
+        },
+        ..options(8)
+    };
+    let trainer = model().prompt_trainer_as(Device::Cpu, Dtype::F32).unwrap();
+    let (_, logs) = train(&trainer, (&data, &options), None, |_| false);
+    assert!(logs[7].loss < logs[0].loss - 1e-3, "{logs:?}");
+}
+
+#[test]
+fn a_stop_after_any_step_changes_no_bit() {
     const EPOCHS: usize = 4;
-    let config = config("tiny-vit");
-    let model = Model::new(config.clone(), hash_weights("dev", "tiny-vit", &config)).unwrap();
-    let trainer = model.prompt_trainer_as(Device::Cpu, Dtype::F32).unwrap();
-    let (whole, logs) = train(&trainer, EPOCHS, None, |_| false);
-    assert_eq!(
-        (whole.state.epoch, whole.state.step),
-        (EPOCHS, EPOCHS * STEPS)
-    );
+    let (data, options) = (images(), options(EPOCHS));
+    let task = (&data, &options);
+    let trainer = model().prompt_trainer_as(Device::Cpu, Dtype::F32).unwrap();
+    let (whole, logs) = train(&trainer, task, None, |_| false);
+    let done = (whole.state.epoch, whole.state.step);
+    assert_eq!(done, (EPOCHS, EPOCHS * STEPS));
     assert_eq!(whole.context_rows, PER_CLASS * N_CTX);
     assert_eq!(whole.text.len(), PER_CLASS * NAMES.len() * DIM);
     assert_eq!(logs.len(), EPOCHS);
     let rates: Vec<f64> = logs.iter().map(|log| log.lr).collect();
     // The second step of each epoch, after one tick for each epoch before.
-    let expected = [1, 4, 7, 10].map(|ticks| options(1).rates.rate(0, ticks));
+    let expected = [1, 4, 7, 10].map(|ticks| options.rates.rate(0, ticks));
     assert_eq!(rates, expected);
-    assert!(logs[EPOCHS - 1].loss < logs[0].loss, "{logs:?}");
     for step in 1..EPOCHS * STEPS {
-        let (stopped, first) = train(&trainer, EPOCHS, None, |state| state.step == step);
+        let (stopped, first) = train(&trainer, task, None, |state| state.step == step);
         assert_eq!(stopped.state.step, step);
-        let (resumed, rest) = train(&trainer, EPOCHS, Some(stopped.state), |_| false);
+        assert_ne!(stopped.state.context, whole.state.context);
+        let (resumed, rest) = train(&trainer, task, Some(stopped.state), |_| false);
         assert_eq!(resumed, whole, "stopped after step {step}");
         assert_eq!([first, rest].concat(), logs, "stopped after step {step}");
     }
