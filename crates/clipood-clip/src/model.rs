@@ -8,6 +8,7 @@ mod gpu_text;
 #[cfg(feature = "cuda")]
 mod gpu_tower;
 mod image_encoder;
+mod negative_trainer;
 mod prompt_trainer;
 mod text_encoder;
 
@@ -20,6 +21,7 @@ use crate::error::{ClipError, Result};
 use crate::weights::{WeightDtype, Weights};
 
 pub use self::image_encoder::{EncodedImages, ImageEncoder, LaunchedImages};
+pub use self::negative_trainer::NegativeTask;
 pub use self::prompt_trainer::{PromptTask, PromptTrainer, TrainedPrompt};
 pub use self::text_encoder::TextEncoder;
 pub use crate::device::{Device, Devices, Dtype};

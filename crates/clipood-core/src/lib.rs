@@ -75,9 +75,9 @@ pub use place::{is_url, join};
 pub use printable::{key_part, shown, stored};
 pub use recipe::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, NegativeRule, Overlap, Overrides, PromptSection,
-    PublishedSection, Recipe, Resize, SelectSection, StreamsSection, SubsampleClasses, TemplateSet,
-    TrainSection, WordListSection,
+    MetricsSection, NegativeLabelsSection, NegativeRule, NegpromptSection, Overlap, Overrides,
+    PromptSection, PublishedSection, Recipe, Resize, SelectSection, StreamsSection,
+    SubsampleClasses, TemplateSet, TrainSection, WordListSection,
 };
 pub use rng::SplitMix64;
 pub use schema::{cluster_schema, manifest_schema, recipe_schema};

@@ -20,6 +20,7 @@ use crate::nearest::hint_with_list;
 ///   existing method here and then needs no training of its own.
 /// - [`uses_shots`](Method::uses_shots), [`trains_prompt`](Method::trains_prompt), [`uses_patches`](Method::uses_patches): what
 ///   its training needs, from which the stages derive shots, seeds, crops and patch features.
+/// - [`builds_on`](Method::builds_on): the method whose prompt sets it completes.
 /// - the default number of epochs of its paper.
 ///
 /// The training itself, with the parameters that enter the fingerprint of its prompt sets, is in the pipeline, where a match
@@ -35,6 +36,8 @@ pub enum Method {
     Locoop,
     /// LoCoOp with both terms weighted by the label's probability (SCT, Yu et al. 2024).
     Sct,
+    /// CoOp's prompt, frozen, and prompts that say what a class is not (NegPrompt, Li et al. 2024).
+    Negprompt,
     /// No texts; logistic regression on the image features of the shots (CLIP, Radford et al. 2021).
     LinearProbe,
     /// CoOp's prompt; its MCM score is fused with the divergence from the class patterns of the shots.
@@ -47,11 +50,12 @@ pub enum Method {
 
 impl Method {
     /// All methods, in the order of the tables.
-    pub const ALL: [Method; 8] = [
+    pub const ALL: [Method; 9] = [
         Method::ZeroShot,
         Method::Coop,
         Method::Locoop,
         Method::Sct,
+        Method::Negprompt,
         Method::LinearProbe,
         Method::Dpcoop,
         Method::Dplocoop,
@@ -65,6 +69,7 @@ impl Method {
             Method::Coop => "coop",
             Method::Locoop => "locoop",
             Method::Sct => "sct",
+            Method::Negprompt => "negprompt",
             Method::LinearProbe => "linear-probe",
             Method::Dpcoop => "dpcoop",
             Method::Dplocoop => "dplocoop",
@@ -83,7 +88,38 @@ impl Method {
             | Method::Coop
             | Method::Locoop
             | Method::Sct
+            | Method::Negprompt
             | Method::LinearProbe => self,
+        }
+    }
+
+    /// The method whose prompt set of the same shots and seed this one starts from and keeps, beside what it trains itself.
+    pub fn builds_on(self) -> Option<Method> {
+        match self {
+            Method::Negprompt => Some(Method::Coop),
+            Method::ZeroShot
+            | Method::Coop
+            | Method::Locoop
+            | Method::Sct
+            | Method::LinearProbe
+            | Method::Dpcoop
+            | Method::Dplocoop
+            | Method::Dpsct => None,
+        }
+    }
+
+    /// Whether its prompt sets hold learned negative texts, which describe what the classes are not.
+    pub fn has_negatives(self) -> bool {
+        match self {
+            Method::Negprompt => true,
+            Method::ZeroShot
+            | Method::Coop
+            | Method::Locoop
+            | Method::Sct
+            | Method::LinearProbe
+            | Method::Dpcoop
+            | Method::Dplocoop
+            | Method::Dpsct => false,
         }
     }
 
@@ -96,7 +132,11 @@ impl Method {
     pub fn uses_patches(self) -> bool {
         match self {
             Method::Locoop | Method::Sct | Method::Dplocoop | Method::Dpsct => true,
-            Method::ZeroShot | Method::Coop | Method::LinearProbe | Method::Dpcoop => false,
+            Method::ZeroShot
+            | Method::Coop
+            | Method::Negprompt
+            | Method::LinearProbe
+            | Method::Dpcoop => false,
         }
     }
 
@@ -107,6 +147,7 @@ impl Method {
             Method::Coop
             | Method::Locoop
             | Method::Sct
+            | Method::Negprompt
             | Method::LinearProbe
             | Method::Dpcoop
             | Method::Dplocoop
@@ -122,6 +163,7 @@ impl Method {
             | Method::Coop
             | Method::Locoop
             | Method::Sct
+            | Method::Negprompt
             | Method::Dpcoop
             | Method::Dplocoop
             | Method::Dpsct => true,
@@ -135,18 +177,19 @@ impl Method {
             Method::Coop
             | Method::Locoop
             | Method::Sct
+            | Method::Negprompt
             | Method::Dpcoop
             | Method::Dplocoop
             | Method::Dpsct => true,
         }
     }
 
-    /// The number of epochs in the paper of the method, or in the recipes of the dual-pattern repository; 0 for a method that
-    /// trains no prompt.
+    /// The number of epochs in the paper of the method, or in the recipes of the dual-pattern repository; that of the method that
+    /// it builds on, whose `[train]` section it shares; 0 for a method that trains no prompt.
     pub(crate) fn default_epochs(self) -> usize {
         match self {
             Method::ZeroShot | Method::LinearProbe => 0,
-            Method::Coop | Method::Locoop => 50,
+            Method::Coop | Method::Locoop | Method::Negprompt => 50,
             Method::Sct => 25,
             Method::Dpcoop | Method::Dplocoop | Method::Dpsct => 20,
         }
@@ -184,6 +227,11 @@ mod tests {
             assert_eq!(method.name().parse::<Method>().unwrap(), method);
             assert_eq!(method.trains_prompt(), method.default_epochs() > 0);
             assert!(method.uses_shots() || !method.trains_prompt());
+            if let Some(base) = method.builds_on() {
+                assert_eq!(method.default_epochs(), base.default_epochs());
+                assert_eq!(method.uses_shots(), base.uses_shots());
+                assert_eq!(method.has_texts(), base.has_texts());
+            }
         }
     }
 
@@ -192,8 +240,8 @@ mod tests {
         let error = "locop".parse::<Method>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown method `locop`; did you mean `locoop`? valid: `zero-shot`, `coop`, `locoop`, `sct`, `linear-probe`, \
-             `dpcoop`, `dplocoop`, `dpsct`"
+            "unknown method `locop`; did you mean `locoop`? valid: `zero-shot`, `coop`, `locoop`, `sct`, `negprompt`, \
+             `linear-probe`, `dpcoop`, `dplocoop`, `dpsct`"
         );
     }
 

@@ -12,8 +12,9 @@ use crate::method::Method;
 
 pub use sections::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, NegativeRule, Overlap, PromptSection, PublishedSection,
-    Resize, SelectSection, StreamsSection, SubsampleClasses, TrainSection, WordListSection,
+    MetricsSection, NegativeLabelsSection, NegativeRule, NegpromptSection, Overlap, PromptSection,
+    PublishedSection, Resize, SelectSection, StreamsSection, SubsampleClasses, TrainSection,
+    WordListSection,
 };
 pub(crate) use templates::NAMES as TEMPLATE_SETS;
 pub use templates::TemplateSet;
@@ -53,6 +54,10 @@ pub struct Recipe {
     // Not serialised if absent, so that the fingerprints of older recipes do not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub linear_probe: Option<LinearProbeSection>,
+    /// The negative prompts of NegPrompt; absent: its defaults. Not serialised if absent, so that the fingerprints of older
+    /// recipes do not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negprompt: Option<NegpromptSection>,
     /// The fused score of the dual-pattern methods.
     #[serde(default)]
     pub dual_pattern: DualPatternSection,

@@ -147,7 +147,7 @@ fn a_short_recipe_gets_the_published_defaults() {
         (32, 8, false)
     );
     let epochs = Method::ALL.map(|method| train.epochs_for(method));
-    assert_eq!(epochs, [0, 50, 50, 25, 0, 20, 20, 20]);
+    assert_eq!(epochs, [0, 50, 50, 25, 50, 0, 20, 20, 20]);
     assert_eq!(recipe.locoop.lambda, 0.25);
     let probe = recipe.linear_probe.unwrap_or_default();
     assert_eq!((probe.c, probe.max_iter), (0.316, 1000));
@@ -262,7 +262,7 @@ fn values_of_the_wrong_type_name_key_and_line() {
             "\"sct\"",
             "\"dpstc\"",
             "r.toml:4: key `methods`: found `dpstc`; did you mean `dpsct`? valid: `zero-shot`, `coop`, `locoop`, `sct`, \
-             `linear-probe`, `dpcoop`, `dplocoop`, `dpsct`",
+             `negprompt`, `linear-probe`, `dpcoop`, `dplocoop`, `dpsct`",
         ),
         (
             "\"simple\"",
@@ -483,11 +483,47 @@ fn a_recipe_without_a_linear_probe_section_is_stored_without_one() {
 }
 
 #[test]
+fn the_section_of_negative_prompts_is_optional_and_checked() {
+    let with = |section: &str| Recipe::parse(&format!("{SHORT}{section}"), "r.toml");
+    let absent = with("").unwrap();
+    assert!(!to_json(&absent).contains("negprompt"));
+    let section = absent.negprompt.unwrap_or_default();
+    assert_eq!((section.negatives, section.epochs), (2, 15));
+    let given = with("[negprompt]\nnegatives = 3\nlr = 1\n").unwrap();
+    let section = given.negprompt.unwrap();
+    assert_eq!(
+        (section.negatives, section.lr, section.lr_fall),
+        (3, 1.0, 50)
+    );
+    assert_eq!(from_json(&to_json(&given)).unwrap(), given);
+    for (line, expected) in [
+        ("negatives = 0", "`negprompt.negatives`: found 0"),
+        ("epochs = 0", "`negprompt.epochs`: found 0"),
+        ("lr_fall = 0", "`negprompt.lr_fall`: found 0"),
+        ("batch_size = 0", "`negprompt.batch_size`: found 0"),
+        ("lr = 0", "`negprompt.lr`: found 0"),
+        (
+            "distance_weight = -1",
+            "`negprompt.distance_weight`: found -1",
+        ),
+        (
+            "diversity_weight = nan",
+            "`negprompt.diversity_weight`: found NaN",
+        ),
+        ("negativs = 2", "did you mean `negatives`?"),
+    ] {
+        let error = with(&format!("[negprompt]\n{line}\n")).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn crops_are_needed_by_methods_that_train_a_prompt() {
     let mut recipe = Recipe::parse(FULL, "r.toml").unwrap();
     for (methods, views) in [
         (vec![Method::ZeroShot, Method::LinearProbe], 0),
         (vec![Method::LinearProbe, Method::Coop], 1),
+        (vec![Method::Negprompt], 1),
     ] {
         recipe.methods = methods;
         assert_eq!(recipe.training_views(), views);
@@ -637,6 +673,8 @@ fn absurd_amounts_are_refused_with_their_bounds() {
         ("train", "epochs", 1_000_000),
         ("train", "batch_size", 1_000_000),
         ("linear_probe", "max_iter", 1_000_000),
+        ("negprompt", "negatives", 1_000),
+        ("negprompt", "epochs", 1_000_000),
     ] {
         let with = |value: u64| recipe(&format!("[{section}]\n{key} = {value}"));
         assert!(with(most).is_ok(), "{key}");

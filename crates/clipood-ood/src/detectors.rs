@@ -12,6 +12,7 @@ mod logits;
 mod mahalanobis;
 mod mcm;
 mod min_kl;
+mod neg_prompt;
 mod negative_labels;
 mod one_class_svm;
 mod oodd;
@@ -248,6 +249,7 @@ detectors! {
     InterModal(tins::InterModal),
     Tins(tins::Tins),
     Eoe(eoe::Eoe) learns Outliers(eoe::Outliers),
+    NegPrompt(neg_prompt::NegPrompt) learns NegativePrompts(neg_prompt::NegativePrompts),
     RMcm(r_mcm::RMcm) learns PatchNegatives(r_mcm::PatchNegatives),
     Cooked(cooked::Cooked) learns Ensemble(cooked::Ensemble);
     streams

@@ -14,6 +14,8 @@ pub enum Negatives {
     Imagined,
     /// All words of the word lists, none left out.
     Words,
+    /// Negative prompts that were learned together with the class texts.
+    Learned,
 }
 
 /// What a detector needs beside the features of the images that it scores and a classifier of them.

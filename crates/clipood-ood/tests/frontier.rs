@@ -111,7 +111,7 @@ fn static_detectors_hold_their_reference_values() {
         let json = serde_json::to_string(&detector).unwrap();
         detectors.push(serde_json::from_str(&json).unwrap());
     }
-    assert_eq!(detectors.len(), 8);
+    assert_eq!(detectors.len(), 10);
     let (shape, local) = &arrays.0["local"];
     let inputs = ScoreInputs {
         global: arrays.matrix("images"),

@@ -2,8 +2,8 @@
 //! components of the dual-pattern score. Every part of a run has all columns, so that readers can open the directory as
 //! one table.
 
-use clipood_core::{Method, Recipe, SelectSection};
-use clipood_ood::DetectorSpec;
+use clipood_core::{Method, NegativeRule, Recipe, SelectSection};
+use clipood_ood::{DetectorSpec, Negatives};
 
 use crate::error::{PipelineError, Result};
 
@@ -36,8 +36,8 @@ pub struct ScoreColumn {
 /// The detector of a column under each method.
 #[derive(Debug, Clone)]
 enum Rule {
-    /// The same for every prompt set that has its inputs.
-    Detector(DetectorSpec),
+    /// The same for every prompt set that has its inputs, one of which may be the set's own negative prompts.
+    Detector { spec: DetectorSpec, learned: bool },
     /// The base of a dual-pattern method.
     DualBase,
     /// The divergence of a dual-pattern method.
@@ -45,12 +45,29 @@ enum Rule {
 }
 
 impl ScoreColumn {
-    fn detector(spec: DetectorSpec, purpose: ColumnPurpose) -> Self {
+    fn detector(spec: DetectorSpec, purpose: ColumnPurpose, rule: NegativeRule) -> Self {
+        let learned = reads_learned(&spec, rule);
         Self {
             name: spec.name(),
             purpose,
-            rule: Rule::Detector(spec),
+            rule: Rule::Detector { spec, learned },
         }
+    }
+
+    /// What prompt sets of `method` lack for the detector of the column, in words; `None` if nothing.
+    pub fn lack(&self, method: Method) -> Option<&'static str> {
+        let Rule::Detector { spec, learned } = &self.rule else {
+            return None;
+        };
+        let needs = spec.needs();
+        if needs.texts && !method.has_texts() {
+            return Some("has no texts to compare with");
+        }
+        // Zero-shot prompts have no probe of the same shots to be joined with.
+        if needs.classifiers && !method.uses_shots() {
+            return Some("has no shots to learn from");
+        }
+        (*learned && !method.has_negatives()).then_some("has no learned negative prompts")
     }
 
     /// The detector of the column for prompt sets of `method`; with `None` the column holds nulls.
@@ -59,12 +76,8 @@ impl ScoreColumn {
     /// None for the specifications of this file.
     pub fn spec(&self, method: Method) -> Result<Option<DetectorSpec>> {
         let text = match &self.rule {
-            Rule::Detector(spec) => {
-                let needs = spec.needs();
-                let lacks_texts = needs.texts && !method.has_texts();
-                // Zero-shot prompts have no probe of the same shots to be joined with.
-                let lacks_others = needs.classifiers && !method.uses_shots();
-                return Ok((!lacks_texts && !lacks_others).then(|| spec.clone()));
+            Rule::Detector { spec, .. } => {
+                return Ok(self.lack(method).is_none().then(|| spec.clone()));
             }
             Rule::DualBase => match method {
                 Method::Dpcoop => "mcm:t=0.1",
@@ -73,12 +86,25 @@ impl ScoreColumn {
                 | Method::Coop
                 | Method::Locoop
                 | Method::Sct
+                | Method::Negprompt
                 | Method::LinearProbe => return Ok(None),
             },
             Rule::DualNegMinKl if method.is_dual_pattern() => "dpm_neg_min_kl:t=0.1",
             Rule::DualNegMinKl => return Ok(None),
         };
         Ok(Some(text.parse()?))
+    }
+}
+
+/// Whether a detector reads the negative prompts that were learned with the class texts.
+pub fn reads_learned(spec: &DetectorSpec, rule: NegativeRule) -> bool {
+    match spec.needs().negatives {
+        Some(Negatives::Learned) => true,
+        Some(Negatives::Mined) => rule == NegativeRule::Learned,
+        Some(
+            Negatives::Unknown | Negatives::InterModal | Negatives::Imagined | Negatives::Words,
+        )
+        | None => false,
     }
 }
 
@@ -119,9 +145,17 @@ fn columns_of(recipe: &Recipe, stream_table: bool) -> Result<(Vec<ScoreColumn>, 
         text.parse::<DetectorSpec>()
             .map_err(|e| usage(e.to_string()))
     };
+    let rule = recipe.negative_labels.as_ref().map(|section| section.rule);
+    let rule = rule.unwrap_or_default();
     let mut columns: Vec<ScoreColumn> = Vec::new();
     for text in &recipe.detectors {
         let spec = parse(text)?;
+        if spec.needs().stream && reads_learned(&spec, rule) {
+            return Err(usage(format!(
+                "detector `{spec}` learns from a stream, which begins with words: negative_labels.rule = \"learned\" is for \
+                 detectors of single images"
+            )));
+        }
         if spec.needs().classifiers
             && let Some(lacking) = MEMBERS.iter().find(|m| !recipe.methods.contains(m))
         {
@@ -129,7 +163,7 @@ fn columns_of(recipe: &Recipe, stream_table: bool) -> Result<(Vec<ScoreColumn>, 
                 "detector `{spec}` joins classifiers of several methods; add `{lacking}` to `methods`"
             )));
         }
-        let column = ScoreColumn::detector(spec, ColumnPurpose::Listed);
+        let column = ScoreColumn::detector(spec, ColumnPurpose::Listed, rule);
         let name = &column.name;
         if columns.iter().any(|other| other.name == *name) {
             return Err(PipelineError::Usage(format!(
@@ -150,6 +184,13 @@ fn columns_of(recipe: &Recipe, stream_table: bool) -> Result<(Vec<ScoreColumn>, 
         }
         if defined == 0 {
             let names: Vec<String> = columns.iter().map(|c| format!("`{}`", c.name)).collect();
+            let lack = columns.first().and_then(|column| column.lack(*method));
+            if let Some(lack) = lack.filter(|_| method.has_texts()) {
+                return Err(usage(format!(
+                    "method `{method}` {lack}, and none of the detectors is defined for it ({}); add one that is, such as `mcm`",
+                    names.join(", ")
+                )));
+            }
             return Err(usage(format!(
                 "method `{method}` has no texts, and the detectors are all about texts ({}); add one that reads logits or \
                  image features, such as `msp`, `max_logit`, `energy` or `knn`",
@@ -158,7 +199,7 @@ fn columns_of(recipe: &Recipe, stream_table: bool) -> Result<(Vec<ScoreColumn>, 
         }
     }
     let is_stream = |column: &ScoreColumn| match &column.rule {
-        Rule::Detector(spec) => spec.needs().stream,
+        Rule::Detector { spec, .. } => spec.needs().stream,
         Rule::DualBase | Rule::DualNegMinKl => false,
     };
     let (streams, mut columns): (Vec<ScoreColumn>, Vec<ScoreColumn>) =
@@ -174,7 +215,7 @@ fn columns_of(recipe: &Recipe, stream_table: bool) -> Result<(Vec<ScoreColumn>, 
         };
         let mut values = Vec::new();
         for (label, spec) in candidates {
-            let column = ScoreColumn::detector(spec, ColumnPurpose::Candidate);
+            let column = ScoreColumn::detector(spec, ColumnPurpose::Candidate, rule);
             values.push((label, column.name.clone()));
             if !columns.iter().any(|other| other.name == column.name) {
                 columns.push(column);
@@ -290,6 +331,40 @@ mod tests {
         for word in ["`linear-probe`", "(`mcm`, `cold`)", "`msp`"] {
             assert!(error.contains(word), "no {word} in: {error}");
         }
+    }
+
+    #[test]
+    fn learned_negatives_are_read_where_a_method_has_them() {
+        let columns = |methods: &str, detectors: &str, more: &str| {
+            let text = format!(
+                "name = \"r\"\nmodel = \"demo\"\nmethods = [{methods}]\nshots = [1]\nseeds = [1]\n\
+                 detectors = [{detectors}]\n[data]\nid = \"a\"\nood = [\"b\"]\n{more}"
+            );
+            score_columns(&Recipe::parse(&text, "r.toml").unwrap())
+        };
+        let methods = "\"zero-shot\", \"negprompt\"";
+        let learned = "[negative_labels]\nrule = \"learned\"\n";
+        let detectors = "\"mcm\", \"negprompt\", \"neglabel\", \"unknown_prompt\"";
+        for (more, zero_shot) in [
+            ("", [true, false, true, true]),
+            (learned, [true, false, false, true]),
+        ] {
+            let (all, _) = columns(methods, detectors, more).unwrap();
+            let defined = |method: Method| -> Vec<bool> {
+                let lacks = all.iter().map(|column| column.lack(method));
+                lacks.map(|lack| lack.is_none()).collect()
+            };
+            assert_eq!(defined(Method::ZeroShot), zero_shot);
+            assert_eq!(defined(Method::Negprompt), [true; 4]);
+        }
+        let error = columns(methods, "\"negprompt\"", "").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let error = error.to_string();
+        for word in ["`zero-shot`", "no learned negative prompts", "`mcm`"] {
+            assert!(error.contains(word), "no {word} in: {error}");
+        }
+        let error = columns(methods, "\"mcm\", \"adaneg\"", learned).unwrap_err();
+        assert!(error.to_string().contains("`adaneg`"), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use clipood_ood::{DetectorSpec, Negatives};
 use clipood_store::Unit;
 
 use crate::class_templates::{CLASS_TEMPLATES, own_class_templates, with_class_templates};
-use crate::columns::ScoreColumn;
+use crate::columns::{ScoreColumn, reads_learned};
 use crate::error::{PipelineError, Result};
 use crate::experiment::{Experiment, RESULTS_VERSION};
 use crate::places::{Features, Places};
@@ -81,12 +81,14 @@ impl TextSet {
         let needs = spec.needs();
         let mut sets = Vec::new();
         match needs.negatives {
-            None => {}
+            // These come with the prompt set.
+            None | Some(Negatives::Learned) => {}
             Some(Negatives::Unknown) => sets.push(TextSet::Plain),
-            Some(Negatives::Mined) => sets.push(match rule.unwrap_or_default() {
-                NegativeRule::Quantile => TextSet::Plain,
-                NegativeRule::InterModal => inter_modal()?,
-            }),
+            Some(Negatives::Mined) => match rule.unwrap_or_default() {
+                NegativeRule::Quantile => sets.push(TextSet::Plain),
+                NegativeRule::InterModal => sets.push(inter_modal()?),
+                NegativeRule::Learned => {}
+            },
             Some(Negatives::InterModal) => sets.push(inter_modal()?),
             Some(Negatives::Imagined) => sets.push(TextSet::Imagined),
             Some(Negatives::Words) => sets.push(TextSet::Words),
@@ -254,6 +256,7 @@ pub fn negative_section(experiment: &Experiment) -> Result<Option<NegativeLabels
                 ))
             };
             match spec.needs().negatives {
+                Some(_) if reads_learned(&spec, section.rule) => {}
                 Some(Negatives::Mined | Negatives::InterModal | Negatives::Words)
                     if section.lists.is_empty() =>
                 {
@@ -327,19 +330,23 @@ impl NegativeTexts {
         Ok(all)
     }
 
-    /// The texts that a detector of a prompt set reads, if any.
+    /// The texts that a detector of a prompt set reads, if any: those that were made for it, or the prompt set's own.
     ///
     /// # Errors
     /// As [`negative_section`].
-    pub fn of(
-        &self,
+    pub fn of<'a>(
+        &'a self,
         experiment: &Experiment,
         spec: &DetectorSpec,
-        key: &PromptKey,
-    ) -> Result<Option<&[f32]>> {
+        (key, prompts): (&PromptKey, &'a PromptSet),
+    ) -> Result<Option<&'a [f32]>> {
         let Some(negatives) = spec.needs().negatives else {
             return Ok(None);
         };
+        let section = experiment.recipe.negative_labels.as_ref();
+        if reads_learned(spec, section.map(|s| s.rule).unwrap_or_default()) {
+            return Ok(prompts.negatives.as_ref().map(|own| own.text.as_slice()));
+        }
         let sets = TextSet::of(experiment, spec, key)?;
         let found = sets.iter().find(|set| **set != TextSet::Noise);
         let Some((set, texts)) = found.and_then(|set| self.sets.get_key_value(set)) else {
@@ -351,9 +358,11 @@ impl NegativeTexts {
         let (labels, unknown) = texts.split_at(texts.len() - self.unknown);
         Ok(Some(match negatives {
             Negatives::Unknown => unknown,
-            Negatives::Mined | Negatives::InterModal | Negatives::Imagined | Negatives::Words => {
-                labels
-            }
+            Negatives::Mined
+            | Negatives::InterModal
+            | Negatives::Imagined
+            | Negatives::Words
+            | Negatives::Learned => labels,
         }))
     }
 

@@ -73,7 +73,7 @@ impl Planned {
         name_inputs(experiment, &negatives, &mut prompts)?;
         let trains_on_patches = prompts.iter().any(|p| match &p.trainer {
             Trainer::Context(training) => training.uses_patches(),
-            Trainer::HandWritten(_) | Trainer::LinearProbe(_) => false,
+            Trainer::HandWritten(_) | Trainer::Negative(_) | Trainer::LinearProbe(_) => false,
         });
         Ok(Self {
             features: feature_index(experiment, &plan)?,

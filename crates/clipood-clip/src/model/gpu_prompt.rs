@@ -94,7 +94,8 @@ impl GpuPrompts {
         let rows = layout.context_rows();
         let mut step =
             |context: &[f32], picked: &[usize], labels: &[i32]| steps.run(context, picked, labels);
-        let state = train_prompt(task.data, task.train, rows * width, state, &mut step, after)?;
+        let optimizer = task.train.optimizer();
+        let state = train_prompt(task.data, &optimizer, rows * width, state, &mut step, after)?;
         let mut text = steps.step.features(&state.context)?;
         if !task.prompt.class_specific {
             repeat_equal(task.names, self.model.config.embed_dim, &mut text);

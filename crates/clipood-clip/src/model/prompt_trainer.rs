@@ -91,7 +91,7 @@ impl Model {
 }
 
 /// The text tower under autodiff on each backend of this build.
-enum TrainedTowers {
+pub(super) enum TrainedTowers {
     Cpu(Box<TextTransformer<Autodiff<Flex>>>),
     #[cfg(feature = "cuda")]
     Cuda(Box<CudaTrainer>),
@@ -99,7 +99,7 @@ enum TrainedTowers {
 
 /// The kernels of `clipood-cuda`, and Burn's operations for models and prompts that they do not cover.
 #[cfg(feature = "cuda")]
-struct CudaTrainer {
+pub(super) struct CudaTrainer {
     kernels: GpuPrompts,
     model: Model,
     index: usize,
@@ -129,7 +129,8 @@ impl CudaTrainer {
         }
     }
 
-    fn stock(&self) -> Result<&TextTransformer<Autodiff<burn_cuda::Cuda>>> {
+    /// The tower for Burn's operations.
+    pub fn stock(&self) -> Result<&TextTransformer<Autodiff<burn_cuda::Cuda>>> {
         if let Some(tower) = self.stock.get() {
             return Ok(tower);
         }
@@ -144,8 +145,8 @@ impl CudaTrainer {
 
 /// The frozen text tower under autodiff.
 pub struct PromptTrainer {
-    tower: TrainedTowers,
-    tokenizer: Tokenizer,
+    pub(super) tower: TrainedTowers,
+    pub(super) tokenizer: Tokenizer,
 }
 
 /// What a context is trained for, on what and how.
@@ -202,6 +203,7 @@ fn train_on<B: AutodiffBackend + ClipBackend>(
     resume: Option<PromptState>,
     after: impl FnMut(Option<&EpochLog>, &PromptState) -> bool,
 ) -> Result<TrainedPrompt> {
+    task.data.check(task.train.loss.uses_patches())?;
     let learner = PromptLearner::new(tower, tokenizer, task.names, task.prompt)?;
     let state = match resume {
         Some(state) => state,
@@ -221,7 +223,8 @@ fn train_on<B: AutodiffBackend + ClipBackend>(
         batch_step(&training, context, picked, labels)
     };
     let values = rows * tower.width();
-    let state = train_prompt(task.data, task.train, values, state, &mut step, after)?;
+    let optimizer = task.train.optimizer();
+    let state = train_prompt(task.data, &optimizer, values, state, &mut step, after)?;
     let context = TensorData::new(state.context.clone(), [rows, tower.width()]);
     let text = learner.text_features(tower, Tensor::from_data(context, &tower.device()))?;
     let dim = text.dims()[1];

@@ -6,8 +6,8 @@ use clipood_core::SplitMix64;
 use serde::{Deserialize, Serialize};
 
 use super::learner::PromptLearner;
-use super::loss::PromptLoss;
-use super::schedule::learning_rate;
+use super::loss::{PromptLoss, StepLoss};
+use super::schedule::Schedule;
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
 use crate::text::TextTransformer;
@@ -42,7 +42,7 @@ pub struct TrainOptions {
     /// Passes over the images.
     pub epochs: usize,
     /// Learning rate at the start of the cosine schedule, which follows the warm-up epoch (see
-    /// [`learning_rate`]).
+    /// [`learning_rate`](super::learning_rate)).
     pub lr: f64,
     /// Constant learning rate of the first epoch.
     pub warmup_lr: f64,
@@ -55,6 +55,43 @@ pub struct TrainOptions {
     /// Epoch `e` takes view `e` of every image, modulo the number of views, instead of a random view.
     pub fresh_views: bool,
     /// Seed of the initial context, the order of the images and the choice of views.
+    pub seed: u64,
+}
+
+impl TrainOptions {
+    /// What the training loop needs.
+    pub(crate) fn optimizer(&self) -> Optimizer {
+        Optimizer {
+            epochs: self.epochs,
+            schedule: Schedule::Warmup {
+                base: self.lr,
+                warmup: self.warmup_lr,
+            },
+            momentum: self.momentum,
+            weight_decay: self.weight_decay,
+            batch_size: self.batch_size,
+            fresh_views: self.fresh_views,
+            seed: self.seed,
+        }
+    }
+}
+
+/// All that decides a training beside loss, prompt and data.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Optimizer {
+    /// Passes over the images.
+    pub epochs: usize,
+    /// Learning rates.
+    pub schedule: Schedule,
+    /// Momentum of SGD.
+    pub momentum: f64,
+    /// L2 penalty.
+    pub weight_decay: f64,
+    /// Images per step.
+    pub batch_size: usize,
+    /// Whether each epoch has a view of its own.
+    pub fresh_views: bool,
+    /// Seed of the order of the images and the choice of views.
     pub seed: u64,
 }
 
@@ -96,7 +133,7 @@ pub struct EpochLog {
     pub loss: f64,
     /// Share of its training views that the global features classified correctly, in 0..=1.
     pub accuracy: f64,
-    /// Its learning rate.
+    /// The learning rate of its last step.
     pub lr: f64,
 }
 
@@ -174,17 +211,16 @@ pub(crate) type StepOf<'a> = dyn FnMut(&[f32], &[usize], &[i32]) -> Result<Batch
 /// epoch with its log; it stops the training by returning false, and a later call can resume from the state it was given.
 ///
 /// # Errors
-/// Data of the wrong size, a label beyond the classes, or a loss that is not finite (the step is named; the last state
-/// that `after` was given is valid).
+/// A context of the wrong size, a label beyond the classes, or a loss that is not finite (the step is named; the last state that
+/// `after` was given is valid). The caller has checked the data.
 pub(crate) fn train_prompt(
     data: &PromptData,
-    options: &TrainOptions,
+    options: &Optimizer,
     context_values: usize,
     mut state: PromptState,
     step: &mut StepOf<'_>,
     mut after: impl FnMut(Option<&EpochLog>, &PromptState) -> bool,
 ) -> Result<PromptState> {
-    data.check(options.loss.uses_patches())?;
     if state.context.len() != context_values {
         return Err(ClipError::Input {
             what: "context values",
@@ -196,7 +232,7 @@ pub(crate) fn train_prompt(
     let batch = options.batch_size.min(images).max(1);
     while state.epoch < options.epochs {
         let epoch = state.epoch;
-        let lr = learning_rate(epoch, options.epochs, options.lr, options.warmup_lr);
+        let mut lr = 0.0;
         let mut rng = SplitMix64::keyed(options.seed, "prompt epoch", epoch as u64);
         let mut order: Vec<usize> = (0..images).collect();
         rng.shuffle(&mut order);
@@ -224,6 +260,7 @@ pub(crate) fn train_prompt(
                     state.step, step.loss
                 )));
             }
+            lr = options.schedule.rate((epoch, options.epochs), state.step);
             sgd(
                 &mut state,
                 &step.gradient,
@@ -298,12 +335,7 @@ pub fn batch_step<B: AutodiffBackend + ClipBackend>(
     )
     .require_grad();
     let features = learner.text_features(text, context.clone())?;
-    let classes = features.dims()[0];
-    if let Some(label) = labels.iter().find(|l| **l < 0 || **l as usize >= classes) {
-        return Err(ClipError::Training(format!(
-            "label {label} is outside the {classes} classes"
-        )));
-    }
+    let label_tensor = label_tensor(labels, features.dims()[0], device)?;
     let global = Tensor::from_data(
         TensorData::new(rows_of(&data.global, picked, data.dim), [n, data.dim]),
         device,
@@ -318,11 +350,40 @@ pub fn batch_step<B: AutodiffBackend + ClipBackend>(
             device,
         )
     });
-    let label_tensor =
-        Tensor::<B, 1, Int>::from_data(TensorData::new(labels.to_vec(), [n]), device);
     let step = options
         .loss
         .step(features, global, local, label_tensor, options.logit_scale)?;
+    finish_step(step, &context, labels)
+}
+
+/// The labels of a batch on the device.
+///
+/// # Errors
+/// A label beyond the classes.
+pub(crate) fn label_tensor<B: Backend>(
+    labels: &[i32],
+    classes: usize,
+    device: &B::Device,
+) -> Result<Tensor<B, 1, Int>> {
+    if let Some(label) = labels.iter().find(|l| **l < 0 || **l as usize >= classes) {
+        return Err(ClipError::Training(format!(
+            "label {label} is outside the {classes} classes"
+        )));
+    }
+    let data = TensorData::new(labels.to_vec(), [labels.len()]);
+    Ok(Tensor::from_data(data, device))
+}
+
+/// The backward pass to the context, and how many rows were classified as `labels` say.
+///
+/// # Errors
+/// A loss that does not depend on the context.
+pub(crate) fn finish_step<B: AutodiffBackend>(
+    step: StepLoss<B>,
+    context: &Tensor<B, 2>,
+    labels: &[i32],
+) -> Result<BatchStep> {
+    let [_, classes] = step.logits.dims();
     let loss = tensor_to_vec(step.loss.clone())[0];
     let logits = tensor_to_vec(step.logits);
     let right = logits
@@ -342,7 +403,7 @@ pub fn batch_step<B: AutodiffBackend + ClipBackend>(
     })
 }
 
-fn rows_of(values: &[f32], picked: &[usize], size: usize) -> Vec<f32> {
+pub(crate) fn rows_of(values: &[f32], picked: &[usize], size: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(picked.len() * size);
     for row in picked {
         out.extend_from_slice(&values[row * size..(row + 1) * size]);

@@ -13,6 +13,7 @@ use crate::manifest::check_name;
 const MOST_EPOCHS: u64 = 1_000_000;
 const MOST_BATCH: u64 = 1_000_000;
 const MOST_STEPS: u64 = 1_000_000;
+const MOST_NEGATIVES: u64 = 1000;
 const MOST_RESAMPLES: u64 = 1_000_000;
 const MOST_SHARD_BYTES: u64 = 1 << 32;
 
@@ -37,6 +38,7 @@ impl Recipe {
             return Err(at_least_one("locoop.top_k"));
         }
         self.check_linear_probe()?;
+        self.check_negprompt()?;
         let beta = self.dual_pattern.beta;
         if !(-1.0..=0.0).contains(&beta) {
             let text = format!("found {beta}, allowed: -1 to 0");
@@ -195,6 +197,27 @@ impl Recipe {
             return Err(at_least_one("linear_probe.max_iter"));
         }
         at_most("linear_probe.max_iter", section.max_iter as u64, MOST_STEPS)
+    }
+
+    fn check_negprompt(&self) -> Result<(), Problem> {
+        let Some(section) = &self.negprompt else {
+            return Ok(());
+        };
+        for (key, value, most) in [
+            ("negatives", section.negatives, MOST_NEGATIVES),
+            ("epochs", section.epochs, MOST_EPOCHS),
+            ("lr_fall", section.lr_fall, MOST_STEPS),
+            ("batch_size", section.batch_size, MOST_BATCH),
+        ] {
+            let key = format!("negprompt.{key}");
+            if value == 0 {
+                return Err(at_least_one(&key));
+            }
+            at_most(&key, value as u64, most)?;
+        }
+        non_negative("negprompt.distance_weight", section.distance_weight)?;
+        non_negative("negprompt.diversity_weight", section.diversity_weight)?;
+        positive("negprompt.lr", section.lr)
     }
 
     fn check_negative_labels(&self) -> Result<(), Problem> {

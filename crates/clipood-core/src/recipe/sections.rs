@@ -266,6 +266,42 @@ impl Default for LinearProbeSection {
     }
 }
 
+/// `[negprompt]`: the negative prompts of method `negprompt`, with the defaults of its authors' scripts. Its positive prompts are
+/// those of `coop`, from `[prompt]` and `[train]`; the negative ones have the same shape and see the same crops.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NegpromptSection {
+    /// Negative prompts per class, 1 to 1000.
+    pub negatives: usize,
+    /// Weight of the distance between the negatives of a class and its positive, at least 0.
+    pub distance_weight: f64,
+    /// Weight of the diversity of the negatives of a class, at least 0.
+    pub diversity_weight: f64,
+    /// Passes over the shots, 1 to 1000000.
+    pub epochs: usize,
+    /// Largest learning rate, above 0. SGD without momentum and weight decay.
+    pub lr: f64,
+    /// Steps (and ends of epochs) in which the learning rate falls from `lr` to 0 along a cosine, 1 to 1000000; then it rises
+    /// again in as many, and so on.
+    pub lr_fall: usize,
+    /// Images per step, 1 to 1000000.
+    pub batch_size: usize,
+}
+
+impl Default for NegpromptSection {
+    fn default() -> Self {
+        NegpromptSection {
+            negatives: 2,
+            distance_weight: 0.1,
+            diversity_weight: 0.05,
+            epochs: 15,
+            lr: 0.1,
+            lr_fall: 50,
+            batch_size: 64,
+        }
+    }
+}
+
 /// `[dual_pattern]`: the fused score of `dpcoop`, `dplocoop` and `dpsct`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -320,6 +356,9 @@ pub enum NegativeRule {
     Quantile,
     /// Words that are farther from the shots of every class than the class text is (InterNeg, TINS); at most `count`.
     InterModal,
+    /// No words: the negative prompts that a method has learned (NegPrompt). Under other methods detectors that use negative
+    /// labels stay empty.
+    Learned,
 }
 
 impl NegativeRule {

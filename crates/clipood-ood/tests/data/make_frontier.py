@@ -241,6 +241,10 @@ def main():
         share = softmax(both)[:, :, :classes].reshape(len(f), -1)
         name = "r_mcm" if temperature == 1.0 else f"r_mcm:t={temperature}:topk={topk}:count={count}"
         expected[name] = head + np.sort(share, axis=1)[:, -topk:].mean(axis=1)
+    for temperature in (1.0, 0.05):
+        p = softmax(np.concatenate([f @ t.T, f @ n.T], axis=1) / temperature)
+        name = "negprompt" if temperature == 1.0 else f"negprompt:t={temperature}"
+        expected[name] = p[:, :classes].max(axis=1)
     probe = wide["images"] @ wide["probe_weights"].T + wide["probe_biases"]
     mean = (softmax(own) + softmax(100 * f @ zero.T) + softmax(probe)) / 3
     expected["cooked"] = mean.max(axis=1)

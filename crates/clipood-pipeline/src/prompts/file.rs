@@ -25,6 +25,19 @@ pub struct PromptSet {
     pub state: Option<PromptState>,
     /// The linear classifier of raw image features that replaces texts.
     pub probe: Option<LinearProbe>,
+    /// Learned texts of what the classes are not.
+    pub negatives: Option<NegativePrompts>,
+}
+
+/// Learned negative prompts of a class list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NegativePrompts {
+    /// Prompts per class.
+    pub per_class: usize,
+    /// Normalised text features `[per class, classes, D]`.
+    pub text: Vec<f32>,
+    /// Their contexts, one after the other, each of the shape of the positive one.
+    pub context: Vec<f32>,
 }
 
 const FINGERPRINT: &str = "clipood.fingerprint";
@@ -33,6 +46,7 @@ const EPOCH: &str = "clipood.epoch";
 const STEP: &str = "clipood.step";
 const PROBE_STEPS: &str = "clipood.probe_steps";
 const PROBE_CONVERGED: &str = "clipood.probe_converged";
+const NEGATIVES: &str = "clipood.negatives_per_class";
 
 impl PromptSet {
     /// The matrix with one row per class, `[classes, D]`: text features, or the weights of the probe.
@@ -44,7 +58,8 @@ impl PromptSet {
     }
 
     /// The set as safetensors: `text` `[classes, D]`, and `context` and `momentum` `[values]` of a trained one; of a
-    /// linear probe `weights` `[classes, D]` and `biases` `[classes]`.
+    /// linear probe `weights` `[classes, D]` and `biases` `[classes]`; with negative prompts also `negative_text` `[per class,
+    /// classes, D]` and `negative_context` `[values]`.
     ///
     /// # Errors
     /// The serializer refused.
@@ -77,6 +92,15 @@ impl PromptSet {
             for (name, values) in [("context", &state.context), ("momentum", &state.momentum)] {
                 arrays.push(NamedArray::f32(name, vec![values.len()], values));
             }
+        }
+        if let Some(negatives) = &self.negatives {
+            let per_class = negatives.per_class;
+            metadata.insert(NEGATIVES.to_string(), per_class.to_string());
+            let shape = vec![per_class, self.classes.len(), width];
+            arrays.push(NamedArray::f32("negative_text", shape, &negatives.text));
+            let shape = vec![negatives.context.len()];
+            let context = NamedArray::f32("negative_context", shape, &negatives.context);
+            arrays.push(context);
         }
         let mut bytes = to_bytes(&arrays, metadata).map_err(|e| fail(e.to_string()))?;
         stamp(&mut bytes);
@@ -124,6 +148,14 @@ impl PromptSet {
                 classes.len()
             )));
         }
+        let negatives = match file.has_entry(NEGATIVES) {
+            false => None,
+            true => Some(NegativePrompts {
+                per_class: number(NEGATIVES)?,
+                text: floats("negative_text")?,
+                context: floats("negative_context")?,
+            }),
+        };
         let set = Self {
             fingerprint: entry(FINGERPRINT)?.to_string(),
             text: match &probe {
@@ -133,11 +165,22 @@ impl PromptSet {
             classes,
             state,
             probe,
+            negatives,
         };
         let (values, count) = (set.class_rows().len(), set.classes.len());
         if count == 0 || values == 0 || values % count != 0 {
             return Err(fail(format!(
                 "{values} values are not one row for each of {count} classes"
+            )));
+        }
+        if let Some(negatives) = &set.negatives
+            && (negatives.per_class == 0
+                || Some(negatives.text.len()) != values.checked_mul(negatives.per_class))
+        {
+            return Err(fail(format!(
+                "{} values of negative texts for {} prompts per class and {values} values of the classes",
+                negatives.text.len(),
+                negatives.per_class
             )));
         }
         Ok(set)
@@ -187,6 +230,15 @@ mod tests {
                 ..PromptState::default()
             }),
             probe: None,
+            negatives: None,
+        };
+        let with_negatives = PromptSet {
+            negatives: Some(NegativePrompts {
+                per_class: 3,
+                text: vec![0.5; 12],
+                context: vec![0.25; 18],
+            }),
+            ..trained.clone()
         };
         let written = PromptSet {
             state: None,
@@ -202,7 +254,7 @@ mod tests {
             }),
             ..written.clone()
         };
-        for set in [trained, written, probe] {
+        for set in [trained, with_negatives, written, probe] {
             let bytes = set.to_bytes().unwrap();
             assert_eq!(PromptSet::from_bytes(&bytes, "here").unwrap(), set);
             let cut = PromptSet::from_bytes(&bytes[..bytes.len() - 3], "here");
@@ -232,6 +284,40 @@ mod tests {
     }
 
     #[test]
+    fn negative_texts_of_another_size_are_refused() {
+        let set = PromptSet {
+            fingerprint: "0123456789abcdef".into(),
+            classes: vec!["star".into(), "fish".into()],
+            text: vec![1.0, 0.0, 0.6, 0.8],
+            state: None,
+            probe: None,
+            negatives: Some(NegativePrompts {
+                per_class: 2,
+                text: vec![0.5; 8],
+                context: Vec::new(),
+            }),
+        };
+        let bytes = set.to_bytes().unwrap();
+        assert_eq!(PromptSet::from_bytes(&bytes, "here").unwrap(), set);
+        for wrong in ["0", "3"] {
+            let text = NamedArray::f32("text", vec![2, 2], &set.text);
+            let negatives = NamedArray::f32("negative_text", vec![2, 2, 2], &[0.5; 8]);
+            let context = NamedArray::f32("negative_context", vec![0], &[]);
+            let metadata = [
+                (FINGERPRINT, "0123456789abcdef".to_owned()),
+                (CLASSES, r#"["star", "fish"]"#.to_owned()),
+                (NEGATIVES, wrong.to_owned()),
+            ];
+            let bytes = to_bytes(&[text, negatives, context], metadata).unwrap();
+            let error = PromptSet::from_bytes(&bytes, "here").unwrap_err();
+            assert!(
+                error.to_string().contains("8 values of negative texts"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn a_probe_without_a_bias_for_every_class_is_refused() {
         let set = PromptSet {
             fingerprint: "0123456789abcdef".into(),
@@ -244,6 +330,7 @@ mod tests {
                 steps: 7,
                 converged: false,
             }),
+            negatives: None,
         };
         let error = PromptSet::from_bytes(&set.to_bytes().unwrap(), "here").unwrap_err();
         assert_eq!(error.to_string(), "here: 1 biases for 2 classes");

@@ -12,6 +12,8 @@
 pub mod context;
 pub mod hand_written;
 pub mod linear_probe;
+pub mod negative;
+pub mod resumable;
 pub mod work;
 
 use std::collections::BTreeMap;
@@ -22,6 +24,7 @@ use clipood_store::Unit;
 use self::context::ContextTraining;
 use self::hand_written::HandWritten;
 use self::linear_probe::ProbeFit;
+use self::negative::NegativeTraining;
 use super::key::PromptKey;
 use crate::error::Result;
 use crate::experiment::{Experiment, RESULTS_VERSION};
@@ -35,6 +38,8 @@ pub enum Trainer {
     HandWritten(HandWritten),
     /// Context vectors, trained.
     Context(ContextTraining),
+    /// Negative contexts, trained beside those of another prompt set.
+    Negative(NegativeTraining),
     /// A linear classifier of image features, instead of texts.
     LinearProbe(ProbeFit),
 }
@@ -49,6 +54,7 @@ impl Trainer {
         match key.method {
             Method::ZeroShot => Ok(Self::HandWritten(HandWritten::of(recipe))),
             Method::LinearProbe => Ok(Self::LinearProbe(ProbeFit::of(recipe))),
+            Method::Negprompt => Ok(Self::Negative(NegativeTraining::of(recipe, key)?)),
             Method::Coop
             | Method::Locoop
             | Method::Sct
@@ -65,6 +71,7 @@ impl Trainer {
         match self {
             Self::HandWritten(spec) => builder.fields(spec),
             Self::Context(spec) => builder.fields(spec),
+            Self::Negative(spec) => builder.fields(spec),
             Self::LinearProbe(spec) => builder.fields(spec),
         }
     }
@@ -73,6 +80,7 @@ impl Trainer {
     pub fn epochs(&self) -> usize {
         match self {
             Self::Context(training) => training.epochs.max(1),
+            Self::Negative(training) => training.epochs.max(1),
             Self::HandWritten(_) | Self::LinearProbe(_) => 1,
         }
     }
@@ -85,6 +93,8 @@ pub struct PlannedPrompt {
     pub key: PromptKey,
     /// Its trainer.
     pub trainer: Trainer,
+    /// The prompt set that it starts from and keeps, which is made with it where the store does not have it.
+    pub base: Option<Box<PlannedPrompt>>,
     /// Its unit. A prompt set is identified by its inputs, so that other runs, recipes and detectors find it again. Two
     /// keys may share one unit, as a dual-pattern method and the method that it builds on do.
     pub unit: Unit,
@@ -111,6 +121,16 @@ impl PlannedPrompt {
         key: PromptKey,
     ) -> Result<Self> {
         let trainer = Trainer::of(experiment, plan, &key)?;
+        let base = match key.method.builds_on() {
+            None => None,
+            Some(method) => {
+                let key = PromptKey {
+                    method,
+                    ..key.clone()
+                };
+                Some(Box::new(Self::new(experiment, features, plan, key)?))
+            }
+        };
         let mut builder = FingerprintBuilder::new("prompt")
             .field("results", &RESULTS_VERSION)
             .field("model", &experiment.model.hash)
@@ -123,12 +143,16 @@ impl PlannedPrompt {
                 .field("features", &features.fingerprint)
                 .field("images", &shot_images(plan, shots, seed)?);
         }
+        if let Some(base) = &base {
+            builder = builder.field("base", &base.unit.fingerprint);
+        }
         let builder = trainer.fingerprint(builder);
         let inputs = builder.inputs().clone();
         Ok(Self {
             unit: prompt_unit(builder.finish()?.to_string()),
             key,
             trainer,
+            base,
             inputs,
             text_sets: BTreeMap::new(),
             stream_sets: BTreeMap::new(),

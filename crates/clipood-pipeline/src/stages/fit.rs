@@ -151,25 +151,21 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
     Ok(())
 }
 
-/// Reports which of the recipe's detectors stay empty for a prompt set because it has no texts or no shots.
+/// Reports which of the recipe's detectors stay empty for a prompt set because it lacks their inputs.
 fn name_empty_columns(job: &Job, planned: &Planned) -> Result<()> {
     let experiment = &job.experiment;
     for method in &experiment.recipe.methods {
-        let mut empty = Vec::new();
+        let mut empty: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let listed = experiment.all_columns();
         for column in listed.filter(|c| c.purpose == ColumnPurpose::Listed) {
-            if column.spec(*method)?.is_none() {
-                empty.push(column.name.as_str());
+            if let Some(reason) = column.lack(*method) {
+                empty.entry(reason).or_default().push(&column.name);
             }
         }
-        if !empty.is_empty() {
-            let reason = match method.has_texts() {
-                true => "has no shots to learn from",
-                false => "has no texts to compare with",
-            };
+        for (reason, columns) in empty {
             job.worker.reporting.say(&format!(
                 "{method}: {reason}, so these stay empty: {}",
-                empty.join(", ")
+                columns.join(", ")
             ));
         }
     }
@@ -226,7 +222,7 @@ fn fit_prompt(
     let (mut base, mut neg_min_kl) = (None, None);
     for (column, spec) in &specs {
         let Some(spec) = spec else { continue };
-        let own = negatives.of(&job.experiment, spec, &prompt.key)?;
+        let own = negatives.of(&job.experiment, spec, (&prompt.key, &set))?;
         let own = own.map(|texts| Matrix::new("negative texts", texts, texts.len() / dim, dim));
         let inputs = FitInputs {
             text,

@@ -147,6 +147,7 @@ impl Maker<'_> {
             text: features,
             state: None,
             probe: None,
+            negatives: None,
         })
     }
 

@@ -278,7 +278,9 @@ impl Work<'_> {
         let mut detectors = Vec::new();
         for (column, spec) in column_specs(self.job, stream.prompt.key.method)? {
             let key = &stream.prompt.key;
-            let texts = self.negatives.of(&self.job.experiment, &spec, key)?;
+            let texts = self
+                .negatives
+                .of(&self.job.experiment, &spec, (key, &set))?;
             let noise = self.negatives.noise();
             let inputs = StreamInputs {
                 text,

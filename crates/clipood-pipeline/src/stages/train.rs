@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use clipood_clip::model::{Device, PromptTrainer};
 use clipood_ood::Matrix;
-use clipood_store::{Part, Passes, Share, Unit, passes};
+use clipood_store::{Ledger, Part, Passes, Share, Unit, passes};
 
 use super::waiting::{Waiting, claimed_by};
 use super::{ExplainedUnit, Stage};
@@ -22,7 +22,7 @@ use crate::places::Shelf;
 use crate::planned::Planned;
 use crate::progress::StageProgress;
 use crate::prompts::data::{name_losses, prompt_data, shot_features};
-use crate::prompts::file::{PromptSet, prompt_footer, prompt_path};
+use crate::prompts::file::{PromptSet, prompt_footer, prompt_path, read_prompt};
 use crate::prompts::trainers::work::Work;
 use crate::prompts::trainers::{PlannedPrompt, Trainer};
 use crate::sync::locked;
@@ -64,20 +64,24 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
     let done = ledger.committed(TRAIN)?;
     let mut pending: Vec<&PlannedPrompt> = Vec::new();
     for prompt in planned.distinct_prompts() {
-        let unit = &prompt.unit;
-        let stands = done.contains(unit)?
-            || ledger
-                .recover_part(TRAIN, unit, &prompt_path(unit), &prompt_footer)?
-                .is_some();
-        if !stands {
+        if !done.contains(&prompt.unit)? && !recovered(ledger, &prompt.unit)? {
             pending.push(prompt);
         }
     }
     if pending.is_empty() {
         return Ok(());
     }
-    let epochs: usize = pending.iter().map(|prompt| prompt.trainer.epochs()).sum();
-    let trains = |prompt: &&PlannedPrompt| matches!(prompt.trainer, Trainer::Context(_));
+    let mut epochs: usize = pending.iter().map(|prompt| prompt.trainer.epochs()).sum();
+    for base in pending.iter().filter_map(|prompt| prompt.base.as_deref()) {
+        let listed = pending.iter().any(|other| other.unit == base.unit);
+        if !listed && !done.contains(&base.unit)? {
+            epochs += base.trainer.epochs();
+        }
+    }
+    let trains = |prompt: &&PlannedPrompt| match prompt.trainer {
+        Trainer::Context(_) | Trainer::Negative(_) => true,
+        Trainer::HandWritten(_) | Trainer::LinearProbe(_) => false,
+    };
     let mut devices = job.worker.devices.distinct();
     devices.truncate(pending.len());
     let open: Vec<Unit> = pending.iter().map(|prompt| prompt.unit.clone()).collect();
@@ -100,6 +104,12 @@ fn run(job: &Job, planned: &Planned) -> Result<()> {
         progress.finish();
     }
     wait_for_others(job, &pending)
+}
+
+/// Whether a prompt set without a commit record lies in the store; its record is then written again.
+fn recovered(ledger: &Ledger, unit: &Unit) -> Result<bool> {
+    let found = ledger.recover_part(TRAIN, unit, &prompt_path(unit), &prompt_footer)?;
+    Ok(found.is_some())
 }
 
 /// The prompt sets to make, shared by one thread per device.
@@ -213,14 +223,43 @@ impl Bench<'_> {
                 probe.make(work, &features, &labels)
             }
             Trainer::Context(training) => {
-                let trainer = trainer.ok_or_else(|| {
-                    PipelineError::Inconsistent(format!("{}: no trainer was opened", work.name))
-                })?;
+                let trainer = opened(work, trainer)?;
                 let data = prompt_data(job, planned, key, training.uses_patches())?;
                 training.make(work, trainer, &data)
             }
+            Trainer::Negative(training) => {
+                let trainer = opened(work, trainer)?;
+                let positive = self.base(device, trainer, prompt)?;
+                let data = prompt_data(job, planned, key, false)?;
+                training.make(work, trainer, &data, positive)
+            }
         }
     }
+
+    /// The prompt set that another one builds on, made and committed here if nobody has. Two workers may make it at once: the
+    /// first to commit wins, as with every unit.
+    fn base(
+        &self,
+        device: Device,
+        trainer: &PromptTrainer,
+        prompt: &PlannedPrompt,
+    ) -> Result<PromptSet> {
+        let ledger = &self.job.places.prompts;
+        let base = prompt.base.as_deref().ok_or_else(|| {
+            let name = prompt.key.name();
+            PipelineError::Inconsistent(format!("{name}: no prompt set to build on was planned"))
+        })?;
+        if !ledger.is_done(TRAIN, &base.unit)? && !recovered(ledger, &base.unit)? {
+            self.make(device, Some(trainer), base)?;
+        }
+        read_prompt(ledger, TRAIN, &base.unit)
+    }
+}
+
+/// The trainer of a device, for a method that needs one.
+fn opened<'a>(work: &Work<'_>, trainer: Option<&'a PromptTrainer>) -> Result<&'a PromptTrainer> {
+    trainer
+        .ok_or_else(|| PipelineError::Inconsistent(format!("{}: no trainer was opened", work.name)))
 }
 
 /// Returns when every one of `prompts` is committed. There is no timeout: a worker that claimed a unit and died is started

@@ -51,6 +51,10 @@ pub fn find_garbage(store: &Store, jobs: &[Job]) -> Result<Garbage> {
             ))
         })?;
         let folder = job.places.features.fingerprint.to_string();
+        let bases = planned.prompts.iter().filter_map(|p| p.base.as_deref());
+        needed
+            .prompts
+            .extend(bases.map(|base| base.unit.key.clone()));
         for stage in STAGES {
             let keys = (stage.units)(job, &planned)?
                 .into_iter()

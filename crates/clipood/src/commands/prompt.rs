@@ -270,6 +270,7 @@ fn import(args: &Import) -> Result<()> {
             ..PromptState::default()
         }),
         probe: None,
+        negatives: None,
     };
     std::fs::write(&args.out, set.to_bytes()?)
         .with_context(|| format!("cannot write {}", args.out.display()))?;

@@ -1,24 +1,15 @@
 //! Trained contexts: CoOp, LoCoOp and SCT, which differ only in their loss.
 
-use std::time::{Duration, Instant};
-
-use bytes::Bytes;
 use clipood_clip::model::{PromptTask, PromptTrainer};
-use clipood_clip::prompt::{
-    EpochLog, PatchLoss, PromptData, PromptLoss, PromptOptions, TrainOptions,
-};
+use clipood_clip::prompt::{PatchLoss, PromptData, PromptLoss, PromptOptions, TrainOptions};
 use clipood_core::{ClassToken, Method, Recipe, TrainSection};
 use serde::{Serialize, Serializer};
 
+use super::resumable::train_resumably;
 use super::work::Work;
 use crate::error::{PipelineError, Result};
-use crate::prompts::checkpoint::{read_checkpoint, write_checkpoint};
 use crate::prompts::file::PromptSet;
 use crate::prompts::key::PromptKey;
-use crate::tables::{FileMeta, TrainLogRow, write_train_log};
-
-/// Time between two checkpoints of a training.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
 /// Everything that determines a trained context besides model, classes and images.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -64,7 +55,8 @@ impl ContextTraining {
             })
         };
         let loss = match key.method {
-            Method::Coop | Method::Dpcoop => PromptLoss::Coop,
+            // The positive prompts of NegPrompt are CoOp's.
+            Method::Coop | Method::Negprompt | Method::Dpcoop => PromptLoss::Coop,
             Method::Locoop | Method::Dplocoop => PromptLoss::Locoop(patch()?),
             Method::Sct | Method::Dpsct => PromptLoss::Sct(patch()?),
             Method::ZeroShot | Method::LinearProbe => {
@@ -130,75 +122,34 @@ impl ContextTraining {
         trainer: &PromptTrainer,
         data: &PromptData,
     ) -> Result<PromptSet> {
-        let (store, unit) = (work.store, work.unit);
         let options = self.train_options(work.model.logit_scale());
-        let (resume, mut log) = read_checkpoint(store, unit, |text| work.note(text))?;
-        if let Some(state) = &resume {
-            work.note(&format!("going on after step {}", state.step));
-            work.add(state.epoch as u64);
-        }
-        let mut saved = Instant::now();
-        let mut saved_step = resume.as_ref().map_or(0, |state| state.step);
-        let mut failure = None;
         let task = PromptTask {
             names: work.classes,
             prompt: &self.prompt_options(),
             data,
             train: &options,
         };
-        let trained = trainer.train(&task, resume, |epoch, state| {
-            if let Some(epoch) = epoch {
-                log.push(log_row(epoch));
-                work.add(1);
-            }
-            let stop = work.interrupt.is_set();
-            let steps = state.step - saved_step >= work.checkpoint_steps;
-            if stop || steps || (epoch.is_some() && saved.elapsed() >= CHECKPOINT_EVERY) {
-                (saved, saved_step) = (Instant::now(), state.step);
-                if let Err(error) = write_checkpoint(store, unit, state, &log) {
-                    failure = Some(error);
-                    return false;
-                }
-            }
-            !stop
+        let trained = train_resumably(work, self.epochs, |resume, after| {
+            trainer.train(&task, resume, after)
         })?;
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        if trained.state.epoch < options.epochs {
-            return Err(PipelineError::Interrupted);
-        }
-        if let Some(last) = log.last() {
-            work.note(&format!(
-                "loss {:.3}, training accuracy {:.1}% after {} steps",
-                last.loss,
-                100.0 * last.accuracy,
-                last.step
-            ));
-        }
-        let meta = FileMeta {
-            fingerprint: unit.fingerprint.clone(),
-            recipe: work.recipe.to_string(),
-            ..FileMeta::default()
-        };
-        let path = format!("{}/train_log.parquet", unit.fingerprint);
-        store.put(&path, Bytes::from(write_train_log(&log, &meta)?))?;
         Ok(PromptSet {
-            fingerprint: unit.fingerprint.clone(),
+            fingerprint: work.unit.fingerprint.clone(),
             classes: work.classes.to_vec(),
             text: trained.text,
             state: Some(trained.state),
             probe: None,
+            negatives: None,
         })
     }
 }
 
-fn log_row(epoch: &EpochLog) -> TrainLogRow {
-    TrainLogRow {
-        epoch: epoch.epoch as u64,
-        step: epoch.step as u64,
-        loss: epoch.loss,
-        accuracy: epoch.accuracy,
-        lr: epoch.lr,
+/// The shape of the contexts of a recipe.
+pub fn prompt_options(recipe: &Recipe) -> PromptOptions {
+    let prompt = &recipe.prompt;
+    PromptOptions {
+        n_ctx: prompt.n_ctx,
+        ctx_init: prompt.ctx_init.clone(),
+        class_token: prompt.class_token,
+        class_specific: prompt.class_specific,
     }
 }

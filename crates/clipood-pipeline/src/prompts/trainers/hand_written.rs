@@ -39,6 +39,7 @@ impl HandWritten {
             text,
             state: None,
             probe: None,
+            negatives: None,
         })
     }
 }

@@ -60,6 +60,7 @@ impl ProbeFit {
             text: Vec::new(),
             state: None,
             probe: Some(probe),
+            negatives: None,
         })
     }
 }

@@ -88,6 +88,7 @@ fn needs(info: &DetectorInfo) -> String {
         Negatives::InterModal => "inter-modal negative labels (shots)",
         Negatives::Imagined => "names of imagined outliers",
         Negatives::Words => "all words of the lists",
+        Negatives::Learned => "learned negative prompts (method `negprompt`)",
     }));
     for (needed, word) in [
         (needs.shots, "shots"),
