@@ -290,6 +290,7 @@ fn a_prompt_set_stands_in_for_templates() {
         fingerprint: "0123456789abcdef".into(),
         classes: CLASSES.map(String::from).to_vec(),
         text,
+        negatives: None,
         state: None,
         probe: None,
     };

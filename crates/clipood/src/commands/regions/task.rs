@@ -1,7 +1,7 @@
 //! What the patches of images are compared with: classes with their texts, the label, and LoCoOp's K.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clipood_clip::model::{Device, Model};
@@ -239,6 +239,7 @@ mod tests {
             fingerprint: String::new(),
             classes: names(&["star", "fish", "house"]),
             text: vec![0.0; 6],
+            negatives: None,
             state: None,
             probe: None,
         };
