@@ -2,9 +2,11 @@
 //! openai/CLIP's `clip/model.py`).
 //!
 //! A batch is cut into groups of whole sequences that the threads of the current rayon pool share. A group is small
-//! enough that intermediate values stay in the last-level cache and their memory is reused. With fewer sequences than
-//! threads, or a few that do not divide evenly, the threads share the rows of each step instead, and with few rows the
-//! columns of each map.
+//! enough that intermediate values stay in the last-level cache. With fewer sequences than threads, or a few that do not
+//! divide evenly, each thread takes some rows instead, and with few rows the threads share the columns of each map.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Mutex;
 
 use rayon::prelude::*;
 
@@ -12,7 +14,7 @@ use crate::activation::Activation;
 use crate::attention::Attention;
 use crate::matrix::{Affine, Map};
 use crate::norm::Norm;
-use crate::share::{Share, Then, of_batch};
+use crate::share::{BUSY_ROWS, Share, Then, of_batch};
 
 /// Most rows of a group, unless a single sequence is longer.
 const GROUP_ROWS: usize = 800;
@@ -38,13 +40,55 @@ pub struct Block<'a, M = Affine<'a>> {
     pub attention: Attention,
 }
 
-/// Intermediate values of a block, reused from group to group.
+/// Intermediate values of a block.
 #[derive(Default)]
 struct Scratch {
     normed: Vec<f32>,
     projected: Vec<f32>,
     scores: Vec<f32>,
     attended: Vec<f32>,
+}
+
+/// Memory for intermediate values, reused from block to block of a pass: fresh memory costs a page fault every 4 KiB.
+#[derive(Default)]
+pub struct Buffers(Mutex<Vec<Scratch>>);
+
+/// A [`Scratch`] that goes back when it is dropped.
+struct Lent<'a> {
+    scratch: Scratch,
+    owner: &'a Buffers,
+}
+
+impl Buffers {
+    fn lend(&self) -> Lent<'_> {
+        let held = self.0.lock().ok().and_then(|mut held| held.pop());
+        Lent {
+            scratch: held.unwrap_or_default(),
+            owner: self,
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut held) = self.owner.0.lock() {
+            held.push(std::mem::take(&mut self.scratch));
+        }
+    }
+}
+
+impl Deref for Lent<'_> {
+    type Target = Scratch;
+
+    fn deref(&self) -> &Scratch {
+        &self.scratch
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut Scratch {
+        &mut self.scratch
+    }
 }
 
 impl<M: Map> Block<'_, M> {
@@ -61,35 +105,86 @@ impl<M: Map> Block<'_, M> {
     }
 
     /// Sequences `x` `[batch, tokens, width]`, in place.
-    pub fn forward(&self, x: &mut [f32], tokens: usize) {
+    pub fn forward(&self, x: &mut [f32], tokens: usize, buffers: &Buffers) {
         let width = self.width();
-        if of_batch(x.len() / (tokens * width).max(1)) == Share::All {
-            return self.forward_shared(x, tokens);
+        let rows = x.len() / width;
+        if of_batch(rows / tokens.max(1)) == Share::All {
+            return match rows >= BUSY_ROWS * rayon::current_num_threads() {
+                true => self.forward_by_rows(x, tokens, buffers),
+                false => self.forward_by_columns(x, tokens),
+            };
         }
-        let group = self.group(x.len() / width, tokens);
-        x.par_chunks_mut(group)
-            .for_each_init(Scratch::default, |scratch, x| {
-                let rows = x.len() / width;
+        x.par_chunks_mut(self.group(rows, tokens)).for_each_init(
+            || buffers.lend(),
+            |scratch, x| {
+                let mut qkv = std::mem::take(&mut scratch.projected);
                 let normed = sized(&mut scratch.normed, x.len());
                 self.ln_1.apply(x, normed);
-                let qkv = sized(&mut scratch.projected, 3 * x.len());
-                self.in_proj.apply(normed, 0, 3 * width, qkv, false);
-                let attended = sized(&mut scratch.attended, x.len());
-                for first in (0..rows).step_by(tokens) {
-                    self.attention.within(
-                        &qkv[first * 3 * width..(first + tokens) * 3 * width],
-                        0,
-                        &mut scratch.scores,
-                        &mut attended[first * width..(first + tokens) * width],
-                    );
-                }
-                self.out_proj.apply(attended, 0, width, x, true);
+                let all = sized(&mut qkv, 3 * x.len());
+                self.in_proj.apply(normed, 0, 3 * width, all, false);
+                self.after_projection(x, 0, tokens, all, scratch);
+                scratch.projected = qkv;
                 self.perceptron(x, scratch);
-            });
+            },
+        );
     }
 
-    /// As [`Block::forward`], with all threads at each step.
-    fn forward_shared(&self, x: &mut [f32], tokens: usize) {
+    /// As [`Block::forward`], where each thread takes some rows, whatever sequences they belong to.
+    fn forward_by_rows(&self, x: &mut [f32], tokens: usize, buffers: &Buffers) {
+        let width = self.width();
+        let share = Share::All.rows(x.len() / width, GROUP_ROWS);
+        let mut all = buffers.lend();
+        let qkv = sized(&mut all.projected, 3 * x.len());
+        (qkv.par_chunks_mut(3 * share * width))
+            .zip(x.par_chunks(share * width))
+            .for_each_init(
+                || buffers.lend(),
+                |scratch, (qkv, x)| {
+                    let normed = sized(&mut scratch.normed, x.len());
+                    self.ln_1.apply(x, normed);
+                    self.in_proj.apply(normed, 0, 3 * width, qkv, false);
+                },
+            );
+        let qkv = &*qkv;
+        (x.par_chunks_mut(share * width).enumerate()).for_each_init(
+            || buffers.lend(),
+            |scratch, (part, x)| {
+                self.after_projection(x, part * share, tokens, qkv, scratch);
+                self.perceptron(x, scratch);
+            },
+        );
+    }
+
+    /// Attention of the rows `x` `[n, width]` and the projection after it, added to them. They are the rows from `first` on
+    /// of sequences whose queries, keys and values are `qkv` `[batch, tokens, 3 width]`.
+    fn after_projection(
+        &self,
+        x: &mut [f32],
+        first: usize,
+        tokens: usize,
+        qkv: &[f32],
+        scratch: &mut Scratch,
+    ) {
+        let width = self.width();
+        let end = first + x.len() / width;
+        let attended = sized(&mut scratch.attended, x.len());
+        let mut row = first;
+        while row < end {
+            let (sequence, query) = (row / tokens, row % tokens);
+            let count = (tokens - query).min(end - row);
+            self.attention.within(
+                &qkv[3 * sequence * tokens * width..3 * (sequence + 1) * tokens * width],
+                query,
+                &mut scratch.scores,
+                &mut attended[(row - first) * width..(row - first + count) * width],
+            );
+            row += count;
+        }
+        self.out_proj.apply(attended, 0, width, x, true);
+    }
+
+    /// As [`Block::forward`], with all threads at the columns of each map.
+    fn forward_by_columns(&self, x: &mut [f32], tokens: usize) {
         let width = self.width();
         let normed = self.normed(&self.ln_1, x);
         let mut qkv = vec![0.0; 3 * x.len()];
@@ -142,14 +237,20 @@ impl<M: Map> Block<'_, M> {
     ///
     /// # Panics
     /// `at` is not as long as the batch, or points outside a sequence.
-    pub fn forward_at(&self, x: &[f32], tokens: usize, at: &[usize]) -> Vec<f32> {
+    pub fn forward_at(
+        &self,
+        x: &[f32],
+        tokens: usize,
+        at: &[usize],
+        buffers: &Buffers,
+    ) -> Vec<f32> {
         let width = self.width();
         let sequence = tokens * width;
         assert_eq!(at.len() * sequence, x.len(), "one row for each sequence");
         let mut out = rows_at(x, sequence, width, at);
         let mut attended = vec![0.0; out.len()];
         match of_batch(at.len()) {
-            Share::One => self.attended_at(x, tokens, at, &mut attended),
+            Share::One => self.attended_at(x, tokens, at, &mut attended, buffers),
             Share::All => self.attended_at_shared(x, tokens, at, &mut attended),
         }
         if at.len() < rayon::current_num_threads() * GROUP_ROWS {
@@ -159,7 +260,7 @@ impl<M: Map> Block<'_, M> {
         }
         let share = self.group(at.len(), 1);
         (out.par_chunks_mut(share).zip(attended.par_chunks(share))).for_each_init(
-            Scratch::default,
+            || buffers.lend(),
             |scratch, (out, attended)| {
                 self.out_proj.apply(attended, 0, width, out, true);
                 self.perceptron(out, scratch);
@@ -169,7 +270,14 @@ impl<M: Map> Block<'_, M> {
     }
 
     /// What the rows `at` attend to, before the projection; whole sequences for each thread.
-    fn attended_at(&self, x: &[f32], tokens: usize, at: &[usize], attended: &mut [f32]) {
+    fn attended_at(
+        &self,
+        x: &[f32],
+        tokens: usize,
+        at: &[usize],
+        attended: &mut [f32],
+        buffers: &Buffers,
+    ) {
         let width = self.width();
         let sequence = tokens * width;
         let group = self.group(x.len() / width, tokens);
@@ -177,23 +285,27 @@ impl<M: Map> Block<'_, M> {
         (x.par_chunks(group))
             .zip(attended.par_chunks_mut(sequences * width))
             .zip(at.par_chunks(sequences))
-            .for_each_init(Scratch::default, |scratch, ((x, attended), at)| {
-                let normed = sized(&mut scratch.normed, x.len());
-                self.ln_1.apply(x, normed);
-                let kv = sized(&mut scratch.projected, 2 * x.len());
-                self.in_proj.apply(normed, width, 2 * width, kv, false);
-                let queries = sized(&mut scratch.attended, attended.len());
-                let read = rows_at(normed, sequence, width, at);
-                self.in_proj.apply(&read, 0, width, queries, false);
-                for (i, at) in at.iter().enumerate() {
-                    let row = i * width..(i + 1) * width;
-                    let kv = &kv[2 * i * sequence..2 * (i + 1) * sequence];
-                    let scores = &mut scratch.scores;
-                    let (query, out) = (&queries[row.clone()], &mut attended[row]);
-                    self.attention
-                        .of_one(query, kv, self.seen(*at, tokens), scores, out);
-                }
-            });
+            .for_each_init(
+                || buffers.lend(),
+                |scratch, ((x, attended), at)| {
+                    let scratch = &mut **scratch;
+                    let normed = sized(&mut scratch.normed, x.len());
+                    self.ln_1.apply(x, normed);
+                    let kv = sized(&mut scratch.projected, 2 * x.len());
+                    self.in_proj.apply(normed, width, 2 * width, kv, false);
+                    let queries = sized(&mut scratch.attended, attended.len());
+                    let read = rows_at(normed, sequence, width, at);
+                    self.in_proj.apply(&read, 0, width, queries, false);
+                    for (i, at) in at.iter().enumerate() {
+                        let row = i * width..(i + 1) * width;
+                        let kv = &kv[2 * i * sequence..2 * (i + 1) * sequence];
+                        let scores = &mut scratch.scores;
+                        let (query, out) = (&queries[row.clone()], &mut attended[row]);
+                        self.attention
+                            .of_one(query, kv, self.seen(*at, tokens), scores, out);
+                    }
+                },
+            );
     }
 
     /// As [`Block::attended_at`], with all threads at each step.
@@ -229,18 +341,21 @@ impl<M: Map> Block<'_, M> {
     }
 
     /// Rows `x` `[n, width]` through the value path alone, in place: `v = x + out_proj(V(ln_1(x)))`, `v + mlp(ln_2(v))`.
-    pub fn forward_values(&self, x: &mut [f32]) {
+    pub fn forward_values(&self, x: &mut [f32], buffers: &Buffers) {
         let width = self.width();
         let group = self.group(x.len() / width, 1);
-        x.par_chunks_mut(group)
-            .for_each_init(Scratch::default, |scratch, x| {
+        x.par_chunks_mut(group).for_each_init(
+            || buffers.lend(),
+            |scratch, x| {
+                let scratch = &mut **scratch;
                 let normed = sized(&mut scratch.normed, x.len());
                 self.ln_1.apply(x, normed);
                 let values = sized(&mut scratch.projected, x.len());
                 self.in_proj.apply(normed, 2 * width, width, values, false);
                 self.out_proj.apply(values, 0, width, x, true);
                 self.perceptron(x, scratch);
-            });
+            },
+        );
     }
 
     fn perceptron(&self, x: &mut [f32], scratch: &mut Scratch) {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::matrix::Map;
 
 /// Rows that a thread needs to be kept busy by a product: with fewer, reading the weight takes most of its time.
-const BUSY_ROWS: usize = 24;
+pub(crate) const BUSY_ROWS: usize = 24;
 /// Most rows that one thread takes at a time.
 const ROWS: usize = 192;
 /// Columns of a weight that are not worth dividing.

@@ -6,7 +6,7 @@
 
 use crate::activation::Activation;
 use crate::attention::Attention;
-use crate::block::Block;
+use crate::block::{Block, Buffers};
 use crate::matrix::{Affine, Transposed};
 use crate::norm::Norm;
 use crate::share::{Share, Then};
@@ -41,12 +41,15 @@ impl Text<'_> {
             width,
             causal: true,
         };
+        let buffers = Buffers::default();
         let read = match self.blocks.split_last() {
             Some((last, blocks)) => {
                 for block in blocks {
-                    block_of(block, attention, self.activation).forward(&mut x, tokens);
+                    let block = block_of(block, attention, self.activation);
+                    block.forward(&mut x, tokens, &buffers);
                 }
-                block_of(last, attention, self.activation).forward_at(&x, tokens, ends)
+                let last = block_of(last, attention, self.activation);
+                last.forward_at(&x, tokens, ends, &buffers)
             }
             None => (x.chunks_exact(tokens * width).zip(ends))
                 .flat_map(|(x, end)| &x[end * width..(end + 1) * width])

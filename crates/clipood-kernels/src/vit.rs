@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::activation::Activation;
 use crate::attention::Attention;
-use crate::block::Block;
+use crate::block::{Block, Buffers};
 use crate::matrix::{Map, Matrix};
 use crate::norm::Norm;
 use crate::packed::{Format, Packed};
@@ -172,6 +172,7 @@ impl Vit {
         assert_eq!(batch * image, pixels.len(), "pixels of whole images");
         let (width, tokens) = (self.width(), self.tokens());
         let mut x = self.embed(pixels);
+        let buffers = Buffers::default();
         let Some((last, blocks)) = self.blocks.split_last() else {
             let class = x.chunks_exact(tokens * width).flat_map(|x| &x[..width]);
             return Features {
@@ -180,9 +181,11 @@ impl Vit {
             };
         };
         for block in blocks {
-            self.with(block).forward(&mut x, tokens);
+            self.with(block).forward(&mut x, tokens, &buffers);
         }
-        let global = self.with(last).forward_at(&x, tokens, &vec![0; batch]);
+        let global = self
+            .with(last)
+            .forward_at(&x, tokens, &vec![0; batch], &buffers);
         let local = match local {
             true => {
                 // The last block's value path alone, as in the references; the class token has none.
@@ -190,7 +193,7 @@ impl Vit {
                     .flat_map(|x| &x[width..])
                     .copied()
                     .collect();
-                self.with(last).forward_values(&mut values);
+                self.with(last).forward_values(&mut values, &buffers);
                 self.project(&values)
             }
             false => Vec::new(),

@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Shape, TensorData, TensorMetadata, ops::FloatTensor};
 use clipood_kernels::activation::Activation;
 use clipood_kernels::attention::Attention;
-use clipood_kernels::block::Block;
+use clipood_kernels::block::{Block, Buffers};
 use clipood_kernels::matrix::{Affine, Map};
 use clipood_kernels::norm::Norm;
 
@@ -111,11 +111,12 @@ pub(super) fn run<M: Map>(block: &Block<'_, M>, x: FlexTensor, pass: BlockPass<'
     let mut x = shared.to_contiguous();
     // A second reference would force a copy before the first write.
     drop(shared);
+    let buffers = Buffers::default();
     match pass {
-        BlockPass::All => block.forward(x.storage_mut(), tokens),
-        BlockPass::Values => block.forward_values(x.storage_mut()),
+        BlockPass::All => block.forward(x.storage_mut(), tokens, &buffers),
+        BlockPass::Values => block.forward_values(x.storage_mut(), &buffers),
         BlockPass::At(at) => {
-            let read = block.forward_at(x.storage(), tokens, at);
+            let read = block.forward_at(x.storage(), tokens, at, &buffers);
             let shape = Shape::new([batch, width]);
             return FlexTensor::from_data(TensorData::new(read, shape));
         }
