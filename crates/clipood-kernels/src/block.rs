@@ -385,3 +385,69 @@ pub(crate) fn sized(scratch: &mut Vec<f32>, length: usize) -> &mut [f32] {
     }
     &mut scratch[..length]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WIDTH: usize = 8;
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        let mix = |i: usize| ((i + seed) * 2_654_435_761) >> 5;
+        (0..n)
+            .map(|i| (mix(i) % 2001) as f32 / 1000.0 - 1.0)
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn sequences_do_not_depend_on_how_threads_share_them(
+            batch in 1usize..10, tokens in 1usize..60, threads in 1usize..5, causal: bool,
+        ) {
+            let weights = values(12 * WIDTH * WIDTH, 1);
+            let bias = values(4 * WIDTH, 2);
+            let norm = Norm { gamma: &bias[..WIDTH], beta: &bias[WIDTH..2 * WIDTH] };
+            let map = |input: usize, output: usize| Affine {
+                weight: &weights[..input * output],
+                bias: &bias[..output],
+            };
+            let block = Block {
+                ln_1: norm,
+                in_proj: map(WIDTH, 3 * WIDTH),
+                out_proj: map(WIDTH, WIDTH),
+                ln_2: norm,
+                c_fc: map(WIDTH, 4 * WIDTH),
+                c_proj: map(4 * WIDTH, WIDTH),
+                activation: Activation::QuickGelu,
+                attention: Attention { heads: 2, width: WIDTH, causal },
+            };
+            let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let x = values(batch * tokens * WIDTH, 3);
+            let mut alone = x.clone();
+            pool(1).install(|| {
+                for x in alone.chunks_exact_mut(tokens * WIDTH) {
+                    block.forward(x, tokens, &Buffers::default());
+                }
+            });
+            // Memory that another batch has left behind.
+            let buffers = Buffers::default();
+            pool(threads).install(|| {
+                block.forward(&mut values(2 * batch * tokens * WIDTH, 4), tokens, &buffers);
+                let mut together = x.clone();
+                block.forward(&mut together, tokens, &buffers);
+                for (i, (found, expected)) in together.iter().zip(&alone).enumerate() {
+                    prop_assert!((found - expected).abs() < 1e-3, "value {i}: {found} and {expected}");
+                }
+                let at: Vec<usize> = (0..batch).map(|i| i % tokens).collect();
+                let read = block.forward_at(&x, tokens, &at, &buffers);
+                let expected = rows_at(&alone, tokens * WIDTH, WIDTH, &at);
+                for (i, (found, expected)) in read.iter().zip(&expected).enumerate() {
+                    prop_assert!((found - expected).abs() < 1e-3, "read value {i}: {found} and {expected}");
+                }
+                Ok(())
+            })?;
+        }
+    }
+}

@@ -24,6 +24,9 @@ pub(crate) trait Lanes: Copy {
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// Negative values become 0; a NaN stays one.
     fn relu(self, a: Self::Vector) -> Self::Vector;
+    /// Asks for the cache line of the first value of `from`, which is read soon; nothing where there is no instruction
+    /// for it.
+    fn prefetch(self, from: &[f32]);
 }
 
 /// A loop over vectors of any instruction set. Implementations are `#[inline(always)]`, so that they are compiled for it.
@@ -182,6 +185,13 @@ impl<S: pulp::Simd> Lanes for Pulp<S> {
         let negative = self.0.less_than_f32s(a, zero);
         self.0.select_f32s(negative, zero, a)
     }
+
+    #[inline(always)]
+    fn prefetch(self, from: &[f32]) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 CPU has SSE, and a prefetch of any address has no effect that a program sees.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) };
+    }
 }
 
 /// Arrays of four values, which compilers turn into vectors of SSE2 or NEON.
@@ -249,4 +259,7 @@ impl Lanes for Plain {
         }
         a
     }
+
+    #[inline(always)]
+    fn prefetch(self, _from: &[f32]) {}
 }

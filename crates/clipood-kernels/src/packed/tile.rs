@@ -7,6 +7,8 @@ use crate::lanes::{Instructions, Lanes, Work};
 
 /// Most columns of a panel and most rows of a tile of any instruction set.
 const MOST: (usize, usize) = (32, 12);
+/// Values of a cache line.
+const LINE: usize = 16;
 
 /// One product for a chunk of rows.
 pub(super) struct Operands<'a> {
@@ -77,6 +79,11 @@ fn by_panels<L: Lanes, const V: usize, const R: usize>(lanes: L, operands: Opera
         let relu = finish.relu && first + depth == weight.input;
         for panel in columns.start / width..columns.end.div_ceil(width) {
             let values = &panels[panel * depth * width..(panel + 1) * depth * width];
+            // The next panel comes from memory meanwhile, some of its lines with each tile.
+            let next = &panels[(panel + 1) * depth * width..];
+            let next = &next[..next.len().min(depth * width)];
+            let ahead = (next.len() / LINE).div_ceil(rows.div_ceil(R)).max(1);
+            let mut lines = next.chunks_exact(LINE);
             let origin = panel * width;
             let (from, to) = (columns.start.max(origin), columns.end.min(origin + width));
             let mut start = zeros;
@@ -86,6 +93,9 @@ fn by_panels<L: Lanes, const V: usize, const R: usize>(lanes: L, operands: Opera
             let column = from - columns.start;
             for row in (0..rows).step_by(R) {
                 let taken = R.min(rows - row);
+                for line in lines.by_ref().take(ahead) {
+                    lanes.prefetch(line);
+                }
                 let x = &x[row * stride + first..];
                 let out = &mut out[row * out_stride + column..];
                 let whole = to - from == width;
