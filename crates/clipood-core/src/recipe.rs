@@ -3,6 +3,7 @@
 mod check;
 mod sections;
 mod templates;
+mod training;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,13 +12,15 @@ use crate::error::CoreError;
 use crate::method::Method;
 
 pub use sections::{
-    ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
-    MetricsSection, NegativeLabelsSection, NegativeRule, NegpromptSection, Overlap, PromptSection,
-    PublishedSection, Resize, SelectSection, StreamsSection, SubsampleClasses, TrainSection,
-    WordListSection,
+    DataSection, DualPatternSection, EngineSection, MetricsSection, NegativeLabelsSection,
+    NegativeRule, Overlap, PublishedSection, Resize, SelectSection, StreamsSection,
+    SubsampleClasses, WordListSection,
 };
 pub(crate) use templates::NAMES as TEMPLATE_SETS;
 pub use templates::TemplateSet;
+pub use training::{
+    ClassToken, LinearProbeSection, LocoopSection, NegpromptSection, PromptSection, TrainSection,
+};
 
 /// A recipe, `pipelines/*.toml`, with every default filled in.
 ///

@@ -23,6 +23,7 @@ mod svg;
 mod table;
 mod thumbnails;
 mod training;
+mod views;
 mod warnings;
 mod zero_shot;
 
@@ -31,13 +32,14 @@ use clipood_store::Error as StoreError;
 
 pub use self::bars::bars;
 pub use self::compare::{Comparison, compare_runs};
-pub use self::console::{By, View, console, notes, report_table};
+pub use self::console::{console, notes};
 pub use self::published::{
     PUBLISHED_NOTE, keep_published, kept_published, published, published_table,
 };
 pub use self::regions::{RegionsPage, SeenImage};
 pub use self::sheet::{Picture, Sheet, SheetGroup};
 pub use self::table::{Cell, Spread, Table};
+pub use self::views::{By, View, report_table};
 pub use self::zero_shot::ZeroShotPage;
 
 use self::sections::run_page;

@@ -57,6 +57,7 @@ pub mod protocol;
 mod record;
 mod retry;
 mod run;
+mod runtime;
 mod seal;
 mod store;
 mod wait;

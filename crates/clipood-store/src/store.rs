@@ -3,18 +3,19 @@
 use std::future::Future;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::Handle;
 
 use crate::error::{Error, Result, operation};
 use crate::http::options;
 use crate::local;
 use crate::retry::RetryPolicy;
+use crate::runtime::runtime;
 
 /// Objects read concurrently by [`Store::get_many`].
 const READS_IN_FLIGHT: usize = 32;
@@ -473,18 +474,3 @@ impl Store {
 
 /// The name was taken; nothing was written.
 struct AlreadyThere;
-
-/// The runtime of the process: two threads for sockets and timers; file operations run on tokio's blocking threads.
-fn runtime() -> Result<&'static Runtime> {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(runtime);
-    }
-    let started = Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("clipood-store")
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)?;
-    Ok(RUNTIME.get_or_init(|| started))
-}

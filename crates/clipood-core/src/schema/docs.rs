@@ -1,9 +1,10 @@
 //! The doc comments of keys and words, read from the source of the types that parse them.
 
 /// The files that define what recipes and manifests may contain, or the words for it.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     include_str!("../recipe.rs"),
     include_str!("../recipe/sections.rs"),
+    include_str!("../recipe/training.rs"),
     include_str!("../manifest.rs"),
     include_str!("../cluster.rs"),
     include_str!("../method.rs"),

@@ -2,7 +2,7 @@
 
 use clipood_core::Method;
 
-use super::super::console::{By, View, notes, report_table, short_table};
+use super::super::console::{notes, short_table};
 use super::super::figures::{Figure, intervals, shots as shots_chart};
 use super::super::headline::{
     headlines, is_average, is_oracle, is_transductive, name_of, ood_sets, rule, spreads,
@@ -10,6 +10,7 @@ use super::super::headline::{
 use super::super::page::{Block, Section};
 use super::super::published::{PUBLISHED_NOTE, published, published_table};
 use super::super::table::{Cell, Spread, Table};
+use super::super::views::{By, View, report_table};
 use super::super::warnings::warnings;
 use crate::columns::DUAL_BASE;
 use crate::error::Result;
