@@ -57,8 +57,8 @@ pub struct Recipe {
     // Not serialised if absent, so that the fingerprints of older recipes do not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub linear_probe: Option<LinearProbeSection>,
-    /// The negative prompts of NegPrompt; absent: its defaults. Not serialised if absent, so that the fingerprints of older
-    /// recipes do not change.
+    /// The negative prompts of NegPrompt; absent: its defaults.
+    // Not serialised if absent, so that the fingerprints of older recipes do not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negprompt: Option<NegpromptSection>,
     /// The fused score of the dual-pattern methods.

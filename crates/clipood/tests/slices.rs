@@ -135,12 +135,12 @@ fn too_little_memory_blames_no_image() {
     let mut codes = Vec::new();
     // Kilobytes of address space: from too little to start to enough for all.
     for limit in [
-        60_000, 120_000, 200_000, 300_000, 450_000, 700_000, 1_000_000,
+        60_000, 120_000, 200_000, 280_000, 300_000, 320_000, 450_000, 700_000, 1_000_000,
     ] {
         for _ in 0..2 {
             let command = world.command("run", &["--store", "store"]);
             let run = Command::new("bash")
-                .args(["-c", &format!("ulimit -v {limit}; exec \"$0\" \"$@\"")])
+                .args(["-c", &format!("ulimit -v {limit}; exec timeout 120 \"$0\" \"$@\"")])
                 .arg(command.get_program())
                 .args(command.get_args())
                 .current_dir(world.path(""))
@@ -148,6 +148,8 @@ fn too_little_memory_blames_no_image() {
                 .unwrap();
             let quarantined = stderr(&run).contains("process_killed");
             assert!(!quarantined, "{limit} KB: {}", stderr(&run));
+            // A run that waits forever is ended by `timeout`, with 124.
+            assert_ne!(run.status.code(), Some(124), "{limit} KB: {}", stderr(&run));
             failed += usize::from(!run.status.success());
             codes.push((limit, run.status.code()));
         }

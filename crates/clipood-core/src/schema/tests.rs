@@ -179,7 +179,7 @@ fn agrees<T: DeserializeOwned>(schema: &Value) -> (usize, usize) {
 
 #[test]
 fn schemas_have_the_keys_words_and_types_of_the_parser() {
-    assert_eq!(agrees::<Recipe>(&recipe_schema()), (15, 6));
+    assert_eq!(agrees::<Recipe>(&recipe_schema()), (16, 6));
     assert_eq!(agrees::<DatasetManifest>(&manifest_schema()), (3, 2));
     assert_eq!(agrees::<ClusterManifest>(&cluster_schema()), (10, 1));
 }
