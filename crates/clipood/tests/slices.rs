@@ -140,7 +140,10 @@ fn too_little_memory_blames_no_image() {
         for _ in 0..2 {
             let command = world.command("run", &["--store", "store"]);
             let run = Command::new("bash")
-                .args(["-c", &format!("ulimit -v {limit}; exec timeout 120 \"$0\" \"$@\"")])
+                .args([
+                    "-c",
+                    &format!("ulimit -v {limit}; exec timeout 120 \"$0\" \"$@\""),
+                ])
                 .arg(command.get_program())
                 .args(command.get_args())
                 .current_dir(world.path(""))
