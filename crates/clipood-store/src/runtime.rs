@@ -1,19 +1,16 @@
 //! The runtime of the process, which drives the sockets, timers and file operations of all stores.
 
 use std::io;
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Mutex, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::{Error, Result};
 
-/// Threads for sockets and timers.
-const WORKERS: usize = 2;
 /// Most threads for file operations.
 const FILE_THREADS: usize = 64;
-/// How often, and how far apart, the first thread for file operations is asked for.
-const ROUNDS: (usize, Duration) = (100, Duration::from_millis(100));
 
 /// The runtime, started by the first call.
 ///
@@ -28,30 +25,32 @@ pub(crate) fn runtime() -> Result<&'static Runtime> {
     Ok(RUNTIME.get_or_init(|| started))
 }
 
-/// A runtime with at least one thread for file operations.
+/// A runtime with one worker for sockets and timers, and at least one thread for file operations, which does not end.
 ///
-/// tokio starts such threads when they are needed. If the system refuses one, the operation is queued for the threads that
-/// there are, and counts the workers among them, which never take it: it would wait forever. So one is started here, and
-/// none ends.
+/// tokio panics where the system refuses it a thread, unless there is another of the same kind. With several workers of
+/// which only some can be started, it then waits for them forever.
 fn start() -> io::Result<Runtime> {
+    start_threads(2)?;
     let runtime = Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads(1)
         .max_blocking_threads(FILE_THREADS)
         .thread_keep_alive(Duration::from_secs(u64::from(u32::MAX)))
         .thread_name("clipood-store")
         .enable_all()
         .build()?;
-    let (answer, answers) = mpsc::channel();
-    let (rounds, pause) = ROUNDS;
-    for _ in 0..rounds {
-        let answer = answer.clone();
-        runtime.spawn_blocking(move || answer.send(()));
-        if answers.recv_timeout(pause).is_ok() {
-            return Ok(runtime);
+    runtime.spawn_blocking(|| ());
+    Ok(runtime)
+}
+
+/// Starts as many threads, which end again.
+fn start_threads(count: usize) -> io::Result<()> {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        let closed = gate.lock();
+        for _ in 0..count {
+            thread::Builder::new().spawn_scoped(scope, || drop(gate.lock()))?;
         }
-    }
-    runtime.shutdown_background();
-    let reason =
-        "no thread for file operations could be started (too little memory, or too many threads)";
-    Err(io::Error::other(reason))
+        drop(closed);
+        Ok(())
+    })
 }
