@@ -54,12 +54,14 @@ fn of_reader(
     };
     let image = place(&columns.image, &IMAGES, "images")?;
     let caption = place(&columns.caption, &CAPTIONS, "captions")?;
+    // After `\r` a record is complete for the reader, and the `\n` still counts as part of the next one.
+    let behind = u64::from(heading.ends_with(b"\r\n"));
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|e| csv_error(path, e))?;
         let cell = |column: usize| record.get(column).and_then(filled);
         rows.push(PairRow {
-            number: record.position().map_or(0, csv::Position::line),
+            number: record.position().map_or(0, csv::Position::line) + behind,
             image: cell(image).map(PairImage::Named),
             captions: cell(caption).into_iter().collect(),
         });
@@ -86,7 +88,11 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str, columns: &PairColumns) -> Result<Vec<PairRow>, String> {
-        let heading = text.lines().next().unwrap_or_default().as_bytes();
+        let heading = text
+            .split_inclusive('\n')
+            .next()
+            .unwrap_or_default()
+            .as_bytes();
         of_reader(Path::new("c.csv"), columns, heading, text.as_bytes())
             .map_err(|error| error.to_string())
     }
@@ -96,17 +102,17 @@ mod tests {
         let open_clip = "filepath\ttitle\nimages/1.jpg\ta dog, with glasses\nimages/2.jpg\ta cat\n";
         let flickr30k =
             "image_name| comment_number| comment\n1.jpg| 0| A dog .\n1.jpg| 1| Dog , again\n";
-        let flickr8k = "\u{feff}image,caption\r\n1.jpg,\"A dog, with glasses\"\r\n";
+        let flickr8k = "\u{feff}image,caption\r\n1.jpg,\"A dog, with glasses\"\r\n2.jpg,A cat\r\n";
         for (text, rows, image, caption) in [
             (open_clip, 2, "images/1.jpg", "a dog, with glasses"),
             (flickr30k, 2, "1.jpg", "A dog ."),
-            (flickr8k, 1, "1.jpg", "A dog, with glasses"),
+            (flickr8k, 2, "1.jpg", "A dog, with glasses"),
         ] {
             let found = parsed(text, &PairColumns::default()).unwrap();
             assert_eq!(found.len(), rows);
             assert_eq!(found[0].image, Some(PairImage::Named(image.to_owned())));
             assert_eq!(found[0].captions, [caption]);
-            assert_eq!(found[0].number, 2);
+            assert_eq!([found[0].number, found[1].number], [2, 3]);
         }
     }
 
