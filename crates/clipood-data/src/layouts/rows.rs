@@ -145,12 +145,14 @@ impl TableFile<'_> {
             .map(|name| name.trim_start_matches('\u{feff}').trim())
             .collect();
         let places = self.places(&names)?;
+        // After `\r` a record is complete for the reader, and the `\n` still counts as part of the next one.
+        let behind = u64::from(first.ends_with(b"\r\n"));
         let mut record = csv::StringRecord::new();
         while reader
             .read_record(&mut record)
             .map_err(|error| self.csv_error(error))?
         {
-            let line = record.position().map_or(0, csv::Position::line);
+            let line = record.position().map_or(0, csv::Position::line) + behind;
             let cell = |place: usize| record.get(place).map(str::trim).filter(|c| !c.is_empty());
             let row = Row {
                 image: cell(places.image),

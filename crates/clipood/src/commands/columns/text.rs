@@ -161,6 +161,15 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// The line of the file on which a record begins. After `\r` a record is complete for the reader, and the `\n` still
+    /// counts as part of the next one.
+    fn line(&self, start: &csv::Position) -> u64 {
+        let before = usize::try_from(start.byte()).unwrap_or(usize::MAX);
+        let before = self.text.as_bytes().get(before.saturating_sub(1)..);
+        let behind = before.is_some_and(|bytes| bytes.starts_with(b"\r\n"));
+        start.line() + u64::from(behind) + self.skipped
+    }
+
     fn records(&self) -> Result<Vec<Record>> {
         let mut all = Vec::new();
         for record in self.reader(self.separator, false).into_records() {
@@ -171,12 +180,12 @@ impl<'a> Body<'a> {
                     len,
                 } => anyhow!(
                     "line {}: found {len} fields, expected {expected_len} as in the line before",
-                    pos.line() + self.skipped
+                    self.line(pos)
                 ),
                 _ => anyhow!(error),
             })?;
-            let line = record.position().map_or(0, csv::Position::line);
-            all.push((line + self.skipped, record));
+            let line = record.position().map_or(0, |pos| self.line(pos));
+            all.push((line, record));
         }
         Ok(all)
     }
@@ -320,6 +329,12 @@ mod tests {
             ("s\n1\nnan\n", None, &["`s`", "line 3", "NaN"][..]),
             ("s\n1\n\n2\n", None, &["line 3", "missing"]),
             ("n,s\na,1\nb,\n", None, &["`s`", "line 3", "missing (``)"]),
+            (
+                "n,s\r\na,1\r\nb,NA\r\n",
+                None,
+                &["line 3", "missing (`NA`)"],
+            ),
+            ("n,s\r\na,1\r\nb\r\n", None, &["line 3", "found 1 fields"]),
             ("n,s\na,1\nb,NA\n", None, &["line 3", "missing (`NA`)"]),
             ("n,s\na,1\nb,null\n", None, &["line 3", "missing (`null`)"]),
             // The labels are not taken for the scores.
