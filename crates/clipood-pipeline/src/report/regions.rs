@@ -96,13 +96,15 @@ impl SeenImage {
     /// A view without pixels.
     pub fn blocks(&self, classes: &[String], id: &str) -> Result<Vec<Block>> {
         let mut blocks = vec![Block::Text(format!("{}.", self.summary(classes)))];
+        let label = name_of(classes, self.regions.label);
         let mut captions = vec![(
             "Extracted patches".to_string(),
-            format!(
-                "Orange: {} is not among the {} most similar classes of the patch.",
-                name_of(classes, self.regions.label),
-                self.regions.top_k
-            ),
+            match self.regions.top_k {
+                1 => format!("Orange: {label} is not the most similar class of the patch."),
+                k => format!(
+                    "Orange: {label} is not among the {k} most similar classes of the patch."
+                ),
+            },
         )];
         for map in &self.regions.maps {
             let ends = |start: f32, pick: fn(f32, f32) -> f32| {
