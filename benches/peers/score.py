@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 IMAGES, CLASSES, DIM, SHOTS = (int(n) for n in os.environ.get("SIZES", "100000 1000 512 4000").split())
 ROUNDS, CHUNK, K, VIM = int(os.environ.get("ROUNDS", "3")), 4096, 50, 256
-SETS = ["mcm", "detectors on cosines", "knn", "all but one_class_svm"]
+SETS = ["mcm", "detectors on cosines", "knn", "detectors on other texts", "all but one_class_svm"]
+COSINES, NEAREST, TEXTS, ALL = SETS[1:]
 
 
 def unit(x):
@@ -29,6 +30,7 @@ def data():
     rng = np.random.default_rng(1)
     rows = lambda n: rng.standard_normal((n, DIM), dtype=np.float32) + np.arange(DIM, dtype=np.float32) % 7 * 0.2
     images, text, negative, train = rows(IMAGES), unit(rows(CLASSES)), unit(rows(2 * CLASSES)), unit(rows(SHOTS))
+    other = unit(rows(CLASSES))
     means = train.reshape(-1, CLASSES, DIM).mean(0)
     centred = train - np.tile(means, (SHOTS // CLASSES, 1))
     precision = np.linalg.inv(centred.T @ centred / SHOTS + 1e-4 * np.eye(DIM)).astype(np.float32)
@@ -37,7 +39,7 @@ def data():
     q = np.exp(c - c.max(1, keepdims=True))
     q = (q / q.sum(1, keepdims=True)).reshape(-1, CLASSES, CLASSES).mean(0)
     return dict(
-        images=images, text=text, negative=negative, train=train, means=means, mean=train.mean(0), precision=precision,
+        images=images, text=text, negative=negative, other=other, train=train, means=means, mean=train.mean(0), precision=precision,
         null=np.ascontiguousarray(vectors[:, : DIM - VIM]).astype(np.float32), patterns=q, entropy=(q * np.log(q)).sum(1),
     )
 
@@ -55,18 +57,18 @@ def numpy_pass(d, what):
     for at in range(0, IMAGES, CHUNK):
         f = unit(d["images"][at : at + CHUNK])
         scores = []
-        if what != "knn":
+        if what != NEAREST:
             c = f @ d["text"].T
             scores.append(softmax(c).max(1))
-        if what in SETS[1::2]:
+        if what in (COSINES, ALL):
             p = softmax(100 * c)
             top = np.sort(p, axis=1)[:, -100:]
             scores += [softmax(c / 0.1).max(1), p.max(1), 100 * c.max(1), c.max(1), lse(100 * c), lse(c)]
             scores += [(p * np.log(p + 1e-30)).sum(1), -(top**0.1 * (1 - top) ** 0.1).sum(1)]
-        if what in SETS[2:]:
+        if what in (NEAREST, ALL):
             near = np.partition(2 - 2 * f @ d["train"].T, K - 1, axis=1)[:, K - 1]
             scores.append(-np.sqrt(np.maximum(near, 0)))
-        if what == SETS[3]:
+        if what == ALL:
             fp, mp = f @ d["precision"], d["means"] @ d["precision"]
             own = (f * fp).sum(1)
             scores.append(-(own[:, None] - 2 * fp @ d["means"].T + (mp * d["means"]).sum(1)).min(1))
@@ -80,6 +82,16 @@ def numpy_pass(d, what):
             groups = np.exp(100 * (n - top)).reshape(len(f), 10, -1).sum(2)
             scores.append((id_mass[:, None] / (id_mass[:, None] + groups)).mean(1))
             scores.append(-(d["entropy"] - np.log(softmax(c / 0.1)) @ d["patterns"].T).min(1))
+        if what in (TEXTS, ALL):
+            n = f @ d["negative"].T
+            top = c.max(1, keepdims=True)
+            id_mass = np.exp(100 * (c - top)).sum(1)[:, None]
+            groups = np.exp(100 * (n - top)).reshape(len(f), 5, -1)
+            scores.append((id_mass / (id_mass + groups.sum((1, 2))[:, None])).mean(1))
+            scores.append((id_mass / (id_mass + CLASSES * groups.mean(2))).mean(1))
+            p = softmax(np.concatenate([c, n], 1))
+            scores += [p[:, :CLASSES].max(1) - 0.25 * p[:, CLASSES:].max(1), p[:, :CLASSES].max(1)]
+            scores.append((softmax(100 * c) / 2 + softmax(100 * f @ d["other"].T) / 2).max(1))
         out.append(np.stack(scores))
     return out
 
@@ -89,18 +101,18 @@ def torch_pass(d, what):
     for at in range(0, IMAGES, CHUNK):
         f = F.normalize(d["images"][at : at + CHUNK])
         scores = []
-        if what != "knn":
+        if what != NEAREST:
             c = f @ d["text"].T
             scores.append(c.softmax(1).amax(1))
-        if what in SETS[1::2]:
+        if what in (COSINES, ALL):
             p = (100 * c).softmax(1)
             top = p.topk(100, dim=1, sorted=False).values
             scores += [(c / 0.1).softmax(1).amax(1), p.amax(1), 100 * c.amax(1), c.amax(1), (100 * c).logsumexp(1)]
             scores += [c.logsumexp(1), torch.special.xlogy(p, p).sum(1), -(top**0.1 * (1 - top) ** 0.1).sum(1)]
-        if what in SETS[2:]:
+        if what in (NEAREST, ALL):
             near = (2 - 2 * f @ d["train"].T).topk(K, dim=1, largest=False).values[:, -1]
             scores.append(-near.clamp(min=0).sqrt())
-        if what == SETS[3]:
+        if what == ALL:
             fp, mp = f @ d["precision"], d["means"] @ d["precision"]
             own = (f * fp).sum(1)
             scores.append(-(own[:, None] - 2 * fp @ d["means"].T + (mp * d["means"]).sum(1)).amin(1))
@@ -114,6 +126,16 @@ def torch_pass(d, what):
             groups = (100 * (n - top)).exp().view(len(f), 10, -1).sum(2)
             scores.append((id_mass[:, None] / (id_mass[:, None] + groups)).mean(1))
             scores.append(-(d["entropy"] - (c / 0.1).log_softmax(1) @ d["patterns"].T).amin(1))
+        if what in (TEXTS, ALL):
+            n = f @ d["negative"].T
+            top = c.amax(1, keepdim=True)
+            id_mass = (100 * (c - top)).exp().sum(1)[:, None]
+            groups = (100 * (n - top)).exp().view(len(f), 5, -1)
+            scores.append((id_mass / (id_mass + groups.sum((1, 2))[:, None])).mean(1))
+            scores.append((id_mass / (id_mass + CLASSES * groups.mean(2))).mean(1))
+            p = torch.cat([c, n], 1).softmax(1)
+            scores += [p[:, :CLASSES].amax(1) - 0.25 * p[:, CLASSES:].amax(1), p[:, :CLASSES].amax(1)]
+            scores.append(((100 * c).softmax(1) / 2 + (100 * f @ d["other"].T).softmax(1) / 2).amax(1))
         out.append(torch.stack(scores))
     return out
 

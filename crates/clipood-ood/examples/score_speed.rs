@@ -2,7 +2,9 @@
 //!
 //! `cargo run --release -p clipood-ood --example score_speed [IMAGES CLASSES DIM SHOTS]` (SHOTS a class)
 
-use clipood_ood::{DetectorSpec, FitInputs, Matrix, OodError, ScoreInputs, fit, score_all};
+use clipood_ood::{
+    Classifier, DetectorSpec, FitInputs, Matrix, OodError, ScoreInputs, fit, score_all,
+};
 use std::time::Instant;
 
 /// Values in [-1, 1), with a mean direction as CLIP's features have.
@@ -24,6 +26,7 @@ fn main() -> Result<(), OodError> {
 
     let text = features(classes, dim, 1);
     let negative = features(2 * classes, dim, 2);
+    let other = features(classes, dim, 5);
     let train = features(shots, dim, 3);
     let labels: Vec<u32> = (0..shots).map(|i| (i % classes) as u32).collect();
     let data = features(images, dim, 4);
@@ -33,14 +36,17 @@ fn main() -> Result<(), OodError> {
         negative_text: Some(Matrix::new("negative_text", &negative, 2 * classes, dim)?),
         train: Some(Matrix::new("train", &train, shots, dim)?),
         train_labels: Some(&labels),
-        classifiers: &[],
+        classifiers: &[Classifier::Texts(Matrix::new(
+            "other", &other, classes, dim,
+        )?)],
     };
     let plain = "mcm,mcm:t=0.1,msp,max_logit,max_cosine,energy,energy:on=cosine,neg_entropy,gen";
     let fitted =
         "mahalanobis,relative_mahalanobis,vim,residual,knn,neglabel:groups=10,dpm_neg_min_kl";
+    let texts = "inter_modal,tins,eoe,negprompt,cooked";
     let svm = "one_class_svm";
     let mut all = Vec::new();
-    for list in [plain, fitted, svm] {
+    for list in [plain, fitted, texts, svm] {
         for spec in DetectorSpec::parse_list(list)? {
             let start = Instant::now();
             all.push(fit(&spec, &inputs)?);
@@ -57,10 +63,12 @@ fn main() -> Result<(), OodError> {
     };
     let count = plain.split(',').count();
     let but_svm = all.len() - svm.split(',').count();
+    let but_texts = but_svm - texts.split(',').count();
     for (name, detectors) in [
         ("no detector (predictions)", &all[..0]),
         ("mcm", &all[..1]),
         ("detectors on cosines", &all[..count]),
+        ("detectors on other texts", &all[but_texts..but_svm]),
         ("all but one_class_svm", &all[..but_svm]),
         ("all global detectors", &all[..]),
     ] {
