@@ -7,7 +7,6 @@ mod floats;
 use std::collections::BTreeMap;
 
 use burn::module::Param;
-#[cfg(feature = "cuda")]
 use burn::tensor::FloatDType;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -255,7 +254,6 @@ pub fn tensor_to_vec<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f3
 }
 
 /// As [`tensor_to_vec`], but a device failure is an error. Half precision is widened on the device, which is faster.
-#[cfg(feature = "cuda")]
 pub(crate) fn try_tensor_to_vec<B: Backend, const D: usize>(
     tensor: Tensor<B, D>,
 ) -> Result<Vec<f32>> {
@@ -265,7 +263,7 @@ pub(crate) fn try_tensor_to_vec<B: Backend, const D: usize>(
         .map_err(|error| ClipError::Device(format!("the device failed: {error}")))?;
     data.convert::<f32>()
         .into_vec::<f32>()
-        .map_err(|error| ClipError::Device(format!("features are not numbers: {error:?}")))
+        .map_err(|error| ClipError::Device(format!("its values are not numbers: {error:?}")))
 }
 
 #[cfg(test)]

@@ -35,6 +35,9 @@ const CAPTIONS: [&str; 7] = [
     "sentences",
 ];
 
+/// Columns that a message lists.
+const LISTED: usize = 20;
+
 /// Names of the columns, if they are given. In an archive the caption is a key of JSON files or the ending of text files, and
 /// the image is what is named as one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,7 +125,10 @@ fn column(
     found: &[&str],
 ) -> Result<usize, String> {
     let place = |name: &str| found.iter().position(|f| f.eq_ignore_ascii_case(name));
-    let all = || found.join(", ");
+    let all = || match found.get(LISTED..) {
+        Some(rest @ [_, ..]) => format!("{} and {} more", found[..LISTED].join(", "), rest.len()),
+        _ => found.join(", "),
+    };
     let Some(name) = named else {
         return usual.iter().find_map(|name| place(name)).ok_or_else(|| {
             let usual = usual.join(", ");

@@ -7,7 +7,7 @@ use crate::extract::{GLOBAL, ledger_unit};
 use crate::job::Job;
 use crate::places::Shelf;
 use crate::planned::Planned;
-use crate::prompts::trainers::{PlannedPrompt, Trainer};
+use crate::prompts::trainers::Trainer;
 use crate::stages::STAGES;
 
 /// The work of a run, and what is left of it.
@@ -59,7 +59,7 @@ pub fn estimate(job: &Job, planned: &Planned) -> Result<Estimate> {
     let view = experiment.dim() * (4 + 2 * patches);
     found.feature_bytes = found.views as u64 * view as u64;
     let trained = job.places.ledger(Shelf::Prompts).committed("train")?;
-    for prompt in trained_prompts(planned) {
+    for prompt in planned.trained_prompts() {
         let (epochs, batch_size) = match &prompt.trainer {
             Trainer::Context(training) => (training.epochs, training.train.batch_size),
             // A step passes the tower once for each negative prompt of a class.
@@ -90,19 +90,6 @@ pub fn estimate(job: &Job, planned: &Planned) -> Result<Estimate> {
         found.stages.push((stage.name, counts.units, open));
     }
     Ok(found)
-}
-
-/// The prompt sets of the plan and those that they build on, each once.
-fn trained_prompts(planned: &Planned) -> Vec<&PlannedPrompt> {
-    let mut all = planned.distinct_prompts();
-    for prompt in planned.distinct_prompts() {
-        if let Some(base) = prompt.base.as_deref()
-            && all.iter().all(|other| other.unit != base.unit)
-        {
-            all.push(base);
-        }
-    }
-    all
 }
 
 #[cfg(test)]

@@ -123,6 +123,19 @@ impl Planned {
         let prompts = self.prompts.iter();
         prompts.filter(|p| seen.insert(&p.unit.key)).collect()
     }
+
+    /// As [`Planned::distinct_prompts`], with the prompt sets that others build on.
+    pub fn trained_prompts(&self) -> Vec<&PlannedPrompt> {
+        let mut all = self.distinct_prompts();
+        for prompt in self.distinct_prompts() {
+            if let Some(base) = prompt.base.as_deref()
+                && all.iter().all(|other| other.unit != base.unit)
+            {
+                all.push(base);
+            }
+        }
+        all
+    }
 }
 
 /// Whether the classifier of `other` is joined with that of `key`.

@@ -90,7 +90,7 @@ fn projections_are_learnt_and_the_result_is_a_model_for_every_command() {
     ];
     let text = succeeds(&finetune(&world, "tuned", &words));
     assert!(
-        text.contains("pairs: 16 = 16 trained on + 0 left out"),
+        text.contains("pairs: 16 = 16 usable + 0 left out"),
         "{text}"
     );
     assert!(text.contains("zero-shot accuracy on 24 images"), "{text}");
@@ -274,7 +274,7 @@ fn rows_that_cannot_be_used_are_listed_and_too_many_are_refused() {
     let more = [&words[..], &["--max-skipped", "0.2"]].concat();
     let output = finetune(&world, "tuned", &more);
     let log = stderr(&output);
-    assert!(succeeds(&output).contains("19 = 16 trained on + 3 left out"));
+    assert!(succeeds(&output).contains("19 = 16 usable + 3 left out"));
     for part in [
         "pairs.tsv, line 18: no caption",
         "data/gone.png: unreadable",

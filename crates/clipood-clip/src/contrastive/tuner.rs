@@ -2,6 +2,7 @@
 //! need no types of Burn.
 
 use burn::backend::{Autodiff, Flex};
+use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 
 use super::learner::{Learner, Parts};
@@ -14,7 +15,7 @@ use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Weights, tensor_to_vec};
+use crate::weights::{Weights, try_tensor_to_vec};
 
 /// What is learnt, always together with the logit scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +154,13 @@ impl<B: AutodiffBackend, L: Learner<B>> Training<B, L> {
     }
 }
 
+/// The value of a tensor that holds one.
+fn value<B: AutodiffBackend>(tensor: Tensor<B, 1>) -> Result<f32> {
+    let values = try_tensor_to_vec(tensor)?;
+    let expected = || ClipError::Tuning("a tensor holds no value".into());
+    values.first().copied().ok_or_else(expected)
+}
+
 fn failed() -> ClipError {
     ClipError::Tuning("an earlier step has failed".into())
 }
@@ -166,19 +174,19 @@ impl<B: AutodiffBackend, L: Learner<B>> Steps for Training<B, L> {
         let (image, text) = learner.features(input, pairs.len(), &self.parts)?;
         let scale = learner.log_scale().val().exp();
         let contrast = contrastive_loss(normalise(image), normalise(text), scale, pairs);
-        let loss = tensor_to_vec(contrast.loss.clone())[0];
+        let loss = value(contrast.loss.clone())?;
         if !loss.is_finite() {
             return Err(ClipError::Tuning(format!(
-                "the loss is {loss}: lower the learning rate"
+                "the loss is {loss} at a learning rate of {lr}: lower it"
             )));
         }
-        let right = count_right(&tensor_to_vec(contrast.logits), pairs);
+        let right = count_right(&try_tensor_to_vec(contrast.logits)?, pairs);
         let gradients = contrast.loss.backward();
         let mut learner = self
             .optimizer
             .step(lr, learner, gradients)
             .with_bounded_scale();
-        let scale = tensor_to_vec(learner.log_scale().val())[0].exp();
+        let scale = value(learner.log_scale().val())?.exp();
         self.learner = Some(learner);
         Ok(StepReport { loss, right, scale })
     }

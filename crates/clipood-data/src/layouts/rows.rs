@@ -136,22 +136,17 @@ impl TableFile<'_> {
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(delimiter(&first))
             .from_reader(file.reader(0));
-        let headers = reader
-            .headers()
-            .map_err(|error| self.csv_error(error))?
-            .clone();
+        // After `\r` a record is complete for the reader, and the `\n` still counts as part of the next one.
+        let behind = u64::from(first.ends_with(b"\r\n"));
+        let failed = |error| self.csv_error(error, behind);
+        let headers = reader.headers().map_err(failed)?.clone();
         let names: Vec<&str> = headers
             .iter()
             .map(|name| name.trim_start_matches('\u{feff}').trim())
             .collect();
         let places = self.places(&names)?;
-        // After `\r` a record is complete for the reader, and the `\n` still counts as part of the next one.
-        let behind = u64::from(first.ends_with(b"\r\n"));
         let mut record = csv::StringRecord::new();
-        while reader
-            .read_record(&mut record)
-            .map_err(|error| self.csv_error(error))?
-        {
+        while reader.read_record(&mut record).map_err(failed)? {
             let line = record.position().map_or(0, csv::Position::line) + behind;
             let cell = |place: usize| record.get(place).map(str::trim).filter(|c| !c.is_empty());
             let row = Row {
@@ -164,11 +159,11 @@ impl TableFile<'_> {
         Ok(())
     }
 
-    fn csv_error(&self, error: csv::Error) -> DataError {
+    fn csv_error(&self, error: csv::Error, behind: u64) -> DataError {
         match error.into_kind() {
             csv::ErrorKind::Io(error) => self.io(error),
             csv::ErrorKind::Utf8 { pos, .. } => {
-                let line = pos.map_or(0, |pos| pos.line());
+                let line = pos.map_or(0, |pos| pos.line() + behind);
                 self.wrong(format!("line {line} is not UTF-8"))
             }
             csv::ErrorKind::UnequalLengths {
@@ -176,7 +171,7 @@ impl TableFile<'_> {
                 expected_len,
                 len,
             } => {
-                let line = pos.map_or(0, |pos| pos.line());
+                let line = pos.map_or(0, |pos| pos.line() + behind);
                 self.wrong(format!(
                     "line {line} has {len} cells, expected {expected_len}"
                 ))

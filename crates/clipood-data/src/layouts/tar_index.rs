@@ -113,7 +113,11 @@ pub(crate) fn index(path: &Path, beside: Beside<'_>) -> Result<Index> {
                 sample.label = label.map_err(wrong)?.or(sample.label.take());
             }
             Beside::Caption(key) if is_caption(ending, key) => {
-                sample.caption = Some(text_of(&mut entry).map_err(wrong)?.trim().to_owned());
+                let text = text_of(&mut entry).map_err(wrong)?;
+                let text = text.trim();
+                if !text.is_empty() {
+                    sample.caption = Some(text.to_owned());
+                }
             }
             Beside::Caption(key) if ending == "json" && sample.caption.is_none() => {
                 let text = text_of(&mut entry).map_err(wrong)?;
@@ -135,7 +139,7 @@ pub(crate) fn index(path: &Path, beside: Beside<'_>) -> Result<Index> {
     Ok(Index { samples, note })
 }
 
-/// The name of a file up to the first dot behind the last slash, and the lower-case ending behind the last dot.
+/// The name of a file up to the first dot behind the last slash, and the ending behind the last dot.
 fn parts(name: &str) -> Option<(&str, &str)> {
     let base = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = name[base..].find('.')?;
@@ -204,12 +208,14 @@ fn is_caption(ending: &str, key: Option<&str>) -> bool {
 fn caption_in_json(text: &str, key: Option<&str>) -> std::result::Result<Option<String>, String> {
     let value: serde_json::Value =
         serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
-    let found = match key {
-        Some(key) => value.get(key),
-        None => CAPTIONS.iter().find_map(|key| value.get(key)),
+    let filled = |key: &str| {
+        let caption = value.get(key)?.as_str()?.trim();
+        (!caption.is_empty()).then(|| caption.to_owned())
     };
-    let caption = found.and_then(serde_json::Value::as_str);
-    Ok(caption.map(|caption| caption.trim().to_owned()))
+    Ok(match key {
+        Some(key) => filled(key),
+        None => CAPTIONS.iter().find_map(|key| filled(key)),
+    })
 }
 
 /// An error of the tar reader: of the file system as it is, of the format as [`ErrorKind::InvalidData`].

@@ -39,7 +39,10 @@ pub(super) fn of_parquet(path: &Path, columns: &PairColumns) -> Result<Vec<PairR
         column(named.as_deref(), usual, what, &names).map_err(|problem| wrong(path, problem))
     };
     let caption = place(&columns.caption, &CAPTIONS, "captions")?;
-    let images = match image_column(&schema, columns.image.as_deref()) {
+    // Without a name a column of bytes may also hold hashes or embeddings: one with a usual heading comes first.
+    let usual = column(None, &IMAGES, "images", &names).ok();
+    let wanted = columns.image.as_deref().or(usual.map(|place| names[place]));
+    let images = match image_column(&schema, wanted) {
         Ok((_, bytes)) => Images::Bytes(bytes),
         Err(_) => Images::Names(place(&columns.image, &IMAGES, "images")?),
     };

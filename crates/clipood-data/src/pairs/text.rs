@@ -1,6 +1,6 @@
 //! Pairs in text files: one per line under a line of headings.
 
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use super::{CAPTIONS, IMAGES, PairColumns, PairImage, PairRow, column, filled, wrong};
@@ -9,6 +9,8 @@ use crate::error::DataError;
 
 /// What may separate columns; the first that the headings contain does.
 const SEPARATORS: [u8; 4] = [b'\t', b'|', b';', b','];
+/// Most bytes of the line of headings.
+const HEADINGS: u64 = 64 * 1024;
 
 pub(super) fn of_lines(path: &Path, columns: &PairColumns) -> Result<Vec<PairRow>, DataError> {
     let io = |source| DataError::Io {
@@ -17,7 +19,14 @@ pub(super) fn of_lines(path: &Path, columns: &PairColumns) -> Result<Vec<PairRow
     };
     let file = ByteFile::open(path).map_err(io)?;
     let mut first = Vec::new();
-    file.reader(0).read_until(b'\n', &mut first).map_err(io)?;
+    file.reader(0)
+        .take(HEADINGS)
+        .read_until(b'\n', &mut first)
+        .map_err(io)?;
+    if first.len() as u64 == HEADINGS {
+        let problem = format!("the first line is longer than {HEADINGS} bytes, expected headings");
+        return Err(wrong(path, problem));
+    }
     of_reader(path, columns, &first, file.reader(0))
 }
 
@@ -25,7 +34,7 @@ fn of_reader(
     path: &Path,
     columns: &PairColumns,
     heading: &[u8],
-    text: impl std::io::Read,
+    text: impl Read,
 ) -> Result<Vec<PairRow>, DataError> {
     let separator = SEPARATORS.into_iter().find(|s| heading.contains(s));
     let separator = separator.ok_or_else(|| {
@@ -43,8 +52,11 @@ fn of_reader(
         .delimiter(separator)
         .flexible(true)
         .trim(csv::Trim::All)
-        .from_reader(text);
-    let headings = reader.headers().map_err(|e| csv_error(path, e))?.clone();
+        .from_reader(Quotes::new(text, separator));
+    // After `\r` a record is complete for the reader, and the `\n` still counts as part of the next one.
+    let behind = u64::from(heading.ends_with(b"\r\n"));
+    let failed = |error| csv_error(path, error, behind);
+    let headings = reader.headers().map_err(failed)?.clone();
     let names: Vec<&str> = headings
         .iter()
         .map(|name| name.trim_start_matches('\u{feff}').trim())
@@ -54,29 +66,110 @@ fn of_reader(
     };
     let image = place(&columns.image, &IMAGES, "images")?;
     let caption = place(&columns.caption, &CAPTIONS, "captions")?;
-    // After `\r` a record is complete for the reader, and the `\n` still counts as part of the next one.
-    let behind = u64::from(heading.ends_with(b"\r\n"));
     let mut rows = Vec::new();
     for record in reader.records() {
-        let record = record.map_err(|e| csv_error(path, e))?;
+        let record = record.map_err(failed)?;
+        let line = record.position().map_or(0, csv::Position::line) + behind;
+        if record.len() > names.len() {
+            return Err(wrong(
+                path,
+                format!(
+                    "line {line}: found {} cells, expected {}; a text with `{}` needs quotation marks",
+                    record.len(),
+                    names.len(),
+                    separator.escape_ascii()
+                ),
+            ));
+        }
         let cell = |column: usize| record.get(column).and_then(filled);
         rows.push(PairRow {
-            number: record.position().map_or(0, csv::Position::line) + behind,
+            number: line,
             image: cell(image).map(PairImage::Named),
             captions: cell(caption).into_iter().collect(),
         });
     }
-    Ok(rows)
+    match reader.get_ref().open_since() {
+        Some(line) => {
+            let problem = format!("line {line}: a quotation mark is opened and never closed");
+            Err(wrong(path, problem))
+        }
+        None => Ok(rows),
+    }
 }
 
-fn csv_error(path: &Path, error: csv::Error) -> DataError {
+/// Bytes on their way to the reader of CSV, for which an open quotation mark reaches to the end of the file.
+struct Quotes<R> {
+    inner: R,
+    separator: u8,
+    place: Place,
+    line: u64,
+    /// Line of the last quotation mark that opened a cell.
+    opened: u64,
+}
+
+/// Where the next byte stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// At the start of a cell.
+    Start,
+    /// Between quotation marks.
+    Inside,
+    /// After the second quotation mark, or the first of two that stand for one.
+    Closed,
+    /// In a cell without quotation marks.
+    Plain,
+}
+
+impl<R> Quotes<R> {
+    fn new(inner: R, separator: u8) -> Self {
+        Self {
+            inner,
+            separator,
+            place: Place::Start,
+            line: 1,
+            opened: 0,
+        }
+    }
+
+    fn see(&mut self, byte: u8) {
+        self.place = match (self.place, byte) {
+            (Place::Inside, b'"') => Place::Closed,
+            (Place::Inside, _) | (Place::Closed, b'"') => Place::Inside,
+            (Place::Start, b'"') => {
+                self.opened = self.line;
+                Place::Inside
+            }
+            (_, b'\n' | b'\r') => Place::Start,
+            (_, byte) if byte == self.separator => Place::Start,
+            _ => Place::Plain,
+        };
+        self.line += u64::from(byte == b'\n');
+    }
+
+    /// The line of a quotation mark that is still open.
+    fn open_since(&self) -> Option<u64> {
+        (self.place == Place::Inside).then_some(self.opened)
+    }
+}
+
+impl<R: Read> Read for Quotes<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        for byte in &buffer[..count] {
+            self.see(*byte);
+        }
+        Ok(count)
+    }
+}
+
+fn csv_error(path: &Path, error: csv::Error, behind: u64) -> DataError {
     match error.into_kind() {
         csv::ErrorKind::Io(source) => DataError::Io {
             path: path.to_path_buf(),
             source,
         },
         csv::ErrorKind::Utf8 { pos, .. } => {
-            let line = pos.map_or(0, |pos| pos.line());
+            let line = pos.map_or(0, |pos| pos.line() + behind);
             wrong(path, format!("line {line} is not UTF-8"))
         }
         other => wrong(path, format!("no readable CSV file: {other:?}")),
@@ -145,6 +238,14 @@ mod tests {
                 "no column of captions: found image, label",
             ),
             ("name,caption\n1.jpg,a\n", "no column of images"),
+            (
+                "image,caption\n1.jpg,a dog, with glasses\n",
+                "line 2: found 3 cells, expected 2",
+            ),
+            (
+                "image,caption\n1.jpg,\"a \"\"big\"\" dog\"\n2.jpg,\"a cat\n3.jpg,a fish\n",
+                "line 3: a quotation mark is opened",
+            ),
         ] {
             let message = parsed(text, &PairColumns::default()).unwrap_err();
             assert!(message.starts_with("c.csv: "), "{message}");

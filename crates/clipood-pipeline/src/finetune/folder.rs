@@ -4,17 +4,22 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clipood_core::shown;
 
 use crate::error::{PipelineError, Result};
+use crate::progress::tell;
 
 /// A folder that does not exist yet, is empty, or is to be replaced. The files are written into a folder beside it that is
 /// renamed at the end, so that an interrupted command leaves nothing that looks like a result.
 #[derive(Debug)]
 pub struct OutFolder {
     place: PathBuf,
+    /// Whether it held files that may be replaced.
     replace: bool,
+    /// Ending of the names of siblings, which no other process uses.
+    tag: String,
 }
 
 impl OutFolder {
@@ -22,7 +27,8 @@ impl OutFolder {
     /// `own` may be replaced.
     ///
     /// # Errors
-    /// A file, a folder that is not empty, a folder with other files, or a place that cannot be written to.
+    /// A file, a folder that is not empty, a folder with other files, a place that cannot be written to, or a folder that
+    /// cannot be replaced, such as a mount point.
     pub fn claim(place: &Path, overwrite: bool, own: &[&str]) -> Result<Self> {
         let usage =
             |problem: String| PipelineError::Usage(format!("--out {}: {problem}", shown(place)));
@@ -57,30 +63,48 @@ impl OutFolder {
                 )));
             }
         }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanos = since.map_or(0, |since| since.as_nanos());
         let claimed = Self {
-            place: place.to_path_buf(),
+            // The folder that a link leads to is replaced, not the link.
+            place: fs::canonicalize(place).unwrap_or_else(|_| place.to_path_buf()),
             replace: !held.is_empty(),
+            tag: format!("{}-{nanos:x}", std::process::id()),
         };
         // Found now, not after hours of training.
         let staged = claimed.beside("writing");
         fs::create_dir_all(&staged)
             .and_then(|()| fs::remove_dir(&staged))
             .map_err(failed(&staged, "cannot create a folder"))?;
+        if claimed.place.exists() {
+            let old = claimed.beside("old");
+            fs::rename(&claimed.place, &old)
+                .and_then(|()| fs::rename(&old, &claimed.place))
+                .map_err(failed(
+                    &claimed.place,
+                    "cannot replace the folder; give one inside it",
+                ))?;
+        }
         Ok(claimed)
     }
 
     /// Writes the files and puts the folder in its place.
     ///
     /// # Errors
-    /// A file that cannot be written, or a folder that was filled since it was claimed.
+    /// A file that cannot be written. A folder that cannot be put in its place: its files stay beside it, and a line on
+    /// standard error says where.
     pub fn write(self, files: &[(&str, Vec<u8>)]) -> Result<()> {
         let staged = self.beside("writing");
-        let written = self.stage(&staged, files).and_then(|()| self.put(&staged));
-        if written.is_err() {
+        if let Err(error) = self.stage(&staged, files) {
             // What is left of it is of no use; the first error is the one to report.
             let _ = fs::remove_dir_all(&staged);
+            return Err(error);
         }
-        written
+        let put = self.put(&staged);
+        if staged.exists() {
+            tell(&format!("the finished files are in {}", shown(&staged)));
+        }
+        put
     }
 
     fn stage(&self, staged: &Path, files: &[(&str, Vec<u8>)]) -> Result<()> {
@@ -96,22 +120,29 @@ impl OutFolder {
 
     fn put(&self, staged: &Path) -> Result<()> {
         let old = self.beside("old");
-        if self.replace {
+        let replace = match fs::read_dir(&self.place) {
+            Ok(mut held) => held.next().is_some(),
+            Err(_) => false,
+        };
+        if replace && !self.replace {
+            let action = "was filled meanwhile, cannot put the folder in place";
+            return Err(failed(&self.place, action)(
+                io::ErrorKind::DirectoryNotEmpty.into(),
+            ));
+        }
+        if replace {
             // Moved away, not removed in place: an interrupted removal would leave half a model.
             fs::rename(&self.place, &old)
                 .map_err(failed(&self.place, "cannot move the former folder away"))?;
-        } else if self.place.exists() {
-            // Empty, or it is not removed.
-            fs::remove_dir(&self.place)
-                .map_err(failed(&self.place, "cannot replace the empty folder"))?;
         }
+        // An empty folder is replaced by the renaming itself.
         if let Err(error) = fs::rename(staged, &self.place) {
-            if self.replace {
+            if replace {
                 let _ = fs::rename(&old, &self.place);
             }
             return Err(failed(&self.place, "cannot put the folder in place")(error));
         }
-        match self.replace {
+        match replace {
             true => {
                 fs::remove_dir_all(&old).map_err(failed(&old, "cannot remove the former folder"))
             }
@@ -124,7 +155,7 @@ impl OutFolder {
         let name = self.place.file_name().unwrap_or_default();
         let mut sibling = OsString::from(".");
         sibling.push(name);
-        sibling.push(format!(".{what}-{}", std::process::id()));
+        sibling.push(format!(".{what}-{}", self.tag));
         self.place.with_file_name(sibling)
     }
 }

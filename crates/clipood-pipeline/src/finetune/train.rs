@@ -10,7 +10,8 @@ use super::views::Views;
 use crate::encode::{Engine, convert_files};
 use crate::error::{PipelineError, Result};
 use crate::feature_checks::check_rows;
-use crate::progress::{Reporting, StageProgress};
+use crate::panics::guarded;
+use crate::progress::{Reporting, StageProgress, tell};
 
 /// Captions that are encoded between two reports of progress.
 const CAPTIONS: usize = 1024;
@@ -222,7 +223,14 @@ impl<'a> Training<'a> {
     fn step(&mut self, epoch: usize, input: &TuneInput, pairs: &[(u32, u32)]) -> Result<()> {
         let done = self.curve.len();
         let lr = learning_rate(done, self.steps, self.options.lr, self.options.warmup);
-        let report = self.tuner.step(lr, input, pairs)?;
+        // Burn panics on a GPU that fails or has too little memory.
+        let report = guarded("finetune", || Ok(self.tuner.step(lr, input, pairs)?));
+        let report = report.inspect_err(|_| {
+            let (step, steps, pairs) = (done + 1, self.steps, pairs.len());
+            tell(&format!(
+                "step {step} of {steps} on {pairs} pairs has failed"
+            ));
+        })?;
         self.curve.push(CurvePoint {
             step: done + 1,
             epoch: epoch + 1,

@@ -41,14 +41,21 @@ pub static STAGE: Stage = Stage {
         Ok(prompts.map(|prompt| prompt.unit.clone()).collect())
     },
     explained: |_, planned| {
-        let prompts = planned.prompts.iter().map(|prompt| ExplainedUnit {
-            name: prompt.key.name(),
-            shelf: Shelf::Prompts,
-            stage: TRAIN,
-            unit: prompt.unit.clone(),
-            inputs: prompt.inputs.clone(),
-            prompt: Some(prompt.key.name()),
-        });
+        let listed = |base: &PlannedPrompt| planned.prompts.iter().any(|p| p.unit == base.unit);
+        let bases = planned.prompts.iter().filter_map(|p| p.base.as_deref());
+        let bases = bases.filter(|base| !listed(base));
+        let prompts = planned
+            .prompts
+            .iter()
+            .chain(bases)
+            .map(|prompt| ExplainedUnit {
+                name: prompt.key.name(),
+                shelf: Shelf::Prompts,
+                stage: TRAIN,
+                unit: prompt.unit.clone(),
+                inputs: prompt.inputs.clone(),
+                prompt: Some(prompt.key.name()),
+            });
         Ok(prompts.collect())
     },
     run,
@@ -178,6 +185,10 @@ impl Bench<'_> {
     ) -> Result<()> {
         let (experiment, ledger) = (&self.job.experiment, &self.job.places.prompts);
         self.job.worker.interrupt.check()?;
+        // A prompt set that builds on this one may have made it meanwhile.
+        if ledger.is_done(TRAIN, &prompt.unit)? {
+            return Ok(());
+        }
         let name = prompt.key.name();
         let span = tracing::info_span!("train", prompt = name, %device);
         let _span = span.entered();

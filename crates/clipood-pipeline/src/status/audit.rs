@@ -187,7 +187,7 @@ fn audit_files(job: &Job, planned: &Planned, audit: &mut Audit) -> Result<()> {
         }
     }
     let prompts = job.places.prompts.store();
-    for prompt in planned.distinct_prompts() {
+    for prompt in planned.trained_prompts() {
         for name in ["train_log.parquet", "checkpoint.safetensors"] {
             files.push((prompts, format!("{}/{name}", prompt.unit.fingerprint)));
         }

@@ -11,6 +11,7 @@ use clipood_core::shown;
 use clipood_data::PairColumns;
 use clipood_pipeline::finetune::{AdamWOptions, FineTuning, OutFolder, PairSet, Part, fine_tune};
 use clipood_pipeline::{PipelineError, Reporting, tell};
+use serde_json::{Value, json};
 
 use self::held_out::{Accuracy, HeldOut, HeldOutArgs};
 use self::result::{FILES, Finished, curve_table};
@@ -57,7 +58,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value = "1", value_parser = count::<MOST_EPOCHS>)]
     epochs: usize,
     /// Pairs per step; a last short batch of an epoch is left out.
-    #[arg(long, value_name = "N", default_value = "64", value_parser = count::<MOST_PAIRS>)]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = batch)]
     batch: usize,
     /// Peak learning rate of AdamW; 1e-5 suits whole towers, projections bear 1e-3.
     #[arg(long, default_value = "1e-5", value_parser = positive)]
@@ -84,6 +85,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let devices = args.devices.open("f32")?;
     let out = OutFolder::claim(&args.out, args.overwrite, &FILES)?;
+    let settings = args.settings();
     let columns = PairColumns {
         image: args.image_column.clone(),
         caption: args.caption_column.clone(),
@@ -130,6 +132,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let finished = Finished {
         from: args.model.name_or("demo"),
+        settings,
         start: &start,
         model: &model,
         set: &set,
@@ -160,6 +163,39 @@ fn report(finished: &Finished<'_>, held_out: Option<&HeldOut>, out: &std::path::
     }
     let out = shown(out);
     text + &format!("model: {out}; use it as --model {out}\n")
+}
+
+impl Args {
+    /// The settings as they were given, for the account of the result.
+    fn settings(&self) -> Value {
+        let shown_path = |path: &PathBuf| shown(path);
+        json!({
+            "train": match self.train {
+                Part::Projections => "projections",
+                Part::All => "all",
+            },
+            "pairs": self.pairs.iter().map(shown_path).collect::<Vec<_>>(),
+            "image_column": self.image_column,
+            "caption_column": self.caption_column,
+            "images": self.images.as_ref().map(shown_path),
+            "max_skipped": self.max_skipped,
+            "epochs": self.epochs,
+            "batch": self.batch,
+            "lr": self.lr,
+            "weight_decay": self.wd,
+            "warmup": self.warmup,
+            "seed": self.seed,
+        })
+    }
+}
+
+/// A number of pairs: one alone has nothing to be told from.
+fn batch(text: &str) -> Result<usize, String> {
+    let pairs = count::<MOST_PAIRS>(text)?;
+    match pairs {
+        1 => Err("found 1, expected at least 2: a pair is learnt in contrast to others".to_owned()),
+        _ => Ok(pairs),
+    }
 }
 
 fn part(text: &str) -> Result<Part, String> {

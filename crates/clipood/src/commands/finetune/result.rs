@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use clipood_clip::model::Model;
-use clipood_pipeline::finetune::{CurvePoint, FineTuning, PairSet, Part};
-use serde_json::json;
+use clipood_pipeline::finetune::{CurvePoint, FineTuning, PairSet};
+use serde_json::{Value, json};
 
 use super::held_out::Accuracy;
 
@@ -25,6 +25,8 @@ const PRINTED: usize = 10;
 pub struct Finished<'a> {
     /// Name of the model that it started from.
     pub from: &'a str,
+    /// The settings as they were given.
+    pub settings: Value,
     /// That model.
     pub start: &'a Model,
     /// The trained model.
@@ -60,7 +62,6 @@ impl Finished<'_> {
     }
 
     fn summary(&self) -> serde_json::Value {
-        let options = self.options;
         let accuracy = |of: Accuracy| json!({ "top1": of.top1, "top5": of.top5 });
         let zero_shot = self.accuracies.map(|(before, after)| {
             json!({ "images": before.images, "before": accuracy(before), "after": accuracy(after) })
@@ -70,19 +71,10 @@ impl Finished<'_> {
             "from": self.from,
             "from_hash": self.start.hash,
             "hash": self.model.hash,
-            "train": match options.part {
-                Part::Projections => "projections",
-                Part::All => "all",
-            },
+            "settings": self.settings,
             "pairs": self.set.pairs.len(),
             "skipped_pairs": self.left_out(),
-            "epochs": options.epochs,
             "steps": self.curve.len(),
-            "batch": options.batch,
-            "lr": options.lr,
-            "weight_decay": options.optimizer.weight_decay,
-            "warmup": options.warmup,
-            "seed": options.seed,
             "zero_shot": zero_shot,
         })
     }
@@ -100,13 +92,20 @@ impl Finished<'_> {
 
     /// One sentence about the pairs.
     pub fn account(&self) -> String {
-        let (trained, left_out) = (self.set.pairs.len(), self.left_out());
+        let (usable, left_out) = (self.set.pairs.len(), self.left_out());
         let mut text = format!(
-            "pairs: {} = {trained} trained on + {left_out} left out",
-            trained + left_out
+            "pairs: {} = {usable} usable + {left_out} left out",
+            usable + left_out
         );
         if left_out > 0 {
             text += " (skipped.csv lists them)";
+        }
+        let short = match usable < self.options.batch {
+            true => 0,
+            false => usable % self.options.batch,
+        };
+        if short > 0 {
+            text += &format!("; each epoch leaves out {short}, which fill no batch");
         }
         text + "\n"
     }
