@@ -208,13 +208,17 @@ mod tests {
         let refused = OutFolder::claim(&file, true, &OWN).unwrap_err().to_string();
         assert!(refused.contains("is a file"), "{refused}");
         assert!(OutFolder::claim(Path::new("/"), false, &OWN).is_err());
-        // An empty folder that was filled meanwhile is not lost.
+        // An empty folder that was filled meanwhile is not lost, nor are the finished files.
         let empty = root.path().join("empty");
         fs::create_dir(&empty).unwrap();
         let claimed = OutFolder::claim(&empty, false, &OWN).unwrap();
         fs::write(empty.join("new"), "mine").unwrap();
         assert!(claimed.write(&[("a", b"1".to_vec())]).is_err());
         assert_eq!(files(&empty), ["new"]);
-        assert_eq!(files(root.path()), ["deep", "empty"]);
+        let held = files(root.path());
+        let kept = held[0].to_str().unwrap();
+        assert!(kept.starts_with(".empty.writing-"), "{held:?}");
+        assert_eq!(held[1..], ["deep", "empty"]);
+        assert_eq!(files(&root.path().join(kept)), ["a"]);
     }
 }
