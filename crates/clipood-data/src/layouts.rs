@@ -10,7 +10,7 @@ mod imglist;
 mod listed;
 mod parquet;
 mod pattern;
-mod rows;
+pub(crate) mod rows;
 mod shape;
 mod split_file;
 mod table;

@@ -136,8 +136,7 @@ impl TableFile<'_> {
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(delimiter(&first))
             .from_reader(file.reader(0));
-        // After `\r` a record is complete for the reader, and the `\n` still counts as part of the next one.
-        let behind = u64::from(first.ends_with(b"\r\n"));
+        let behind = lines_behind(&first);
         let failed = |error| self.csv_error(error, behind);
         let headers = reader.headers().map_err(failed)?.clone();
         let names: Vec<&str> = headers
@@ -218,6 +217,12 @@ impl TableFile<'_> {
 fn cell(texts: &StringArray, row: usize) -> Option<&str> {
     let text = (!texts.is_null(row)).then(|| texts.value(row).trim());
     text.filter(|text| !text.is_empty())
+}
+
+/// How many lines the reader of CSV is behind, in a file with this line of headings: after `\r` a record is complete for it,
+/// and the `\n` counts as part of the next one.
+pub(crate) fn lines_behind(heading: &[u8]) -> u64 {
+    u64::from(heading.ends_with(b"\r\n"))
 }
 
 /// What separates the cells of a heading: the most frequent of tab, comma and semicolon.

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{CAPTIONS, IMAGES, PairColumns, PairImage, PairRow, column, filled, wrong};
 use crate::byte_file::ByteFile;
 use crate::error::DataError;
+use crate::layouts::rows::lines_behind;
 
 /// What may separate columns; the first that the headings contain does.
 const SEPARATORS: [u8; 4] = [b'\t', b'|', b';', b','];
@@ -53,8 +54,7 @@ fn of_reader(
         .flexible(true)
         .trim(csv::Trim::All)
         .from_reader(Quotes::new(text, separator));
-    // After `\r` a record is complete for the reader, and the `\n` still counts as part of the next one.
-    let behind = u64::from(heading.ends_with(b"\r\n"));
+    let behind = lines_behind(heading);
     let failed = |error| csv_error(path, error, behind);
     let headings = reader.headers().map_err(failed)?.clone();
     let names: Vec<&str> = headings

@@ -76,8 +76,8 @@ pub fn kept_published(run: &Store) -> Result<Vec<PublishedSection>> {
 
 /// What a table of published figures needs below it.
 pub const PUBLISHED_NOTE: &str = "Published figures are those that the recipe names, with their sources; where a source says `not verified`, nobody has compared \
-    the figure with the paper. FPR95 is compared in the convention of its row: `fpr95` (ID positive) or `fpr95_openood` (OOD positive). A blank means that the run \
-    has no such row.";
+    the figure with the paper. FPR95 is compared in the convention of its row: `fpr95` (ID positive) or `fpr95_openood` (OOD positive). A blank means that the \
+    source gives no such figure, or that the run has no such row.";
 
 /// One row per published figure, with the measured ones where the run has them.
 pub fn published_table(metrics: &Metrics, published: &[PublishedSection]) -> Table {

@@ -20,7 +20,7 @@ const BAR: (usize, usize) = (192, 12);
 pub struct SeenImage {
     /// Its name.
     pub name: String,
-    /// How its label is known: `given`, `predicted`.
+    /// How its label is known: `given` (`--label`), `known` (from the dataset) or `predicted`.
     pub label_from: String,
     /// What the model takes the image for, and with which probability in 0 to 1.
     pub predicted: (String, f64),

@@ -55,7 +55,7 @@ struct Changes {
     /// Train a class on fewer images than shots if it has no more, instead of refusing.
     #[arg(long, help_heading = heading::RECIPE)]
     allow_fewer: bool,
-    /// Methods, separated by commas: zero-shot, coop, locoop, sct, linear-probe, dpcoop, dplocoop, dpsct.
+    /// Methods, separated by commas: zero-shot, coop, locoop, sct, negprompt, linear-probe, dpcoop, dplocoop, dpsct.
     #[arg(long, value_delimiter = ',', help_heading = heading::RECIPE)]
     methods: Option<Vec<String>>,
     /// Detectors, separated by commas: `[alias=]kind[:key=value]...`; `clipood detectors` lists them.

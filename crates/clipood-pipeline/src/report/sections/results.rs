@@ -2,14 +2,14 @@
 
 use clipood_core::Method;
 
-use super::super::console::{notes, short_table};
+use super::super::console::{deviation, notes, short_table, shots_cell};
 use super::super::figures::{Figure, intervals, shots as shots_chart};
 use super::super::headline::{
     headlines, is_average, is_oracle, is_transductive, name_of, ood_sets, rule, spreads,
 };
 use super::super::page::{Block, Section};
 use super::super::published::{PUBLISHED_NOTE, published, published_table};
-use super::super::table::{Cell, Spread, Table};
+use super::super::table::{Cell, Table};
 use super::super::views::{By, View, report_table};
 use super::super::warnings::warnings;
 use crate::columns::DUAL_BASE;
@@ -188,12 +188,11 @@ fn averages_table(metrics: &Metrics, badges: &Badges<'_>, set: impl Fn(&str) -> 
         ("about", "badges"),
     ]);
     let mut table = Table::new(&columns);
-    let deviation = |std: Option<f64>| std.map_or(Spread::None, Spread::Deviation);
     for row in rows {
         let (auroc, fpr95) = spreads(metrics, row);
         let mut cells = vec![
             Cell::text(&row.method),
-            Cell::Count(u64::from(row.shots.unwrap_or(0))),
+            shots_cell(row.shots),
             Cell::text(&row.detector),
         ];
         if chooses {
