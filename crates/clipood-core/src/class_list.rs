@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::class_texts::{Entries, at_line};
 use crate::error::CoreError;
+use crate::printable::first_of;
 use crate::text_file::lines;
 
 /// Headings of a column of class names, in lower case and without separators.
@@ -104,14 +105,11 @@ pub fn equal_names(names: &[String]) -> Option<String> {
     if shared.is_empty() {
         return None;
     }
-    let written = shared.iter().take(SHOWN).map(|classes| {
+    let written = shared.iter().map(|classes| {
         let numbers: Vec<String> = classes.iter().map(usize::to_string).collect();
         format!("`{}` (classes {})", names[classes[0]], numbers.join(", "))
     });
-    let mut written = written.collect::<Vec<_>>().join(", ");
-    if shared.len() > SHOWN {
-        written += &format!(" and {} more", shared.len() - SHOWN);
-    }
+    let written = first_of(written, shared.len(), SHOWN);
     let count = match shared.len() {
         1 => "1 class name is".to_string(),
         count => format!("{count} class names are"),

@@ -72,7 +72,7 @@ pub use messages::without_controls;
 pub use method::Method;
 pub use nearest::nearest;
 pub use place::{is_url, join};
-pub use printable::{key_part, shown, stored};
+pub use printable::{counted, first_of, key_part, shown, stored, unstored};
 pub use recipe::{
     ClassToken, DataSection, DualPatternSection, EngineSection, LinearProbeSection, LocoopSection,
     MetricsSection, NegativeLabelsSection, NegativeRule, NegpromptSection, Overlap, Overrides,

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest path in a message, in characters; of a longer one the middle is left out.
 const LONGEST: usize = 600;
@@ -38,6 +38,82 @@ pub fn stored(path: &Path) -> String {
         Some(text) => text.to_string(),
         None => escaped(path.as_os_str(), char::is_control),
     }
+}
+
+/// The path that [`stored`] gave this text. Of a text that is the name of an existing file this is the file.
+///
+/// ```
+/// # use std::path::{Path, PathBuf};
+/// assert_eq!(clipood_core::unstored("a/b.png"), Path::new("a/b.png"));
+/// ```
+pub fn unstored(text: &str) -> PathBuf {
+    let path = PathBuf::from(text);
+    if !text.contains("\\x") || path.symlink_metadata().is_ok() {
+        return path;
+    }
+    from_bytes(unescaped(text)).unwrap_or(path)
+}
+
+/// The bytes of a text in which some are written as `\xNN`.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\\x") {
+        bytes.extend_from_slice(before.as_bytes());
+        let digits = after.get(..2);
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        rest = match byte {
+            Some(byte) => {
+                bytes.push(byte);
+                &after[2..]
+            }
+            None => {
+                bytes.extend_from_slice(b"\\x");
+                after
+            }
+        };
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
+}
+
+#[cfg(unix)]
+fn from_bytes(bytes: Vec<u8>) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    Some(std::ffi::OsString::from_vec(bytes).into())
+}
+
+#[cfg(not(unix))]
+fn from_bytes(bytes: Vec<u8>) -> Option<PathBuf> {
+    String::from_utf8(bytes).ok().map(PathBuf::from)
+}
+
+/// A number of things in words: `1 image`, `2 images`.
+///
+/// ```
+/// assert_eq!(clipood_core::counted(1, "image", "images"), "1 image");
+/// assert_eq!(clipood_core::counted(0, "image", "images"), "0 images");
+/// ```
+pub fn counted(count: usize, one: &str, several: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        _ => format!("{count} {several}"),
+    }
+}
+
+/// The first `most` of `count` names, and how many others there are.
+///
+/// ```
+/// let names = ["ant", "bee", "cat", "dog"].map(str::to_string);
+/// assert_eq!(clipood_core::first_of(names, 4, 2), "ant, bee and 2 more");
+/// ```
+pub fn first_of(names: impl IntoIterator<Item = String>, count: usize, most: usize) -> String {
+    let mut text = names.into_iter().take(most).collect::<Vec<_>>().join(", ");
+    if count > most {
+        // Writing to a string cannot fail.
+        let _ = write!(text, " and {} more", count - most);
+    }
+    text
 }
 
 fn escaped(text: &OsStr, escapes: impl Fn(char) -> bool) -> String {
@@ -90,8 +166,26 @@ mod tests {
         assert_eq!(shown(name), r"b\xFF.png");
         assert_eq!(key_part(name), r"b\xFF.png");
         assert_eq!(stored(Path::new(name)), r"b\xFF.png");
+        assert_eq!(unstored(r"b\xFF.png"), Path::new(name));
         // A file whose name looks like the escape has another key.
         assert_eq!(key_part(OsStr::new(r"b\xFF.png")), r"b\x5CxFF.png");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_stored_path_is_found_again() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            &b"a\xFF\n.png"[..],
+            br"b\xFF.png",
+            br"c\x.png",
+            "d猫.png".as_bytes(),
+        ] {
+            let path = folder.path().join(OsStr::from_bytes(name));
+            std::fs::write(&path, name).unwrap();
+            assert_eq!(unstored(&stored(&path)), path);
+        }
     }
 
     proptest! {

@@ -1,11 +1,13 @@
-//! Images with their captions: CSV files as open_clip, Flickr and COCO have them, Parquet files, WebDataset's archives.
+//! Images with their captions: CSV files as open_clip and Flickr have them, JSON as COCO has it, Parquet files, WebDataset's
+//! archives.
 
+mod json;
 mod stored;
 mod text;
 
 use std::path::{Path, PathBuf};
 
-use clipood_core::nearest;
+use clipood_core::{first_of, nearest};
 
 use crate::error::DataError;
 use crate::source::Source;
@@ -38,7 +40,7 @@ const CAPTIONS: [&str; 7] = [
 /// Columns that a message lists.
 const LISTED: usize = 20;
 
-/// Names of the columns, if they are given. In an archive the caption is a key of JSON files or the ending of text files, and
+/// Names of the columns, if they are given: keys of the objects in JSON, whose other forms have fixed names. In an archive the caption is a key of JSON files or the ending of text files, and
 /// the image is what is named as one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PairColumns {
@@ -79,7 +81,7 @@ pub struct PairRows {
 }
 
 impl PairRows {
-    /// Reads a file: Parquet if it is named so, an archive if it is named `.tar`, else text with one pair per line, whose
+    /// Reads a file: Parquet, JSON (`.json`, `.jsonl`, `.ndjson`) or an archive (`.tar`) if it is named so, else text with one pair per line, whose
     /// first line names the columns, separated by commas, tabs, semicolons or bars. Without names in `columns` the usual
     /// headings are looked for: open_clip's `filepath` and `title`, `image` and `caption`, and others.
     ///
@@ -90,6 +92,7 @@ impl PairRows {
         let ending = ending.as_ref().and_then(|ending| ending.to_str());
         let (unit, rows) = match ending {
             Some("parquet") => ("row", stored::of_parquet(path, columns)?),
+            Some("json" | "jsonl" | "ndjson") => ("entry", json::of_json(path, columns)?),
             Some("tar") => ("sample", stored::of_archive(path, columns)?),
             _ => ("line", text::of_lines(path, columns)?),
         };
@@ -103,8 +106,8 @@ impl PairRows {
         }
     }
 
-    /// Where a row stands: `line 3` of a text, counted from 1; `row 2` of a Parquet file or `sample 2` of an archive, counted
-    /// from 0.
+    /// Where a row stands: `line 3` of a text, counted from 1; `row 2` of a Parquet file, `entry 2` of a JSON file or
+    /// `sample 2` of an archive, counted from 0.
     pub fn place(&self, row: &PairRow) -> String {
         format!("{} {}", self.unit, row.number)
     }
@@ -125,9 +128,12 @@ fn column(
     found: &[&str],
 ) -> Result<usize, String> {
     let place = |name: &str| found.iter().position(|f| f.eq_ignore_ascii_case(name));
-    let all = || match found.get(LISTED..) {
-        Some(rest @ [_, ..]) => format!("{} and {} more", found[..LISTED].join(", "), rest.len()),
-        _ => found.join(", "),
+    let all = || {
+        first_of(
+            found.iter().map(|name| (*name).to_owned()),
+            found.len(),
+            LISTED,
+        )
     };
     let Some(name) = named else {
         return usual.iter().find_map(|name| place(name)).ok_or_else(|| {

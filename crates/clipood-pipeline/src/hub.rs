@@ -23,6 +23,32 @@ pub fn fetch_dataset(
     reporting: Reporting,
     interrupt: &Interrupt,
 ) -> Result<()> {
+    fetch_with(&HubOptions::from_env()?, manifest, reporting, interrupt)
+}
+
+/// [`fetch_dataset`] from the cache alone: nothing is downloaded.
+///
+/// # Errors
+/// A dataset that is not in the cache.
+pub fn cached_dataset(manifest: &mut DatasetManifest) -> Result<()> {
+    let hub = HubOptions {
+        offline: true,
+        ..HubOptions::from_env()?
+    };
+    match fetch_with(&hub, manifest, Reporting::Silent, &Interrupt::default()) {
+        Err(PipelineError::Hub(HubError::NotCached { name, .. })) => Err(PipelineError::Usage(
+            format!("{name} is not in the cache of the hub, and nothing is downloaded here"),
+        )),
+        other => other,
+    }
+}
+
+fn fetch_with(
+    hub: &HubOptions,
+    manifest: &mut DatasetManifest,
+    reporting: Reporting,
+    interrupt: &Interrupt,
+) -> Result<()> {
     if let Some(split) = split_in_root(manifest)? {
         if !manifest.splits.is_empty() {
             return Err(PipelineError::Usage(format!(
@@ -30,12 +56,12 @@ pub fn fetch_dataset(
                 manifest.name
             )));
         }
-        return fetch_split(manifest, vec![split], reporting, interrupt);
+        return split_with(hub, manifest, vec![split], reporting, interrupt);
     }
     let wanted = (manifest.splits.values())
         .map(|split| vec![split.to_string_lossy().into_owned()])
         .collect();
-    let Some((name, snapshot)) = fetch(manifest, wanted, reporting, interrupt)? else {
+    let Some((name, snapshot)) = fetch(hub, manifest, wanted, reporting, interrupt)? else {
         return Ok(());
     };
     let roles = match manifest.splits.is_empty() {
@@ -70,7 +96,18 @@ pub fn fetch_split(
     reporting: Reporting,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    if let Some((name, snapshot)) = fetch(manifest, vec![names], reporting, interrupt)? {
+    let hub = HubOptions::from_env()?;
+    split_with(&hub, manifest, names, reporting, interrupt)
+}
+
+fn split_with(
+    hub: &HubOptions,
+    manifest: &mut DatasetManifest,
+    names: Vec<String>,
+    reporting: Reporting,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    if let Some((name, snapshot)) = fetch(hub, manifest, vec![names], reporting, interrupt)? {
         let roles = roles_of(&snapshot, |_| Some("test"));
         keep(manifest, &name, snapshot, roles);
     }
@@ -87,6 +124,7 @@ fn split_in_root(manifest: &DatasetManifest) -> Result<Option<String>> {
 
 /// The files of these splits, or of all; `None` for a dataset that is not on the hub.
 fn fetch(
+    hub: &HubOptions,
     manifest: &DatasetManifest,
     wanted: Vec<Vec<String>>,
     reporting: Reporting,
@@ -96,7 +134,7 @@ fn fetch(
         return Ok(None);
     };
     let name = DatasetName::parse(text)?;
-    let (hub, asked) = (HubOptions::from_env()?, name.clone());
+    let (hub, asked) = (hub.clone(), name.clone());
     let snapshot = download(&name.to_string(), reporting, interrupt, move |listener| {
         resolve_dataset(&asked, &wanted, &hub, listener)
     })?;

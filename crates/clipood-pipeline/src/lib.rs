@@ -88,7 +88,7 @@ pub use error::{PipelineError, Result, exit_code};
 pub use estimate::{Estimate, estimate};
 pub use experiment::Experiment;
 pub use extract::{JUDGE, decode_alone};
-pub use hub::{fetch_dataset, fetch_split};
+pub use hub::{cached_dataset, fetch_dataset, fetch_split};
 pub use interrupt::Interrupt;
 pub use job::{Job, JobOptions, RunOptions, check_run, report_failure};
 pub use journal::{State, WorkerStatus};
@@ -103,7 +103,7 @@ pub use progress::{Reporting, tell};
 pub use prompts::file::PromptSet;
 pub use prompts::words::nearest_tokens;
 pub use report::{
-    By, Cell, Comparison, PUBLISHED_NOTE, Picture, RegionsPage, SeenImage, Sheet, SheetGroup,
+    By, Cell, Comparison, PUBLISHED_NOTE, RegionsPage, SeenImage, Sheet, SheetGroup, SheetImage,
     Spread, Table, View, ZeroShotPage, bars, compare_runs, console, kept_published, notes,
     page_files, published, published_table, report_table,
 };

@@ -37,7 +37,7 @@ pub use self::published::{
     PUBLISHED_NOTE, keep_published, kept_published, published, published_table,
 };
 pub use self::regions::{RegionsPage, SeenImage};
-pub use self::sheet::{Picture, Sheet, SheetGroup};
+pub use self::sheet::{Sheet, SheetGroup, SheetImage};
 pub use self::table::{Cell, Spread, Table};
 pub use self::views::{By, View, report_table};
 pub use self::zero_shot::ZeroShotPage;

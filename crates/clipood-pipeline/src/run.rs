@@ -9,7 +9,7 @@ use crate::job::Job;
 use crate::panics::guarded;
 use crate::plan::check_data;
 use crate::planned::Planned;
-use crate::report::keep_published;
+use crate::report::{keep_published, write_page};
 use crate::stages::report::{Outcome, finished};
 use crate::stages::{STAGES, Stage, run_stages};
 
@@ -58,6 +58,7 @@ fn once(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
         check_tables(job)?;
         if let Some(outcome) = finished(job)? {
             check_data(job)?;
+            show_published(job, &outcome)?;
             return Ok(Some(outcome));
         }
         let at = &job.places.run_location;
@@ -68,6 +69,19 @@ fn once(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
         run_stages(job, &planned, wanted)?;
         finished(job)
     })
+}
+
+/// Keeps published figures that were added to the recipe, or changed in it, after the run was finished.
+fn show_published(job: &Job, outcome: &Outcome) -> Result<()> {
+    let shown = || match keep_published(job)? {
+        true => write_page(job, Some(&outcome.metrics)),
+        false => Ok(()),
+    };
+    match shown() {
+        // To show what is finished needs no permission to write.
+        Err(PipelineError::Store(StoreError::Denied { .. })) => Ok(()),
+        other => other,
+    }
 }
 
 /// Removes the temporary files of killed writers, which readers of a table's folder would take for parts.

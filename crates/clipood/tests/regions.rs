@@ -280,6 +280,53 @@ fn without_a_label_it_is_predicted_and_pages_hold_their_pictures() {
     }
     // Pictures, page and lines, and nothing else.
     assert_eq!(files(&world.path("o")).len(), pictures + 2);
+
+    // The same images below a folder with the pictures: these are not drawn, and nothing of the first call stays.
+    std::fs::rename(world.path("o"), world.path("data/o")).unwrap();
+    let again = ["regions", "data", "--classes", "star,house,fish"];
+    let again = [&again[..], &["--top", "1", "--out", "data/o"]].concat();
+    let output = world.clipood(&again).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let text = std::fs::read_to_string(world.path("data/o/regions.jsonl")).unwrap();
+    let kept = lines(&text);
+    assert_eq!(kept.len(), 2, "{text}");
+    let maps = kept
+        .iter()
+        .map(|line| line["maps"].as_array().unwrap().len());
+    let pictures = kept.len() + maps.sum::<usize>();
+    assert_eq!(files(&world.path("data/o")).len(), pictures + 2);
+}
+
+#[test]
+fn classes_may_share_a_name() {
+    let world = world();
+    // Numbered from 0, as in the note; the texts are those of the bare name.
+    let words = ["regions", IMAGE, "--json", "--classes"];
+    let twice = [&words[..], &["star,fish,star", "--top", "3"]].concat();
+    let output = world.clipood(&twice).output().unwrap();
+    assert!(stderr(&output).contains("`star` (classes 0, 2)"));
+    let found = lines(&succeeds(&output));
+    let maps = found[0]["maps"].as_array().unwrap();
+    let cosine = |class: &str| {
+        let map = maps.iter().find(|map| map["class"] == class);
+        map.unwrap()["image_cosine"].as_f64().unwrap()
+    };
+    assert_eq!(cosine("star (class 0)"), cosine("star (class 2)"));
+    let once = [&words[..], &["star,fish", "--top", "3"]].concat();
+    let once = lines(&succeeds(&world.clipood(&once).output().unwrap()));
+    let own = once[0]["maps"].as_array().unwrap().iter();
+    let own = own.filter(|map| map["class"] == "star");
+    let own: Vec<f64> = own
+        .map(|map| map["image_cosine"].as_f64().unwrap())
+        .collect();
+    assert_eq!(own, [cosine("star (class 0)")]);
+    misused(
+        &world,
+        &[&twice[..], &["--label", "star"]].concat(),
+        &["`star (class 0)`, `star (class 2)`"],
+    );
+    let second = [&twice[..], &["--label", "star (class 2)"]].concat();
+    succeeds(&world.clipood(&second).output().unwrap());
 }
 
 #[test]
@@ -324,7 +371,7 @@ fn a_prompt_set_stands_in_for_templates() {
         ..set
     };
     world.write("p.safetensors", narrow.to_bytes().unwrap());
-    refused(&[], &["8 values do not fit 4 classes"]);
+    refused(&[], &["--prompt p.safetensors", "of width 2", "--model"]);
 }
 
 /// `clipood <words>`, which has to fail with exit code 2 and a message with all `expected` words.
@@ -346,7 +393,6 @@ fn what_is_wrong_is_named() {
     };
     wrong(&[], &["--classes", "--prompt"]);
     wrong(&["--classes", "star,,fish"], &["name 2 of 3 is blank"]);
-    wrong(&["--classes", "star,fish,Star"], &["`Star`", "1 and 3"]);
     wrong(&["--classes", "star"], &["at least 2"]);
     let two = ["--classes", "star,fish"];
     wrong(

@@ -133,6 +133,26 @@ fn the_page_is_made_again_from_the_tables_with_and_without_images() {
         stderr(&again)
     );
 
+    // Figures that a finished run gets later, or others, are kept, and stand on the page.
+    let later = published.replace("91.5", "87.25");
+    world.write("recipe.toml", format!("{recipe}\n{later}"));
+    let console = succeeds(&world.run("run", &[]));
+    assert!(console.contains("87.25"), "{console}");
+    let kept = clipood(&world, &["report", "run", "--published"]);
+    assert!(
+        kept.contains("87.25") && kept.contains("a <paper>"),
+        "{kept}"
+    );
+    assert!(page("run/report/index.html").contains("87.25"));
+    world.write("recipe.toml", format!("{recipe}\n{published}"));
+    succeeds(&world.run("run", &[]));
+    world.write("recipe.toml", &recipe);
+    misused(
+        &world,
+        &["report", "run", "--published", "--page", "page.html"],
+        &["--published", "cannot be used with"],
+    );
+
     // The page is gone: the same command makes it again. Only the line with the command differs in others.
     std::fs::remove_file(world.path("run/report/index.html")).unwrap();
     succeeds(&world.run("run", &[]));

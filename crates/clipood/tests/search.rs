@@ -311,6 +311,25 @@ fn folders_files_and_class_lists_are_searched() {
         1,
         &["no folder no"],
     );
+    fails(
+        &world,
+        &["star", "--features", "data/id/test", "--page", "data"],
+        1,
+        &["cannot write data: it is a folder"],
+    );
+
+    // The rows of the texts are no images.
+    let texts = search(
+        &world,
+        &["a photo of a star", "--features", "f.safetensors:text"],
+    );
+    assert_eq!(texts[0].len(), 1, "{texts:?}");
+    assert_eq!(texts[0][0].0, "row 0");
+    let (sheet, images) = page(
+        &world,
+        &["a photo of a star", "--features", "f.safetensors:text"],
+    );
+    assert!(images == 0 && sheet.contains("does not name its images"));
 
     // A blank image among others costs nothing but itself.
     world.write("data/id/test/star/broken.png", b"not a picture");

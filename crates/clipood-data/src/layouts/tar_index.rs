@@ -91,6 +91,8 @@ pub(crate) fn index(path: &Path, beside: Beside<'_>) -> Result<Index> {
         let Some(sample) = samples.last_mut() else {
             continue;
         };
+        let ending = ending.to_ascii_lowercase();
+        let ending = ending.as_str();
         if is_image(Path::new(name)) {
             if let Some((other, _)) = &sample.image {
                 return Err(invalid(format!(
@@ -199,7 +201,7 @@ fn in_json(text: &str, key: Option<&str>) -> std::result::Result<Option<OwnLabel
 /// Whether a file of this ending holds the caption.
 fn is_caption(ending: &str, key: Option<&str>) -> bool {
     match key {
-        Some(key) => ending == key,
+        Some(key) => ending.eq_ignore_ascii_case(key),
         None => ["txt", "text", "caption"].contains(&ending),
     }
 }

@@ -205,6 +205,12 @@ impl<'a> Training<'a> {
     ) -> Result<Self> {
         let per_epoch = pairs.len() / options.batch.clamp(1, pairs.len().max(1));
         let steps = options.epochs * per_epoch;
+        if options.warmup >= steps {
+            reporting.say(&format!(
+                "note: the learning rate rises for {} steps and the training has {steps}, so it never reaches {}",
+                options.warmup, options.lr
+            ));
+        }
         Ok(Self {
             tuner: model.tuner(options.part, devices.first(), &options.optimizer)?,
             options,
@@ -253,6 +259,12 @@ impl<'a> Training<'a> {
                 self.steps
             )));
         }
-        Ok((self.tuner.finish()?, self.curve))
+        let model = self.tuner.finish().map_err(|error| {
+            PipelineError::Inconsistent(format!(
+                "the training of {} steps with a learning rate of {} ended without a usable model: {error}",
+                self.steps, self.options.lr
+            ))
+        })?;
+        Ok((model, self.curve))
     }
 }

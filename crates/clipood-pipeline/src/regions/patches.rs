@@ -10,6 +10,9 @@ use crate::features::normalise_rows;
 /// Factor on cosines before the softmax, as in every score table of a run.
 const LOGIT_SCALE: f64 = 100.0;
 
+/// The range of no value.
+const NO_RANGE: (f32, f32) = (f32::INFINITY, f32::NEG_INFINITY);
+
 /// Cosines of every patch of one image with every class.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PatchCosines {
@@ -25,6 +28,15 @@ pub struct HeatMap {
     pub class: usize,
     /// Cosines `[patches]`, row by row.
     pub cosines: Vec<f32>,
+}
+
+impl HeatMap {
+    /// Smallest and largest cosine.
+    pub fn range(&self) -> (f32, f32) {
+        self.cosines.iter().fold(NO_RANGE, |(least, most), cosine| {
+            (least.min(*cosine), most.max(*cosine))
+        })
+    }
 }
 
 /// What the patches of one image show.
@@ -164,11 +176,10 @@ impl Regions {
 
     /// Smallest and largest cosine of all maps.
     pub fn range(&self) -> (f32, f32) {
-        let all = || self.maps.iter().flat_map(|map| &map.cosines).copied();
-        (
-            all().fold(f32::INFINITY, f32::min),
-            all().fold(f32::NEG_INFINITY, f32::max),
-        )
+        let ranges = self.maps.iter().map(HeatMap::range);
+        ranges.fold(NO_RANGE, |(least, most), (own_least, own_most)| {
+            (least.min(own_least), most.max(own_most))
+        })
     }
 
     /// K where none is given: that of recipes, a fifth of the classes.

@@ -39,7 +39,7 @@ pub const QUARANTINED: usize = 50;
 pub const PATCH_METHODS: usize = 3;
 /// Mistakes of each kind whose regions are drawn for a method.
 pub const PATCH_IMAGES: usize = 2;
-/// Images on a page of regions; the files and lines hold all.
-pub const REGION_IMAGES: usize = 100;
+/// Pictures on a page of regions; the files and lines hold all.
+pub const REGION_PICTURES: usize = 400;
 /// Fewest columns of a picture of regions on a page, in pixels.
 pub const REGION_SIDE: usize = 224;

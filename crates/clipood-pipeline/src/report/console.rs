@@ -1,6 +1,6 @@
 //! What a run says on the console: a short table, transductive detectors apart, published figures beside it, warnings.
 
-use clipood_core::PublishedSection;
+use clipood_core::{PublishedSection, counted};
 
 use super::headline::{
     Headline, ORACLE_NOTE, TRANSDUCTIVE_MARK, TRANSDUCTIVE_NOTE, headlines, is_oracle,
@@ -75,10 +75,17 @@ pub fn console(metrics: &Metrics, published: &[PublishedSection]) -> String {
         [one] => format!("OOD set {one}"),
         several => format!("averages over {} OOD sets", several.len()),
     };
-    let detector = metrics
-        .summary
-        .first()
-        .map_or("", |row| row.detector.as_str());
+    let headlines = headlines(metrics, None);
+    let detector = match headlines.split_first() {
+        Some((first, rest))
+            if rest
+                .iter()
+                .all(|one| one.row.detector == first.row.detector) =>
+        {
+            format!("detector {}", first.row.detector)
+        }
+        _ => "the detector of each row".to_string(),
+    };
     let seeds = metrics.summary.iter().any(|row| row.seeds > 1);
     let single = metrics.summary.iter().any(|row| row.seeds == 1);
     let spread = match (seeds, single) {
@@ -89,7 +96,7 @@ pub fn console(metrics: &Metrics, published: &[PublishedSection]) -> String {
         (false, _) => "95% intervals",
     };
     let mut text = format!(
-        "detector {detector}, {over}, in percent (ID positive, FPR at the recall nearest to 95%; {spread}):\n\n{}",
+        "{detector}, {over}, in percent (ID positive, FPR at the recall nearest to 95%; {spread}):\n\n{}",
         short_table(metrics).to_text()
     );
     text += "\nbest fixed detector: the largest AUROC of those with nothing chosen; which one it is was seen on the tested images\n";
@@ -120,9 +127,19 @@ fn beside_published(metrics: &Metrics, published: &[PublishedSection]) -> String
     };
     let sources = "`clipood report RUN --published` prints all with their sources";
     text += &match (table.rows.len(), others) {
-        (0, _) => format!("\n{others} published figures, none of a row of this run; {sources}\n"),
+        (0, _) => {
+            let figures = counted(others, "published figure", "published figures");
+            format!("\n{figures}, none of a row of this run; {sources}\n")
+        }
         (_, 0) => format!("\n{sources}\n"),
-        _ => format!("\n{others} more published figures have no row in this run; {sources}\n"),
+        _ => {
+            let figures = counted(
+                others,
+                "further published figure has",
+                "further published figures have",
+            );
+            format!("\n{figures} no row in this run; {sources}\n")
+        }
     };
     text
 }
@@ -258,10 +275,13 @@ pub(super) mod tests {
         let line = text.lines().find(|line| line.contains("70.00"));
         let line = line.unwrap();
         assert!(line.contains("75.00") && line.contains("+5.00"), "{text}");
-        assert!(text.contains("\n1 more published figures have"), "{text}");
+        assert!(
+            text.contains("\n1 further published figure has no row"),
+            "{text}"
+        );
         assert!(!text.contains("a paper") && !text.contains("knn"), "{text}");
         let text = console(&metrics(), &[figure("knn")]);
-        assert!(text.contains("\n1 published figures, none"), "{text}");
+        assert!(text.contains("\n1 published figure, none"), "{text}");
         assert!(!console(&metrics(), &[]).contains("published"));
     }
 

@@ -81,6 +81,11 @@ pub struct Folded {
     pub blocks: Vec<Block>,
 }
 
+/// A file of a media type such as `image/png` as a `data:` URL.
+pub fn data_url(kind: &str, file: &[u8]) -> String {
+    format!("data:{kind};base64,{}", STANDARD.encode(file))
+}
+
 /// A table for the page.
 #[derive(Debug, Clone, Serialize)]
 pub struct TableView {
@@ -170,7 +175,7 @@ impl Block {
             columns: columns.collect(),
             rows: rows.collect(),
             more: table.rows.len().saturating_sub(ROWS),
-            csv: format!("data:text/csv;base64,{}", STANDARD.encode(&text)),
+            csv: data_url("text/csv", text.as_bytes()),
             text,
         })
     }

@@ -21,14 +21,15 @@ struct Kept {
     published: Vec<PublishedSection>,
 }
 
-/// Writes the published figures of the recipe into the run directory, if it names any.
+/// Writes the published figures of the recipe into the run directory, if it names any, and returns whether they differ from
+/// those that an earlier call has kept.
 ///
 /// # Errors
 /// A run directory that cannot be written.
-pub fn keep_published(job: &Job) -> Result<()> {
+pub fn keep_published(job: &Job) -> Result<bool> {
     let own = &job.experiment.recipe.published;
     if own.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let kept = Kept {
         published: own.clone(),
@@ -37,10 +38,11 @@ pub fn keep_published(job: &Job) -> Result<()> {
         .map_err(|e| PipelineError::Inconsistent(format!("{PATH}: {e}")))?;
     let json = seal_json(json);
     let store = job.places.run.store();
-    if store.get(PATH)?.as_deref() != Some(json.as_slice()) {
+    let differ = store.get(PATH)?.as_deref() != Some(json.as_slice());
+    if differ {
         store.put(PATH, Bytes::from(json))?;
     }
-    Ok(())
+    Ok(differ)
 }
 
 /// The published figures of the recipe, or those that an earlier call has kept.
@@ -67,7 +69,7 @@ pub fn kept_published(run: &Store) -> Result<Vec<PublishedSection>> {
             Err(e) => {
                 let file = run.display(PATH);
                 Err(PipelineError::Inconsistent(format!(
-                    "{file}: {e}; remove it, `clipood run` writes it again"
+                    "{file}: {e}; `clipood run` with the recipe writes it again"
                 )))
             }
         },

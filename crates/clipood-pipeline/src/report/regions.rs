@@ -1,11 +1,10 @@
 //! The page of `clipood regions`, and the drawings of one image, which the report of a run has, too.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use clipood_core::counted;
 use serde::Serialize;
 
-use super::bounds::{REGION_IMAGES, REGION_SIDE};
-use super::page::{Block, Folded, Page, Section};
+use super::bounds::{REGION_PICTURES, REGION_SIDE};
+use super::page::{Block, Folded, Page, Section, data_url};
 use super::table::{Cell, Table};
 use crate::error::Result;
 use crate::regions::{Picture, Regions};
@@ -26,8 +25,8 @@ pub struct SeenImage {
     pub predicted: (String, f64),
     /// What its patches show.
     pub regions: Regions,
-    /// The evaluation view `[side, side, 3]`; absent if the image is not here any more.
-    pub view: Option<Vec<u8>>,
+    /// The evaluation view `[side, side, 3]`, or why there is none.
+    pub view: std::result::Result<Vec<u8>, String>,
 }
 
 /// Images with what is drawn over them.
@@ -74,7 +73,7 @@ impl SeenImage {
     /// The pictures with at least `least` columns: the extracted patches, then the heat maps in their order. None without the
     /// view.
     pub fn drawn(&self, least: usize) -> Vec<Picture> {
-        let Some(view) = &self.view else {
+        let Ok(view) = &self.view else {
             return Vec::new();
         };
         let side = (view.len() / 3).isqrt();
@@ -107,13 +106,7 @@ impl SeenImage {
             },
         )];
         for map in &self.regions.maps {
-            let ends = |start: f32, pick: fn(f32, f32) -> f32| {
-                map.cosines.iter().copied().fold(start, pick)
-            };
-            let (least, most) = (
-                ends(f32::INFINITY, f32::min),
-                ends(f32::NEG_INFINITY, f32::max),
-            );
+            let (least, most) = map.range();
             captions.push((
                 name_of(classes, map.class),
                 format!("Cosine of each patch, {least:.4} to {most:.4}."),
@@ -122,23 +115,22 @@ impl SeenImage {
         let mut images = Vec::new();
         for (picture, (title, caption)) in self.drawn(REGION_SIDE).iter().zip(captions) {
             images.push(Captioned {
-                image: data_url("jpeg", &picture.jpeg(QUALITY)?),
+                image: data_url("image/jpeg", &picture.jpeg(QUALITY)?),
                 title,
                 caption,
             });
         }
         let (least, most) = self.regions.range();
-        blocks.push(match images.is_empty() {
-            true => Block::Missing(
-                "The image is not here any more, or has changed, so nothing is drawn over it."
-                    .to_string(),
-            ),
-            false => Block::Pictures(Pictures {
+        blocks.push(match &self.view {
+            Err(reason) => Block::Missing(format!(
+                "Nothing is drawn over the image, because it {reason}."
+            )),
+            Ok(_) => Block::Pictures(Pictures {
                 images,
                 bar: match self.regions.maps.is_empty() {
                     true => None,
                     false => Some(Bar {
-                        image: data_url("png", &Picture::colour_bar(BAR.0, BAR.1).png()?),
+                        image: data_url("image/png", &Picture::colour_bar(BAR.0, BAR.1).png()?),
                         least: format!("{least:.4}"),
                         most: format!("{most:.4}"),
                     }),
@@ -183,6 +175,8 @@ pub struct RegionsPage {
     top_k: String,
     sections: Vec<Section>,
     images: usize,
+    /// Pictures so far.
+    pictures: usize,
 }
 
 impl RegionsPage {
@@ -196,16 +190,18 @@ impl RegionsPage {
             top_k: top_k.to_string(),
             sections: Vec::new(),
             images: 0,
+            pictures: 0,
         }
     }
 
-    /// Adds an image; after the first hundred it is only counted.
+    /// Adds an image; once the page has 400 pictures, further images are only counted.
     ///
     /// # Errors
     /// As [`SeenImage::blocks`].
     pub fn add(&mut self, image: &SeenImage) -> Result<()> {
         self.images += 1;
-        if self.images <= REGION_IMAGES {
+        if self.pictures < REGION_PICTURES {
+            self.pictures += 1 + image.regions.maps.len();
             let number = self.images;
             let mut section = Section::new(&format!("image-{number}"), &image.name);
             section.blocks = image.blocks(&self.classes, &format!("patches-{number}"))?;
@@ -219,20 +215,22 @@ impl RegionsPage {
     /// # Errors
     /// None for the templates of this crate.
     pub fn html(self) -> Result<String> {
-        let left_out = match self.images.saturating_sub(REGION_IMAGES) {
+        let first = self.sections.len();
+        let left_out = match self.images - first {
             0 => String::new(),
             more => format!(
-                " The first {REGION_IMAGES}; the pictures of {more} more are beside this page."
+                " This page shows the first {first}; the pictures of {} lie beside it.",
+                counted(more, "further image", "further images")
             ),
         };
         let page = Page {
             title: "Regions".to_string(),
             subtitle: format!(
-                "Model {}, texts {}, {} classes, {} images.{left_out}",
+                "Model {}, texts {}, {}, {}.{left_out}",
                 self.model,
                 self.texts,
-                self.classes.len(),
-                self.images
+                counted(self.classes.len(), "class", "classes"),
+                counted(self.images, "image", "images")
             ),
             verdict: format!(
                 "LoCoOp extracts a patch as background if the label is not among its K most similar classes; here {}. Heat maps show the cosine of each \
@@ -249,16 +247,12 @@ fn name_of(classes: &[String], class: usize) -> String {
     classes.get(class).cloned().unwrap_or_default()
 }
 
-fn data_url(kind: &str, file: &[u8]) -> String {
-    format!("data:image/{kind};base64,{}", STANDARD.encode(file))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::regions::HeatMap;
 
-    fn image(view: Option<Vec<u8>>) -> SeenImage {
+    fn image(view: std::result::Result<Vec<u8>, String>) -> SeenImage {
         SeenImage {
             name: "a <b>.png".into(),
             label_from: "given".into(),
@@ -291,7 +285,7 @@ mod tests {
 
     #[test]
     fn the_page_shows_pictures_and_numbers_and_escapes_names() {
-        let html = page(&[image(Some(vec![90; 4 * 4 * 3]))]);
+        let html = page(&[image(Ok(vec![90; 4 * 4 * 3]))]);
         for word in [
             "a &lt;b&gt;.png",
             "label star &amp; moon (given), predicted fish (75.0%); 2 of 4 patches extracted (50.0%), K = 1 of 3 classes.",
@@ -309,18 +303,23 @@ mod tests {
 
     #[test]
     fn without_the_image_there_are_numbers_alone() {
-        let html = page(&[image(None)]);
-        assert!(html.contains("not here any more") && html.contains("id=\"table-patches-1\""));
+        let html = page(&[image(Err("cannot be read: gone".into()))]);
+        assert!(html.contains("because it cannot be read: gone."), "{html}");
+        assert!(html.contains("id=\"table-patches-1\""));
         assert!(!html.contains("<img"), "{html}");
     }
 
     #[test]
     fn of_many_images_the_first_are_on_the_page() {
-        let html = page(&vec![image(None); REGION_IMAGES + 3]);
-        assert_eq!(html.matches("<section ").count(), REGION_IMAGES);
-        assert!(
-            html.contains("The first 100; the pictures of 3 more"),
-            "{html}"
-        );
+        // Each has two pictures.
+        let first = REGION_PICTURES / 2;
+        let html = page(&vec![image(Err("is gone".into())); first + 1]);
+        assert_eq!(html.matches("<section ").count(), first);
+        for words in [
+            "201 images. This page shows the first 200; the pictures of 1 further image lie beside it.",
+            "3 classes, ",
+        ] {
+            assert!(html.contains(words), "no `{words}` in {html}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Contact sheets: pages of images in groups, for commands that find or judge images.
 
+use clipood_core::counted;
 use clipood_data::{Roots, Source};
 use rayon::prelude::*;
 
@@ -30,8 +31,8 @@ pub struct SheetGroup {
     /// A paragraph before the images; may be empty.
     pub text: String,
     /// The images, in their order on the page.
-    pub pictures: Vec<Picture>,
-    /// Images that belong to the group and are not among its pictures.
+    pub images: Vec<SheetImage>,
+    /// Images that belong to the group and are not among its images.
     pub left_out: usize,
     /// A table behind a line that unfolds it: its title and itself.
     pub table: Option<(String, Table)>,
@@ -39,7 +40,7 @@ pub struct SheetGroup {
 
 /// An image of a sheet.
 #[derive(Debug, Clone)]
-pub struct Picture {
+pub struct SheetImage {
     /// Where it lies on this machine, or why it cannot be found.
     pub source: std::result::Result<Source, String>,
     /// Its key or path.
@@ -78,7 +79,7 @@ impl SheetGroup {
         if !self.text.is_empty() {
             section.text(&self.text);
         }
-        let tiles: Vec<Tile> = self.pictures.par_iter().map(Picture::tile).collect();
+        let tiles: Vec<Tile> = self.images.par_iter().map(SheetImage::tile).collect();
         match tiles.is_empty() {
             true if self.left_out == 0 => {
                 section.blocks.push(Block::Missing("No image.".to_string()));
@@ -88,8 +89,8 @@ impl SheetGroup {
         }
         if self.left_out > 0 {
             section.blocks.push(Block::Missing(format!(
-                "{} more are left out: a page shows about {SHEET} images.",
-                self.left_out
+                "{} left out of this page.",
+                counted(self.left_out, "further image is", "further images are")
             )));
         }
         if let Some((title, table)) = &self.table {
@@ -100,7 +101,7 @@ impl SheetGroup {
     }
 }
 
-impl Picture {
+impl SheetImage {
     fn tile(&self) -> Tile {
         let made = match &self.source {
             Ok(source) => thumbnail(source, &Roots::default(), ""),
@@ -126,7 +127,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("white.ppm");
         std::fs::write(&path, [b"P6 2 2 255\n".as_slice(), &[255; 12]].concat()).unwrap();
-        let picture = |source, name: &str| Picture {
+        let picture = |source, name: &str| SheetImage {
             source,
             name: name.to_string(),
             heading: "1 · 0.2500".to_string(),
@@ -139,7 +140,7 @@ mod tests {
             groups: vec![
                 SheetGroup {
                     title: "<found>".to_string(),
-                    pictures: vec![
+                    images: vec![
                         picture(Ok(Source::found(&path)), "white.ppm"),
                         picture(Err("no such dataset".to_string()), "gone.png"),
                     ],
@@ -157,7 +158,7 @@ mod tests {
             "&lt;found&gt;",
             "a &lt;b&gt;",
             "image not here: no such dataset",
-            "7 more are left out",
+            "7 further images are left out",
             "id=\"table-group-1\"",
             "No image.",
         ] {

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clipood_core::Resize;
 use clipood_data::{Roots, Source, eval_view_as, read};
 use serde::Serialize;
 
 use super::bounds::THUMBNAIL;
+use super::page::data_url;
 use super::scored::Mistake;
 use super::table::percent;
 use crate::encode::decoded;
 use crate::job::Job;
 use crate::plan::{PlannedImage, planned_images};
+use crate::regions::Picture;
 
 /// An image with words below it.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -102,13 +102,11 @@ pub fn checked_view(
 /// Those of [`checked_view`].
 pub fn thumbnail(source: &Source, roots: &Roots, content_hash: &str) -> Result<String, String> {
     let pixels = checked_view(source, roots, content_hash, THUMBNAIL, Resize::default())?;
-    let mut jpeg = Vec::new();
-    // Every side below 65,536 fits.
-    let side = u16::try_from(THUMBNAIL).unwrap_or(u16::MAX);
-    jpeg_encoder::Encoder::new(&mut jpeg, QUALITY)
-        .encode(&pixels, side, side, jpeg_encoder::ColorType::Rgb)
+    let side = THUMBNAIL as usize;
+    let jpeg = Picture::of_view(&pixels, side, side)
+        .jpeg(QUALITY)
         .map_err(|error| format!("cannot be made small: {error}"))?;
-    Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg)))
+    Ok(data_url("image/jpeg", &jpeg))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use clipood_clip::safetensors_file::{NamedArray, to_bytes};
+use clipood_core::shown;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
@@ -19,15 +20,20 @@ pub fn extension(path: &Path) -> String {
     ending.unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Fails if the folder of an output file is missing, so that the mistake is found before the work is done.
-pub fn check_folder(out: &Path) -> Result<()> {
+/// Fails if an output file is a folder, or its own folder is missing, so that the mistake is found before the work is done.
+///
+/// # Errors
+/// In words, with the path.
+pub fn check_output(out: &Path) -> Result<()> {
+    if out.is_dir() {
+        bail!(
+            "cannot write {}: it is a folder, expected a file",
+            shown(out)
+        );
+    }
     match out.parent() {
         Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
-            bail!(
-                "cannot write {}: no folder {}",
-                out.display(),
-                folder.display()
-            )
+            bail!("cannot write {}: no folder {}", shown(out), shown(folder))
         }
         _ => Ok(()),
     }

@@ -7,6 +7,11 @@ use clipood_core::text_file::read_text;
 use clipood_core::{ClassList, equal_names};
 use clipood_pipeline::PipelineError;
 
+use super::arrays::extension;
+
+/// Endings of the names of lists; a text with commas that ends so is a path.
+const ENDINGS: [&str; 6] = ["txt", "csv", "tsv", "json", "npy", "parquet"];
+
 /// Reads a class list, and says on standard error what is unusual about it. What is no file and looks like no path is the
 /// names themselves, separated by commas.
 ///
@@ -18,7 +23,14 @@ pub fn read_class_list(path: &Path) -> Result<ClassList> {
         return Err(PipelineError::Usage(problem).into());
     }
     let list = match names_in(path) {
-        Some(names) => ClassList::of(names),
+        Some(names) => {
+            if let [name] = names.as_slice() {
+                clipood_pipeline::tell(&format!(
+                    "note: no file is called {name}, so it is the name of the only class"
+                ));
+            }
+            ClassList::of(names)
+        }
         None => ClassList::parse(&read_text(path)?, &path.display().to_string())?,
     };
     for note in &list.notes {
@@ -31,7 +43,13 @@ pub fn read_class_list(path: &Path) -> Result<ClassList> {
 /// The names of `a,b,c`; `None` for the path of a file.
 fn names_in(path: &Path) -> Option<Vec<String>> {
     let text = path.to_str()?;
-    let is_path = path.exists() || path.extension().is_some() || text.contains(['/', '\\']);
+    let ending = extension(path);
+    let has_ending = match text.contains(',') {
+        true => ENDINGS.contains(&ending.as_str()),
+        // `St. Bernard` has none.
+        false => !ending.is_empty() && !ending.contains(char::is_whitespace),
+    };
+    let is_path = path.exists() || has_ending || text.contains(['/', '\\']);
     let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
     let whole = names.iter().all(|name| !name.is_empty());
     (!is_path && whole).then_some(names)
@@ -69,7 +87,18 @@ mod tests {
         let expected = ["cat", "sea lion"].map(str::to_owned).to_vec();
         assert_eq!(names("cat, sea lion"), Some(expected));
         assert_eq!(names("cat"), Some(vec!["cat".to_owned()]));
-        for path in ["classes.txt", "lists/classes", "cat,,dog", "", "."] {
+        let dogs = ["dog", "St. Bernard"].map(str::to_owned).to_vec();
+        assert_eq!(names("dog,St. Bernard"), Some(dogs));
+        assert_eq!(names("St. Bernard"), Some(vec!["St. Bernard".to_owned()]));
+        for path in [
+            "classes.txt",
+            "classes.tx",
+            "lists,new.txt",
+            "lists/classes",
+            "cat,,dog",
+            "",
+            ".",
+        ] {
             assert_eq!(names(path), None, "{path}");
         }
         for (text, word) in [

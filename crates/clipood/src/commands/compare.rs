@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clipood_pipeline::compare_runs;
 
 use super::args::FormatArgs;
+use super::arrays::check_output;
 
 /// Options of `clipood compare`.
 #[derive(clap::Args)]
@@ -29,6 +30,9 @@ pub struct Args {
 
 /// Prints the comparison.
 pub fn run(args: Args) -> Result<ExitCode> {
+    if let Some(path) = &args.page {
+        check_output(path)?;
+    }
     let found = compare_runs(&args.first, &args.second, args.detector.as_deref())?;
     if let Some(path) = &args.page {
         std::fs::write(path, &found.page)

@@ -18,7 +18,7 @@ use serde_json::json;
 use self::judge::{Judge, JudgeArgs};
 use self::sheet::Unread;
 use super::args::DeviceArgs;
-use super::arrays::check_folder;
+use super::arrays::check_output;
 use super::images::{none_readable, report_unreadable};
 use super::print;
 use super::zero_shot::inputs::files_of;
@@ -69,7 +69,7 @@ pub struct Verdict {
 /// Prints a decision for every image.
 pub fn run(args: Args) -> Result<ExitCode> {
     for out in [&args.out, &args.page].into_iter().flatten() {
-        check_folder(out)?;
+        check_output(out)?;
     }
     let files = listed(&args.images)?;
     let sources: Vec<Source> = files.iter().map(|path| Source::found(path)).collect();

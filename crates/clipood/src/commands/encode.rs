@@ -23,7 +23,7 @@ use half::f16;
 use serde_json::json;
 
 use super::args::DeviceArgs;
-use super::arrays::{check_folder, extension, write_parquet, write_safetensors};
+use super::arrays::{check_output, extension, write_parquet, write_safetensors};
 use super::check_dtype;
 use super::images::{exit_of, named_images, none_readable, report_unreadable};
 use super::models::ModelArgs;
@@ -87,7 +87,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
         return usage("--local: only images have patches, give --images".to_owned());
     }
     let devices = args.device.open()?;
-    check_folder(&args.out)?;
+    check_output(&args.out)?;
     let texts = match &args.texts {
         Some(path) => read_texts(path)?,
         None => Vec::new(),

@@ -31,7 +31,7 @@ const MOST_PAIRS: usize = 65_536;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Files of pairs: .csv or .tsv with a line of headings, .parquet, or .tar shards of a WebDataset.
+    /// Files of pairs: .csv or .tsv with a line of headings, .json (COCO's captions, Karpathy's splits, or objects with an image and captions), .parquet, or .tar shards of a WebDataset.
     #[arg(long, num_args = 1.., required = true, value_name = "FILE")]
     pairs: Vec<PathBuf>,
     /// Column of the images (default: filepath, image, path and other usual ones).

@@ -12,7 +12,7 @@ use clipood_data::normalise;
 use clipood_pipeline::{PipelineError, Unreadable, read_eval_view_as};
 use rayon::prelude::*;
 
-use super::arrays::{check_folder, write_safetensors};
+use super::arrays::{check_output, write_safetensors};
 use super::images::{Named, exit_of, named_images, none_readable, report_unreadable};
 
 /// Options of `clipood preprocess`.
@@ -45,7 +45,7 @@ fn resize(text: &str) -> Result<Resize, String> {
 
 /// Reads all images, then writes the file with those that could be read; without any there is no file.
 pub fn run(args: Args) -> Result<ExitCode> {
-    check_folder(&args.out)?;
+    check_output(&args.out)?;
     let images = named_images(&args.images)?;
     check_names(&images)?;
     let read: Vec<_> = images

@@ -12,7 +12,7 @@ use clipood_clip::checkpoint::value::{Tensor, Value};
 use clipood_clip::model::Model;
 use clipood_clip::prompt::{CoopContext, PromptOptions, PromptState};
 use clipood_core::files::read_file;
-use clipood_core::{ClassToken, FingerprintBuilder};
+use clipood_core::{ClassToken, FingerprintBuilder, shown};
 use clipood_pipeline::{PipelineError, PromptSet, nearest_tokens};
 
 use super::arrays::write_parquet;
@@ -115,23 +115,27 @@ pub fn read(path: &Path) -> Result<PromptSet> {
     Ok(set)
 }
 
-/// The normalised text features of a prompt set for a model of `dim` dimensions, `[classes, dim]`.
+/// The normalised text features of the prompt set in `path` for a model of `dim` dimensions, `[classes, dim]`.
 ///
 /// # Errors
 /// A linear probe, which has none; features of another width.
-pub fn text_features(set: &PromptSet, dim: usize) -> Result<&[f32], PipelineError> {
+pub fn text_features<'a>(
+    set: &'a PromptSet,
+    path: &Path,
+    dim: usize,
+) -> Result<&'a [f32], PipelineError> {
     let problem = match set.text.len() == set.classes.len() * dim {
-        _ if set.probe.is_some() => {
-            "--prompt: a linear probe, which has no text features".to_owned()
-        }
+        _ if set.probe.is_some() => "a linear probe, which has no text features".to_owned(),
         true => return Ok(&set.text),
         false => format!(
-            "--prompt: features of {} values do not fit {} classes and the model's {dim} dimensions",
-            set.text.len(),
-            set.classes.len()
+            "found text features of width {}, the model has {dim}: name the model that the prompts were trained with by --model",
+            set.text.len() / set.classes.len().max(1)
         ),
     };
-    Err(PipelineError::Usage(problem))
+    Err(PipelineError::Usage(format!(
+        "--prompt {}: {problem}",
+        shown(path)
+    )))
 }
 
 /// The context of a prompt set and the width of its vectors, which is the model's.

@@ -3,11 +3,12 @@
 mod output;
 mod task;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clipood_core::stored;
+use anyhow::{Result, bail};
+use clipood_core::shown;
 use clipood_pipeline::regions::{PatchCosines, likeliest_classes};
 use clipood_pipeline::{
     EncodedImage, Engine, PipelineError, SeenImage, encode_files, read_eval_view,
@@ -16,9 +17,12 @@ use clipood_pipeline::{
 use self::output::{Output, Seen};
 use self::task::{Task, TaskArgs};
 use super::args::DeviceArgs;
-use super::images::{exit_of, named_images, none_readable, report_unreadable};
+use super::images::{Named, exit_of, named_images, none_readable, report_unreadable};
 use super::models::ModelArgs;
 use super::{check_dtype, print};
+
+/// Most heat maps of an image, beside that of the label.
+const MOST_MAPS: i64 = 100;
 
 /// Options of `clipood regions`.
 #[derive(clap::Args)]
@@ -30,7 +34,7 @@ pub struct Args {
     #[command(flatten)]
     task: TaskArgs,
     /// Number of classes most similar to the image whose heat maps are drawn, beside that of the label.
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MOST_MAPS))]
     top: u16,
     /// Print one JSON object per image and line instead of text, as in `regions.jsonl`.
     #[arg(long)]
@@ -49,10 +53,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let devices = args.device.open()?;
     let task = args.task.read()?;
-    let files: Vec<PathBuf> = named_images(&args.images)?
-        .into_iter()
-        .map(|image| image.path)
-        .collect();
+    let files = without_own(named_images(&args.images)?, &args)?;
     let model = args.model.open_or("demo")?;
     check_dtype(&model, &devices)?;
     let text = args.task.features(&task, &model, devices.first())?;
@@ -61,7 +62,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         PipelineError::Usage(format!("images of {size} x {size} pixels are too large"))
     })?;
     let page = args.task.page(&task, args.model.name_or("demo"));
-    let mut output = Output::create(&args.out, page)?;
+    let mut output = Output::create(&args.out, page, &files)?;
     let classes = Classes {
         task: &task,
         text: &text,
@@ -108,6 +109,29 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(exit_of(files.len() - drawn))
 }
 
+/// The images without those that a folder holds as pictures of an earlier call.
+fn without_own(found: Vec<Named>, args: &Args) -> Result<Vec<PathBuf>> {
+    let own: BTreeSet<PathBuf> = output::earlier(&args.out)
+        .iter()
+        .filter_map(|picture| std::fs::canonicalize(picture).ok())
+        .collect();
+    let is_own = |path: &Path| {
+        !own.is_empty() && std::fs::canonicalize(path).is_ok_and(|path| own.contains(&path))
+    };
+    let files: Vec<PathBuf> = found
+        .into_iter()
+        .map(|image| image.path)
+        .filter(|path| args.images.contains(path) || !is_own(path))
+        .collect();
+    match files.is_empty() {
+        true => bail!(
+            "no image in the folders given but those of an earlier call in {}",
+            shown(&args.out)
+        ),
+        false => Ok(files),
+    }
+}
+
 /// What images are compared with.
 struct Classes<'a> {
     task: &'a Task,
@@ -125,7 +149,7 @@ impl Classes<'_> {
         encoded: &EncodedImage,
         view: Vec<u8>,
     ) -> Result<Seen, PipelineError> {
-        let name = stored(path);
+        let name = shown(path);
         let dim = encoded.global.len();
         let cosines = PatchCosines::new(&encoded.local, self.text, dim, &name)?;
         let likeliest = likeliest_classes(&encoded.global, self.text);
@@ -133,12 +157,12 @@ impl Classes<'_> {
         let (predicted, _, probability) = likeliest[0];
         let label = self.task.label.unwrap_or(predicted);
         let nearest = likeliest.iter().take(self.top).map(|(class, ..)| *class);
-        let shown: Vec<usize> = std::iter::once(label)
+        let drawn: Vec<usize> = std::iter::once(label)
             .chain(nearest.filter(|class| *class != label))
             .collect();
         let of_class = |class: &usize| likeliest.iter().find(|(other, ..)| other == class).copied();
         Ok(Seen {
-            of_image: shown.iter().filter_map(of_class).collect(),
+            of_image: drawn.iter().filter_map(of_class).collect(),
             image: SeenImage {
                 name,
                 label_from: match self.task.label {
@@ -146,8 +170,8 @@ impl Classes<'_> {
                     None => "predicted".to_owned(),
                 },
                 predicted: (self.task.classes[predicted].clone(), probability),
-                regions: cosines.regions(label, self.task.top_k, &shown)?,
-                view: Some(view),
+                regions: cosines.regions(label, self.task.top_k, &drawn)?,
+                view: Ok(view),
             },
         })
     }

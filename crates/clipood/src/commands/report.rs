@@ -10,6 +10,7 @@ use clipood_pipeline::{
 };
 
 use super::args::{DataArg, FormatArgs, RunArg, StoreArg};
+use super::arrays::check_output;
 use super::look;
 use super::run::where_it_is;
 
@@ -30,10 +31,10 @@ pub struct Args {
     #[command(flatten)]
     format: FormatArgs,
     /// Write the page to FILE, of a run that is not finished, too; its thumbnails are made from the images below `--data`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["detector", "by", "published"])]
     page: Option<PathBuf>,
     /// Write every figure of the page as SVG and every table as CSV into a folder.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["detector", "by", "published"])]
     figures: Option<PathBuf>,
     #[command(flatten)]
     data: DataArg,
@@ -112,6 +113,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 /// Writes the page, or the files of its figures and tables.
 fn write(args: &Args) -> Result<ExitCode> {
+    if let Some(path) = &args.page {
+        check_output(path)?;
+    }
     let job = look::open_with_data(&args.run.run, &args.store, args.data.data.clone())?;
     let files = page_files(&job)?;
     let mut lines = String::new();

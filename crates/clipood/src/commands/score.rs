@@ -17,7 +17,7 @@ use clipood_pipeline::tables::dictionary;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-use super::arrays::{LONGEST_FILE, check_folder, write_parquet};
+use super::arrays::{LONGEST_FILE, check_output, write_parquet};
 use super::features::{Array, Source, class_numbers, numbers};
 use super::npy::Numbers;
 
@@ -88,7 +88,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let specs = DetectorSpec::parse_list(&args.detectors)
         .map_err(|e| PipelineError::Usage(format!("--detectors: {e}")))?;
     let names = column_names(&specs)?;
-    check_folder(&args.out)?;
+    check_output(&args.out)?;
     let bytes = match &args.bundle {
         None => None,
         Some(file) => Some(

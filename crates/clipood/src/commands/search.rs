@@ -22,7 +22,7 @@ use self::candidates::Candidates;
 use self::pairs::Pairs;
 use self::sheet::Gallery;
 use super::args::{DataArgs, DevicesArg, count};
-use super::arrays::check_folder;
+use super::arrays::check_output;
 use super::encode::read_texts;
 use super::images::{exit_of, named_images, report_unreadable};
 use super::models::ModelArgs;
@@ -48,7 +48,7 @@ pub struct Args {
     /// Number of hits per query.
     #[arg(long, default_value = "10", value_name = "K", value_parser = count::<MOST_HITS>)]
     top: usize,
-    /// A CSV or Parquet file of images with their captions, as open_clip, Flickr and COCO have them: prints Recall@1, 5 and 10 of both
+    /// A CSV, JSON or Parquet file of images with their captions, as open_clip, Flickr and COCO have them: prints Recall@1, 5 and 10 of both
     /// directions instead of hits.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["texts", "queries", "images"])]
     pairs: Option<PathBuf>,
@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Write the hits as a page with their images, too: one HTML file. The images of a store are found through the manifests
-    /// of their datasets, below `--data`.
+    /// of their datasets, below `--data`; nothing is downloaded.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["classes", "pairs"])]
     page: Option<PathBuf>,
     #[command(flatten)]
@@ -67,9 +67,14 @@ pub struct Args {
     devices: DevicesArg,
 }
 
+/// Kind of a query that is a text.
+const TEXT: &str = "text";
+/// Kind of a query that is an image.
+const IMAGE: &str = "image";
+
 /// A query with its features.
 struct Query {
-    /// `text` or `image`.
+    /// [`TEXT`] or [`IMAGE`].
     kind: &'static str,
     /// The text, or the path of the image.
     name: String,
@@ -97,7 +102,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         return Err(PipelineError::Usage(problem).into());
     }
     if let Some(page) = &args.page {
-        check_folder(page)?;
+        check_output(page)?;
     }
     let pairs = match &args.pairs {
         Some(path) => Some(Pairs::read(path)?),
@@ -150,7 +155,7 @@ fn encode_texts(model: &Model, devices: &Devices, texts: &[String]) -> Result<Ve
     let rows = texts.iter().zip(features.chunks_exact(dim));
     Ok(rows
         .map(|(text, features)| Query {
-            kind: "text",
+            kind: TEXT,
             name: text.clone(),
             features: features.to_vec(),
         })
@@ -176,7 +181,7 @@ fn encode_images(
     encode_files(&engine, &files, |image, outcome| {
         match outcome {
             Ok(encoded) => queries.push(Query {
-                kind: "image",
+                kind: IMAGE,
                 name: stored(&files[image]),
                 features: encoded.global,
             }),

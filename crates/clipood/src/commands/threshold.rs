@@ -10,7 +10,7 @@ use clipood_ood::metrics::threshold_at_tpr;
 use clipood_pipeline::{Engine, PipelineError, classify_files};
 use serde::{Deserialize, Serialize};
 
-use super::arrays::check_folder;
+use super::arrays::check_output;
 use super::columns::read_scores;
 use super::images::{none_readable, report_unreadable};
 use super::print;
@@ -81,7 +81,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let problem = format!("--tpr {}: expected a share above 0, at most 1", args.tpr);
         return Err(PipelineError::Usage(problem).into());
     }
-    check_folder(&args.out)?;
+    check_output(&args.out)?;
     let ood = match &args.ood_scores {
         Some(path) => Some(read_ood_scores(path, args.column.as_deref())?),
         None => None,

@@ -46,10 +46,10 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let task = &args.task;
     let prompt = match &args.prompt {
-        Some(path) => Some(super::prompt::read(path)?),
+        Some(path) => Some((path.as_path(), super::prompt::read(path)?)),
         None => None,
     };
-    let classes = prompt.as_ref().map(|set| set.classes.clone());
+    let classes = prompt.as_ref().map(|(_, set)| set.classes.clone());
     let inputs = Inputs::gather(&task.labelled, Split::Test, classes)?;
     // The five most likely classes are needed for the accuracy, even if fewer are shown.
     let Opened {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clipood_core::{DatasetManifest, Recipe, Role, shown};
+use clipood_core::{DatasetManifest, Recipe, Role, first_of, shown};
 use clipood_data::{Census, Split, SplitFile, census, sample, settle};
 use clipood_pipeline::{Interrupt, PipelineError, Reporting, draw_demo, fetch_dataset};
 
@@ -251,10 +251,5 @@ fn paths(files: &[PathBuf], all: bool) -> Vec<String> {
 }
 
 fn list(names: impl Iterator<Item = String>, count: usize, all: bool) -> String {
-    let limit = if all { count } else { LISTED };
-    let mut text = names.take(limit).collect::<Vec<_>>().join(", ");
-    if count > limit {
-        text += &format!(" and {} more", count - limit);
-    }
-    text
+    first_of(names, count, if all { count } else { LISTED })
 }

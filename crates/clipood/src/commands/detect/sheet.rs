@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clipood_core::shown;
+use clipood_core::{counted, first_of, shown};
 use clipood_data::Source;
-use clipood_pipeline::{Cell, Picture, Sheet, SheetGroup, Spread, Table, Unreadable};
+use clipood_pipeline::{Cell, Sheet, SheetGroup, SheetImage, Spread, Table, Unreadable};
 
 use super::Verdict;
 use super::judge::Judge;
@@ -91,7 +91,7 @@ fn group(
     verdicts.truncate(most);
     verdicts.sort_by(|a, b| b.score.total_cmp(&a.score));
     let class = |class: u32| judge.classes[class as usize].as_str();
-    let pictures = verdicts.iter().map(|verdict| Picture {
+    let images = verdicts.iter().map(|verdict| SheetImage {
         source: Ok(sources[verdict.number].clone()),
         name: shown(&verdict.image),
         heading: format!("score {:.6}", verdict.score),
@@ -119,14 +119,18 @@ fn group(
         title: format!("{title}: {all}"),
         text: match verdicts.len() < all {
             true => format!(
-                "The {} images whose scores are nearest to the threshold, the highest scores first. --out writes all of them.",
-                verdicts.len()
+                "The {} nearest to the threshold, the highest scores first. --out writes all of them.",
+                counted(
+                    verdicts.len(),
+                    "image whose score is",
+                    "images whose scores are"
+                )
             ),
             false if all > 0 => "The highest scores first.".to_owned(),
             false => String::new(),
         },
         left_out: all - verdicts.len(),
-        pictures: pictures.collect(),
+        images: images.collect(),
         table: (!table.rows.is_empty()).then(|| ("As a table".to_owned(), table)),
     }
 }
@@ -134,7 +138,7 @@ fn group(
 impl Unread {
     fn group(self) -> SheetGroup {
         let left_out = self.count - self.first.len();
-        let pictures = self.first.into_iter().map(|(name, reason)| Picture {
+        let images = self.first.into_iter().map(|(name, reason)| SheetImage {
             source: Err(reason.message),
             name,
             heading: reason.kind,
@@ -142,7 +146,7 @@ impl Unread {
         });
         SheetGroup {
             title: format!("Could not be read: {}", self.count),
-            pictures: pictures.collect(),
+            images: images.collect(),
             left_out,
             ..SheetGroup::default()
         }
@@ -152,12 +156,7 @@ impl Unread {
 /// The first classes, and the number of the others.
 fn first_names(classes: &[String]) -> String {
     const NAMED: usize = 12;
-    let named = classes.iter().take(NAMED).map(String::as_str);
-    let named = named.collect::<Vec<_>>().join(", ");
-    match classes.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
+    first_of(classes.iter().cloned(), classes.len(), NAMED)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clipood_core::text_file::read_text;
 use clipood_core::{shown, stored};
 use clipood_pipeline::{RegionsPage, SeenImage};
 use serde_json::{Value, json};
@@ -38,14 +39,20 @@ pub struct Output {
 }
 
 impl Output {
-    /// Makes the folder, unless it exists.
+    /// Makes the folder, unless it exists, and removes the pictures of an earlier call, but not those that are among `files`.
     ///
     /// # Errors
     /// A folder that cannot be written.
-    pub fn create(folder: &Path, page: RegionsPage) -> Result<Self> {
+    pub fn create(folder: &Path, page: RegionsPage, files: &[PathBuf]) -> Result<Self> {
         std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+            .with_context(|| format!("cannot make the folder {}", shown(folder)))?;
         let path = folder.join(LINES);
+        for picture in earlier(folder) {
+            // One that is gone, or cannot be removed, does no harm: the page does not name it.
+            if !files.contains(&picture) {
+                let _ = std::fs::remove_file(&picture);
+            }
+        }
         let file = File::create(&path).with_context(|| cannot_write(&path))?;
         Ok(Self {
             folder: folder.to_path_buf(),
@@ -102,7 +109,28 @@ impl Output {
 }
 
 fn cannot_write(path: &Path) -> String {
-    format!("cannot write {}", path.display())
+    format!("cannot write {}", shown(path))
+}
+
+/// The pictures in a folder that the lines of an earlier call list.
+pub fn earlier(folder: &Path) -> Vec<PathBuf> {
+    let Ok(text) = read_text(&folder.join(LINES)) else {
+        return Vec::new();
+    };
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    let names = lines.flat_map(|line: Value| {
+        let maps = line["maps"].as_array().cloned().unwrap_or_default();
+        let files = std::iter::once(&line).chain(&maps).map(|one| &one["file"]);
+        files
+            .filter_map(|name| name.as_str().map(str::to_owned))
+            .collect::<Vec<_>>()
+    });
+    names
+        .filter(|name| !name.contains(['/', '\\']) && name.ends_with(".png"))
+        .map(|name| folder.join(name))
+        .collect()
 }
 
 /// Letters and digits of a name; everything else becomes `_`.
@@ -174,10 +202,9 @@ pub fn as_text(path: &Path, seen: &Seen, task: &Task) -> String {
         "image", "least", "mean", "largest"
     );
     for (map, (_, cosine, _)) in regions.maps.iter().zip(&seen.of_image) {
-        let all = || map.cosines.iter().map(|cosine| f64::from(*cosine));
-        let least = all().fold(f64::INFINITY, f64::min);
-        let largest = all().fold(f64::NEG_INFINITY, f64::max);
-        let mean = all().sum::<f64>() / map.cosines.len().max(1) as f64;
+        let (least, largest) = map.range();
+        let sum: f64 = map.cosines.iter().map(|cosine| f64::from(*cosine)).sum();
+        let mean = sum / map.cosines.len().max(1) as f64;
         let _ = writeln!(
             out,
             "{cosine:>8.4}  {least:>8.4}  {mean:>8.4}  {largest:>8.4}  {}",

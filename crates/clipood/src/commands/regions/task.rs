@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clipood_clip::model::{Device, Model};
-use clipood_core::{distinct_names, nearest};
+use clipood_core::{distinct_names, first_of, nearest};
 use clipood_pipeline::regions::Regions;
 use clipood_pipeline::{PipelineError, PromptSet, RegionsPage};
 
@@ -36,33 +36,30 @@ pub struct TaskArgs {
 
 /// The options, read.
 pub struct Task {
-    /// Names of the classes, with their number where several have one name.
+    /// Names of the classes, which may repeat.
+    names: Vec<String>,
+    /// Names of the classes, with their number from 0 where several have one name.
     pub classes: Vec<String>,
     /// The class that the images are of, if it was given.
     pub label: Option<usize>,
     /// LoCoOp's K, below the number of classes.
     pub top_k: usize,
-    /// The prompt set, and which of its classes are compared.
-    prompt: Option<(PromptSet, Vec<usize>)>,
+    /// The prompt set, its file, and which of its classes are compared.
+    prompt: Option<(PromptSet, PathBuf, Vec<usize>)>,
 }
 
 impl TaskArgs {
     /// Reads classes and prompt set, and checks label and K.
     ///
     /// # Errors
-    /// No class, classes that are blank or repeated, an unknown label, K out of range, files that cannot be read.
+    /// No class, a blank class, an unknown label or one that several classes have, K out of range, files that cannot be read.
     pub fn read(&self) -> Result<Task> {
         let list = match &self.texts.classes {
             Some(path) => Some(read_class_list(path)?.names),
             None => None,
         };
-        if let Some((name, first, second)) = list.as_deref().and_then(repeated) {
-            return usage(format!(
-                "--classes: found `{name}` for the classes {first} and {second}, expected different names: their patches could not be told apart"
-            ));
-        }
         let set = match &self.prompt {
-            Some(path) => Some(prompt::read(path)?),
+            Some(path) => Some((prompt::read(path)?, path.clone())),
             None => None,
         };
         let (names, prompt) = match (list, set) {
@@ -72,13 +69,13 @@ impl TaskArgs {
                 );
             }
             (Some(names), None) => (names, None),
-            (None, Some(set)) => {
+            (None, Some((set, path))) => {
                 let all = (0..set.classes.len()).collect();
-                (set.classes.clone(), Some((set, all)))
+                (set.classes.clone(), Some((set, path, all)))
             }
-            (Some(names), Some(set)) => {
+            (Some(names), Some((set, path))) => {
                 let rows = rows_of(&names, &set)?;
-                (names, Some((set, rows)))
+                (names, Some((set, path, rows)))
             }
         };
         let classes = distinct_names(&names);
@@ -95,6 +92,7 @@ impl TaskArgs {
             None => None,
         };
         Ok(Task {
+            names,
             classes,
             label,
             top_k,
@@ -109,12 +107,12 @@ impl TaskArgs {
     pub fn features(&self, task: &Task, model: &Model, device: Device) -> Result<Vec<f32>> {
         match &task.prompt {
             None => {
-                let texts = self.texts.class_texts(&task.classes)?;
-                self.texts.encode(model, device, &task.classes, &texts)
+                let texts = self.texts.class_texts(&task.names)?;
+                self.texts.encode(model, device, &task.names, &texts)
             }
-            Some((set, rows)) => {
+            Some((set, path, rows)) => {
                 let dim = model.config.embed_dim;
-                let text = text_features(set, dim)?;
+                let text = text_features(set, path, dim)?;
                 let rows = rows.iter().map(|row| &text[row * dim..(row + 1) * dim]);
                 Ok(rows.flatten().copied().collect())
             }
@@ -136,20 +134,26 @@ impl TaskArgs {
     }
 }
 
-/// The first name that two classes have, whatever its case, and their numbers from 1.
-fn repeated(names: &[String]) -> Option<(&str, usize, usize)> {
-    let mut seen = BTreeMap::new();
-    names.iter().enumerate().find_map(|(class, name)| {
-        let first = seen.insert(name.to_lowercase(), class)?;
-        Some((name.as_str(), first + 1, class + 1))
-    })
-}
-
-/// Which classes of a prompt set are called `names`.
+/// Which classes of a prompt set are called `names`. A name that as many of `names` have as of its classes stands for all of
+/// these, in their order.
 fn rows_of(names: &[String], set: &PromptSet) -> Result<Vec<usize>, PipelineError> {
     let all = distinct_names(&set.classes);
-    let row = |name: &String| class_called(name, &set.classes, &all, "--classes");
-    names.iter().map(row).collect()
+    let classes_of = |names: &[String]| {
+        let mut classes: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (class, name) in names.iter().enumerate() {
+            classes.entry(name.clone()).or_default().push(class);
+        }
+        classes
+    };
+    let (wanted, own) = (classes_of(names), classes_of(&set.classes));
+    let row = |(place, name): (usize, &String)| match (&wanted[name], own.get(name)) {
+        // A place of `names` is among the places of its name.
+        (wanted, Some(own)) if wanted.len() == own.len() => {
+            Ok(own[wanted.partition_point(|other| *other < place)])
+        }
+        _ => class_called(name, &set.classes, &all, "--classes"),
+    };
+    names.iter().enumerate().map(row).collect()
 }
 
 fn label_of(label: &str, names: &[String], distinct: &[String]) -> Result<usize, PipelineError> {
@@ -183,12 +187,8 @@ fn class_called(
 }
 
 fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
-    let all = names.len();
-    let first: Vec<String> = names.take(LISTED).map(|name| format!("`{name}`")).collect();
-    match all > LISTED {
-        true => format!("{} and {} more", first.join(", "), all - LISTED),
-        false => first.join(", "),
-    }
+    let count = names.len();
+    first_of(names.map(|name| format!("`{name}`")), count, LISTED)
 }
 
 fn usage<T>(problem: String) -> Result<T> {
@@ -227,24 +227,22 @@ mod tests {
     }
 
     #[test]
-    fn repeated_names_are_found_whatever_their_case() {
-        assert_eq!(repeated(&names(&["star", "fish"])), None);
-        let found = names(&["star", "fish", "Star"]);
-        assert_eq!(repeated(&found), Some(("Star", 1, 3)));
-    }
-
-    #[test]
     fn classes_beside_a_prompt_set_are_some_of_its() {
         let set = PromptSet {
             fingerprint: String::new(),
-            classes: names(&["star", "fish", "house"]),
-            text: vec![0.0; 6],
+            classes: names(&["star", "fish", "house", "fish"]),
+            text: vec![0.0; 8],
             negatives: None,
             state: None,
             probe: None,
         };
         let rows = rows_of(&names(&["house", "star"]), &set).unwrap();
         assert_eq!(rows, [2, 0]);
+        let rows = rows_of(&names(&["fish", "star", "fish"]), &set).unwrap();
+        assert_eq!(rows, [1, 0, 3]);
+        let rows = rows_of(&names(&["fish (class 3)", "star"]), &set).unwrap();
+        assert_eq!(rows, [3, 0]);
+        assert!(rows_of(&names(&["fish"]), &set).is_err());
         let error = rows_of(&names(&["hous"]), &set).unwrap_err().to_string();
         assert!(
             error.contains("--classes hous") && error.contains("`house`"),

@@ -323,7 +323,7 @@ fn of_file(path: &Path) -> Result<SearchIndex> {
     };
     let names = match extension(&file).as_str() {
         "parquet" => table_names(&file)?,
-        "safetensors" => tensor_names(&file)?,
+        "safetensors" => tensor_names(&file, array_of(&given))?,
         _ => None,
     };
     let names = match names {
@@ -345,7 +345,7 @@ fn names_in(path: &Path) -> Result<Names> {
                 None => Names::None,
             }
         }
-        "safetensors" if tensor_names(&file)?.is_some() => Names::Paths,
+        "safetensors" if tensor_names(&file, array_of(&stored(path)))?.is_some() => Names::Paths,
         _ => Names::None,
     })
 }
@@ -388,8 +388,19 @@ fn table_names(path: &Path) -> Result<Option<Vec<String>>> {
     Ok(Some(names))
 }
 
-/// The list `images` in the metadata.
-fn tensor_names(path: &Path) -> Result<Option<Vec<String>>> {
+/// The name behind the last colon; `image_global` without one.
+fn array_of(given: &str) -> &str {
+    match given.rsplit_once(':') {
+        Some((file, array)) if extension(Path::new(file)) == "safetensors" => array,
+        _ => "image_global",
+    }
+}
+
+/// The list `images` in the metadata, which names the rows of the arrays of images.
+fn tensor_names(path: &Path, array: &str) -> Result<Option<Vec<String>>> {
+    if !array.starts_with("image") {
+        return Ok(None);
+    }
     let bytes = read_file(path, LONGEST_FILE)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| anyhow!("{error}"))?;
     let list = header

@@ -60,26 +60,25 @@ impl Pairs {
             .zip(names)
             .map(|(row, name)| (name.as_str(), row))
             .collect();
-        let mut ends: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (row, name) in names.iter().enumerate() {
-            ends.entry(file_name(name)).or_default().push(row);
-        }
-        let find = |image: &String| {
+        // By the number of components of an end: the first two images with each end.
+        let mut by_length: HashMap<usize, HashMap<&str, (usize, Option<usize>)>> = HashMap::new();
+        let mut find = |image: &String| {
             if let Some(row) = whole.get(image.as_str()) {
                 return Ok(*row);
             }
             let slashes = image.replace('\\', "/");
             let wanted = slashes.trim_start_matches("./");
-            let among = ends.get(file_name(wanted)).map_or(&[][..], Vec::as_slice);
-            let fits = |row: &&usize| {
-                let before = names[**row].strip_suffix(wanted);
-                before.is_some_and(|before| before.is_empty() || before.ends_with('/'))
-            };
-            let rows: Vec<&usize> = among.iter().filter(fits).collect();
-            match rows[..] {
-                [row] => Ok(*row),
-                [] => Err(format!("is not among the {} images", names.len())),
-                [a, b, ..] => Err(format!("may be {} or {}", names[*a], names[*b])),
+            let length = wanted.split('/').count();
+            let ends = by_length
+                .entry(length)
+                .or_insert_with(|| by_end(names, length));
+            match ends.get(wanted) {
+                Some((row, None)) => Ok(*row),
+                None => Err(format!("is not among the {} images", names.len())),
+                Some((a, Some(b))) => {
+                    let (a, b) = (shown(&names[*a]), shown(&names[*b]));
+                    Err(format!("may be {a} or {b}"))
+                }
             }
         };
         let found = self.images.iter().map(|image| {
@@ -91,8 +90,21 @@ impl Pairs {
     }
 }
 
-fn file_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
+/// The first two names with each end of `length` components.
+fn by_end(names: &[String], length: usize) -> HashMap<&str, (usize, Option<usize>)> {
+    let mut ends: HashMap<&str, (usize, Option<usize>)> = HashMap::new();
+    for (row, name) in names.iter().enumerate() {
+        let mut slashes = name.rmatch_indices('/');
+        let begin = match slashes.nth(length - 1) {
+            Some((slash, _)) => slash + 1,
+            None if name.split('/').count() == length => 0,
+            None => continue,
+        };
+        ends.entry(&name[begin..])
+            .and_modify(|(_, second)| *second = second.or(Some(row)))
+            .or_insert((row, None));
+    }
+    ends
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use clipood_core::shown;
+use clipood_core::{counted, shown, unstored};
 use clipood_data::Source;
-use clipood_pipeline::{Picture, Sheet, SheetGroup};
+use clipood_pipeline::{Sheet, SheetGroup, SheetImage};
 
 use super::super::args::DataArgs;
-use super::Query;
 use super::sources::{Names, sources_of};
+use super::{IMAGE, Query};
 
 /// The hits that a page shows, query by query.
 pub struct Gallery {
@@ -37,12 +37,17 @@ impl Gallery {
         }
     }
 
-    /// Adds a query with its hits. All queries show equally many; those beyond [`Sheet::MOST`] are left out.
+    /// Adds a query with its hits. All queries show equally many images, with that of the query; what goes beyond
+    /// [`Sheet::MOST`] is left out.
     pub fn add(&mut self, query: &Query, hits: &[(&str, f64)]) {
-        if self.groups.len() >= Sheet::MOST {
+        let own = usize::from(query.kind == IMAGE);
+        let images = |group: &Found| group.hits.len() + usize::from(group.kind == IMAGE);
+        let shown: usize = self.groups.iter().map(images).sum();
+        if shown + own >= Sheet::MOST {
             return;
         }
-        let share = (Sheet::MOST / self.queries.max(1)).max(1);
+        let share = (Sheet::MOST / self.queries.max(1)).saturating_sub(own);
+        let share = share.max(1);
         let kept = hits.iter().take(share);
         self.groups.push(Found {
             kind: query.kind,
@@ -73,10 +78,10 @@ impl Gallery {
             None => Err("was not looked for".to_owned()),
         };
         let groups = self.groups.iter().map(|found| {
-            let mut pictures = Vec::new();
-            if found.kind == "image" {
-                pictures.push(Picture {
-                    source: Ok(Source::found(found.query.as_ref())),
+            let mut images = Vec::new();
+            if found.kind == IMAGE {
+                images.push(SheetImage {
+                    source: Ok(Source::found(&unstored(&found.query))),
                     name: shown(&found.query),
                     heading: "the query".to_owned(),
                     lines: Vec::new(),
@@ -87,7 +92,7 @@ impl Gallery {
                     Names::Keys => name.split('/').next(),
                     Names::Paths | Names::None => None,
                 };
-                pictures.push(Picture {
+                images.push(SheetImage {
                     source: source(name),
                     name: shown(name),
                     heading: format!("{rank} · {cosine:.4}"),
@@ -100,7 +105,7 @@ impl Gallery {
                     true => "Nothing fits the filter.".to_owned(),
                     false => String::new(),
                 },
-                pictures,
+                images,
                 left_out: found.left_out,
                 table: None,
             }
@@ -111,7 +116,8 @@ impl Gallery {
             queries => format!("The images nearest to each of {queries} queries."),
         };
         if more > 0 {
-            verdict += &format!(" The last {more} queries are not on this page.");
+            let queries = counted(more, "query is", "queries are");
+            verdict += &format!(" The last {queries} not on this page.");
         }
         let sheet = Sheet {
             title: "Images found".to_owned(),

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use clipood_core::unstored;
 use clipood_data::Source;
-use clipood_pipeline::{Interrupt, Reporting, fetch_dataset, find_sources, open_manifest};
+use clipood_pipeline::{cached_dataset, find_sources, open_manifest};
 
 use super::super::args::DataArgs;
 
@@ -27,7 +28,7 @@ pub fn sources_of<'a>(
     match names {
         Names::Keys => by_manifests(images, data),
         Names::Paths => {
-            let found = |name: &&'a str| (*name, Ok(Source::found(name.as_ref())));
+            let found = |name: &&'a str| (*name, Ok(Source::found(&unstored(name))));
             images.iter().map(found).collect()
         }
         Names::None => {
@@ -40,7 +41,8 @@ pub fn sources_of<'a>(
     }
 }
 
-/// Lists the datasets of the keys, whatever their layout. A dataset that cannot be listed costs nothing but its images.
+/// Lists the datasets of the keys, whatever their layout, without downloading any. A dataset that cannot be listed costs
+/// nothing but its images.
 fn by_manifests<'a>(
     keys: &BTreeSet<&'a str>,
     data: &DataArgs,
@@ -74,7 +76,7 @@ fn listed(
     data: &DataArgs,
 ) -> (BTreeMap<String, Source>, Result<(), String>) {
     let opened = open_manifest(&data.manifests, dataset).and_then(|mut manifest| {
-        fetch_dataset(&mut manifest, Reporting::Human, &Interrupt::default())?;
+        cached_dataset(&mut manifest)?;
         Ok(manifest)
     });
     match opened {

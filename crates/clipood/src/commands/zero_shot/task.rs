@@ -1,6 +1,6 @@
 //! Images, classes, texts, detector and device: the options that `zero-shot` and `threshold` share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clipood_clip::model::{Devices, Model};
@@ -62,13 +62,13 @@ pub struct Opened {
 }
 
 impl Task {
-    /// Opens the model and encodes the texts of `classes`, unless `prompt` has their features; the classifier returns
+    /// Opens the model and encodes the texts of `classes`, unless `prompt`, a file with its contents, has their features; the classifier returns
     /// the `top` most likely classes.
     pub fn open(
         &self,
         classes: &[String],
         top: usize,
-        prompt: Option<PromptSet>,
+        prompt: Option<(&Path, PromptSet)>,
     ) -> Result<Opened> {
         let devices = self.device.open()?;
         let usage = |e: OodError| PipelineError::Usage(format!("--detector: {e}"));
@@ -81,7 +81,7 @@ impl Task {
                 let given = &self.labelled.texts;
                 given.encode(&model, devices.first(), classes, &texts)?
             }
-            Some(set) => text_features(&set, model.config.embed_dim)?.to_vec(),
+            Some((path, set)) => text_features(&set, path, model.config.embed_dim)?.to_vec(),
         };
         let classifier = Classifier::new(features, None, model.config.embed_dim, top, &detector)
             .map_err(|e| PipelineError::Usage(format!("--detector {}: {e}", self.detector)))?;
