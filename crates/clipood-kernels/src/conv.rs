@@ -16,9 +16,13 @@ use crate::share::{Share, Then};
 
 /// Most windows in a block.
 const WINDOWS: usize = 96;
-/// Most values of a weight in Winograd's form, which are four times those of the weight: beyond this (36 MiB would be
-/// needed for 512 channels) reading it takes longer than the products that it saves.
+/// Most values of a weight in Winograd's form, which are four times those of the weight, for any image (9 MiB): beyond this
+/// reading it takes longer than the products that it saves, unless there are many tiles.
 const WINOGRAD_VALUES: usize = 36 * 256 * 256;
+/// The same for images of at least [`WINOGRAD_SIDE`] pixels (36 MiB).
+const MOST_WINOGRAD_VALUES: usize = 36 * 512 * 512;
+/// Side of images with 16 tiles.
+const WINOGRAD_SIDE: usize = 13;
 
 thread_local! {
     static WINDOW_ROWS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -59,11 +63,18 @@ enum Method {
 }
 
 impl Conv {
-    /// From a weight `[output, input, kernel, kernel]` and a bias `[output]`. `None` for a format that this CPU lacks.
+    /// From a weight `[output, input, kernel, kernel]` and a bias `[output]`, in the form that suits images of `side` pixels.
+    /// `None` for a format that this CPU lacks.
     ///
     /// # Panics
     /// The weight or the bias has another size.
-    pub fn new(sizes: ConvSizes, weight: &[f32], bias: &[f32], format: Format) -> Option<Self> {
+    pub fn new(
+        sizes: ConvSizes,
+        side: usize,
+        weight: &[f32],
+        bias: &[f32],
+        format: Format,
+    ) -> Option<Self> {
         let ConvSizes {
             input,
             output,
@@ -73,7 +84,11 @@ impl Conv {
         let area = kernel * kernel;
         assert_eq!(weight.len(), output * input * area, "weight of {sizes:?}");
         assert_eq!(bias.len(), output, "bias of {sizes:?}");
-        let small = 36 * input * output <= WINOGRAD_VALUES;
+        let most = match side >= WINOGRAD_SIDE {
+            true => MOST_WINOGRAD_VALUES,
+            false => WINOGRAD_VALUES,
+        };
+        let small = 36 * input * output <= most;
         if let (3, 1, true) = (kernel, stride, small) {
             let found = Winograd::new(input, output, weight, bias);
             if let Some(winograd) = found {
@@ -264,7 +279,7 @@ mod tests {
             let (weight, bias) = (values(input * output * area, 1), values(output, 2));
             let pixels = values(images * side * side * input, 3);
             let x = Images { values: &pixels, side };
-            let conv = Conv::new(sizes, &weight, &bias, Format::F32).unwrap();
+            let conv = Conv::new(sizes, side, &weight, &bias, Format::F32).unwrap();
             let to = conv.side(side);
             let mut out = vec![f32::NAN; images * to * to * output];
             conv.relu(x, &mut out, if all { Share::All } else { Share::One });
@@ -319,7 +334,7 @@ mod tests {
             kernel: 3,
             stride: 2,
         };
-        let conv = Conv::new(sizes, &[0.0; 9], &[0.0], Format::F32).unwrap();
+        let conv = Conv::new(sizes, 1, &[0.0; 9], &[0.0], Format::F32).unwrap();
         conv.pixels(&[0.0], &mut [0.0], Share::One, Then::Nothing);
     }
 }

@@ -14,7 +14,7 @@ use crate::attention_pool::AttentionPool;
 use crate::block::sized;
 use crate::conv::{Conv, Images};
 use crate::packed::Format;
-use crate::share::{Share, Then, of_batch};
+use crate::share::{Share, Then, in_pool, of_batch};
 
 pub use crate::attention_pool::PoolParameters;
 pub use crate::conv::ConvSizes;
@@ -54,6 +54,8 @@ pub struct BottleneckParameters<'a> {
 #[derive(Debug)]
 pub struct ResNetBuilder {
     side: usize,
+    /// Side of the images that reach the next layer.
+    reached: usize,
     format: Format,
     stem: Vec<Conv>,
     blocks: Vec<Bottleneck>,
@@ -96,7 +98,8 @@ pub struct Features {
 }
 
 impl ConvParameters<'_> {
-    fn fold(&self, format: Format) -> Option<Conv> {
+    /// For images of `side` pixels.
+    fn fold(&self, side: usize, format: Format) -> Option<Conv> {
         let each = self.weight.len() / self.sizes.output.max(1);
         let scale: Vec<f32> = (self.gamma.iter().zip(self.variance))
             .map(|(gamma, variance)| gamma / (variance + 1e-5).sqrt())
@@ -108,7 +111,7 @@ impl ConvParameters<'_> {
         for (weight, scale) in weight.chunks_exact_mut(each.max(1)).zip(&scale) {
             weight.iter_mut().for_each(|weight| *weight *= scale);
         }
-        Conv::new(self.sizes, &weight, &bias, format)
+        Conv::new(self.sizes, side, &weight, &bias, format)
     }
 }
 
@@ -117,6 +120,7 @@ impl ResNetBuilder {
     pub fn new(side: usize, format: Format) -> Self {
         Self {
             side,
+            reached: side,
             format,
             stem: Vec::new(),
             blocks: Vec::new(),
@@ -128,7 +132,9 @@ impl ResNetBuilder {
     /// # Panics
     /// A parameter has another size.
     pub fn stem(&mut self, conv: &ConvParameters<'_>) -> Option<()> {
-        self.stem.push(conv.fold(self.format)?);
+        let conv = conv.fold(self.reached, self.format)?;
+        self.reached = conv.side(self.reached);
+        self.stem.push(conv);
         Some(())
     }
 
@@ -139,15 +145,21 @@ impl ResNetBuilder {
     pub fn block(&mut self, block: &BottleneckParameters<'_>) -> Option<()> {
         let [first, second, third] = block.convs;
         let format = self.format;
+        if self.blocks.is_empty() {
+            // The pool at the end of the stem.
+            self.reached /= 2;
+        }
+        let side = self.reached;
+        self.reached /= block.pool.max(1);
         let downsample = match block.downsample {
-            Some(conv) => Some(conv.fold(format)?),
+            Some(conv) => Some(conv.fold(self.reached, format)?),
             None => None,
         };
         self.blocks.push(Bottleneck {
             convs: [
-                first.fold(format)?,
-                second.fold(format)?,
-                third.fold(format)?,
+                first.fold(side, format)?,
+                second.fold(side, format)?,
+                third.fold(self.reached, format)?,
             ],
             downsample,
             pool: block.pool,
@@ -185,7 +197,7 @@ impl ResNet {
             Share::One => (pixels.par_chunks((group * image).max(1)))
                 .map(|pixels| self.group(pixels, local, share))
                 .collect(),
-            Share::All => vec![self.group(pixels, local, share)],
+            Share::All => in_pool(|| vec![self.group(pixels, local, share)]),
         };
         let mut all = Features {
             global: Vec::with_capacity(batch * self.pool.dim()),

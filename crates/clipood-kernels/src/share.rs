@@ -32,6 +32,12 @@ pub(crate) fn of_batch(batch: usize) -> Share {
     }
 }
 
+/// `work` on a thread of the pool. From another thread every step that is shared out would wait for the pool to wake up, 10 to 20
+/// microseconds each, and that thread would compete with those of the pool.
+pub(crate) fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
 impl Share {
     /// Calls `work` with the chunks of `out`, `size` values each (the last may be shorter), and their numbers.
     pub fn chunks(self, out: &mut [f32], size: usize, work: impl Fn(usize, &mut [f32]) + Sync) {

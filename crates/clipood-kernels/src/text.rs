@@ -9,7 +9,7 @@ use crate::attention::Attention;
 use crate::block::{Block, Buffers};
 use crate::matrix::{Affine, Transposed};
 use crate::norm::Norm;
-use crate::share::{Share, Then};
+use crate::share::{Share, Then, in_pool};
 use crate::vit::BlockParameters;
 
 /// The blocks and what reads them out.
@@ -33,9 +33,14 @@ impl Text<'_> {
     ///
     /// # Panics
     /// `x` is not as many whole texts as there are ends, or an end lies outside its text.
-    pub fn forward(&self, mut x: Vec<f32>, tokens: usize, ends: &[usize]) -> Vec<f32> {
+    pub fn forward(&self, x: Vec<f32>, tokens: usize, ends: &[usize]) -> Vec<f32> {
         let width = self.ln_final.gamma.len();
         assert_eq!(x.len(), ends.len() * tokens * width, "rows of texts");
+        in_pool(|| self.layers(x, tokens, ends))
+    }
+
+    fn layers(&self, mut x: Vec<f32>, tokens: usize, ends: &[usize]) -> Vec<f32> {
+        let width = self.ln_final.gamma.len();
         let attention = Attention {
             heads: self.heads,
             width,

@@ -10,7 +10,7 @@ use crate::matrix::{Map, Matrix};
 use crate::norm::Norm;
 use crate::packed::{Format, Packed};
 use crate::resnet::Features;
-use crate::share::{Share, Then};
+use crate::share::{Share, Then, in_pool};
 
 /// Weight `[output, input]` and bias `[output]`, as a checkpoint holds them.
 pub type Linear<'a> = (&'a [f32], &'a [f32]);
@@ -170,6 +170,10 @@ impl Vit {
         let image = self.side * self.side * 3;
         let batch = pixels.len() / image;
         assert_eq!(batch * image, pixels.len(), "pixels of whole images");
+        in_pool(|| self.layers(pixels, local))
+    }
+
+    fn layers(&self, pixels: &[f32], local: bool) -> Features {
         let (width, tokens) = (self.width(), self.tokens());
         let mut x = self.embed(pixels);
         let buffers = Buffers::default();
@@ -183,9 +187,9 @@ impl Vit {
         for block in blocks {
             self.with(block).forward(&mut x, tokens, &buffers);
         }
-        let global = self
-            .with(last)
-            .forward_at(&x, tokens, &vec![0; batch], &buffers);
+        let global =
+            self.with(last)
+                .forward_at(&x, tokens, &vec![0; x.len() / (tokens * width)], &buffers);
         let local = match local {
             true => {
                 // The last block's value path alone, as in the references; the class token has none.
