@@ -22,8 +22,9 @@ const PREPROCESSING: &str = "rgb, pillow bicubic short side, centre crop";
 const DECODER: u32 = 2;
 
 /// Version of the kernels that the towers use on a CPU, as a field of fingerprints. A change that alters the bits of features
-/// raises it: 1, implied where the field is absent, used Burn's convolutions and other orders of sums.
-const CPU_KERNELS: u32 = 2;
+/// raises it: 1, implied where the field is absent, used Burn's convolutions and other orders of sums; 2 summed convolutions of
+/// 512 channels directly.
+const CPU_KERNELS: u32 = 3;
 
 /// What to compute: everything that determines the results of a run.
 #[derive(Debug)]

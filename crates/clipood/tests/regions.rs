@@ -319,7 +319,9 @@ fn classes_may_share_a_name() {
     let own: Vec<f64> = own
         .map(|map| map["image_cosine"].as_f64().unwrap())
         .collect();
-    assert_eq!(own, [cosine("star (class 0)")]);
+    // Another number of texts in a batch rounds differently.
+    assert_eq!(own.len(), 1);
+    assert!((own[0] - cosine("star (class 0)")).abs() < 1e-6, "{own:?}");
     misused(
         &world,
         &[&twice[..], &["--label", "star"]].concat(),
@@ -459,7 +461,10 @@ fn a_report_draws_the_patches_of_the_worst_mistakes() {
     );
     let bare = section(&page("bare.html"));
     assert_eq!(bare.matches("patches extracted").count(), images);
-    assert!(bare.contains("not here any more") && !bare.contains("<img"));
+    assert!(
+        bare.contains("Nothing is drawn over the image, because it cannot be read")
+            && !bare.contains("<img")
+    );
     std::fs::rename(world.path("elsewhere"), world.path("data")).unwrap();
 
     // The same prompts, trained by the run, on one image.

@@ -23,17 +23,7 @@ pub(super) fn of_json(path: &Path, columns: &PairColumns) -> Result<Vec<PairRow>
     let origin = path.display().to_string();
     let text = decode_text(bytes, &origin).map_err(|problem| wrong(path, problem))?;
     let rows = match serde_json::from_str(&text) {
-        Ok(Value::Object(mut file)) => {
-            match (list(&mut file, "images"), list(&mut file, "annotations")) {
-                (Some(images), Some(captions)) => of_coco(&images, &captions),
-                (Some(images), None) => of_karpathy(&images),
-                // One line of a file with one object per line.
-                (None, _) if text.trim().lines().count() == 1 => {
-                    of_objects(&[Value::Object(file)], columns)
-                }
-                (None, _) => Err(format!("found no list `images`; {EXPECTED}")),
-            }
-        }
+        Ok(Value::Object(file)) => of_object(file, columns),
         Ok(Value::Array(entries)) => of_objects(&entries, columns),
         Ok(_) => Err(EXPECTED.to_owned()),
         Err(whole) => match lines(&text) {
@@ -44,6 +34,56 @@ pub(super) fn of_json(path: &Path, columns: &PairColumns) -> Result<Vec<PairRow>
         },
     };
     rows.map_err(|problem| wrong(path, problem))
+}
+
+fn of_object(mut file: Map<String, Value>, columns: &PairColumns) -> Result<Vec<PairRow>, String> {
+    match (list(&mut file, "images"), list(&mut file, "annotations")) {
+        (Some(images), Some(captions)) => of_coco(&images, &captions),
+        (Some(images), None) => of_karpathy(&images),
+        (None, _) => match by_column(&file) {
+            Some(entries) => of_objects(&entries, columns),
+            // One line of a file with one object per line.
+            None if !file.values().any(Value::is_object) => {
+                of_objects(&[Value::Object(file)], columns)
+            }
+            None => Err(format!("found no list `images`; {EXPECTED}")),
+        },
+    }
+}
+
+/// Entries from columns, as pandas writes them: objects or lists of as many values each.
+fn by_column(file: &Map<String, Value>) -> Option<Vec<Value>> {
+    let keys: Vec<String> = match file.values().next()? {
+        Value::Object(first) => {
+            let mut keys: Vec<String> = first.keys().cloned().collect();
+            // pandas' index: "10" stands behind "9".
+            keys.sort_by_key(|key| key.parse::<u64>().unwrap_or(u64::MAX));
+            keys
+        }
+        Value::Array(first) => (0..first.len()).map(|row| row.to_string()).collect(),
+        _ => return None,
+    };
+    let is_column = |value: &Value| match value {
+        Value::Object(column) => {
+            column.len() == keys.len() && keys.iter().all(|k| column.contains_key(k))
+        }
+        Value::Array(column) => column.len() == keys.len(),
+        _ => false,
+    };
+    if !file.values().all(is_column) {
+        return None;
+    }
+    let cell = |column: &Value, row: usize| match column {
+        Value::Array(column) => column[row].clone(),
+        column => column[keys[row].as_str()].clone(),
+    };
+    let entry = |row: usize| {
+        let cells = file
+            .iter()
+            .map(|(name, column)| (name.clone(), cell(column, row)));
+        Value::Object(cells.collect())
+    };
+    Some((0..keys.len()).map(entry).collect())
 }
 
 fn list(file: &mut Map<String, Value>, key: &str) -> Option<Vec<Value>> {
@@ -240,11 +280,31 @@ mod tests {
     }
 
     #[test]
+    fn columns_of_pandas_are_read() {
+        let whole = |n: usize| {
+            let column = |word: &str| {
+                let cells = (0..n).map(|i| format!("\"{i}\": \"{word}{i}\""));
+                cells.collect::<Vec<_>>().join(", ")
+            };
+            format!(
+                "{{\"image\": {{{}}}, \"caption\": {{{}}}}}",
+                column("a"),
+                column("c")
+            )
+        };
+        let found = read("p.json", &whole(12)).unwrap();
+        assert_eq!(found.len(), 12);
+        assert_eq!(found[10], ("a10".to_owned(), "c10".to_owned()));
+        let lists = r#"{"image": ["a", "b"], "caption": ["x", ["y", "z"]]}"#;
+        assert_eq!(read("p.json", lists), pairs(&[("a", "x"), ("b", "y+z")]));
+    }
+
+    #[test]
     fn what_is_no_list_of_pairs_is_refused_in_words() {
         for (text, word) in [
             ("[]", "holds no pair"),
             ("{}", "no column of images"),
-            ("{\n}", "no list `images`"),
+            ("{\"a\": {\"b\": 1}, \"c\": 2}", "no list `images`"),
             ("3", "expected a list of objects"),
             ("[3]", "entry 0"),
             (
@@ -261,7 +321,7 @@ mod tests {
                 "{\"images\": [{}], \"annotations\": []}",
                 "image 0: expected an `id`",
             ),
-            ("", "EOF"),
+            ("", "holds no pair"),
         ] {
             let error = read("x.json", text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

@@ -157,7 +157,7 @@ mod tests {
         for part in [
             "&lt;found&gt;",
             "a &lt;b&gt;",
-            "image not here: no such dataset",
+            "no picture: no such dataset",
             "7 further images are left out",
             "id=\"table-group-1\"",
             "No image.",
