@@ -1,5 +1,6 @@
 //! What `clipood regions` writes: pictures, a page, and one JSON object per image.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -47,9 +48,14 @@ impl Output {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", shown(folder)))?;
         let path = folder.join(LINES);
+        let needed: BTreeSet<PathBuf> =
+            files.iter().filter_map(|f| f.canonicalize().ok()).collect();
         for picture in earlier(folder) {
             // One that is gone, or cannot be removed, does no harm: the page does not name it.
-            if !files.contains(&picture) {
+            if picture
+                .canonicalize()
+                .is_ok_and(|path| !needed.contains(&path))
+            {
                 let _ = std::fs::remove_file(&picture);
             }
         }
@@ -128,9 +134,18 @@ pub fn earlier(folder: &Path) -> Vec<PathBuf> {
             .collect::<Vec<_>>()
     });
     names
-        .filter(|name| !name.contains(['/', '\\']) && name.ends_with(".png"))
+        .filter(|name| is_own(name))
         .map(|name| folder.join(name))
         .collect()
+}
+
+/// Whether a file is called as [`Output::add`] calls its pictures: `001-NAME.png`.
+fn is_own(name: &str) -> bool {
+    let number = name.split('-').next().unwrap_or_default();
+    number.len() >= 3
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+        && name.ends_with(".png")
+        && !name.contains(['/', '\\'])
 }
 
 /// Letters and digits of a name; everything else becomes `_`.
@@ -223,5 +238,15 @@ mod tests {
         assert_eq!(plain("sea lion/2.x"), "sea_lion_2.x");
         assert_eq!(plain("../é"), "..__");
         assert_eq!(plain(&"a".repeat(99)).len(), LONGEST);
+        assert!(is_own("001-sea_lion-extracted.png") && is_own("1000-1-2-star.png"));
+        for other in [
+            "photo.png",
+            "1-a.png",
+            "001-a.jpg",
+            "001-/../a.png",
+            "2024_001.png",
+        ] {
+            assert!(!is_own(other), "{other}");
+        }
     }
 }
