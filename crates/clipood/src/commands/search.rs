@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Write the hits as a page with their images, too: one HTML file. The images of a store are found through the manifests
-    /// of their datasets, below `--data`; nothing is downloaded.
+    /// of their datasets, below `--data`; no dataset of the hub is downloaded for it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["classes", "pairs"])]
     page: Option<PathBuf>,
     #[command(flatten)]
