@@ -60,7 +60,9 @@ fn unescaped(text: &str) -> Vec<u8> {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("\\x") {
         bytes.extend_from_slice(before.as_bytes());
-        let digits = after.get(..2);
+        let digits = after
+            .get(..2)
+            .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
         let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         rest = match byte {
             Some(byte) => {
@@ -180,6 +182,7 @@ mod tests {
             &b"a\xFF\n.png"[..],
             br"b\xFF.png",
             br"c\x.png",
+            b"\xFE\\x+f",
             "d猫.png".as_bytes(),
         ] {
             let path = folder.path().join(OsStr::from_bytes(name));

@@ -46,7 +46,7 @@ const LISTED: usize = 20;
 pub struct PairColumns {
     /// Column of the images: paths, URLs, or the encoded bytes in a Parquet file.
     pub image: Option<String>,
-    /// Column of the captions: texts, or lists of texts in a Parquet file.
+    /// Column of the captions: texts, or lists of texts in Parquet and JSON files.
     pub caption: Option<String>,
 }
 

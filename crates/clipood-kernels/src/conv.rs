@@ -326,6 +326,21 @@ mod tests {
     }
 
     #[test]
+    fn many_channels_take_winograds_method_where_there_are_many_tiles() {
+        let sizes = ConvSizes {
+            input: 264,
+            output: 256,
+            kernel: 3,
+            stride: 1,
+        };
+        let (weight, bias) = (values(9 * 264 * 256, 1), values(256, 2));
+        for (side, by_winograd) in [(12, false), (13, true)] {
+            let conv = Conv::new(sizes, side, &weight, &bias, Format::F32).unwrap();
+            assert_eq!(matches!(conv.map, Method::Winograd(_)), by_winograd);
+        }
+    }
+
+    #[test]
     #[should_panic(expected = "is not 1x1")]
     fn a_kernel_of_nine_pixels_is_no_product_of_pixels() {
         let sizes = ConvSizes {

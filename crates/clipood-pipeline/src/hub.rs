@@ -23,7 +23,7 @@ pub fn fetch_dataset(
     reporting: Reporting,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    fetch_with(&HubOptions::from_env()?, manifest, reporting, interrupt)
+    fetch_with(false, manifest, reporting, interrupt)
 }
 
 /// [`fetch_dataset`] from the cache alone: nothing is downloaded.
@@ -31,11 +31,7 @@ pub fn fetch_dataset(
 /// # Errors
 /// A dataset that is not in the cache.
 pub fn cached_dataset(manifest: &mut DatasetManifest) -> Result<()> {
-    let hub = HubOptions {
-        offline: true,
-        ..HubOptions::from_env()?
-    };
-    match fetch_with(&hub, manifest, Reporting::Silent, &Interrupt::default()) {
+    match fetch_with(true, manifest, Reporting::Silent, &Interrupt::default()) {
         Err(PipelineError::Hub(HubError::NotCached { name, .. })) => Err(PipelineError::Usage(
             format!("{name} is not in the cache of the hub, and nothing is downloaded here"),
         )),
@@ -44,7 +40,7 @@ pub fn cached_dataset(manifest: &mut DatasetManifest) -> Result<()> {
 }
 
 fn fetch_with(
-    hub: &HubOptions,
+    offline: bool,
     manifest: &mut DatasetManifest,
     reporting: Reporting,
     interrupt: &Interrupt,
@@ -56,12 +52,12 @@ fn fetch_with(
                 manifest.name
             )));
         }
-        return split_with(hub, manifest, vec![split], reporting, interrupt);
+        return split_with(offline, manifest, vec![split], reporting, interrupt);
     }
     let wanted = (manifest.splits.values())
         .map(|split| vec![split.to_string_lossy().into_owned()])
         .collect();
-    let Some((name, snapshot)) = fetch(hub, manifest, wanted, reporting, interrupt)? else {
+    let Some((name, snapshot)) = fetch(offline, manifest, wanted, reporting, interrupt)? else {
         return Ok(());
     };
     let roles = match manifest.splits.is_empty() {
@@ -96,18 +92,17 @@ pub fn fetch_split(
     reporting: Reporting,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let hub = HubOptions::from_env()?;
-    split_with(&hub, manifest, names, reporting, interrupt)
+    split_with(false, manifest, names, reporting, interrupt)
 }
 
 fn split_with(
-    hub: &HubOptions,
+    offline: bool,
     manifest: &mut DatasetManifest,
     names: Vec<String>,
     reporting: Reporting,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    if let Some((name, snapshot)) = fetch(hub, manifest, vec![names], reporting, interrupt)? {
+    if let Some((name, snapshot)) = fetch(offline, manifest, vec![names], reporting, interrupt)? {
         let roles = roles_of(&snapshot, |_| Some("test"));
         keep(manifest, &name, snapshot, roles);
     }
@@ -122,9 +117,9 @@ fn split_in_root(manifest: &DatasetManifest) -> Result<Option<String>> {
     }
 }
 
-/// The files of these splits, or of all; `None` for a dataset that is not on the hub.
+/// The files of these splits, or of all, from the cache alone if `offline`; `None` for a dataset that is not on the hub.
 fn fetch(
-    hub: &HubOptions,
+    offline: bool,
     manifest: &DatasetManifest,
     wanted: Vec<Vec<String>>,
     reporting: Reporting,
@@ -134,7 +129,8 @@ fn fetch(
         return Ok(None);
     };
     let name = DatasetName::parse(text)?;
-    let (hub, asked) = (hub.clone(), name.clone());
+    let (mut hub, asked) = (HubOptions::from_env()?, name.clone());
+    hub.offline |= offline;
     let snapshot = download(&name.to_string(), reporting, interrupt, move |listener| {
         resolve_dataset(&asked, &wanted, &hub, listener)
     })?;

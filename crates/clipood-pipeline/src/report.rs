@@ -34,7 +34,7 @@ pub use self::bars::bars;
 pub use self::compare::{Comparison, compare_runs};
 pub use self::console::{console, notes};
 pub use self::published::{
-    PUBLISHED_NOTE, keep_published, kept_published, published, published_table,
+    PUBLISHED_NOTE, keep_published, kept_published, published, published_table, to_keep,
 };
 pub use self::regions::{RegionsPage, SeenImage};
 pub use self::sheet::{Sheet, SheetGroup, SheetImage};

@@ -9,7 +9,7 @@ use crate::job::Job;
 use crate::panics::guarded;
 use crate::plan::check_data;
 use crate::planned::Planned;
-use crate::report::{keep_published, write_page};
+use crate::report::{keep_published, to_keep, write_page};
 use crate::stages::report::{Outcome, finished};
 use crate::stages::{STAGES, Stage, run_stages};
 
@@ -73,9 +73,13 @@ fn once(job: &Job, wanted: &[&Stage]) -> Result<Option<Outcome>> {
 
 /// Keeps published figures that were added to the recipe, or changed in it, after the run was finished.
 fn show_published(job: &Job, outcome: &Outcome) -> Result<()> {
-    let shown = || match keep_published(job)? {
-        true => write_page(job, Some(&outcome.metrics)),
-        false => Ok(()),
+    let shown = || {
+        if to_keep(job)?.is_some() {
+            // The record last: a call that ends between the two makes the page again.
+            write_page(job, Some(&outcome.metrics))?;
+            keep_published(job)?;
+        }
+        Ok(())
     };
     match shown() {
         // To show what is finished needs no permission to write.

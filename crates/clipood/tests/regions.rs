@@ -10,7 +10,7 @@ use std::io::BufReader;
 
 use clipood_pipeline::PromptSet;
 use clipood_pipeline::regions::Picture;
-use common::{CLASSES, RECIPE, World, files, stderr, stdout, succeeds};
+use common::{CLASSES, RECIPE, World, files, misused, stderr, stdout, succeeds};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -374,17 +374,6 @@ fn a_prompt_set_stands_in_for_templates() {
     };
     world.write("p.safetensors", narrow.to_bytes().unwrap());
     refused(&[], &["--prompt p.safetensors", "of width 2", "--model"]);
-}
-
-/// `clipood <words>`, which has to fail with exit code 2 and a message with all `expected` words.
-fn misused(world: &World, words: &[&str], expected: &[&str]) {
-    let output = world.clipood(words).output().unwrap();
-    let log = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{words:?}: {log}");
-    for word in expected {
-        assert!(log.contains(word), "{words:?}: no `{word}` in: {log}");
-    }
-    assert!(!log.contains("panicked"), "{log}");
 }
 
 #[test]

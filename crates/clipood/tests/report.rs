@@ -7,20 +7,10 @@ mod common;
 
 use clipood_pipeline::tables::{OodRow, read_ood, read_paired};
 use common::tables::table;
-use common::{RECIPE, World, refused, stderr, stdout, succeeds};
+use common::{RECIPE, World, misused, refused, stderr, stdout, succeeds};
 
 fn clipood(world: &World, words: &[&str]) -> String {
     succeeds(&world.clipood(words).output().unwrap())
-}
-
-/// `clipood <words>`, which has to fail with exit code 2 and a message with all `expected` words.
-fn misused(world: &World, words: &[&str], expected: &[&str]) {
-    let output = world.clipood(words).output().unwrap();
-    let log = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{words:?}: {log}");
-    for word in expected {
-        assert!(log.contains(word), "{words:?}: no `{word}` in: {log}");
-    }
 }
 
 fn ood_row<'a>(rows: &'a [OodRow], prompt: &str, set: &str) -> &'a OodRow {

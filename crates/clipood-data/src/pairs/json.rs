@@ -36,19 +36,22 @@ pub(super) fn of_json(path: &Path, columns: &PairColumns) -> Result<Vec<PairRow>
     rows.map_err(|problem| wrong(path, problem))
 }
 
-fn of_object(mut file: Map<String, Value>, columns: &PairColumns) -> Result<Vec<PairRow>, String> {
-    match (list(&mut file, "images"), list(&mut file, "annotations")) {
-        (Some(images), Some(captions)) => of_coco(&images, &captions),
-        (Some(images), None) => of_karpathy(&images),
+fn of_object(file: Map<String, Value>, columns: &PairColumns) -> Result<Vec<PairRow>, String> {
+    match (objects(&file, "images"), objects(&file, "annotations")) {
+        (Some(images), Some(captions)) => of_coco(images, captions),
+        (Some(images), None) => of_karpathy(images),
         (None, _) => match by_column(&file) {
             Some(entries) => of_objects(&entries, columns),
             // One line of a file with one object per line.
-            None if !file.values().any(Value::is_object) => {
-                of_objects(&[Value::Object(file)], columns)
-            }
-            None => Err(format!("found no list `images`; {EXPECTED}")),
+            None => of_objects(&[Value::Object(file)], columns),
         },
     }
+}
+
+/// The list of objects below a key.
+fn objects<'a>(file: &'a Map<String, Value>, key: &str) -> Option<&'a [Value]> {
+    let list = file.get(key)?.as_array()?;
+    list.iter().all(Value::is_object).then_some(list)
 }
 
 /// Entries from columns, as pandas writes them: objects or lists of as many values each.
@@ -84,13 +87,6 @@ fn by_column(file: &Map<String, Value>) -> Option<Vec<Value>> {
         Value::Object(cells.collect())
     };
     Some((0..keys.len()).map(entry).collect())
-}
-
-fn list(file: &mut Map<String, Value>, key: &str) -> Option<Vec<Value>> {
-    match file.remove(key) {
-        Some(Value::Array(entries)) => Some(entries),
-        _ => None,
-    }
 }
 
 /// One object per line; blank lines are passed over.
@@ -275,7 +271,7 @@ mod tests {
         let lines = "{\"image\": \"a.jpg\", \"text\": [\"one\", \"two\"]}\r\n{\"image\": \"b.jpg\", \"text\": \"three\"}\n\n{}\n";
         assert_eq!(read("b.jsonl", lines), pairs(&expected));
         assert_eq!(read("b.JSON", lines), pairs(&expected));
-        let one = "{\"image\": \"a.jpg\", \"text\": \"x\"}\n";
+        let one = "{\"image\": \"a.jpg\", \"text\": \"x\", \"meta\": {\"w\": 1}}\n";
         assert_eq!(read("b.jsonl", one), pairs(&[("a.jpg", "x")]));
     }
 
@@ -304,7 +300,10 @@ mod tests {
         for (text, word) in [
             ("[]", "holds no pair"),
             ("{}", "no column of images"),
-            ("{\"a\": {\"b\": 1}, \"c\": 2}", "no list `images`"),
+            (
+                "{\"a\": {\"b\": 1}, \"c\": 2}",
+                "no column of images: found a, c",
+            ),
             ("3", "expected a list of objects"),
             ("[3]", "entry 0"),
             (

@@ -205,7 +205,7 @@ impl<'a> Training<'a> {
     ) -> Result<Self> {
         let per_epoch = pairs.len() / options.batch.clamp(1, pairs.len().max(1));
         let steps = options.epochs * per_epoch;
-        if options.warmup >= steps {
+        if options.warmup > steps {
             reporting.say(&format!(
                 "note: the learning rate rises for {} steps and the training has {steps}, so it never reaches {}",
                 options.warmup, options.lr

@@ -21,15 +21,25 @@ struct Kept {
     published: Vec<PublishedSection>,
 }
 
-/// Writes the published figures of the recipe into the run directory, if it names any, and returns whether they differ from
-/// those that an earlier call has kept.
+/// Writes the published figures of the recipe into the run directory, if it names any.
 ///
 /// # Errors
 /// A run directory that cannot be written.
-pub fn keep_published(job: &Job) -> Result<bool> {
+pub fn keep_published(job: &Job) -> Result<()> {
+    match to_keep(job)? {
+        Some(json) => Ok(job.places.run.store().put(PATH, json)?),
+        None => Ok(()),
+    }
+}
+
+/// The contents of the file, if the recipe names figures that differ from those that an earlier call has kept.
+///
+/// # Errors
+/// A run directory that cannot be read.
+pub fn to_keep(job: &Job) -> Result<Option<Bytes>> {
     let own = &job.experiment.recipe.published;
     if own.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
     let kept = Kept {
         published: own.clone(),
@@ -37,12 +47,8 @@ pub fn keep_published(job: &Job) -> Result<bool> {
     let json = serde_json::to_vec_pretty(&kept)
         .map_err(|e| PipelineError::Inconsistent(format!("{PATH}: {e}")))?;
     let json = seal_json(json);
-    let store = job.places.run.store();
-    let differ = store.get(PATH)?.as_deref() != Some(json.as_slice());
-    if differ {
-        store.put(PATH, Bytes::from(json))?;
-    }
-    Ok(differ)
+    let kept = job.places.run.store().get(PATH)?;
+    Ok((kept.as_deref() != Some(json.as_slice())).then(|| Bytes::from(json)))
 }
 
 /// The published figures of the recipe, or those that an earlier call has kept.

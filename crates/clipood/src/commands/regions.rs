@@ -3,7 +3,7 @@
 mod output;
 mod task;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -53,7 +53,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let devices = args.device.open()?;
     let task = args.task.read()?;
-    let files = without_own(named_images(&args.images)?, &args)?;
+    let (files, stale) = without_own(named_images(&args.images)?, &args)?;
     let model = args.model.open_or("demo")?;
     check_dtype(&model, &devices)?;
     let text = args.task.features(&task, &model, devices.first())?;
@@ -62,7 +62,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         PipelineError::Usage(format!("images of {size} x {size} pixels are too large"))
     })?;
     let page = args.task.page(&task, args.model.name_or("demo"));
-    let mut output = Output::create(&args.out, page, &files)?;
+    let mut output = Output::create(&args.out, page, stale)?;
     let classes = Classes {
         task: &task,
         text: &text,
@@ -109,27 +109,34 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(exit_of(files.len() - drawn))
 }
 
-/// The images without those that a folder holds as pictures of an earlier call.
-fn without_own(found: Vec<Named>, args: &Args) -> Result<Vec<PathBuf>> {
-    let own: BTreeSet<PathBuf> = output::earlier(&args.out)
-        .iter()
-        .filter_map(|picture| std::fs::canonicalize(picture).ok())
-        .collect();
-    let is_own = |path: &Path| {
-        !own.is_empty() && std::fs::canonicalize(path).is_ok_and(|path| own.contains(&path))
-    };
-    let files: Vec<PathBuf> = found
+/// The images without those of an earlier call in the folder that is written, unless they are named themselves, and the
+/// pictures of that call that are not among them.
+fn without_own(found: Vec<Named>, args: &Args) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let mut own: BTreeMap<PathBuf, PathBuf> = output::earlier(&args.out)
         .into_iter()
-        .map(|image| image.path)
-        .filter(|path| args.images.contains(path) || !is_own(path))
+        .filter_map(|picture| Some((picture.canonicalize().ok()?, picture)))
         .collect();
-    match files.is_empty() {
-        true => bail!(
+    let mut files = Vec::with_capacity(found.len());
+    let mut named = Vec::new();
+    for path in found.into_iter().map(|image| image.path) {
+        let place = match own.is_empty() {
+            true => None,
+            false => path.canonicalize().ok(),
+        };
+        let is_own = place.as_ref().is_some_and(|place| own.contains_key(place));
+        if !is_own || args.images.contains(&path) {
+            files.push(path);
+            named.extend(place);
+        }
+    }
+    if files.is_empty() {
+        bail!(
             "no image in the folders given but those of an earlier call in {}",
             shown(&args.out)
-        ),
-        false => Ok(files),
+        );
     }
+    named.iter().for_each(|place| drop(own.remove(place)));
+    Ok((files, own.into_values().collect()))
 }
 
 /// What images are compared with.

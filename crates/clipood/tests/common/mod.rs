@@ -149,6 +149,17 @@ pub fn refused(world: &World, run: &str, more: &[&str], code: i32, words: &[&str
     log
 }
 
+/// `clipood <words>`, which has to fail with exit code 2 and a message with all `expected` words.
+pub fn misused(world: &World, words: &[&str], expected: &[&str]) {
+    let output = world.clipood(words).output().unwrap();
+    let log = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{words:?}: {log}");
+    for word in expected {
+        assert!(log.contains(word), "{words:?}: no `{word}` in: {log}");
+    }
+    assert!(!log.contains("panicked"), "{log}");
+}
+
 /// Standard output of a command that has to succeed.
 pub fn succeeds(output: &Output) -> String {
     assert!(output.status.success(), "{}", stderr(output));

@@ -1,9 +1,8 @@
 //! What `clipood regions` writes: pictures, a page, and one JSON object per image.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -33,39 +32,47 @@ pub struct Seen {
 /// The folder that is written.
 pub struct Output {
     folder: PathBuf,
-    lines: BufWriter<File>,
+    /// Opened with the first image: until then everything of an earlier call stays.
+    lines: Option<File>,
+    /// Pictures of an earlier call that are not drawn again.
+    stale: Vec<PathBuf>,
     page: RegionsPage,
     /// Images so far.
     images: usize,
 }
 
 impl Output {
-    /// Makes the folder, unless it exists, and removes the pictures of an earlier call, but not those that are among `files`.
+    /// Makes the folder, unless it exists. The first image replaces what an earlier call has written, the `stale` pictures
+    /// included.
     ///
     /// # Errors
-    /// A folder that cannot be written.
-    pub fn create(folder: &Path, page: RegionsPage, files: &[PathBuf]) -> Result<Self> {
+    /// A folder that cannot be made.
+    pub fn create(folder: &Path, page: RegionsPage, stale: Vec<PathBuf>) -> Result<Self> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", shown(folder)))?;
-        let path = folder.join(LINES);
-        let needed: BTreeSet<PathBuf> =
-            files.iter().filter_map(|f| f.canonicalize().ok()).collect();
-        for picture in earlier(folder) {
-            // One that is gone, or cannot be removed, does no harm: the page does not name it.
-            if picture
-                .canonicalize()
-                .is_ok_and(|path| !needed.contains(&path))
-            {
-                let _ = std::fs::remove_file(&picture);
-            }
-        }
-        let file = File::create(&path).with_context(|| cannot_write(&path))?;
         Ok(Self {
             folder: folder.to_path_buf(),
-            lines: BufWriter::new(file),
+            lines: None,
+            stale,
             page,
             images: 0,
         })
+    }
+
+    /// The file of lines, which is made, and the stale pictures removed, in the first call.
+    fn lines(&mut self) -> Result<&mut File> {
+        let file = match self.lines.take() {
+            Some(file) => file,
+            None => {
+                for picture in &self.stale {
+                    // One that is gone, or cannot be removed, does no harm: the page does not name it.
+                    let _ = std::fs::remove_file(picture);
+                }
+                let path = self.folder.join(LINES);
+                File::create(&path).with_context(|| cannot_write(&path))?
+            }
+        };
+        Ok(self.lines.insert(file))
     }
 
     /// Writes the pictures and the line of an image, and returns the line.
@@ -73,6 +80,7 @@ impl Output {
     /// # Errors
     /// A file that cannot be written.
     pub fn add(&mut self, path: &Path, seen: &Seen, classes: &[String]) -> Result<String> {
+        self.lines()?;
         self.images += 1;
         let stem = plain(&stored(Path::new(path.file_stem().unwrap_or_default())));
         let begin = format!("{:03}-{stem}", self.images);
@@ -87,9 +95,10 @@ impl Output {
             std::fs::write(&path, picture.png()?).with_context(|| cannot_write(&path))?;
         }
         let line = format!("{}\n", as_json(path, seen, classes, &names));
-        self.lines
+        let path = self.folder.join(LINES);
+        self.lines()?
             .write_all(line.as_bytes())
-            .with_context(|| cannot_write(&self.folder.join(LINES)))?;
+            .with_context(|| cannot_write(&path))?;
         self.page.add(&seen.image)?;
         Ok(line)
     }
@@ -99,15 +108,7 @@ impl Output {
     /// # Errors
     /// A file that cannot be written.
     pub fn finish(self) -> Result<PathBuf> {
-        let Self {
-            folder,
-            mut lines,
-            page,
-            ..
-        } = self;
-        lines
-            .flush()
-            .with_context(|| cannot_write(&folder.join(LINES)))?;
+        let Self { folder, page, .. } = self;
         let path = folder.join("index.html");
         std::fs::write(&path, page.html()?).with_context(|| cannot_write(&path))?;
         Ok(path)

@@ -396,9 +396,9 @@ fn array_of(given: &str) -> &str {
     }
 }
 
-/// The list `images` in the metadata, which names the rows of the arrays of images.
+/// The list `images` in the metadata, which names the rows of every array but that of the texts.
 fn tensor_names(path: &Path, array: &str) -> Result<Option<Vec<String>>> {
-    if !array.starts_with("image") {
+    if array == "text" {
         return Ok(None);
     }
     let bytes = read_file(path, LONGEST_FILE)?;

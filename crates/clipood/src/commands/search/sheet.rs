@@ -15,6 +15,8 @@ use super::{IMAGE, Query};
 pub struct Gallery {
     /// Number of queries.
     queries: usize,
+    /// Images so far, with those of queries.
+    images: usize,
     groups: Vec<Found>,
 }
 
@@ -33,6 +35,7 @@ impl Gallery {
     pub fn new(queries: usize) -> Self {
         Self {
             queries,
+            images: 0,
             groups: Vec::new(),
         }
     }
@@ -41,13 +44,13 @@ impl Gallery {
     /// [`Sheet::MOST`] is left out.
     pub fn add(&mut self, query: &Query, hits: &[(&str, f64)]) {
         let own = usize::from(query.kind == IMAGE);
-        let images = |group: &Found| group.hits.len() + usize::from(group.kind == IMAGE);
-        let shown: usize = self.groups.iter().map(images).sum();
-        if shown + own >= Sheet::MOST {
+        // Queries without a hit have a heading on the page, too.
+        if self.images + own >= Sheet::MOST || self.groups.len() >= Sheet::MOST {
             return;
         }
         let share = (Sheet::MOST / self.queries.max(1)).saturating_sub(own);
         let share = share.max(1);
+        self.images += own + hits.len().min(share);
         let kept = hits.iter().take(share);
         self.groups.push(Found {
             kind: query.kind,

@@ -16,8 +16,8 @@ use super::super::arrays::extension;
 #[derive(clap::Args)]
 pub struct TextArgs {
     /// Class names separated by commas, or a file with one per line, with or without its WordNet id, or a JSON list.
-    /// Names may repeat: an image that fits several classes of one name is given to the first. `zero-shot` needs no list: it
-    /// takes the names of the class folders.
+    /// Names may repeat: an image that fits several classes of one name is given to the first. `zero-shot` and `threshold`
+    /// need no list: they take the names of the class folders.
     #[arg(long, value_name = "NAMES|FILE")]
     pub classes: Option<PathBuf>,
     /// Templates: simple, openai7, openai80, or a file with one per line, `{}` for the class name.
