@@ -9,6 +9,13 @@ use crate::lanes::{Instructions, Lanes, Work};
 const MOST: (usize, usize) = (32, 12);
 /// Values of a cache line.
 const LINE: usize = 16;
+/// Inputs written out in the inner loop, so that its counters cost little beside the arithmetic. Of large tiles fewer are: when
+/// some 80 products are written out, compilers keep the sums in memory.
+const fn steps(vectors: usize, rows: usize) -> usize {
+    if vectors * rows <= 12 { 4 } else { 2 }
+}
+/// Times that the inner loop runs between requests for the next panel: many requests at once would wait for each other.
+const ROUND: usize = 8;
 
 /// One product for a chunk of rows.
 pub(super) struct Operands<'a> {
@@ -38,6 +45,8 @@ struct Tile<'a> {
     x: &'a [f32],
     stride: usize,
     panel: &'a [f32],
+    /// Lines to ask for meanwhile.
+    soon: &'a [[f32; LINE]],
     /// From the tile's first row and column.
     out: &'a mut [f32],
     out_stride: usize,
@@ -82,8 +91,8 @@ fn by_panels<L: Lanes, const V: usize, const R: usize>(lanes: L, operands: Opera
             // The next panel comes from memory meanwhile, some of its lines with each tile.
             let next = &panels[(panel + 1) * depth * width..];
             let next = &next[..next.len().min(depth * width)];
-            let ahead = (next.len() / LINE).div_ceil(rows.div_ceil(R)).max(1);
-            let mut lines = next.chunks_exact(LINE);
+            let (mut lines, _) = next.as_chunks::<LINE>();
+            let ahead = lines.len().div_ceil(rows.div_ceil(R));
             let origin = panel * width;
             let (from, to) = (columns.start.max(origin), columns.end.min(origin + width));
             let mut start = zeros;
@@ -93,9 +102,8 @@ fn by_panels<L: Lanes, const V: usize, const R: usize>(lanes: L, operands: Opera
             let column = from - columns.start;
             for row in (0..rows).step_by(R) {
                 let taken = R.min(rows - row);
-                for line in lines.by_ref().take(ahead) {
-                    lanes.prefetch(line);
-                }
+                let (soon, later) = lines.split_at(ahead.min(lines.len()));
+                lines = later;
                 let x = &x[row * stride + first..];
                 let out = &mut out[row * out_stride + column..];
                 let whole = to - from == width;
@@ -111,6 +119,7 @@ fn by_panels<L: Lanes, const V: usize, const R: usize>(lanes: L, operands: Opera
                     x,
                     stride,
                     panel: values,
+                    soon,
                     out: if whole { &mut *out } else { &mut edge },
                     out_stride: if whole { out_stride } else { width },
                     start: &start[..width],
@@ -158,33 +167,81 @@ fn sums<L: Lanes, const V: usize, const R: usize>(lanes: L, tile: Tile<'_>) {
     let width = V * L::COUNT;
     let depth = tile.panel.len() / width;
     assert!((R - 1) * stride + depth <= x.len());
+    assert!((R - 1) * tile.out_stride + width <= tile.out.len());
     let mut sums = [[lanes.splat(0.0); V]; R];
-    for (r, row) in sums.iter_mut().enumerate() {
-        for (v, sum) in row.iter_mut().enumerate() {
-            *sum = lanes.load(&tile.start[v * L::COUNT..]);
-            if tile.add {
-                let held = lanes.load(&tile.out[r * tile.out_stride + v * L::COUNT..]);
-                *sum = lanes.add(*sum, held);
+    // Every loop over the sums is short enough that compilers write it out; otherwise they keep the sums in memory.
+    for (v, start) in tile.start.chunks_exact(L::COUNT).enumerate().take(V) {
+        let start = lanes.load(start);
+        for row in &mut sums {
+            row[v] = start;
+        }
+    }
+    if tile.add {
+        for (r, row) in sums.iter_mut().enumerate() {
+            for (v, sum) in row.iter_mut().enumerate() {
+                let at = r * tile.out_stride + v * L::COUNT;
+                // SAFETY: `at` is at most `(R - 1) * out_stride + width - COUNT`, and `out` is long enough as asserted above.
+                let held = unsafe { tile.out.get_unchecked(at..at + L::COUNT) };
+                *sum = lanes.add(*sum, lanes.load(held));
             }
         }
     }
-    for (k, weight) in tile.panel.chunks_exact(width).enumerate() {
-        let mut columns = [lanes.splat(0.0); V];
-        for (v, column) in columns.iter_mut().enumerate() {
-            *column = lanes.load(&weight[v * L::COUNT..]);
+    let steps = const { steps(V, R) };
+    let rounds = tile.panel.chunks_exact(ROUND * steps * width);
+    let rest = rounds.remainder();
+    let count = tile.soon.len().div_ceil(rounds.len().max(1)).max(1);
+    let mut soon = tile.soon.chunks(count);
+    let mut k = 0;
+    for weights in rounds {
+        for line in soon.next().unwrap_or_default() {
+            lanes.prefetch(line);
         }
-        for (r, row) in sums.iter_mut().enumerate() {
-            // SAFETY: `r` is at most `R - 1` and `k` below `depth`, so the value lies inside `x` as asserted above.
-            let value = lanes.splat(unsafe { *x.get_unchecked(r * stride + k) });
-            for (sum, column) in row.iter_mut().zip(&columns) {
-                *sum = lanes.mul_add(value, *column, *sum);
+        for weights in weights.chunks_exact(steps * width) {
+            for (i, weight) in weights.chunks_exact(width).enumerate() {
+                // SAFETY: `k + i` is below `depth`, so the values of all rows lie inside `x` as asserted above.
+                unsafe { step(lanes, &mut sums, x, k + i, stride, weight) };
             }
+            k += steps;
         }
+    }
+    for (i, weight) in rest.chunks_exact(width).enumerate() {
+        // SAFETY: as above.
+        unsafe { step(lanes, &mut sums, x, k + i, stride, weight) };
     }
     for (r, row) in sums.iter().enumerate() {
         for (v, sum) in row.iter().enumerate() {
             let sum = if tile.relu { lanes.relu(*sum) } else { *sum };
-            lanes.store(sum, &mut tile.out[r * tile.out_stride + v * L::COUNT..]);
+            let at = r * tile.out_stride + v * L::COUNT;
+            // SAFETY: as above.
+            lanes.store(sum, unsafe {
+                tile.out.get_unchecked_mut(at..at + L::COUNT)
+            });
+        }
+    }
+}
+
+/// Input `k` of `R` rows times its row of the panel.
+///
+/// # Safety
+/// `x` has a value at `r * stride + k` for every `r` below `R`.
+#[inline(always)]
+unsafe fn step<L: Lanes, const V: usize, const R: usize>(
+    lanes: L,
+    sums: &mut [[L::Vector; V]; R],
+    x: &[f32],
+    k: usize,
+    stride: usize,
+    weight: &[f32],
+) {
+    let mut columns = [lanes.splat(0.0); V];
+    for (v, column) in columns.iter_mut().enumerate() {
+        *column = lanes.load(&weight[v * L::COUNT..]);
+    }
+    for (r, row) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller promises it.
+        let value = lanes.splat(unsafe { *x.get_unchecked(r * stride + k) });
+        for (sum, column) in row.iter_mut().zip(&columns) {
+            *sum = lanes.mul_add(value, *column, *sum);
         }
     }
 }
