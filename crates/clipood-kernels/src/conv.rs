@@ -309,7 +309,7 @@ mod tests {
                 side,
             };
             let expected = naive(sizes, x, &weight, &bias);
-            for instructions in Instructions::on_this_cpu() {
+            for instructions in Instructions::of_every_shape() {
                 let conv = Winograd::with(input, output, &weight, &bias, instructions).unwrap();
                 for share in [Share::One, Share::All] {
                     let mut out = vec![f32::NAN; expected.len()];

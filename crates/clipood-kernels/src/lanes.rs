@@ -46,7 +46,25 @@ pub(crate) enum Instructions {
     Avx2(pulp::x86::V3),
     /// What the compiler makes of arrays of four values with the instructions that every CPU of the architecture has.
     Plain,
+    /// Arrays of as many values as a vector of AVX-512.
+    #[cfg(test)]
+    WideArrays,
+    /// Arrays of as many values as a vector of NEON, with its number of registers.
+    #[cfg(test)]
+    NeonArrays,
 }
+
+/// Arrays for the vectors of every CPU of the architecture.
+type Plain = Arrays<
+    4,
+    {
+        if cfg!(target_arch = "aarch64") {
+            32
+        } else {
+            16
+        }
+    },
+>;
 
 impl Instructions {
     /// Every set that this CPU has, the best first; [`Instructions::Plain`] is the last.
@@ -59,6 +77,14 @@ impl Instructions {
         }
         found.push(Self::Plain);
         found
+    }
+
+    /// Every set that this CPU has, and arrays in the shapes of the sets that it may lack.
+    #[cfg(test)]
+    pub fn of_every_shape() -> Vec<Self> {
+        let mut sets = Self::on_this_cpu();
+        sets.extend([Self::WideArrays, Self::NeonArrays]);
+        sets
     }
 
     /// The best set of this CPU, or the best one that `CLIPOOD_CPU` allows (`avx512`, `avx2` or `plain`; anything else
@@ -97,6 +123,10 @@ impl Instructions {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => 8,
             Self::Plain => Plain::COUNT,
+            #[cfg(test)]
+            Self::WideArrays => 16,
+            #[cfg(test)]
+            Self::NeonArrays => 4,
         }
     }
 
@@ -108,6 +138,8 @@ impl Instructions {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => 16,
             Self::Plain => Plain::REGISTERS,
+            #[cfg(test)]
+            Self::WideArrays | Self::NeonArrays => 32,
         }
     }
 
@@ -118,7 +150,11 @@ impl Instructions {
             Self::Avx512(set) => pulp::Simd::vectorize(set, OnPulp(work)),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(set) => pulp::Simd::vectorize(set, OnPulp(work)),
-            Self::Plain => work.run(Plain),
+            Self::Plain => work.run(Arrays::<{ Plain::COUNT }, { Plain::REGISTERS }>),
+            #[cfg(test)]
+            Self::WideArrays => work.run(Arrays::<16, 32>),
+            #[cfg(test)]
+            Self::NeonArrays => work.run(Arrays::<4, 32>),
         }
     }
 }
@@ -194,13 +230,13 @@ impl<S: pulp::Simd> Lanes for Pulp<S> {
     }
 }
 
-/// Arrays of four values, which compilers turn into vectors of SSE2 or NEON.
+/// Arrays of `N` values, which compilers turn into vectors of SSE2 or NEON, for a CPU with `R` registers.
 #[derive(Clone, Copy)]
-struct Plain;
+struct Arrays<const N: usize, const R: usize>;
 
-impl Plain {
+impl<const N: usize, const R: usize> Arrays<N, R> {
     #[inline(always)]
-    fn each(mut a: [f32; 4], b: [f32; 4], of: impl Fn(f32, f32) -> f32) -> [f32; 4] {
+    fn each(mut a: [f32; N], b: [f32; N], of: impl Fn(f32, f32) -> f32) -> [f32; N] {
         for (a, b) in a.iter_mut().zip(b) {
             *a = of(*a, b);
         }
@@ -208,42 +244,40 @@ impl Plain {
     }
 }
 
-impl Lanes for Plain {
-    type Vector = [f32; 4];
-    const COUNT: usize = 4;
-    const REGISTERS: usize = if cfg!(target_arch = "aarch64") {
-        32
-    } else {
-        16
-    };
+impl<const N: usize, const R: usize> Lanes for Arrays<N, R> {
+    type Vector = [f32; N];
+    const COUNT: usize = N;
+    const REGISTERS: usize = R;
 
     #[inline(always)]
-    fn load(self, from: &[f32]) -> [f32; 4] {
-        [from[0], from[1], from[2], from[3]]
+    fn load(self, from: &[f32]) -> [f32; N] {
+        let mut vector = [0.0; N];
+        vector.copy_from_slice(&from[..N]);
+        vector
     }
 
     #[inline(always)]
-    fn store(self, vector: [f32; 4], to: &mut [f32]) {
-        to[..4].copy_from_slice(&vector);
+    fn store(self, vector: [f32; N], to: &mut [f32]) {
+        to[..N].copy_from_slice(&vector);
     }
 
     #[inline(always)]
-    fn splat(self, value: f32) -> [f32; 4] {
-        [value; 4]
+    fn splat(self, value: f32) -> [f32; N] {
+        [value; N]
     }
 
     #[inline(always)]
-    fn add(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+    fn add(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
         Self::each(a, b, |a, b| a + b)
     }
 
     #[inline(always)]
-    fn sub(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+    fn sub(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
         Self::each(a, b, |a, b| a - b)
     }
 
     #[inline(always)]
-    fn mul_add(self, a: [f32; 4], b: [f32; 4], mut c: [f32; 4]) -> [f32; 4] {
+    fn mul_add(self, a: [f32; N], b: [f32; N], mut c: [f32; N]) -> [f32; N] {
         for ((c, a), b) in c.iter_mut().zip(a).zip(b) {
             // Without an instruction for it, a fused product is a call of the C library.
             let fused = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
@@ -253,7 +287,7 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
-    fn relu(self, mut a: [f32; 4]) -> [f32; 4] {
+    fn relu(self, mut a: [f32; N]) -> [f32; N] {
         for a in &mut a {
             *a = if *a < 0.0 { 0.0 } else { *a };
         }

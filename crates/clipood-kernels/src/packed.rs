@@ -290,7 +290,7 @@ mod tests {
             let stride = input + gap;
             let x = values(rows * stride, 3);
             let before = values(rows * columns.len(), 4);
-            for instructions in Instructions::on_this_cpu() {
+            for instructions in Instructions::of_every_shape() {
                 let panels = Panels::new(matrix, instructions);
                 let mut out = before.clone();
                 let finish = Finish { bias: with_bias.then_some(&bias[..]), add, relu };
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn values_that_are_not_finite_pass_through() {
-        for instructions in Instructions::on_this_cpu() {
+        for instructions in Instructions::of_every_shape() {
             let map = PackedF32::with(Matrix::new(&[1.0], 1, 1, 1), &[0.0], instructions);
             let mut out = [0.0; 3];
             map.apply_relu(&[f32::NAN, f32::INFINITY, -1.0], 0, 1, &mut out, false);
