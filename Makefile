@@ -76,6 +76,9 @@ check-cuda: ## compile the feature `cuda` and, by NVRTC from pip, every kernel; 
 	cargo clippy --release --locked -p clipood --features cuda -- -D warnings
 	scripts/check-kernels.sh
 
+check-arm: ## tests of the kernels compiled for 64-bit ARM and run under emulation (installs the target, Debian's compiler and QEMU)
+	scripts/check-arm.sh
+
 gpu-check: ## on a machine with a GPU and PyTorch: correctness, then speed beside PyTorch; OUT, CPU=1 for a dry run
 	scripts/gpu-check.sh $(if $(CPU),--cpu) $(or $(OUT),target/gpu-check)
 
