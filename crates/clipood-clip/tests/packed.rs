@@ -49,6 +49,19 @@ fn features_in_bf16_point_where_the_references_do() {
     }
 }
 
+/// What CPUs with the instructions compute, in plain code; in a process of its own, which is told so from its start.
+#[test]
+fn plain_code_in_bf16_does_the_same() {
+    let mut tests = std::process::Command::new(std::env::current_exe().unwrap());
+    tests
+        .env("CLIPOOD_CPU", "bf16")
+        .arg("features_in_bf16_point");
+    let output = tests.output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}");
+    assert!(printed.contains("1 passed"), "{printed}");
+}
+
 fn check(name: &str) {
     let config = config(name);
     let dim = config.embed_dim;

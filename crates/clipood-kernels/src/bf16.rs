@@ -14,6 +14,7 @@ use crate::matrix::{Map, Matrix};
 mod absent;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod plain;
 
 #[cfg(not(target_arch = "x86_64"))]
 use self::absent as instructions;
@@ -40,7 +41,15 @@ struct Lanes([u32; LANES]);
 pub struct PackedAffine {
     weight: Panels,
     bias: Vec<f32>,
-    found: instructions::Found,
+    means: Means,
+}
+
+/// What multiplies.
+#[derive(Debug, Clone, Copy)]
+enum Means {
+    Instructions(instructions::Found),
+    /// For tests on CPUs without the instructions.
+    PlainCode,
 }
 
 /// A weight `[input, output]` in bf16. In blocks of [`DEPTH`] pairs of inputs (the last may be lower), a block in panels of
@@ -66,14 +75,18 @@ struct Operands<'a> {
     add: bool,
 }
 
-/// Whether this CPU multiplies bf16, and may.
+/// Whether this CPU multiplies bf16, and may; with `bf16` in `CLIPOOD_CPU` every CPU does, in slow code for tests.
 pub fn is_supported() -> bool {
-    found().is_some()
+    means().is_some()
 }
 
 /// The instructions, unless [`Instructions::best`] is held back from their set.
-fn found() -> Option<instructions::Found> {
-    instructions::Found::on_this_cpu().filter(|_| !Instructions::are_held_back())
+fn means() -> Option<Means> {
+    if std::env::var_os("CLIPOOD_CPU").is_some_and(|allowed| allowed == "bf16") {
+        return Some(Means::PlainCode);
+    }
+    let found = instructions::Found::on_this_cpu().filter(|_| !Instructions::are_held_back());
+    found.map(Means::Instructions)
 }
 
 impl PackedAffine {
@@ -83,12 +96,16 @@ impl PackedAffine {
     /// # Panics
     /// The bias is not one value per output.
     pub fn new(weight: Matrix<'_>, bias: &[f32]) -> Option<Self> {
+        Some(Self::by(means()?, weight, bias))
+    }
+
+    fn by(means: Means, weight: Matrix<'_>, bias: &[f32]) -> Self {
         assert_eq!(weight.columns(), bias.len(), "one bias per output");
-        Some(Self {
-            found: found()?,
+        Self {
+            means,
             weight: Panels::new(weight),
             bias: bias.to_vec(),
-        })
+        }
     }
 
     fn product(&self, operands: &Operands<'_>, out: &mut [f32]) {
@@ -106,7 +123,10 @@ impl PackedAffine {
             self.weight.output,
             x.len()
         );
-        instructions::product(self.found, operands, out);
+        match self.means {
+            Means::Instructions(found) => instructions::product(found, operands, out),
+            Means::PlainCode => plain::product(operands, out),
+        }
     }
 }
 
@@ -211,21 +231,29 @@ mod tests {
         f64::from(f32::from_bits(u32::from(round(x)) << 16))
     }
 
-    /// Largest difference of a product to that of the rounded inputs in f64; `None` where the CPU has no such product.
+    /// Plain code, and the instructions of this CPU.
+    fn every_means() -> Vec<Means> {
+        let found = instructions::Found::on_this_cpu().map(Means::Instructions);
+        [Some(Means::PlainCode), found]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Largest difference of a product to that of the rounded inputs in f64.
     fn largest_error(
+        means: Means,
         [rows, input, all]: [usize; 3],
         columns: Range<usize>,
         with_bias: bool,
         add: bool,
-    ) -> Option<f64> {
+    ) -> f64 {
         let (weight, bias) = (values(input * all, 1), values(all, 2));
         let map = Affine {
             weight: &weight,
             bias: &bias,
         };
-        let packed = PackedAffine::new(map.matrix(), map.bias);
-        assert_eq!(packed.is_some(), is_supported());
-        let packed = packed?;
+        let packed = PackedAffine::by(means, map.matrix(), map.bias);
         let (x, n) = (values(rows * input, 3), columns.len());
         let before = values(rows * n, 4);
         let mut out = before.clone();
@@ -247,7 +275,7 @@ mod tests {
                 worst = worst.max(if off.is_nan() { f64::INFINITY } else { off });
             }
         }
-        Some(worst)
+        worst
     }
 
     proptest! {
@@ -259,8 +287,9 @@ mod tests {
         ) {
             let (from, to) = (from.min(all), to.min(all));
             let columns = from.min(to)..from.max(to);
-            if let Some(off) = largest_error([rows, input, all], columns, with_bias, add) {
-                prop_assert!(off < 1e-4, "off by {}", off);
+            for means in every_means() {
+                let off = largest_error(means, [rows, input, all], columns.clone(), with_bias, add);
+                prop_assert!(off < 1e-4, "{means:?}: off by {}", off);
             }
         }
     }
@@ -269,8 +298,9 @@ mod tests {
     fn blocks_of_a_deep_product_are_added_up() {
         for input in [2 * DEPTH, 2 * DEPTH + 1, 4 * DEPTH + 6] {
             for add in [false, true] {
-                if let Some(off) = largest_error([7, input, 70], 3..70, true, add) {
-                    assert!(off < 1e-3, "{input} inputs: off by {off}");
+                for means in every_means() {
+                    let off = largest_error(means, [7, input, 70], 3..70, true, add);
+                    assert!(off < 1e-3, "{means:?}, {input} inputs: off by {off}");
                 }
             }
         }
@@ -299,14 +329,13 @@ mod tests {
             weight: &[1.0],
             bias: &[0.0],
         };
-        let Some(map) = PackedAffine::new(map.matrix(), map.bias) else {
-            assert!(!is_supported());
-            return;
-        };
-        let mut out = [0.0; 3];
-        map.multiply(&[f32::NAN, f32::INFINITY, 1.0], 0, 1, &mut out, false);
-        assert!(out[0].is_nan());
-        assert_eq!(out[1..], [f32::INFINITY, 1.0]);
+        for means in every_means() {
+            let map = PackedAffine::by(means, map.matrix(), map.bias);
+            let mut out = [0.0; 3];
+            map.multiply(&[f32::NAN, f32::INFINITY, 1.0], 0, 1, &mut out, false);
+            assert!(out[0].is_nan(), "{means:?}");
+            assert_eq!(out[1..], [f32::INFINITY, 1.0], "{means:?}");
+        }
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Instructions {
         sets
     }
 
-    /// The best set of this CPU, or the best one that `CLIPOOD_CPU` allows (`avx512`, `avx2` or `plain`; anything else
+    /// The best set of this CPU, or the best one that `CLIPOOD_CPU` allows (`avx2` or `plain`; anything else
     /// allows all), which measures on one machine what another one would reach.
     pub fn best() -> Self {
         static BEST: std::sync::OnceLock<Instructions> = std::sync::OnceLock::new();

@@ -19,7 +19,7 @@
 //! The loops choose the instruction set of the CPU at hand while they run (AVX-512, AVX2 with FMA, or what the build
 //! allows, which is NEON on ARM), and round the same on each; products with [`matrix`] round as the `gemm` crate does on that
 //! CPU. The environment variable `CLIPOOD_CPU` holds the packed products and convolutions back to `avx2` or `plain`, for
-//! tests and measurements.
+//! tests and measurements; `bf16` lets every CPU multiply bf16, in slow code for tests.
 
 pub mod activation;
 pub mod attention;
