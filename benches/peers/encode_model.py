@@ -31,14 +31,16 @@ def main():
     draw_norms(model)
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
-    config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": {"size": [224, 224], "mode": "RGB"}}
+    settings = open_clip.get_model_config(name)
+    side = settings["vision_cfg"]["image_size"]
+    config = {"model_cfg": settings, "preprocess_cfg": {"size": [side, side], "mode": "RGB"}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     for batch in batches:
-        torch.randn(batch, 3, 224, 224).numpy().tofile(folder / f"pixels-{batch}.f32")
+        torch.randn(batch, 3, side, side).numpy().tofile(folder / f"pixels-{batch}.f32")
     with torch.inference_mode():
         torch.onnx.export(
             model.visual,
-            (torch.randn(2, 3, 224, 224),),
+            (torch.randn(2, 3, side, side),),
             folder / "visual.onnx",
             input_names=["pixels"],
             output_names=["features"],

@@ -20,7 +20,8 @@ def main():
     model = open_clip.create_model(name)
     model.load_state_dict(load_file(Path(folder) / "open_clip_model.safetensors"))
     tower = model.visual.eval().to(dtype)
-    pixels = torch.from_numpy(np.fromfile(pixels, np.float32).reshape(-1, 3, 224, 224)).to(dtype)
+    side = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
+    pixels = torch.from_numpy(np.fromfile(pixels, np.float32).reshape(-1, 3, side, side)).to(dtype)
     with torch.inference_mode():
         tower(pixels).float().numpy().tofile(features)
         take_turns(lambda: tower(pixels))

@@ -1,6 +1,7 @@
 //! What `clipood search` looks among: a store, a folder of images, a file of features, or a class list.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -9,15 +10,14 @@ use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema};
 use clipood_clip::model::{Devices, Model};
-use clipood_core::files::{open_file, read_file};
+use clipood_core::files::open_file;
 use clipood_core::{nearest, shown, stored};
 use clipood_pipeline::search::{SearchIndex, StoredFeatures};
 use clipood_pipeline::{Engine, PipelineError, Store, encode_files};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use safetensors::SafeTensors;
 
-use super::super::arrays::{LONGEST_FILE, extension};
+use super::super::arrays::extension;
 use super::super::class_list::read_class_list;
 use super::super::features::Source;
 use super::super::images::{named_images, none_readable, report_unreadable};
@@ -396,16 +396,30 @@ fn array_of(given: &str) -> &str {
     }
 }
 
+/// Most bytes of a safetensors header, as the format allows.
+const LONGEST_HEADER: u64 = 100_000_000;
+
 /// The list `images` in the metadata, which names the rows of every array but that of the texts.
 fn tensor_names(path: &Path, array: &str) -> Result<Option<Vec<String>>> {
     if array == "text" {
         return Ok(None);
     }
-    let bytes = read_file(path, LONGEST_FILE)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| anyhow!("{error}"))?;
-    let list = header
-        .metadata()
-        .as_ref()
-        .and_then(|metadata| metadata.get("images"));
+    // The header alone: the arrays behind it may fill the memory.
+    let mut file = open_file(path)?;
+    let read = |error| anyhow!("{}: {error}", shown(path));
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(read)?;
+    let length = u64::from_le_bytes(length);
+    if length > LONGEST_HEADER {
+        bail!(
+            "{}: its header is {length} bytes long, expected at most {LONGEST_HEADER}",
+            shown(path)
+        );
+    }
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header).map_err(read)?;
+    let header: serde_json::Value =
+        serde_json::from_slice(&header).with_context(|| shown(path).to_string())?;
+    let list = header["__metadata__"]["images"].as_str();
     Ok(list.and_then(|list| serde_json::from_str(list).ok()))
 }
