@@ -9,13 +9,14 @@ use crate::lanes::{Instructions, Lanes, Work};
 const MOST: (usize, usize) = (32, 12);
 /// Values of a cache line.
 const LINE: usize = 16;
+/// Times that the inner loop runs between requests for the next panel: many requests at once would wait for each other.
+const ROUND: usize = 8;
+
 /// Inputs written out in the inner loop, so that its counters cost little beside the arithmetic. Of large tiles fewer are: when
 /// some 80 products are written out, compilers keep the sums in memory.
 const fn steps(vectors: usize, rows: usize) -> usize {
     if vectors * rows <= 12 { 4 } else { 2 }
 }
-/// Times that the inner loop runs between requests for the next panel: many requests at once would wait for each other.
-const ROUND: usize = 8;
 
 /// One product for a chunk of rows.
 pub(super) struct Operands<'a> {
@@ -141,19 +142,21 @@ fn by_panels<L: Lanes, const V: usize, const R: usize>(lanes: L, operands: Opera
 /// [`sums`] of `rows`, at most `R`.
 #[inline(always)]
 fn sums_of<L: Lanes, const V: usize, const R: usize>(lanes: L, rows: usize, tile: Tile<'_>) {
+    // The other arms are compiled only for sets whose tiles have more rows.
     match rows {
         rows if rows == R => sums::<L, V, R>(lanes, tile),
         1 => sums::<L, V, 1>(lanes, tile),
         2 => sums::<L, V, 2>(lanes, tile),
         3 => sums::<L, V, 3>(lanes, tile),
-        4 => sums::<L, V, 4>(lanes, tile),
-        5 => sums::<L, V, 5>(lanes, tile),
-        6 => sums::<L, V, 6>(lanes, tile),
-        7 => sums::<L, V, 7>(lanes, tile),
-        8 => sums::<L, V, 8>(lanes, tile),
-        9 => sums::<L, V, 9>(lanes, tile),
-        10 => sums::<L, V, 10>(lanes, tile),
-        _ => sums::<L, V, 11>(lanes, tile),
+        4 if R > 4 => sums::<L, V, 4>(lanes, tile),
+        5 if R > 5 => sums::<L, V, 5>(lanes, tile),
+        6 if R > 6 => sums::<L, V, 6>(lanes, tile),
+        7 if R > 7 => sums::<L, V, 7>(lanes, tile),
+        8 if R > 8 => sums::<L, V, 8>(lanes, tile),
+        9 if R > 9 => sums::<L, V, 9>(lanes, tile),
+        10 if R > 10 => sums::<L, V, 10>(lanes, tile),
+        11 if R > 11 => sums::<L, V, 11>(lanes, tile),
+        _ => unreachable!("a tile of {rows} rows, of at most {R}"),
     }
 }
 
