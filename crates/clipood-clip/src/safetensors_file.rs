@@ -153,6 +153,11 @@ impl<'a> ArrayFile<'a> {
         })
     }
 
+    /// The names of the arrays.
+    pub fn names(&self) -> Vec<&str> {
+        self.arrays.names()
+    }
+
     /// The values of the array `name` of float32, row-major.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 mod common;
 
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
@@ -348,4 +349,64 @@ fn what_cannot_be_trained_on_is_refused_in_words() {
     refused(&world, "o", &classes, 2, "--eval, which is missing");
     assert_eq!(files(&world.path("full")), ["notes.txt"]);
     assert!(!world.path("o").exists());
+}
+
+/// Starts the command, kills it when its first checkpoint is there, and returns that file.
+fn interrupted(world: &World, words: &[&str]) -> std::path::PathBuf {
+    let mut running = world.clipood(words);
+    let mut running = running.stderr(Stdio::null()).spawn().unwrap();
+    let checkpoint = world.path(".tuned.checkpoint");
+    while !checkpoint.exists() {
+        assert!(running.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(!world.path("tuned").exists(), "it was not interrupted");
+    checkpoint
+}
+
+#[test]
+fn an_interrupted_training_goes_on_to_the_same_model() {
+    let world = World::new();
+    pairs(&world);
+    let call = |out: &'static str, lr: &'static str| {
+        let start = ["finetune", "--model", "demo", "--pairs", "pairs.tsv"];
+        let options = ["--batch", "8", "--devices", "cpu", "--checkpoint", "0"];
+        let more = ["--out", out, "--epochs", "400", "--lr", lr];
+        [&start[..], &options, &more].concat()
+    };
+    let checkpoint = interrupted(&world, &call("tuned", "1e-3"));
+    let kept = std::fs::read(&checkpoint).unwrap();
+
+    // A damaged checkpoint is named and kept.
+    std::fs::write(&checkpoint, &kept[..kept.len() / 2]).unwrap();
+    let output = world.clipood(&call("tuned", "1e-3")).output().unwrap();
+    let log = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(
+        log.contains(".tuned.checkpoint") && log.contains("remove it to start anew"),
+        "{log}"
+    );
+    std::fs::write(&checkpoint, &kept).unwrap();
+
+    let output = world.clipood(&call("tuned", "1e-3")).output().unwrap();
+    let log = stderr(&output);
+    succeeds(&output);
+    assert!(log.contains("goes on after epoch"), "{log}");
+    assert!(!checkpoint.exists());
+    succeeds(&world.clipood(&call("whole", "1e-3")).output().unwrap());
+    for file in ["open_clip_model.safetensors", "loss.csv"] {
+        let read = |folder: &str| std::fs::read(world.path(folder).join(file)).unwrap();
+        assert!(read("tuned") == read("whole"), "{file} differs");
+    }
+
+    // A training with other settings does not go on from it.
+    std::fs::write(&checkpoint, &kept).unwrap();
+    std::fs::remove_dir_all(world.path("tuned")).unwrap();
+    let output = world.clipood(&call("tuned", "1e-4")).output().unwrap();
+    let log = stderr(&output);
+    succeeds(&output);
+    assert!(log.contains("with other settings"), "{log}");
+    assert!(!checkpoint.exists());
 }

@@ -25,6 +25,9 @@ pub(super) trait Learner<B: AutodiffBackend>: AutodiffModule<B> {
     /// The logarithm of the logit scale.
     fn log_scale(&mut self) -> &mut Param<Tensor<B, 1>>;
 
+    /// Reads what is learnt from the parameters of a checkpoint.
+    fn load(weights: &Weights, config: &ClipConfig, device: &B::Device) -> Result<Self>;
+
     /// Writes what was learnt over the parameters of the checkpoint.
     fn save(&self, weights: &mut Weights);
 
@@ -66,6 +69,10 @@ impl<B: AutodiffBackend> Learner<B> for Projections<B> {
         &mut self.logit_scale
     }
 
+    fn load(weights: &Weights, config: &ClipConfig, device: &B::Device) -> Result<Self> {
+        Projections::load(weights, config, device)
+    }
+
     fn save(&self, weights: &mut Weights) {
         Projections::save(self, weights);
     }
@@ -99,6 +106,10 @@ impl<B: AutodiffBackend + ClipBackend> Learner<B> for Clip<B> {
 
     fn log_scale(&mut self) -> &mut Param<Tensor<B, 1>> {
         &mut self.logit_scale
+    }
+
+    fn load(weights: &Weights, config: &ClipConfig, device: &B::Device) -> Result<Self> {
+        Clip::load(weights, config, device)
     }
 
     fn save(&self, weights: &mut Weights) {

@@ -1,10 +1,19 @@
 //! AdamW whose weight decay leaves out gains, biases and the logit scale.
 
+use std::collections::HashMap;
+
 use burn::module::{AutodiffModule, ModuleVisitor, Param, ParamId};
 use burn::optim::adaptor::OptimizerAdaptor;
-use burn::optim::{AdamW, AdamWConfig, GradientsParams, Optimizer};
-use burn::tensor::Tensor;
+use burn::optim::record::AdaptorRecord;
+use burn::optim::{
+    AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, GradientsParams, Optimizer,
+};
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Tensor, TensorData};
+
+use crate::error::{ClipError, Result};
+use crate::safetensors_file::{ArrayFile, ArrayFileError, NamedArray};
+use crate::weights::try_tensor_to_vec;
 
 /// Settings of AdamW. The defaults of `beta_1`, `beta_2` and `epsilon` are open_clip's for vision transformers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,6 +87,145 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> DecayGroups<B, M> {
             module = optimizer.step(lr, module, of_group);
         }
         module
+    }
+
+    /// The moments and the number of steps of every parameter that has been stepped, named by its number in the module.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn moments(&self, module: &M) -> Result<Vec<NamedArray>> {
+        let groups = [&self.decayed.1, &self.plain.1];
+        let records = groups
+            .into_iter()
+            .flat_map(|optimizer| optimizer.to_record());
+        let records = records.collect();
+        let mut taken = Taken {
+            records,
+            number: 0,
+            arrays: Ok(Vec::new()),
+        };
+        module.visit(&mut taken);
+        taken.arrays
+    }
+
+    /// An optimizer that goes on with `moments` of the same module.
+    ///
+    /// # Errors
+    /// An array has another size.
+    pub fn with_moments(self, module: &M, moments: &ArrayFile<'_>) -> Result<Self> {
+        let mut given = Given::<B> {
+            moments,
+            number: 0,
+            records: Ok(HashMap::new()),
+        };
+        module.visit(&mut given);
+        let mut records = given.records?;
+        let mut with = |(ids, optimizer): (Vec<ParamId>, OptimizerAdaptor<AdamW, M, B>)| {
+            let of_group = ids
+                .iter()
+                .filter_map(|id| records.remove(id).map(|record| (*id, record)));
+            let of_group = of_group.collect();
+            (ids, optimizer.load_record(of_group))
+        };
+        Ok(Self {
+            decayed: with(self.decayed),
+            plain: with(self.plain),
+        })
+    }
+}
+
+/// States of the optimizer by parameter.
+type Records<B> = HashMap<ParamId, AdaptorRecord<AdamW, B>>;
+
+/// Name of an array of the parameter with a number: its mean gradient, its mean squared gradient, or its steps.
+fn name(number: usize, what: &str) -> String {
+    format!("adamw.{number}.{what}")
+}
+
+/// Turns states into arrays.
+struct Taken<B: AutodiffBackend> {
+    records: Records<B>,
+    number: usize,
+    arrays: Result<Vec<NamedArray>>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Taken<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let number = self.number;
+        self.number += 1;
+        let (Some(record), Ok(arrays)) = (self.records.remove(&param.id), &mut self.arrays) else {
+            return;
+        };
+        let state = record.into_state::<D>().momentum;
+        for (what, moment) in [("mean", state.moment_1), ("square", state.moment_2)] {
+            let shape = moment.dims().to_vec();
+            match try_tensor_to_vec(moment) {
+                Ok(values) => arrays.push(NamedArray::f32(name(number, what), shape, &values)),
+                Err(error) => {
+                    self.arrays = Err(error);
+                    return;
+                }
+            }
+        }
+        let steps = [state.time as f64];
+        arrays.push(NamedArray::f64(name(number, "steps"), vec![1], &steps));
+    }
+}
+
+/// Turns arrays into states.
+struct Given<'a, B: AutodiffBackend> {
+    moments: &'a ArrayFile<'a>,
+    number: usize,
+    records: Result<Records<B>>,
+}
+
+impl<B: AutodiffBackend> Given<'_, B> {
+    /// The state of a parameter; `None` for one that had not been stepped.
+    fn state<const D: usize>(
+        &self,
+        tensor: &Tensor<B, D>,
+    ) -> Result<Option<AdamWState<B::InnerBackend, D>>> {
+        let problem = |error: ArrayFileError| ClipError::Tuning(error.to_string());
+        let steps = name(self.number, "steps");
+        if self.moments.shape(&steps).is_err() {
+            return Ok(None);
+        }
+        let steps = self.moments.f64(&steps).map_err(problem)?;
+        let moment = |what: &str| {
+            let name = name(self.number, what);
+            let (shape, expected) = (
+                self.moments.shape(&name).map_err(problem)?,
+                tensor.dims().to_vec(),
+            );
+            if shape != expected {
+                return Err(ClipError::Tuning(format!(
+                    "tensor `{name}` has shape {shape:?}, expected {expected:?}"
+                )));
+            }
+            let values = self.moments.f32(&name).map_err(problem)?;
+            let data = TensorData::new(values, expected);
+            Ok(Tensor::from_data(data, &tensor.device()))
+        };
+        let time = steps.first().map_or(0, |steps| *steps as usize);
+        let momentum = AdaptiveMomentumState::new(time, moment("mean")?, moment("square")?);
+        Ok(Some(AdamWState::new(momentum)))
+    }
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Given<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let state = self.state(&param.val());
+        self.number += 1;
+        let Ok(records) = &mut self.records else {
+            return;
+        };
+        match state {
+            Ok(Some(state)) => {
+                records.insert(param.id, AdaptorRecord::from_state(state));
+            }
+            Ok(None) => {}
+            Err(error) => self.records = Err(error),
+        }
     }
 }
 

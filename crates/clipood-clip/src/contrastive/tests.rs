@@ -9,6 +9,7 @@ use crate::config::{
 use crate::device::Device;
 use crate::init::initial_weights;
 use crate::model::Model;
+use crate::safetensors_file::{ArrayFile, NO_METADATA, to_bytes};
 
 fn model(family: ImageFamily) -> Model {
     let width = match family {
@@ -101,11 +102,14 @@ fn input(model: &Model, part: Part) -> TuneInput {
     }
 }
 
+fn pairs() -> Vec<(u32, u32)> {
+    (0..PAIRS as u32).map(|i| (i, i)).collect()
+}
+
 fn tuned(model: &Model, part: Part, steps: usize) -> (Model, Vec<StepReport>) {
     let options = AdamWOptions::default();
     let mut tuner = model.tuner(part, Device::Cpu, &options).unwrap();
-    let pairs: Vec<(u32, u32)> = (0..PAIRS as u32).map(|i| (i, i)).collect();
-    let input = input(model, part);
+    let (input, pairs) = (input(model, part), pairs());
     let reports = (0..steps)
         .map(|_| tuner.step(3e-3, &input, &pairs).unwrap())
         .collect();
@@ -178,6 +182,40 @@ fn a_tuning_lowers_the_loss_and_repeats_to_the_last_bit() {
             assert_eq!(first.hash, again.hash, "{part:?}");
             assert_ne!(first.hash, model.hash);
         }
+    }
+}
+
+#[test]
+fn a_tuning_goes_on_from_its_arrays_to_the_last_bit() {
+    for family in families() {
+        let model = model(family);
+        for part in [Part::Projections, Part::All] {
+            let (expected, _) = tuned(&model, part, 5);
+            let options = AdamWOptions::default();
+            let (input, pairs) = (input(&model, part), pairs());
+            let begin = || model.tuner(part, Device::Cpu, &options).unwrap();
+            let step = |tuner: &mut Tuner| tuner.step(3e-3, &input, &pairs).unwrap();
+            let mut first = begin();
+            step(&mut first);
+            step(&mut first);
+            let bytes = to_bytes(&first.arrays().unwrap(), NO_METADATA).unwrap();
+            let mut second = begin();
+            step(&mut second);
+            second.restore(&ArrayFile::read(&bytes).unwrap()).unwrap();
+            for _ in 0..3 {
+                step(&mut second);
+            }
+            let found = second.finish().unwrap();
+            let family = &model.config.image.family;
+            assert_eq!(found.hash, expected.hash, "{family:?} {part:?}");
+        }
+        // Arrays of another part are refused, and the tuner is usable.
+        let options = AdamWOptions::default();
+        let mut other = model.tuner(Part::All, Device::Cpu, &options).unwrap();
+        let tuner = model.tuner(Part::Projections, Device::Cpu, &options);
+        let bytes = to_bytes(&tuner.unwrap().arrays().unwrap(), NO_METADATA).unwrap();
+        assert!(other.restore(&ArrayFile::read(&bytes).unwrap()).is_err());
+        other.finish().unwrap();
     }
 }
 

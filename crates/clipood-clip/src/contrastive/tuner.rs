@@ -14,6 +14,7 @@ use crate::encoder::{Clip, normalise};
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
 use crate::model::Model;
+use crate::safetensors_file::{ArrayFile, ArrayFileError, NamedArray};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Weights, try_tensor_to_vec};
 
@@ -96,6 +97,23 @@ impl Tuner {
         self.steps.step(lr, input, pairs)
     }
 
+    /// What [`Tuner::restore`] goes on from: the learnt parameters, called `model.NAME`, and the moments of the optimizer.
+    ///
+    /// # Errors
+    /// The last step failed, or the device does.
+    pub fn arrays(&self) -> Result<Vec<NamedArray>> {
+        self.steps.arrays()
+    }
+
+    /// Goes on from [`Tuner::arrays`] of a tuner of the same model, part and options: all later steps are those that it would
+    /// have made.
+    ///
+    /// # Errors
+    /// The arrays are those of another model or part. The tuner is as before then.
+    pub fn restore(&mut self, arrays: &ArrayFile<'_>) -> Result<()> {
+        self.steps.restore(arrays)
+    }
+
     /// The trained model.
     ///
     /// # Errors
@@ -107,11 +125,18 @@ impl Tuner {
     }
 }
 
+/// Start of the names of learnt parameters among the arrays of a training.
+const LEARNT: &str = "model.";
+
 /// The training on one backend.
 trait Steps {
     fn step(&mut self, lr: f64, input: &TuneInput, pairs: &[(u32, u32)]) -> Result<StepReport>;
 
     fn save(&self, weights: &mut Weights) -> Result<()>;
+
+    fn arrays(&self) -> Result<Vec<NamedArray>>;
+
+    fn restore(&mut self, arrays: &ArrayFile<'_>) -> Result<()>;
 }
 
 fn begin<B: AutodiffBackend + ClipBackend>(
@@ -137,6 +162,7 @@ struct Training<B: AutodiffBackend, L: Learner<B>> {
     /// Absent after a step that failed.
     learner: Option<L>,
     optimizer: DecayGroups<B, L>,
+    options: AdamWOptions,
     parts: Parts<B>,
 }
 
@@ -144,6 +170,7 @@ impl<B: AutodiffBackend, L: Learner<B>> Training<B, L> {
     fn new(model: &Model, learner: L, device: B::Device, options: &AdamWOptions) -> Self {
         Self {
             optimizer: DecayGroups::new(&learner, options),
+            options: *options,
             learner: Some(learner.with_bounded_scale()),
             parts: Parts {
                 config: model.config.clone(),
@@ -193,6 +220,36 @@ impl<B: AutodiffBackend, L: Learner<B>> Steps for Training<B, L> {
 
     fn save(&self, weights: &mut Weights) -> Result<()> {
         self.learner.as_ref().ok_or_else(failed)?.save(weights);
+        Ok(())
+    }
+    fn arrays(&self) -> Result<Vec<NamedArray>> {
+        let learner = self.learner.as_ref().ok_or_else(failed)?;
+        let mut weights = Weights::new("training");
+        learner.save(&mut weights);
+        let mut arrays: Vec<NamedArray> = weights
+            .iter()
+            .map(|(name, tensor)| {
+                let name = format!("{LEARNT}{name}");
+                NamedArray::f32(name, tensor.shape.clone(), &tensor.data)
+            })
+            .collect();
+        arrays.extend(self.optimizer.moments(learner)?);
+        Ok(arrays)
+    }
+
+    fn restore(&mut self, arrays: &ArrayFile<'_>) -> Result<()> {
+        let problem = |error: ArrayFileError| ClipError::Tuning(error.to_string());
+        let mut weights = Weights::new("checkpoint of a training");
+        for name in arrays.names() {
+            if let Some(learnt) = name.strip_prefix(LEARNT) {
+                let shape = arrays.shape(name).map_err(problem)?;
+                weights.insert(learnt, shape, arrays.f32(name).map_err(problem)?);
+            }
+        }
+        let learner = L::load(&weights, &self.parts.config, &self.parts.device)?;
+        let optimizer = DecayGroups::new(&learner, &self.options);
+        self.optimizer = optimizer.with_moments(&learner, arrays)?;
+        self.learner = Some(learner);
         Ok(())
     }
 }

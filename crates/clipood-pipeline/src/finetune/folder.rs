@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clipood_core::shown;
 
+use super::checkpoint;
 use crate::error::{PipelineError, Result};
 use crate::progress::tell;
 
@@ -86,6 +87,11 @@ impl OutFolder {
                 ))?;
         }
         Ok(claimed)
+    }
+
+    /// The file beside the folder that keeps the state of a training until the result is written.
+    pub fn checkpoint(&self) -> PathBuf {
+        checkpoint::beside(&self.place)
     }
 
     /// Writes the files and puts the folder in its place.

@@ -1,10 +1,12 @@
 //! [`fine_tune`]: epochs of batches.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use clipood_clip::contrastive::{AdamWOptions, Part, TuneInput, Tuner, batches, learning_rate};
 use clipood_clip::model::{Devices, EncodedImages, Model};
 
+use super::checkpoint::{Checkpoints, name_of};
 use super::pairs::PairSet;
 use super::views::Views;
 use crate::encode::{Engine, convert_files};
@@ -55,23 +57,30 @@ pub struct CurvePoint {
 }
 
 /// Trains `model` on the pairs, of which those without a readable image are left out. The result is the same for the same
-/// pairs, options, device and number of threads.
+/// pairs, options, device and number of threads, also where it was interrupted and goes on from one of the `checkpoints`.
 ///
 /// # Errors
-/// As [`PairSet::leave_out`], a device that fails, a loss that is not finite.
+/// As [`PairSet::leave_out`], a device that fails, a loss that is not finite, a checkpoint that cannot be read or written.
 pub fn fine_tune(
     model: &Model,
     devices: &Devices,
     set: &mut PairSet,
     options: &FineTuning,
+    checkpoints: &mut Checkpoints,
     reporting: Reporting,
 ) -> Result<(Model, Vec<CurvePoint>)> {
     match options.part {
         Part::Projections => {
             let (image, text) = trunk_features(model, devices, set, options, reporting)?;
-            let mut training = Training::begin(model, devices, &set.pairs, options, reporting)?;
+            let start = Start {
+                model,
+                devices,
+                set,
+                options,
+            };
+            let mut training = start.begin(checkpoints, reporting)?;
             let (image_width, text_width) = model.trunk_widths();
-            for epoch in 0..options.epochs {
+            for epoch in training.epochs() {
                 for chosen in training.batches(epoch) {
                     let pairs: Vec<(u32, u32)> = chosen.iter().map(|i| set.pairs[*i]).collect();
                     let input = TuneInput::Trunks {
@@ -80,6 +89,7 @@ pub fn fine_tune(
                     };
                     training.step(epoch, &input, &pairs)?;
                 }
+                training.keep()?;
             }
             training.finish()
         }
@@ -90,9 +100,16 @@ pub fn fine_tune(
                 Views::open(&images, model.config.image.size as u32, || progress.add(1))?;
             progress.finish();
             set.leave_out(&unreadable, options.most_skipped)?;
-            let mut training = Training::begin(model, devices, &set.pairs, options, reporting)?;
-            for epoch in 0..options.epochs {
+            let start = Start {
+                model,
+                devices,
+                set,
+                options,
+            };
+            let mut training = start.begin(checkpoints, reporting)?;
+            for epoch in training.epochs() {
                 whole_epoch(&mut training, set, &views, epoch)?;
+                training.keep()?;
             }
             training.finish()
         }
@@ -185,25 +202,37 @@ fn rows(values: &[f32], width: usize, chosen: impl Iterator<Item = u32>) -> Vec<
         .collect()
 }
 
+/// What a training starts from.
+struct Start<'a> {
+    model: &'a Model,
+    devices: &'a Devices,
+    set: &'a PairSet,
+    options: &'a FineTuning,
+}
+
 /// A training under way.
 struct Training<'a> {
     tuner: Tuner,
     options: &'a FineTuning,
     pairs: usize,
+    /// Steps of an epoch, and of all.
+    per_epoch: usize,
     steps: usize,
     curve: Vec<CurvePoint>,
+    name: String,
+    checkpoints: &'a mut Checkpoints,
     progress: StageProgress,
 }
 
-impl<'a> Training<'a> {
+impl<'a> Start<'a> {
+    /// The training from its beginning, or from where it was interrupted.
     fn begin(
-        model: &Model,
-        devices: &Devices,
-        pairs: &[(u32, u32)],
-        options: &'a FineTuning,
+        &self,
+        checkpoints: &'a mut Checkpoints,
         reporting: Reporting,
-    ) -> Result<Self> {
-        let per_epoch = pairs.len() / options.batch.clamp(1, pairs.len().max(1));
+    ) -> Result<Training<'a>> {
+        let (options, pairs) = (self.options, self.set.pairs.len());
+        let per_epoch = pairs / options.batch.clamp(1, pairs.max(1));
         let steps = options.epochs * per_epoch;
         if options.warmup > steps {
             reporting.say(&format!(
@@ -211,14 +240,44 @@ impl<'a> Training<'a> {
                 options.warmup, options.lr
             ));
         }
-        Ok(Self {
-            tuner: model.tuner(options.part, devices.first(), &options.optimizer)?,
+        let device = self.devices.first();
+        let mut tuner = self.model.tuner(options.part, device, &options.optimizer)?;
+        let name = name_of(self.model, self.devices, self.set, options);
+        let curve = checkpoints.resume(&name, &mut tuner, |note| reporting.say(note))?;
+        let mut progress = reporting.stage("train", "steps", steps as u64);
+        if let Some(last) = curve.last() {
+            reporting.say(&format!(
+                "goes on after epoch {} of {} of an interrupted call",
+                last.epoch, options.epochs
+            ));
+            progress.add(curve.len() as u64);
+        }
+        Ok(Training {
+            tuner,
             options,
-            pairs: pairs.len(),
+            pairs,
+            per_epoch,
             steps,
-            curve: Vec::with_capacity(steps),
-            progress: reporting.stage("train", "steps", steps as u64),
+            curve,
+            name,
+            checkpoints,
+            progress,
         })
+    }
+}
+
+impl Training<'_> {
+    /// Numbers of the epochs that are to be trained, from 0.
+    fn epochs(&self) -> Range<usize> {
+        self.curve.len() / self.per_epoch.max(1)..self.options.epochs
+    }
+
+    /// Keeps the state after an epoch.
+    fn keep(&mut self) -> Result<()> {
+        match self.curve.len() < self.steps {
+            true => self.checkpoints.keep(&self.name, &self.tuner, &self.curve),
+            false => Ok(()),
+        }
     }
 
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {

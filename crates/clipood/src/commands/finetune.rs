@@ -5,11 +5,14 @@ mod result;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clipood_core::shown;
 use clipood_data::PairColumns;
-use clipood_pipeline::finetune::{AdamWOptions, FineTuning, OutFolder, PairSet, Part, fine_tune};
+use clipood_pipeline::finetune::{
+    AdamWOptions, Checkpoints, FineTuning, OutFolder, PairSet, Part, fine_tune,
+};
 use clipood_pipeline::{PipelineError, Reporting, tell};
 use serde_json::{Value, json};
 
@@ -72,6 +75,10 @@ pub struct Args {
     /// Seed of the order of the pairs.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Least seconds from one checkpoint to the next, which are written after an epoch. The same call goes on from the last
+    /// one where it was interrupted.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    checkpoint: u64,
     /// Largest share of pairs without caption or readable image that may be left out, 0 to 1.
     #[arg(long, value_name = "SHARE", default_value = "0.1", value_parser = share)]
     max_skipped: f64,
@@ -111,7 +118,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
         seed: args.seed,
         most_skipped: args.max_skipped,
     };
-    let trained = fine_tune(&start, &devices, &mut set, &options, Reporting::Human);
+    let every = Duration::from_secs(args.checkpoint);
+    let mut checkpoints = Checkpoints::new(out.checkpoint(), every);
+    let trained = fine_tune(
+        &start,
+        &devices,
+        &mut set,
+        &options,
+        &mut checkpoints,
+        Reporting::Human,
+    );
     for skipped in set.skipped.iter().take(LISTED) {
         let (what, reason) = (shown(&skipped.what), &skipped.reason);
         tell(&format!("left out: {what}: {reason}"));
@@ -141,6 +157,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         accuracies: before.zip(after),
     };
     out.write(&finished.files()?)?;
+    checkpoints.remove()?;
     print(&report(&finished, held_out.as_ref(), &args.out))?;
     Ok(ExitCode::SUCCESS)
 }
