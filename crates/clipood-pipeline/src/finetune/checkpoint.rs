@@ -14,6 +14,7 @@ use clipood_core::shown;
 use super::pairs::PairSet;
 use super::train::{CurvePoint, FineTuning};
 use crate::error::{PipelineError, Result};
+use crate::progress::tell;
 
 /// Largest checkpoint that is read: three times the parameters of the largest towers fit several times.
 const LONGEST: u64 = 1 << 36;
@@ -86,10 +87,10 @@ impl Checkpoints {
         Ok(points.map(point).collect())
     }
 
-    /// Keeps the state after an epoch, if it is time.
+    /// Keeps the state after an epoch, if it is time. A file that cannot be written is noted: the training is worth more.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// The device fails.
     pub(super) fn keep(
         &mut self,
         training: &str,
@@ -110,10 +111,14 @@ impl Checkpoints {
             .map_err(|error| PipelineError::Inconsistent(error.to_string()))?;
         // A whole file in the place of the former one, or the former one.
         let staged = self.path.with_extension("writing");
-        File::create(&staged)
+        let written = File::create(&staged)
             .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&staged, &self.path))
-            .map_err(|error| self.failed("cannot write", error))?;
+            .and_then(|()| fs::rename(&staged, &self.path));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&staged);
+            let path = shown(&self.path);
+            tell(&format!("note: no checkpoint is kept: {path}: {error}"));
+        }
         self.last = Instant::now();
         Ok(())
     }

@@ -60,7 +60,7 @@ pub struct CurvePoint {
 /// pairs, options, device and number of threads, also where it was interrupted and goes on from one of the `checkpoints`.
 ///
 /// # Errors
-/// As [`PairSet::leave_out`], a device that fails, a loss that is not finite, a checkpoint that cannot be read or written.
+/// As [`PairSet::leave_out`], a device that fails, a loss that is not finite, a checkpoint that cannot be read.
 pub fn fine_tune(
     model: &Model,
     devices: &Devices,
