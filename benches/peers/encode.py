@@ -30,7 +30,7 @@ def commands(model, batch, features, clipood):
         "onnxruntime fp32": [sys.executable, HERE / "encode_onnx.py", model, pixels, features],
         "clipood f32": [clipood, model, pixels, features],
     }
-    # On a CPU without the instructions PyTorch takes 10 (transformers) to 80 (ResNets) times as long in bf16, so that one image of a transformer
+    # On a CPU without the instructions PyTorch takes 8 (transformers) to 50 (ResNets) times as long in bf16, so that one image of a transformer
     # must do; clipood refuses it.
     if multiplies_bf16() or (batch == 1 and model.name.startswith("ViT")):
         programs["PyTorch bf16"] = [*torch, "bfloat16"]

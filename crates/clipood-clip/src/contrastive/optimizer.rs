@@ -98,9 +98,8 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> DecayGroups<B, M> {
         let records = groups
             .into_iter()
             .flat_map(|optimizer| optimizer.to_record());
-        let records = records.collect();
         let mut taken = Taken {
-            records,
+            records: records.collect(),
             number: 0,
             arrays: Ok(Vec::new()),
         };
@@ -132,6 +131,11 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> DecayGroups<B, M> {
             plain: with(self.plain),
         })
     }
+}
+
+/// The error of arrays that a training cannot go on from.
+pub(super) fn unusable(error: ArrayFileError) -> ClipError {
+    ClipError::Tuning(error.to_string())
 }
 
 /// States of the optimizer by parameter.
@@ -185,16 +189,15 @@ impl<B: AutodiffBackend> Given<'_, B> {
         &self,
         tensor: &Tensor<B, D>,
     ) -> Result<Option<AdamWState<B::InnerBackend, D>>> {
-        let problem = |error: ArrayFileError| ClipError::Tuning(error.to_string());
         let steps = name(self.number, "steps");
         if self.moments.shape(&steps).is_err() {
             return Ok(None);
         }
-        let steps = self.moments.f64(&steps).map_err(problem)?;
+        let steps = self.moments.f64(&steps).map_err(unusable)?;
         let moment = |what: &str| {
             let name = name(self.number, what);
             let (shape, expected) = (
-                self.moments.shape(&name).map_err(problem)?,
+                self.moments.shape(&name).map_err(unusable)?,
                 tensor.dims().to_vec(),
             );
             if shape != expected {
@@ -202,7 +205,7 @@ impl<B: AutodiffBackend> Given<'_, B> {
                     "tensor `{name}` has shape {shape:?}, expected {expected:?}"
                 )));
             }
-            let values = self.moments.f32(&name).map_err(problem)?;
+            let values = self.moments.f32(&name).map_err(unusable)?;
             let data = TensorData::new(values, expected);
             Ok(Tensor::from_data(data, &tensor.device()))
         };

@@ -7,14 +7,14 @@ use burn::tensor::backend::AutodiffBackend;
 
 use super::learner::{Learner, Parts};
 use super::loss::{contrastive_loss, count_right};
-use super::optimizer::{AdamWOptions, DecayGroups};
+use super::optimizer::{AdamWOptions, DecayGroups, unusable};
 use super::projections::Projections;
 use crate::device::Device;
 use crate::encoder::{Clip, normalise};
 use crate::error::{ClipError, Result};
 use crate::kernels::ClipBackend;
 use crate::model::Model;
-use crate::safetensors_file::{ArrayFile, ArrayFileError, NamedArray};
+use crate::safetensors_file::{ArrayFile, NamedArray};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Weights, try_tensor_to_vec};
 
@@ -238,12 +238,11 @@ impl<B: AutodiffBackend, L: Learner<B>> Steps for Training<B, L> {
     }
 
     fn restore(&mut self, arrays: &ArrayFile<'_>) -> Result<()> {
-        let problem = |error: ArrayFileError| ClipError::Tuning(error.to_string());
         let mut weights = Weights::new("checkpoint of a training");
         for name in arrays.names() {
             if let Some(learnt) = name.strip_prefix(LEARNT) {
-                let shape = arrays.shape(name).map_err(problem)?;
-                weights.insert(learnt, shape, arrays.f32(name).map_err(problem)?);
+                let shape = arrays.shape(name).map_err(unusable)?;
+                weights.insert(learnt, shape, arrays.f32(name).map_err(unusable)?);
             }
         }
         let learner = L::load(&weights, &self.parts.config, &self.parts.device)?;

@@ -1,22 +1,23 @@
 //! [`Checkpoints`]: a training that goes on after an interruption.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clipood_clip::contrastive::Tuner;
 use clipood_clip::model::{Devices, Model};
 use clipood_clip::safetensors_file::{ArrayFile, ArrayFileError, NamedArray, to_bytes};
 use clipood_core::files::read_file;
-use clipood_core::shown;
+use clipood_core::{FingerprintBuilder, shown};
 
+use super::folder::write_synced;
 use super::pairs::PairSet;
 use super::train::{CurvePoint, FineTuning};
 use crate::error::{PipelineError, Result};
 use crate::progress::tell;
 
-/// Largest checkpoint that is read: three times the parameters of the largest towers fit several times.
+/// Most bytes of a checkpoint that is read: three times the parameters of every published CLIP are fewer.
 const LONGEST: u64 = 1 << 36;
 /// Key of the metadata that names the training.
 const TRAINING: &str = "training";
@@ -111,9 +112,7 @@ impl Checkpoints {
             .map_err(|error| PipelineError::Inconsistent(error.to_string()))?;
         // A whole file in the place of the former one, or the former one.
         let staged = self.path.with_extension("writing");
-        let written = File::create(&staged)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&staged, &self.path));
+        let written = write_synced(&staged, &bytes).and_then(|()| fs::rename(&staged, &self.path));
         if let Err(error) = written {
             let _ = fs::remove_file(&staged);
             let path = shown(&self.path);
@@ -146,35 +145,30 @@ impl Checkpoints {
 }
 
 /// Name of a training: of everything that its steps depend on but the contents of the images.
+///
+/// # Errors
+/// None: every value is text or bytes.
 pub(super) fn name_of(
     model: &Model,
     devices: &Devices,
     set: &PairSet,
     options: &FineTuning,
-) -> String {
-    let mut hasher = blake3::Hasher::new();
-    let mut add = |text: String| {
-        hasher.update(&(text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
-    };
-    add(env!("CARGO_PKG_VERSION").to_owned());
-    add(model.hash.clone());
-    add(devices.backend().to_owned());
-    add(format!("{options:?}"));
+) -> Result<String> {
+    let mut name = FingerprintBuilder::new("finetune")
+        .field("clipood", env!("CARGO_PKG_VERSION"))
+        .field("model", &model.hash)
+        .field("backend", devices.backend())
+        .field("options", &format!("{options:?}"));
     for image in &set.images {
-        add(format!("{image:?}"));
+        name = name.bytes("image", format!("{image:?}").as_bytes());
     }
     for caption in &set.captions {
-        add(caption.clone());
+        name = name.bytes("caption", caption.as_bytes());
     }
-    add(format!("{:?}", set.pairs));
-    hasher.finalize().to_hex().to_string()
-}
-
-/// The file beside the folder `place` of a result.
-pub(super) fn beside(place: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(place.file_name().unwrap_or_default());
-    name.push(".checkpoint");
-    place.with_file_name(name)
+    let pairs = set.pairs.iter().flat_map(|(image, caption)| {
+        let numbers = [*image, *caption];
+        numbers.map(u32::to_le_bytes)
+    });
+    let pairs: Vec<u8> = pairs.flatten().collect();
+    Ok(name.bytes("pairs", &pairs).finish()?.to_string())
 }

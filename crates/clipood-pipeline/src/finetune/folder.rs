@@ -8,7 +8,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clipood_core::shown;
 
-use super::checkpoint;
 use crate::error::{PipelineError, Result};
 use crate::progress::tell;
 
@@ -91,7 +90,7 @@ impl OutFolder {
 
     /// The file beside the folder that keeps the state of a training until the result is written.
     pub fn checkpoint(&self) -> PathBuf {
-        checkpoint::beside(&self.place)
+        self.sibling("checkpoint")
     }
 
     /// Writes the files and puts the folder in its place.
@@ -117,9 +116,7 @@ impl OutFolder {
         fs::create_dir_all(staged).map_err(failed(staged, "cannot create a folder"))?;
         for (name, bytes) in files {
             let path = staged.join(name);
-            File::create(&path)
-                .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-                .map_err(failed(&path, "cannot write"))?;
+            write_synced(&path, bytes).map_err(failed(&path, "cannot write"))?;
         }
         Ok(())
     }
@@ -158,12 +155,24 @@ impl OutFolder {
 
     /// A sibling that only this process uses.
     fn beside(&self, what: &str) -> PathBuf {
-        let name = self.place.file_name().unwrap_or_default();
+        self.sibling(&format!("{what}-{}", self.tag))
+    }
+
+    /// A hidden sibling, `.NAME.ending`.
+    fn sibling(&self, ending: &str) -> PathBuf {
         let mut sibling = OsString::from(".");
-        sibling.push(name);
-        sibling.push(format!(".{what}-{}", self.tag));
+        sibling.push(self.place.file_name().unwrap_or_default());
+        sibling.push(".");
+        sibling.push(ending);
         self.place.with_file_name(sibling)
     }
+}
+
+/// A file whose bytes are on disk when this returns.
+pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> PipelineError {

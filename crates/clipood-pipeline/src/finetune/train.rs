@@ -72,13 +72,8 @@ pub fn fine_tune(
     match options.part {
         Part::Projections => {
             let (image, text) = trunk_features(model, devices, set, options, reporting)?;
-            let start = Start {
-                model,
-                devices,
-                set,
-                options,
-            };
-            let mut training = start.begin(checkpoints, reporting)?;
+            let mut training =
+                Training::begin(model, devices, set, options, checkpoints, reporting)?;
             let (image_width, text_width) = model.trunk_widths();
             for epoch in training.epochs() {
                 for chosen in training.batches(epoch) {
@@ -100,13 +95,8 @@ pub fn fine_tune(
                 Views::open(&images, model.config.image.size as u32, || progress.add(1))?;
             progress.finish();
             set.leave_out(&unreadable, options.most_skipped)?;
-            let start = Start {
-                model,
-                devices,
-                set,
-                options,
-            };
-            let mut training = start.begin(checkpoints, reporting)?;
+            let mut training =
+                Training::begin(model, devices, set, options, checkpoints, reporting)?;
             for epoch in training.epochs() {
                 whole_epoch(&mut training, set, &views, epoch)?;
                 training.keep()?;
@@ -202,14 +192,6 @@ fn rows(values: &[f32], width: usize, chosen: impl Iterator<Item = u32>) -> Vec<
         .collect()
 }
 
-/// What a training starts from.
-struct Start<'a> {
-    model: &'a Model,
-    devices: &'a Devices,
-    set: &'a PairSet,
-    options: &'a FineTuning,
-}
-
 /// A training under way.
 struct Training<'a> {
     tuner: Tuner,
@@ -224,14 +206,17 @@ struct Training<'a> {
     progress: StageProgress,
 }
 
-impl<'a> Start<'a> {
+impl<'a> Training<'a> {
     /// The training from its beginning, or from where it was interrupted.
     fn begin(
-        &self,
+        model: &Model,
+        devices: &Devices,
+        set: &PairSet,
+        options: &'a FineTuning,
         checkpoints: &'a mut Checkpoints,
         reporting: Reporting,
-    ) -> Result<Training<'a>> {
-        let (options, pairs) = (self.options, self.set.pairs.len());
+    ) -> Result<Self> {
+        let pairs = set.pairs.len();
         let per_epoch = pairs / options.batch.clamp(1, pairs.max(1));
         let steps = options.epochs * per_epoch;
         if options.warmup > steps {
@@ -240,9 +225,8 @@ impl<'a> Start<'a> {
                 options.warmup, options.lr
             ));
         }
-        let device = self.devices.first();
-        let mut tuner = self.model.tuner(options.part, device, &options.optimizer)?;
-        let name = name_of(self.model, self.devices, self.set, options);
+        let mut tuner = model.tuner(options.part, devices.first(), &options.optimizer)?;
+        let name = name_of(model, devices, set, options)?;
         let curve = checkpoints.resume(&name, &mut tuner, |note| reporting.say(note))?;
         let mut progress = reporting.stage("train", "steps", steps as u64);
         if let Some(last) = curve.last() {
@@ -252,7 +236,7 @@ impl<'a> Start<'a> {
             ));
             progress.add(curve.len() as u64);
         }
-        Ok(Training {
+        Ok(Self {
             tuner,
             options,
             pairs,
@@ -264,9 +248,7 @@ impl<'a> Start<'a> {
             progress,
         })
     }
-}
 
-impl Training<'_> {
     /// Numbers of the epochs that are to be trained, from 0.
     fn epochs(&self) -> Range<usize> {
         self.curve.len() / self.per_epoch.max(1)..self.options.epochs
