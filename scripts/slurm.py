@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 LIMIT = 300.0
+# A node refuses a job that was ended there in the same second, and a refused job has failed.
+REST = 3.0
 NODES = ("n1", "n2", "n3")
 
 # Enough trainings and shards that three workers have something to share; the checkpoints make an interrupted training go on.
@@ -128,6 +130,7 @@ class Slurm:
     def __init__(self, root):
         self.root = root
         self.processes = []
+        self.waiting = {}
         for folder in ("munge", "state", *(f"spool-{node}" for node in NODES)):
             (root / folder).mkdir(parents=True)
         controller, *ports = free_ports(1 + len(NODES))
@@ -174,10 +177,13 @@ class Slurm:
         return [job for job in self.jobs() if job[1].endswith(f"-{name}") and job[2] == "RUNNING"]
 
     def hurry(self):
-        """A job that was requeued waits two minutes; nobody has that time here."""
-        for number, _, state, _ in self.jobs():
-            if state == "PENDING":
-                self.ask("scontrol", "update", f"jobid={number}", "StartTime=now", check=False)
+        """A job that was requeued waits two minutes; nobody has that time here. Call it often, as it must see a job wait for REST."""
+        now = time.monotonic()
+        pending = [task for _, _, state, task in self.jobs() if state == "PENDING"]
+        self.waiting = {task: self.waiting.get(task, now) for task in pending}
+        for task, since in self.waiting.items():
+            if now - since > REST:
+                self.ask("scontrol", "update", f"jobid={task}", "StartTime=now", check=False)
 
     def stop(self):
         self.ask("scancel", "--user=root", check=False)
@@ -278,20 +284,27 @@ def plain(world, slurm):
 def disturbed(world, slurm):
     """A requeued, an interrupted and a preempted task in the middle lose nothing."""
     world.submit("disturbed")
-    number = until("a task of extract", lambda: slurm.running("extract"))[0][0]
-    slurm.ask("scontrol", "requeue", number)
-    until("it waits again", lambda: any(job[0] == number and job[2] == "PENDING" for job in slurm.jobs()))
+    task = until("a task of extract", lambda: slurm.running("extract"))[0][3]
+    slurm.ask("scontrol", "requeue", task)
+    until("it waits again", lambda: any(job[3] == task and job[2] == "PENDING" for job in slurm.jobs()))
 
     def training():
         slurm.hurry()
-        return slurm.running("train")
+        return {task: number for number, _, _, task in slurm.running("train")}
 
-    number = until("a task of train", training)[0][0]
+    def both():
+        """A task that has the number of its array, and another of the same array."""
+        tasks = training()
+        pairs = ((task, other) for task, number in tasks.items() for other in tasks if task != other)
+        return next((pair for pair in pairs if all(name.startswith(f"{tasks[pair[0]]}_") for name in pair)), None)
+
+    task, other = until("two tasks of an array of train", both)
     time.sleep(1)
     # What Slurm sends before the time limit.
-    slurm.ask("scancel", "--signal=USR1", "--batch", number)
-    until("it queues itself again", lambda: any(job[0] == number and job[2] == "PENDING" for job in slurm.jobs()))
-    until("it is at work again", training)
+    slurm.ask("scancel", "--signal=USR1", "--batch", task)
+    until("it queues itself again", lambda: any(job[3] == task and job[2] == "PENDING" for job in slurm.jobs()))
+    assert other in training(), "the whole array has been queued again"
+    until("it is at work again", lambda: task in training())
     script = "#!/bin/bash\nsleep 3\n"
     slurm.ask("sbatch", "--partition=high", "--array=0-2", "--output=/dev/null", stdin=script)
     until("it is preempted", lambda: not slurm.running("train"))

@@ -189,15 +189,21 @@ impl Node {
         Self { dir, script }
     }
 
-    fn start(&self, task: usize) -> Child {
+    /// Starts the script as this task of array 70, or as a job of its own.
+    fn start(&self, task: impl Into<Option<usize>>) -> Child {
         let path = std::env::var("PATH").unwrap();
         let script = self.dir.path().join("script");
         std::fs::write(&script, &self.script.text).unwrap();
-        Command::new("bash")
+        let mut command = Command::new("bash");
+        if let Some(task) = task.into() {
+            command
+                .env("SLURM_ARRAY_JOB_ID", "70")
+                .env("SLURM_ARRAY_TASK_ID", task.to_string());
+        }
+        command
             .arg(script)
             .env("PATH", format!("{}:{path}", self.dir.path().display()))
             .env("SLURM_JOB_ID", "77")
-            .env("SLURM_ARRAY_TASK_ID", task.to_string())
             .env("CUDA_VISIBLE_DEVICES", "4,5,6,7")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -205,7 +211,7 @@ impl Node {
             .unwrap()
     }
 
-    fn run(&self, task: usize) -> Output {
+    fn run(&self, task: impl Into<Option<usize>>) -> Output {
         self.start(task).wait_with_output().unwrap()
     }
 
@@ -277,7 +283,12 @@ fn exit_codes_mean_done_retry_give_up_and_requeue() {
 
     let interrupted = Node::new("exit 3", "RUNNING", "");
     assert_eq!(interrupted.run(0).status.code(), Some(3));
-    assert_eq!(interrupted.file("requeued"), "requeue 77\n");
+    assert_eq!(interrupted.run(None).status.code(), Some(3));
+    assert_eq!(
+        interrupted.file("requeued"),
+        "requeue 70_0\nrequeue 77\n",
+        "a task is not named by a number that its whole array may have"
+    );
     let cancelled = Node::new("exit 3", "COMPLETING", "");
     assert_eq!(cancelled.run(0).status.code(), Some(3));
     assert_eq!(
@@ -304,7 +315,7 @@ fn the_signal_before_the_time_limit_reaches_the_worker_and_its_code_is_kept() {
     );
     assert_eq!(
         (node.file("heard").as_str(), node.file("requeued").as_str()),
-        ("heard\n", "requeue 77\n")
+        ("heard\n", "requeue 70_1\n")
     );
 
     // A worker that is done by then is not run again.

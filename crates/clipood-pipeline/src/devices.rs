@@ -7,17 +7,18 @@ use crate::error::{PipelineError, Result};
 use crate::panics::{guarded, joined};
 use crate::progress::Reporting;
 
-/// Calls `work` for every device in a separate thread and waits until all return.
+/// Calls `work` for each of the first `at_once` of `devices` in a separate thread and waits until all return.
 ///
-/// A GPU whose thread fails is not used any more. `work` puts its unfinished work on a list of the caller, from which
-/// the other devices take it. If they have finished by then, `work` is called again for them as long as `left_over` is
-/// true.
+/// A GPU whose thread fails is removed from `devices`. `work` puts its unfinished work on a list of the caller, from which
+/// the other devices take it. If they have finished by then, `work` is called again for those that are left, as long as
+/// `left_over` is true.
 ///
 /// # Errors
 /// The first failure once no device is left; a failure that [`is_fatal`] as soon as all threads have ended.
 pub fn on_devices(
     stage: &'static str,
-    mut devices: Vec<Device>,
+    devices: &mut Vec<Device>,
+    at_once: usize,
     left_over: impl Fn() -> bool,
     work: impl Fn(Device) -> Result<()> + Sync,
 ) -> Result<()> {
@@ -25,6 +26,7 @@ pub fn on_devices(
         let ends: Vec<(Device, Result<()>)> = std::thread::scope(|scope| {
             let threads: Vec<_> = devices
                 .iter()
+                .take(at_once)
                 .map(|device| {
                     let (work, device) = (&work, *device);
                     let span = tracing::Span::current();
@@ -81,20 +83,26 @@ mod tests {
         let open = Mutex::new((0..10).collect::<Vec<usize>>());
         let done = Mutex::new(Vec::new());
         let left_over = || !open.lock().unwrap().is_empty();
-        let end = on_devices("test", devices.to_vec(), left_over, |device| {
-            for turn in 0.. {
-                let Some(piece) = open.lock().unwrap().pop() else {
-                    break;
-                };
-                if turn == 1 && bad.contains(&device) {
-                    open.lock().unwrap().push(piece);
-                    panic!("device lost");
+        let end = on_devices(
+            "test",
+            &mut devices.to_vec(),
+            usize::MAX,
+            left_over,
+            |device| {
+                for turn in 0.. {
+                    let Some(piece) = open.lock().unwrap().pop() else {
+                        break;
+                    };
+                    if turn == 1 && bad.contains(&device) {
+                        open.lock().unwrap().push(piece);
+                        panic!("device lost");
+                    }
+                    done.lock().unwrap().push(piece);
+                    std::thread::yield_now();
                 }
-                done.lock().unwrap().push(piece);
-                std::thread::yield_now();
-            }
-            Ok(())
-        });
+                Ok(())
+            },
+        );
         let mut done = done.into_inner().unwrap();
         done.sort_unstable();
         (done, end)
@@ -114,12 +122,27 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_was_left_out_takes_the_place_of_a_lost_one() {
+        let mut devices = vec![Device::Cuda(0), Device::Cuda(1)];
+        let open = Mutex::new(true);
+        let left_over = || *open.lock().unwrap();
+        on_devices("test", &mut devices, 1, left_over, |device| {
+            assert_ne!(device, Device::Cuda(0), "device lost");
+            *open.lock().unwrap() = false;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(devices, [Device::Cuda(1)]);
+    }
+
+    #[test]
     fn a_failure_that_would_come_back_ends_the_run() {
         let (_, end) = ten_pieces(&[Device::Cpu], &[Device::Cpu]);
         end.unwrap_err();
         let end = on_devices(
             "test",
-            vec![Device::Cuda(0), Device::Cuda(1)],
+            &mut vec![Device::Cuda(0), Device::Cuda(1)],
+            usize::MAX,
             || true,
             |_| Err(PipelineError::Interrupted),
         );

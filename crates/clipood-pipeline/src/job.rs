@@ -1,6 +1,7 @@
 //! A [`Job`]: an experiment, the places of its data and the worker that computes it, opened together.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clipood_clip::checkpoint::OpenOptions;
 use clipood_clip::model::{Devices, Dtype};
@@ -57,9 +58,8 @@ pub struct RunOptions {
     pub device: Option<Devices>,
     /// Which units this process prefers. Its index also names the worker, so that a restarted one knows its claims.
     pub share: Share,
-    /// Whether a prompt training that another worker has claimed is repeated once nothing else is left. Otherwise the
-    /// worker waits for the other one.
-    pub backup_training: bool,
+    /// See [`Worker::patience`].
+    pub patience: Duration,
     /// Progress on standard error.
     pub reporting: Reporting,
     /// Set by signals.
@@ -122,7 +122,7 @@ impl Job {
                 count: 1,
                 backups: true,
             },
-            backup_training: true,
+            patience: Duration::ZERO,
             reporting: options.reporting,
             interrupt: options.interrupt,
         };
@@ -180,7 +180,7 @@ impl Job {
             worker: Worker {
                 devices,
                 share: options.share,
-                backup_training: options.backup_training,
+                patience: options.patience,
                 waits: false,
                 reporting: options.reporting,
                 journal: Journal::new(places.run.store(), &name),

@@ -1,7 +1,7 @@
 //! The status that each worker reports of itself, for `clipood status`: `_run/log/<worker>.json` in the run directory.
 //!
-//! It is information only: which worker does what, and what is done, follows from claims and commits alone. The status
-//! of a killed worker is no longer updated.
+//! It is information only: what is done follows from commits alone. The status of a killed worker is no longer updated, by
+//! which others notice that its trainings wait for nobody.
 
 use std::time::{Duration, SystemTime};
 
@@ -43,7 +43,7 @@ pub struct WorkerStatus {
     pub stage: Option<StageReport>,
     /// Why it failed.
     pub error: Option<String>,
-    /// Time of the report, in seconds since 1970 by the worker's clock. It is only displayed, since clocks may differ.
+    /// Time of the report, in seconds since 1970 by the worker's clock. It is displayed, and its change is a sign of life; clocks may differ.
     pub at: u64,
 }
 
@@ -80,6 +80,12 @@ impl Journal {
         });
         let worker = worker.to_owned();
         Self { store, worker }
+    }
+
+    /// The last status of a worker of the same run; `None` if there is none that can be read.
+    pub fn of(&self, worker: &str) -> Option<WorkerStatus> {
+        let path = format!("{FOLDER}/{worker}.json");
+        status(&self.store.get(&path).ok()??)
     }
 
     /// Reports the progress of a stage.
@@ -134,11 +140,15 @@ impl Journal {
 pub fn worker_statuses(run: &Store) -> Result<Vec<WorkerStatus>, PipelineError> {
     let paths: Vec<String> = run.list(FOLDER)?.into_iter().map(|o| o.path).collect();
     let found = run.get_many(&paths)?;
-    let words = found.iter().flatten();
-    Ok(words
-        .filter(|bytes| !matches!(check_json_seal(bytes), Seal::Broken { .. }))
-        .filter_map(|bytes| serde_json::from_slice(bytes).ok())
-        .collect())
+    Ok(found.iter().flatten().filter_map(status).collect())
+}
+
+/// The status in a journal; `None` if it is damaged or something else.
+fn status(bytes: &Bytes) -> Option<WorkerStatus> {
+    match check_json_seal(bytes) {
+        Seal::Broken { .. } => None,
+        _ => serde_json::from_slice(bytes).ok(),
+    }
 }
 
 #[cfg(test)]

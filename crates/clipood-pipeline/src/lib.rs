@@ -115,5 +115,5 @@ pub use status::{
     Audit, Explanation, Garbage, Pace, Status, audit, collect_garbage, explain, find_garbage,
     status, status_of,
 };
-pub use worker::Worker;
+pub use worker::{PATIENCE, Worker};
 pub use zero_shot::{ClassCounts, Classifier, Tally, classify_files};

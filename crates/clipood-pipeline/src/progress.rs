@@ -26,7 +26,7 @@ pub enum Reporting {
     /// Bars on a terminal, lines otherwise, on standard error.
     Human,
     /// One JSON object per line on standard error: `message`, or `stage` with `note` or with `done`, `total`, `unit`,
-    /// `seconds`, `rate` (per second), `left` (seconds) and `remark`.
+    /// `seconds`, `rate` (per second), `left` (seconds; null as long as nothing is done) and `remark`.
     Json,
     /// Nothing (tests, library use).
     Silent,
@@ -107,6 +107,11 @@ impl StageProgress {
             self.last_line = Instant::now();
             self.line();
         }
+        self.beat();
+    }
+
+    /// Reports to the journal, if it has not been told for a while.
+    pub fn beat(&mut self) {
         if let Some((journal, last)) = &self.journal
             && last.elapsed() >= journal::EVERY
         {
@@ -165,6 +170,7 @@ impl StageProgress {
         let StageReport {
             done, rate, left, ..
         } = self.report();
+        let left = (done > 0).then_some(left);
         if self.json {
             let line = json!({
                 "stage": self.stage,
@@ -179,14 +185,15 @@ impl StageProgress {
             tell(&line.to_string());
             return;
         }
-        let rest = if done < self.total {
-            let between = if self.remark.is_empty() { "" } else { "; " };
-            format!(", {left:.0} s left{between}{}", self.remark)
-        } else {
-            String::new()
-        };
+        let mut rest = format!("{rate:.0}/s");
+        if done < self.total {
+            rest += &left.map_or_else(String::new, |left| format!(", {left:.0} s left"));
+            if !self.remark.is_empty() {
+                rest += &format!("; {}", self.remark);
+            }
+        }
         tell(&format!(
-            "{:>9} {done}/{} {} in {seconds:.1} s ({rate:.0}/s{rest})",
+            "{:>9} {done}/{} {} in {seconds:.1} s ({rest})",
             self.stage, self.total, self.unit
         ));
     }

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod report;
 pub mod score;
 pub mod stream;
+mod take_over;
 pub mod train;
 mod waiting;
 

@@ -147,7 +147,7 @@ impl World {
                     count,
                     backups: true,
                 },
-                backup_training: false,
+                patience: crate::worker::PATIENCE,
                 waits: false,
                 reporting: Reporting::Silent,
                 journal: Journal::new(places.run.store(), &name),

@@ -1,6 +1,7 @@
 //! A [`Worker`]: devices, share of the units, progress, and the flag that signals set.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clipood_clip::model::{Device, Devices};
 use clipood_store::Share;
@@ -16,8 +17,9 @@ pub struct Worker {
     pub devices: Devices,
     /// Which units this process prefers.
     pub share: Share,
-    /// Whether trainings that others have claimed are repeated at the end.
-    pub backup_training: bool,
+    /// How long a worker may not report that it trains before the trainings that it has claimed are done here; zero repeats
+    /// those of living workers too.
+    pub patience: Duration,
     /// Whether a stage waits for the earlier ones that it needs and that others do, instead of failing.
     pub waits: bool,
     /// Progress on standard error.
@@ -30,6 +32,9 @@ pub struct Worker {
     /// Set by signals.
     pub interrupt: Interrupt,
 }
+
+/// [`Worker::patience`] of a worker of several, unless it is told otherwise. A living worker reports every few seconds.
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Worker {
     /// The device for work that needs only one.

@@ -44,16 +44,16 @@
 //! A part of another fingerprint, or a file that is not a part, under the name of the part is an error and is not touched: the
 //! directory contains the results of something else.
 //!
-//! # Why there are no leases and no heartbeats
+//! # Why there are no leases
 //! A lease requires knowledge that its holder is dead. That is impossible over a network: a stopped process, a suspended node
 //! and a slow disk look dead and recover, and the clocks of nodes differ. So nothing here depends on claims being up to date.
 //! A claim only orders the work ("do this last"). If its writer has died, other workers do the unit when nothing else is
 //! left; if it is alive, the unit is computed twice and one result wins. A stale claim costs time at the end of a stage, never
 //! a result. Restarting dead workers is the task of whatever started them.
 //!
-//! The one wait, [`wait_for`](crate::wait_for), has a limit: for short units that all workers reach together, a worker waits for
-//! the commits of the others before it repeats their units. A limit that is too short or too long costs work or time, and
-//! again never a result.
+//! Waits have a limit. With [`wait_for`](crate::wait_for), for short units that all workers reach together, a worker waits for
+//! the commits of the others before it repeats their units. For long ones the caller may watch for signs of life of the worker
+//! that has claimed them. A limit that is too short or too long costs work or time, and again never a result.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};

@@ -97,16 +97,16 @@ fn not_committed(
 }
 
 impl Ledger {
-    /// The worker that has claimed a unit, for messages; `None` if nobody has, or the claim cannot be read.
+    /// The worker that has claimed a unit; `None` if nobody has, `?` if the claim cannot be read.
     ///
     /// # Errors
     /// [`crate::Error::InvalidName`] and the store's errors.
     pub fn claimant(&self, stage: &str, key: &str) -> Result<Option<String>> {
         let path = format!("{}/{}.json", self.claims(stage)?, encode_name("unit", key)?);
         let found = self.store().get(&path)?;
-        Ok(found.and_then(|bytes| {
+        Ok(found.map(|bytes| {
             let claim = serde_json::from_slice::<Claim>(&bytes);
-            claim.ok().map(|claim| claim.worker)
+            claim.map_or_else(|_| "?".to_string(), |claim| claim.worker)
         }))
     }
 }

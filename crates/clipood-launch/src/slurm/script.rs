@@ -216,10 +216,13 @@ while true; do
             exit 2
             ;;
         3)
+            # One task of an array has the number of the whole array, so it is named by its index.
+            job=$SLURM_JOB_ID
+            [ -z "${{SLURM_ARRAY_TASK_ID:-}}" ] || job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
             # A job that is cancelled, preempted or requeued by others is not running any more.
-            if scontrol show job "$SLURM_JOB_ID" | grep -q JobState=RUNNING; then
+            if scontrol show job "$job" | grep -q JobState=RUNNING; then
                 echo "interrupted: this job queues itself again"
-                scontrol requeue "$SLURM_JOB_ID" && sleep 300
+                scontrol requeue "$job" && sleep 300
             fi
             exit 3
             ;;

@@ -217,35 +217,41 @@ impl<E: Send> Lane<'_, E> {
         open: &(dyn Fn(Device) -> Result<Box<dyn EncodeDevice + 'd>> + Sync),
     ) -> Result<()> {
         let left_over = || !self.queue.returned().is_empty();
-        on_devices(STAGE, self.workers.to_vec(), left_over, |device| {
-            let encode = || {
-                let encoder = guarded(STAGE, || open(device))?;
-                let work = DeviceLoop {
-                    device,
-                    encoder: &*encoder,
-                    queue: &self.queue,
-                    clock: self.clock,
-                    interrupt: self.interrupt,
-                };
-                work.run(|batch, features, busy| {
-                    let EncodedImages { global, local } = features;
-                    let event = EncodeEvent::Encoded {
-                        unit: batch.unit,
-                        sequence: batch.sequence,
-                        rows: batch.rows,
-                        global,
-                        local,
-                        busy,
+        on_devices(
+            STAGE,
+            &mut self.workers.to_vec(),
+            usize::MAX,
+            left_over,
+            |device| {
+                let encode = || {
+                    let encoder = guarded(STAGE, || open(device))?;
+                    let work = DeviceLoop {
+                        device,
+                        encoder: &*encoder,
+                        queue: &self.queue,
+                        clock: self.clock,
+                        interrupt: self.interrupt,
                     };
-                    self.events.send(Message::Event(event)).is_ok()
+                    work.run(|batch, features, busy| {
+                        let EncodedImages { global, local } = features;
+                        let event = EncodeEvent::Encoded {
+                            unit: batch.unit,
+                            sequence: batch.sequence,
+                            rows: batch.rows,
+                            global,
+                            local,
+                            busy,
+                        };
+                        self.events.send(Message::Event(event)).is_ok()
+                    })
+                };
+                encode().inspect_err(|error| {
+                    if !is_fatal(device, error) {
+                        report_lost_device(self.reporting, device, error);
+                    }
                 })
-            };
-            encode().inspect_err(|error| {
-                if !is_fatal(device, error) {
-                    report_lost_device(self.reporting, device, error);
-                }
-            })
-        })
+            },
+        )
     }
 }
 

@@ -60,7 +60,7 @@ fn say_waiting(job: &Job, ledger: &Ledger, stage: &str, units: &[Unit]) -> Resul
             "{stage:>9} waiting up to {} s for {} units that other workers have claimed: {}; then this one does them",
             PATIENCE.as_secs(),
             open.len(),
-            claimed_by(ledger, stage, &open)?
+            claimed_by(&open, |unit| Ok(ledger.claimant(stage, &unit.key)?))?
         ));
     }
     Ok(())

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clipood_store::CommitRecord;
 
@@ -69,6 +70,21 @@ fn the_plan_names_the_units_of_every_stage() {
         let units = |planned: &Planned| (stage.units)(&job, planned).unwrap();
         assert_eq!(units(&planned), units(&other), "{}", stage.name);
     }
+}
+
+#[test]
+fn trainings_of_a_worker_that_is_gone_are_taken_over() {
+    let world = World::new();
+    let (gone, mut job) = (world.job(0, 2), world.job(1, 2));
+    let planned = until(&gone, "negative");
+    for prompt in planned.distinct_prompts() {
+        let ledger = &gone.places.prompts;
+        assert!(ledger.claim("train", &prompt.unit.key).unwrap());
+    }
+    job.worker.patience = Duration::from_millis(100);
+    run_stages(&job, &planned, &[stage("train")]).unwrap();
+    let counts = counts(&job, &planned, "train");
+    assert_eq!((counts.done, counts.units), (3, 3));
 }
 
 #[test]

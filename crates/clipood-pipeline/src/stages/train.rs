@@ -1,22 +1,27 @@
 //! Stage `train`: makes the prompt sets that the store does not have yet, one after the other on each device. One unit
 //! per prompt set.
 //!
-//! Trainings take long, so a worker waits for those that other workers have claimed, and repeats them only with
-//! `backup_training`.
+//! Trainings take long, so a worker waits for those that other workers have claimed, and does them only when nothing is heard
+//! of those workers any more ([`Worker::patience`](crate::Worker::patience)).
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Instant;
 
 use bytes::Bytes;
 use clipood_clip::model::{Device, PromptTrainer};
 use clipood_ood::Matrix;
 use clipood_store::{Ledger, Part, Passes, Share, Unit, passes};
 
+use super::take_over::{Lost, Turn, last_claim};
 use super::waiting::{Waiting, claimed_by};
 use super::{ExplainedUnit, Stage};
 use crate::devices::{is_fatal, on_devices, report_lost_device};
 use crate::error::{PipelineError, Result};
 use crate::inputs::recorded;
 use crate::job::Job;
+use crate::journal::EVERY;
 use crate::panics::guarded;
 use crate::places::Shelf;
 use crate::planned::Planned;
@@ -64,53 +69,111 @@ pub static STAGE: Stage = Stage {
 
 /// Makes every prompt set that is missing. On return all of them are committed, by this worker or by others.
 ///
+/// Those that build on others come last, when all that they need is committed.
+///
 /// # Errors
 /// An interruption (trainings write a checkpoint), a loss that is not finite, a store that cannot be written.
 fn run(job: &Job, planned: &Planned) -> Result<()> {
+    let pending = missing(job, planned.trained_prompts())?;
+    let mut alone = pending.clone();
+    alone.retain(|prompt| prompt.base.is_none());
+    let mut building = pending.clone();
+    building.retain(|prompt| prompt.base.is_some());
+    let is_base = |prompt: &PlannedPrompt| {
+        let mut needed = building.iter().filter_map(|other| other.base.as_deref());
+        needed.any(|base| base.unit == prompt.unit)
+    };
+    alone.sort_by_key(|prompt| !is_base(prompt));
+    let mut bases = alone.clone();
+    bases.retain(|prompt| is_base(prompt));
+    let mut devices = job.worker.devices.distinct();
+    let repeat = job.worker.patience.is_zero();
+    make_prompts(job, planned, &mut devices, &alone, repeat)?;
+    make_all(job, planned, &mut devices, &bases)?;
+    make_prompts(job, planned, &mut devices, &building, repeat)?;
+    make_all(job, planned, &mut devices, &pending)
+}
+
+/// Those of `prompts` that the store does not have. A missing record of one that lies there is written again.
+fn missing<'a>(job: &Job, prompts: Vec<&'a PlannedPrompt>) -> Result<Vec<&'a PlannedPrompt>> {
     let ledger = &job.places.prompts;
     let done = ledger.committed(TRAIN)?;
-    let mut pending: Vec<&PlannedPrompt> = Vec::new();
-    for prompt in planned.distinct_prompts() {
+    let mut missing = Vec::new();
+    for prompt in prompts {
         if !done.contains(&prompt.unit)? && !recovered(ledger, &prompt.unit)? {
-            pending.push(prompt);
+            missing.push(prompt);
         }
     }
-    if pending.is_empty() {
+    Ok(missing)
+}
+
+/// Returns when all of `prompts` are committed: waits for other workers, and takes the place of those that are gone.
+fn make_all(
+    job: &Job,
+    planned: &Planned,
+    devices: &mut Vec<Device>,
+    prompts: &[&PlannedPrompt],
+) -> Result<()> {
+    let mut lost = Lost::default();
+    loop {
+        let taken = wait_for_others(job, devices.len(), prompts, &mut lost)?;
+        if taken.is_empty() {
+            return Ok(());
+        }
+        make_prompts(job, planned, devices, &taken, true)?;
+    }
+}
+
+/// Makes those of `prompts` that are this worker's turn, one after the other on each of `devices`, from which failed GPUs are
+/// removed; with `backups` also those that others have claimed.
+fn make_prompts(
+    job: &Job,
+    planned: &Planned,
+    devices: &mut Vec<Device>,
+    prompts: &[&PlannedPrompt],
+    backups: bool,
+) -> Result<()> {
+    if prompts.is_empty() {
         return Ok(());
     }
-    let mut epochs: usize = pending.iter().map(|prompt| prompt.trainer.epochs()).sum();
-    for base in pending.iter().filter_map(|prompt| prompt.base.as_deref()) {
-        let listed = pending.iter().any(|other| other.unit == base.unit);
-        if !listed && !done.contains(&base.unit)? {
-            epochs += base.trainer.epochs();
-        }
-    }
+    let ledger = &job.places.prompts;
     let trains = |prompt: &&PlannedPrompt| match prompt.trainer {
         Trainer::Context(_) | Trainer::Negative(_) => true,
         Trainer::HandWritten(_) | Trainer::LinearProbe(_) => false,
     };
-    let mut devices = job.worker.devices.distinct();
-    devices.truncate(pending.len());
-    let open: Vec<Unit> = pending.iter().map(|prompt| prompt.unit.clone()).collect();
+    let open: Vec<Unit> = prompts.iter().map(|prompt| prompt.unit.clone()).collect();
     let share = Share {
-        backups: job.worker.backup_training,
+        backups,
         ..job.worker.share
     };
+    let epochs = open_epochs(ledger, planned)?;
     let bench = Bench {
         job,
         planned,
-        trains: pending.iter().any(trains),
-        pending: &pending,
+        trains: prompts.iter().any(trains),
+        pending: prompts,
         turns: Mutex::new(passes(ledger, TRAIN, &open, share)),
+        all_given: AtomicBool::new(false),
         returned: Mutex::default(),
-        progress: Mutex::new(job.worker.progress(TRAIN, "epochs", epochs as u64)),
+        progress: Mutex::new(job.worker.progress(TRAIN, "epochs", epochs)),
     };
-    let left_over = || !locked(&bench.returned).is_empty();
-    on_devices(TRAIN, devices, left_over, |device| bench.make_all(device))?;
+    bench.make(devices)?;
     if let Ok(progress) = bench.progress.into_inner() {
         progress.finish();
     }
-    wait_for_others(job, &pending)
+    Ok(())
+}
+
+/// Epochs of the trainings that nobody has finished.
+fn open_epochs(ledger: &Ledger, planned: &Planned) -> Result<u64> {
+    let done = ledger.committed(TRAIN)?;
+    let mut epochs = 0;
+    for prompt in planned.trained_prompts() {
+        if !done.contains(&prompt.unit)? {
+            epochs += prompt.trainer.epochs() as u64;
+        }
+    }
+    Ok(epochs)
 }
 
 /// Whether a prompt set without a commit record lies in the store; its record is then written again.
@@ -128,12 +191,37 @@ struct Bench<'a> {
     pending: &'a [&'a PlannedPrompt],
     /// Which of `pending` comes next.
     turns: Mutex<Passes<'a>>,
+    /// Whether `turns` has given all that it has.
+    all_given: AtomicBool,
     /// Prompt sets that failed GPUs did not finish.
     returned: Mutex<Vec<usize>>,
     progress: Mutex<StageProgress>,
 }
 
 impl Bench<'_> {
+    /// Makes all of them on `devices`. Meanwhile a thread reports that this worker lives, because a step of a training may
+    /// take longer than others wait for a sign.
+    fn make(&self, devices: &mut Vec<Device>) -> Result<()> {
+        let at_once = self.pending.len();
+        let left_over =
+            || !self.all_given.load(Ordering::SeqCst) || !locked(&self.returned).is_empty();
+        std::thread::scope(|scope| {
+            let (end, ended) = channel::<()>();
+            let beat = move || {
+                while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+                    locked(&self.progress).beat();
+                }
+            };
+            // Without memory for a thread there are the reports of each epoch.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, beat);
+            let made = on_devices(TRAIN, devices, at_once, left_over, |device| {
+                self.make_all(device)
+            });
+            drop(end);
+            made
+        })
+    }
+
     /// Makes prompt sets on `device` until none is left. If a GPU fails, its prompt set is left to the other devices,
     /// which resume from its last checkpoint.
     fn make_all(&self, device: Device) -> Result<()> {
@@ -150,7 +238,7 @@ impl Bench<'_> {
         };
         while let Some(number) = self.next()? {
             let made = guarded(TRAIN, || {
-                self.make(device, trainer.as_ref(), self.pending[number])
+                self.make_one(device, trainer.as_ref(), self.pending[number])
             });
             if let Err(error) = made {
                 locked(&self.returned).push(number);
@@ -173,11 +261,14 @@ impl Bench<'_> {
             return Ok(Some(number));
         }
         let turn = locked(&self.turns).next().transpose()?;
+        if turn.is_none() {
+            self.all_given.store(true, Ordering::SeqCst);
+        }
         Ok(turn.map(|turn| turn.unit))
     }
 
     /// Makes one prompt set and commits it.
-    fn make(
+    fn make_one(
         &self,
         device: Device,
         trainer: Option<&PromptTrainer>,
@@ -185,8 +276,8 @@ impl Bench<'_> {
     ) -> Result<()> {
         let (experiment, ledger) = (&self.job.experiment, &self.job.places.prompts);
         self.job.worker.interrupt.check()?;
-        // A prompt set that builds on this one may have made it meanwhile.
-        if ledger.is_done(TRAIN, &prompt.unit)? {
+        // Another worker may have made it meanwhile.
+        if ledger.is_done(TRAIN, &prompt.unit)? || recovered(ledger, &prompt.unit)? {
             return Ok(());
         }
         let name = prompt.key.name();
@@ -240,30 +331,17 @@ impl Bench<'_> {
             }
             Trainer::Negative(training) => {
                 let trainer = opened(work, trainer)?;
-                let positive = self.base(device, trainer, prompt)?;
+                let base = prompt.base.as_deref().ok_or_else(|| {
+                    let name = &work.name;
+                    PipelineError::Inconsistent(format!(
+                        "{name}: no prompt set to build on was planned"
+                    ))
+                })?;
+                let positive = read_prompt(&job.places.prompts, TRAIN, &base.unit)?;
                 let data = prompt_data(job, planned, key, false)?;
                 training.make(work, trainer, &data, positive)
             }
         }
-    }
-
-    /// The prompt set that another one builds on, made and committed here if nobody has. Two workers may make it at once: the
-    /// first to commit wins, as with every unit.
-    fn base(
-        &self,
-        device: Device,
-        trainer: &PromptTrainer,
-        prompt: &PlannedPrompt,
-    ) -> Result<PromptSet> {
-        let ledger = &self.job.places.prompts;
-        let base = prompt.base.as_deref().ok_or_else(|| {
-            let name = prompt.key.name();
-            PipelineError::Inconsistent(format!("{name}: no prompt set to build on was planned"))
-        })?;
-        if !ledger.is_done(TRAIN, &base.unit)? && !recovered(ledger, &base.unit)? {
-            self.make(device, Some(trainer), base)?;
-        }
-        read_prompt(ledger, TRAIN, &base.unit)
     }
 }
 
@@ -273,28 +351,56 @@ fn opened<'a>(work: &Work<'_>, trainer: Option<&'a PromptTrainer>) -> Result<&'a
         .ok_or_else(|| PipelineError::Inconsistent(format!("{}: no trainer was opened", work.name)))
 }
 
-/// Returns when every one of `prompts` is committed. There is no timeout: a worker that claimed a unit and died is started
-/// again by the cluster or the user, or a worker with `backup_training` does the unit.
-fn wait_for_others(job: &Job, prompts: &[&PlannedPrompt]) -> Result<()> {
-    let ledger = &job.places.prompts;
+/// Returns when every one of `prompts` is committed, with none of them, or as soon as this worker is to make some in the
+/// place of workers that are gone, with those: at most `at_once`, so that the others that wait have their part.
+fn wait_for_others<'a>(
+    job: &Job,
+    at_once: usize,
+    prompts: &[&'a PlannedPrompt],
+    lost: &mut Lost,
+) -> Result<Vec<&'a PlannedPrompt>> {
+    let (ledger, worker) = (&job.places.prompts, &job.worker);
+    let patience = worker.patience;
     let mut waiting = Waiting::new(job, TRAIN);
+    let mut looked: Option<Instant> = None;
     loop {
         let done = ledger.committed(TRAIN)?;
-        let mut open = Vec::new();
-        for prompt in prompts {
-            if !done.contains(&prompt.unit)? {
-                open.push((prompt.key.name(), &prompt.unit));
-            }
+        let (mut open, mut taken) = (Vec::new(), Vec::new());
+        // Often enough for the patience, and seldom enough for a store that is paid by the request.
+        let looks = looked.is_none_or(|at| at.elapsed() >= patience / 20);
+        if looks {
+            looked = Some(Instant::now());
         }
-        if open.is_empty() {
-            return Ok(());
+        for prompt in prompts {
+            let (name, unit) = (prompt.key.name(), &prompt.unit);
+            if done.contains(unit)? {
+                continue;
+            }
+            if looks && taken.len() < at_once {
+                match lost.turn(ledger, &worker.journal, (TRAIN, unit), patience)? {
+                    Turn::Others => {}
+                    Turn::Mine => taken.push(*prompt),
+                    Turn::TakenOver => {
+                        taken.push(*prompt);
+                        worker.reporting.say(&format!(
+                            "{TRAIN:>9} {name}: its worker has not reported for {} s that it trains, so this one does it",
+                            patience.as_secs()
+                        ));
+                    }
+                }
+            }
+            open.push((name, unit));
+        }
+        if open.is_empty() || !taken.is_empty() {
+            return Ok(taken);
         }
         waiting.pause(|| {
+            let claimants = claimed_by(&open, |unit| Ok(last_claim(ledger, TRAIN, unit)?.1))?;
             let text = format!(
-                "{} prompt sets that other workers have claimed: {}; if those are gone, start them again, or this one with \
-                 --backup-training",
+                "{} prompt sets that other workers have claimed: {claimants}; if one of those does not report for {} s, a \
+                 worker that waits takes its place",
                 open.len(),
-                claimed_by(ledger, TRAIN, &open)?
+                patience.as_secs()
             );
             Ok((open.len(), text))
         })?;

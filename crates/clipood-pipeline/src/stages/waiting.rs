@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use clipood_store::{Ledger, Unit};
+use clipood_store::Unit;
 
-use crate::error::{PipelineError, Result};
+use crate::error::Result;
 use crate::job::Job;
 use crate::journal::StageReport;
 use crate::planned::Planned;
@@ -93,17 +93,17 @@ pub fn wait_for_stage(job: &Job, planned: &Planned, stage: &Stage) -> Result<()>
     }
 }
 
-/// The first of `open` by their names, each with the worker that has claimed it.
+/// The first of `open` by their names, each with the worker that `claimant` says.
 ///
 /// # Errors
-/// Claims that cannot be read.
-pub fn claimed_by(ledger: &Ledger, stage: &str, open: &[(String, &Unit)]) -> Result<String> {
+/// Those of `claimant`.
+pub fn claimed_by(
+    open: &[(String, &Unit)],
+    claimant: impl Fn(&Unit) -> Result<Option<String>>,
+) -> Result<String> {
     let mut named = Vec::new();
     for (name, unit) in open.iter().take(NAMED) {
-        let claimant = ledger
-            .claimant(stage, &unit.key)
-            .map_err(PipelineError::from)?;
-        named.push(match claimant {
+        named.push(match claimant(unit)? {
             Some(worker) => format!("{name} ({worker})"),
             None => name.clone(),
         });

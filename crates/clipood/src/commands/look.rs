@@ -25,7 +25,7 @@ pub fn open_with_data(run: &str, store: &StoreArg, data: PathBuf) -> Result<Job>
             count: 1,
             backups: false,
         },
-        backup_training: false,
+        patience: clipood_pipeline::PATIENCE,
         reporting: Reporting::Silent,
         interrupt: Interrupt::default(),
     })?)

@@ -3,11 +3,12 @@
 mod place;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clipood_pipeline::{
-    ChangedData, Job, RunOptions, Share, check_run, report_failure, run as run_job, run_only,
-    stages_called,
+    ChangedData, Job, PATIENCE, RunOptions, Share, check_run, report_failure, run as run_job,
+    run_only, stages_called,
 };
 
 use super::args::{ChangedDataArg, DataArg, JsonLogArg, RunDeviceArgs, StoreArg, WorkerRunArg};
@@ -39,9 +40,10 @@ pub struct Args {
     /// Refuse a run with another fingerprint than this one, as `clipood status RUN --json` prints it.
     #[arg(long, value_name = "HEX")]
     fingerprint: Option<String>,
-    /// Train prompts that another worker has claimed instead of waiting for it.
-    #[arg(long)]
-    backup_training: bool,
+    /// How long a worker may not report that it trains before another one that waits for it takes its trainings over. Without
+    /// a number this worker does not wait, and repeats the trainings of living workers too.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_value_t = PATIENCE.as_secs(), default_missing_value = "0")]
+    backup_training: u64,
     #[command(flatten)]
     device: RunDeviceArgs,
     #[command(flatten)]
@@ -84,7 +86,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 count: place.count,
                 backups: true,
             },
-            backup_training: args.backup_training,
+            patience: Duration::from_secs(args.backup_training),
             reporting,
             interrupt,
         })
