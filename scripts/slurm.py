@@ -393,7 +393,8 @@ def main():
     finally:
         slurm.stop()
         if not passed:
-            for log in sorted(root.glob("*.log")):
+            workers = sorted(root.glob("my world/*/_run/jobs/**/*.log"))
+            for log in [*sorted(root.glob("*.log")), *workers]:
                 print(f"== {log.name}", *log.read_text(errors="replace").splitlines()[-15:], sep="\n", file=sys.stderr)
         if passed and not os.environ.get("KEEP"):
             shutil.rmtree(root)

@@ -349,7 +349,7 @@ fn a_signal_between_two_tries_starts_no_worker_any_more() {
             node.file("started").as_str(),
             node.file("requeued").as_str()
         ),
-        ("0\n", "requeue 77\n")
+        ("0\n", "requeue 70_0\n")
     );
 }
 
