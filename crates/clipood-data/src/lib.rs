@@ -46,6 +46,7 @@
 mod blocks;
 mod byte_file;
 mod census;
+mod csv_file;
 mod decode;
 mod error;
 mod extensions;

@@ -210,7 +210,7 @@ fn wrong_tables_are_refused_with_the_row() {
             "",
             "nopath.csv: no column of paths, expected `path`",
         ),
-        ("short", "", "short.csv: line 3 has 1 cells, expected 2"),
+        ("short", "", "short.csv: line 3: found 1 cells, expected 2"),
         (
             "split",
             "",

@@ -9,6 +9,7 @@ use arrow::datatypes::DataType;
 use clipood_core::{DatasetManifest, nearest, shown};
 
 use crate::byte_file::ByteFile;
+use crate::csv_file::{CsvError, CsvFile};
 use crate::error::DataError;
 use crate::table::Table;
 
@@ -133,21 +134,16 @@ impl TableFile<'_> {
         file.reader(0)
             .read_until(b'\n', &mut first)
             .map_err(|error| self.io(error))?;
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(delimiter(&first))
-            .from_reader(file.reader(0));
-        let behind = lines_behind(&first);
-        let failed = |error| self.csv_error(error, behind);
-        let headers = reader.headers().map_err(failed)?.clone();
-        let names: Vec<&str> = headers
-            .iter()
-            .map(|name| name.trim_start_matches('\u{feff}').trim())
-            .collect();
+        let failed = |error| match error {
+            CsvError::Io(error) => self.io(error),
+            CsvError::Text(problem) => self.wrong(problem),
+        };
+        let mut rows = CsvFile::new(file.reader(0), delimiter(&first), false).map_err(failed)?;
+        let names = rows.names();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let places = self.places(&names)?;
-        let mut record = csv::StringRecord::new();
-        while reader.read_record(&mut record).map_err(failed)? {
-            let line = record.position().map_or(0, csv::Position::line) + behind;
-            let cell = |place: usize| record.get(place).map(str::trim).filter(|c| !c.is_empty());
+        while let Some((line, record)) = rows.next().map_err(failed)? {
+            let cell = |place: usize| record.get(place).filter(|cell| !cell.is_empty());
             let row = Row {
                 image: cell(places.image),
                 label: places.label.and_then(cell),
@@ -156,27 +152,6 @@ impl TableFile<'_> {
             each(line, row)?;
         }
         Ok(())
-    }
-
-    fn csv_error(&self, error: csv::Error, behind: u64) -> DataError {
-        match error.into_kind() {
-            csv::ErrorKind::Io(error) => self.io(error),
-            csv::ErrorKind::Utf8 { pos, .. } => {
-                let line = pos.map_or(0, |pos| pos.line() + behind);
-                self.wrong(format!("line {line} is not UTF-8"))
-            }
-            csv::ErrorKind::UnequalLengths {
-                pos,
-                expected_len,
-                len,
-            } => {
-                let line = pos.map_or(0, |pos| pos.line() + behind);
-                self.wrong(format!(
-                    "line {line} has {len} cells, expected {expected_len}"
-                ))
-            }
-            other => self.wrong(format!("no readable CSV file: {other:?}")),
-        }
     }
 
     fn parquet<E: From<DataError>>(&self, each: Each<'_, E>) -> Result<(), E> {
@@ -217,12 +192,6 @@ impl TableFile<'_> {
 fn cell(texts: &StringArray, row: usize) -> Option<&str> {
     let text = (!texts.is_null(row)).then(|| texts.value(row).trim());
     text.filter(|text| !text.is_empty())
-}
-
-/// How many lines the reader of CSV is behind, in a file with this line of headings: after `\r` a record is complete for it,
-/// and the `\n` counts as part of the next one.
-pub(crate) fn lines_behind(heading: &[u8]) -> u64 {
-    u64::from(heading.ends_with(b"\r\n"))
 }
 
 /// What separates the cells of a heading: the most frequent of tab, comma and semicolon.

@@ -1,12 +1,12 @@
 //! Pairs in text files: one per line under a line of headings.
 
-use std::io::{self, BufRead, Read};
+use std::io::{BufRead, Read};
 use std::path::Path;
 
 use super::{CAPTIONS, IMAGES, PairColumns, PairImage, PairRow, column, filled, wrong};
 use crate::byte_file::ByteFile;
+use crate::csv_file::{CsvError, CsvFile};
 use crate::error::DataError;
-use crate::layouts::rows::lines_behind;
 
 /// What may separate columns; the first that the headings contain does.
 const SEPARATORS: [u8; 4] = [b'\t', b'|', b';', b','];
@@ -49,38 +49,23 @@ fn of_reader(
             format!("expected a line of headings, found `{start}`"),
         )
     })?;
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(separator)
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(Quotes::new(text, separator));
-    let behind = lines_behind(heading);
-    let failed = |error| csv_error(path, error, behind);
-    let headings = reader.headers().map_err(failed)?.clone();
-    let names: Vec<&str> = headings
-        .iter()
-        .map(|name| name.trim_start_matches('\u{feff}').trim())
-        .collect();
+    let failed = |error| match error {
+        CsvError::Io(source) => DataError::Io {
+            path: path.to_path_buf(),
+            source,
+        },
+        CsvError::Text(problem) => wrong(path, problem),
+    };
+    let mut records = CsvFile::new(text, separator, true).map_err(failed)?;
+    let names = records.names();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let place = |named: &Option<String>, usual: &[&str], what: &str| {
         column(named.as_deref(), usual, what, &names).map_err(|problem| wrong(path, problem))
     };
     let image = place(&columns.image, &IMAGES, "images")?;
     let caption = place(&columns.caption, &CAPTIONS, "captions")?;
     let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(failed)?;
-        let line = record.position().map_or(0, csv::Position::line) + behind;
-        if record.len() > names.len() {
-            return Err(wrong(
-                path,
-                format!(
-                    "line {line}: found {} cells, expected {}; a text with `{}` needs quotation marks",
-                    record.len(),
-                    names.len(),
-                    separator.escape_ascii()
-                ),
-            ));
-        }
+    while let Some((line, record)) = records.next().map_err(failed)? {
         let cell = |column: usize| record.get(column).and_then(filled);
         rows.push(PairRow {
             number: line,
@@ -88,92 +73,7 @@ fn of_reader(
             captions: cell(caption).into_iter().collect(),
         });
     }
-    match reader.get_ref().open_since() {
-        Some(line) => {
-            let problem = format!("line {line}: a quotation mark is opened and never closed");
-            Err(wrong(path, problem))
-        }
-        None => Ok(rows),
-    }
-}
-
-/// Bytes on their way to the reader of CSV, for which an open quotation mark reaches to the end of the file.
-struct Quotes<R> {
-    inner: R,
-    separator: u8,
-    place: Place,
-    line: u64,
-    /// Line of the last quotation mark that opened a cell.
-    opened: u64,
-}
-
-/// Where the next byte stands.
-#[derive(Clone, Copy, PartialEq)]
-enum Place {
-    /// At the start of a cell.
-    Start,
-    /// Between quotation marks.
-    Inside,
-    /// After the second quotation mark, or the first of two that stand for one.
-    Closed,
-    /// In a cell without quotation marks.
-    Plain,
-}
-
-impl<R> Quotes<R> {
-    fn new(inner: R, separator: u8) -> Self {
-        Self {
-            inner,
-            separator,
-            place: Place::Start,
-            line: 1,
-            opened: 0,
-        }
-    }
-
-    fn see(&mut self, byte: u8) {
-        self.place = match (self.place, byte) {
-            (Place::Inside, b'"') => Place::Closed,
-            (Place::Inside, _) | (Place::Closed, b'"') => Place::Inside,
-            (Place::Start, b'"') => {
-                self.opened = self.line;
-                Place::Inside
-            }
-            (_, b'\n' | b'\r') => Place::Start,
-            (_, byte) if byte == self.separator => Place::Start,
-            _ => Place::Plain,
-        };
-        self.line += u64::from(byte == b'\n');
-    }
-
-    /// The line of a quotation mark that is still open.
-    fn open_since(&self) -> Option<u64> {
-        (self.place == Place::Inside).then_some(self.opened)
-    }
-}
-
-impl<R: Read> Read for Quotes<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        for byte in &buffer[..count] {
-            self.see(*byte);
-        }
-        Ok(count)
-    }
-}
-
-fn csv_error(path: &Path, error: csv::Error, behind: u64) -> DataError {
-    match error.into_kind() {
-        csv::ErrorKind::Io(source) => DataError::Io {
-            path: path.to_path_buf(),
-            source,
-        },
-        csv::ErrorKind::Utf8 { pos, .. } => {
-            let line = pos.map_or(0, |pos| pos.line() + behind);
-            wrong(path, format!("line {line} is not UTF-8"))
-        }
-        other => wrong(path, format!("no readable CSV file: {other:?}")),
-    }
+    Ok(rows)
 }
 
 #[cfg(test)]

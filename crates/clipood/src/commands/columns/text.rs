@@ -161,13 +161,14 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// The line of the file on which a record begins. After `\r` a record is complete for the reader, and the `\n` still
-    /// counts as part of the next one.
+    /// The line of the file on which a record begins. For the reader it begins where the one before is complete, which is
+    /// before blank lines, and between `\r` and `\n`.
     fn line(&self, start: &csv::Position) -> u64 {
-        let before = usize::try_from(start.byte()).unwrap_or(usize::MAX);
-        let before = self.text.as_bytes().get(before.saturating_sub(1)..);
-        let behind = before.is_some_and(|bytes| bytes.starts_with(b"\r\n"));
-        start.line() + u64::from(behind) + self.skipped
+        let place = usize::try_from(start.byte()).unwrap_or(usize::MAX);
+        let rest = self.text.as_bytes().get(place..).unwrap_or_default();
+        let breaks = rest.iter().take_while(|byte| matches!(byte, b'\n' | b'\r'));
+        let passed = breaks.filter(|byte| **byte == b'\n').count();
+        start.line() + passed as u64 + self.skipped
     }
 
     fn records(&self) -> Result<Vec<Record>> {
@@ -336,6 +337,8 @@ mod tests {
             ),
             ("n,s\r\na,1\r\nb\r\n", None, &["line 3", "found 1 fields"]),
             ("n,s\na,1\nb,NA\n", None, &["line 3", "missing (`NA`)"]),
+            ("n,s\n\na,1\n\n\nb,NA\n", None, &["line 6", "missing"]),
+            ("n,s\r\n\r\na,1\r\n\r\nb\r\n", None, &["line 5", "found 1"]),
             ("n,s\na,1\nb,null\n", None, &["line 3", "missing (`null`)"]),
             // The labels are not taken for the scores.
             ("l,s\n0,0.5\n1,\n", None, &["several", "l, s"]),
