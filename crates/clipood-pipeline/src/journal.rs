@@ -1,7 +1,6 @@
 //! The status that each worker reports of itself, for `clipood status`: `_run/log/<worker>.json` in the run directory.
 //!
-//! It is information only: what is done follows from commits alone. The status of a killed worker is no longer updated, by
-//! which others notice that its trainings wait for nobody.
+//! What is done follows from commits alone. A killed worker no longer updates its status; others that wait for it notice that.
 
 use std::time::{Duration, SystemTime};
 

@@ -46,8 +46,12 @@ pub struct StageProgress {
     last_line: Instant,
     /// The journal that also receives the progress, and the time of its last entry.
     journal: Option<(Journal, Instant)>,
+    /// When something was done last, however little.
+    moved: Instant,
 }
 
+/// Time without a step after which work counts as hanging.
+const HANGS: Duration = Duration::from_secs(3600);
 /// Seconds between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -78,6 +82,7 @@ impl Reporting {
             started: now,
             last_line: now,
             journal: None,
+            moved: now,
         }
     }
 
@@ -105,13 +110,23 @@ impl StageProgress {
         self.bar.inc(n);
         if self.lines && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            self.line();
+            tell(&self.line());
         }
+        self.step();
+    }
+
+    /// Something was done, but no piece: a step of a training.
+    pub fn step(&mut self) {
+        self.moved = Instant::now();
         self.beat();
     }
 
-    /// Reports to the journal, if it has not been told for a while.
+    /// Reports to the journal that this worker lives, if it has not been told for a while, unless nothing has been done for
+    /// so long that this may not be true.
     pub fn beat(&mut self) {
+        if self.moved.elapsed() >= HANGS {
+            return;
+        }
         if let Some((journal, last)) = &self.journal
             && last.elapsed() >= journal::EVERY
         {
@@ -140,14 +155,13 @@ impl StageProgress {
         }
     }
 
-    /// Ends the stage and prints its rate.
+    /// Ends the stage and prints its rate, unless others have done all of it.
     pub fn finish(self) {
-        if self.lines {
-            self.line();
-        }
+        let (text, done) = (self.line(), self.bar.position());
+        // A bar that is finished counts all pieces as done.
         self.bar.finish_and_clear();
-        if !self.lines && !self.bar.is_hidden() {
-            self.line();
+        if (self.lines || !self.bar.is_hidden()) && (done > 0 || self.total == 0) {
+            tell(&text);
         }
     }
 
@@ -165,7 +179,7 @@ impl StageProgress {
         }
     }
 
-    fn line(&self) {
+    fn line(&self) -> String {
         let seconds = self.started.elapsed().as_secs_f64();
         let StageReport {
             done, rate, left, ..
@@ -182,8 +196,7 @@ impl StageProgress {
                 "left": left,
                 "remark": self.remark,
             });
-            tell(&line.to_string());
-            return;
+            return line.to_string();
         }
         let mut rest = format!("{rate:.0}/s");
         if done < self.total {
@@ -192,9 +205,9 @@ impl StageProgress {
                 rest += &format!("; {}", self.remark);
             }
         }
-        tell(&format!(
+        format!(
             "{:>9} {done}/{} {} in {seconds:.1} s ({rest})",
             self.stage, self.total, self.unit
-        ));
+        )
     }
 }

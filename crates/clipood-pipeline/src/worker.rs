@@ -17,8 +17,8 @@ pub struct Worker {
     pub devices: Devices,
     /// Which units this process prefers.
     pub share: Share,
-    /// How long a worker may not report that it trains before the trainings that it has claimed are done here; zero repeats
-    /// those of living workers too.
+    /// How long this worker waits without a report of another one before it does the trainings that the other one has claimed;
+    /// zero repeats those of living workers too.
     pub patience: Duration,
     /// Whether a stage waits for the earlier ones that it needs and that others do, instead of failing.
     pub waits: bool,
@@ -33,7 +33,7 @@ pub struct Worker {
     pub interrupt: Interrupt,
 }
 
-/// [`Worker::patience`] of a worker of several, unless it is told otherwise. A living worker reports every few seconds.
+/// [`Worker::patience`] of a worker of several, unless it is told otherwise. A living worker reports at least every ten seconds.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Worker {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::part::FooterReader;
 use crate::protocol::{Ledger, digest};
-use crate::record::{CommitRecord, Unit};
+use crate::record::{CommitRecord, Unit, decode_name};
 use crate::seal::{Seal, check_json_seal, check_seal};
 
 /// An object that is not what was written, or is missing.
@@ -201,7 +201,7 @@ impl Ledger {
             return Ok(kept);
         };
         if path == object {
-            self.unclaim(&damage.stage, path)?;
+            self.unclaim_recorded(&damage.stage, path)?;
             return Ok(kept);
         }
         // A record that cannot be read any more is damage of its own.
@@ -212,19 +212,16 @@ impl Ledger {
             self.store().delete(path)?;
         }
         // Whoever claimed the unit has finished it and may be gone.
-        self.unclaim(&damage.stage, path)?;
+        self.unclaim_recorded(&damage.stage, path)?;
         Ok(kept)
     }
 
-    /// Removes the claim of the unit whose record is at `record`.
-    fn unclaim(&self, stage: &str, record: &str) -> Result<()> {
+    /// Removes the claims of the unit whose record is at `record`.
+    fn unclaim_recorded(&self, stage: &str, record: &str) -> Result<()> {
         let name = record.rsplit('/').next().unwrap_or_default();
         let unit = name.strip_suffix(".json").and_then(|n| n.rsplit_once('.'));
-        match unit {
-            Some((unit, _)) => {
-                let claim = format!("{}/{unit}.json", self.claims(stage)?);
-                self.store().delete(&claim)
-            }
+        match unit.and_then(|(unit, _)| decode_name(unit)) {
+            Some(unit) => self.unclaim(stage, &unit),
             None => Ok(()),
         }
     }

@@ -111,6 +111,57 @@ impl Ledger {
     }
 }
 
+/// Claims of units whose worker has been given up.
+impl Ledger {
+    /// How many times a unit has been claimed, and the worker that claimed it last; `None` if nobody has, `?` if that claim
+    /// cannot be read.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidName`] and the store's errors.
+    pub fn last_claim(&self, stage: &str, key: &str) -> Result<(usize, Option<String>)> {
+        let mut last = self.claimant(stage, key)?;
+        let mut claims = usize::from(last.is_some());
+        while claims > 0
+            && let Some(later) = self.claimant(&claim_stage(stage, claims), key)?
+        {
+            last = Some(later);
+            claims += 1;
+        }
+        Ok((claims, last))
+    }
+
+    /// Claims a unit that has been claimed `claims` times before, as [`Ledger::claim`] claims one that has not: `false` if
+    /// another worker is faster.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidName`] and the store's errors.
+    pub fn claim_again(&self, stage: &str, key: &str, claims: usize) -> Result<bool> {
+        self.claim(&claim_stage(stage, claims), key)
+    }
+
+    /// Removes the claims of a unit, the last one first, so that a crash leaves no later one without those before it.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidName`] and the store's errors.
+    pub(crate) fn unclaim(&self, stage: &str, key: &str) -> Result<()> {
+        let (claims, _) = self.last_claim(stage, key)?;
+        let name = encode_name("unit", key)?;
+        for earlier in (0..claims).rev() {
+            let folder = self.claims(&claim_stage(stage, earlier))?;
+            self.store().delete(&format!("{folder}/{name}.json"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The stage under which the claim after `earlier` ones is written.
+fn claim_stage(stage: &str, earlier: usize) -> String {
+    match earlier {
+        0 => stage.to_owned(),
+        _ => format!("{stage}.{earlier}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;

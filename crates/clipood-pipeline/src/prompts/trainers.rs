@@ -76,6 +76,14 @@ impl Trainer {
         }
     }
 
+    /// Whether a context is trained, which needs the text tower with gradients.
+    pub fn trains_context(&self) -> bool {
+        match self {
+            Self::Context(_) | Self::Negative(_) => true,
+            Self::HandWritten(_) | Self::LinearProbe(_) => false,
+        }
+    }
+
     /// Number of epochs for the progress display; 1 for trainers without epochs.
     pub fn epochs(&self) -> usize {
         match self {
@@ -93,7 +101,7 @@ pub struct PlannedPrompt {
     pub key: PromptKey,
     /// Its trainer.
     pub trainer: Trainer,
-    /// The prompt set that it starts from and keeps, which is made with it where the store does not have it.
+    /// The prompt set that it starts from and keeps, which is made before it where the store does not have it.
     pub base: Option<Box<PlannedPrompt>>,
     /// Its unit. A prompt set is identified by its inputs, so that other runs, recipes and detectors find it again. Two
     /// keys may share one unit, as a dual-pattern method and the method that it builds on do.

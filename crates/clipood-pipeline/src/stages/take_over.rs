@@ -53,7 +53,7 @@ impl Lost {
         (stage, unit): (&str, &Unit),
         patience: Duration,
     ) -> Result<Turn> {
-        let (claims, claimant) = last_claim(ledger, stage, unit)?;
+        let (claims, claimant) = ledger.last_claim(stage, &unit.key)?;
         if claimant.as_deref() == Some(ledger.worker()) {
             return Ok(Turn::Mine);
         }
@@ -63,42 +63,28 @@ impl Lost {
         };
         let status = claimant.as_deref().and_then(|name| journal.of(name));
         let sign = status.filter(at_work);
-        let unchanged = |seen: &&mut Seen| seen.claimant == claimant && seen.sign == sign;
-        let silent = match self.seen.get_mut(&unit.key).filter(unchanged) {
-            Some(seen) => seen.since.elapsed(),
-            None => {
-                let since = Instant::now();
-                let seen = Seen {
-                    claimant,
-                    sign,
-                    since,
-                };
-                self.seen.insert(unit.key.clone(), seen);
-                Duration::ZERO
-            }
-        };
-        let mine = silent >= patience && ledger.claim(&again(stage, claims), &unit.key)?;
+        let seen = self.seen.entry(unit.key.clone()).or_insert_with(Seen::now);
+        if seen.claimant != claimant || (sign.is_some() && seen.sign != sign) {
+            *seen = Seen {
+                claimant,
+                sign,
+                ..Seen::now()
+            };
+        }
+        let mine =
+            seen.since.elapsed() >= patience && ledger.claim_again(stage, &unit.key, claims)?;
         Ok(if mine { Turn::TakenOver } else { Turn::Others })
     }
 }
 
-/// Stage in the ledger of the claim after `claims` earlier ones.
-fn again(stage: &str, claims: usize) -> String {
-    format!("{stage}.{claims}")
-}
-
-/// How many claims of a unit there are, and who has written the last one; `None` if there is none.
-///
-/// # Errors
-/// Claims that cannot be read.
-pub fn last_claim(ledger: &Ledger, stage: &str, unit: &Unit) -> Result<(usize, Option<String>)> {
-    let mut last = ledger.claimant(stage, &unit.key)?;
-    let mut claims = 1;
-    while let Some(later) = ledger.claimant(&again(stage, claims), &unit.key)? {
-        last = Some(later);
-        claims += 1;
+impl Seen {
+    fn now() -> Self {
+        Self {
+            claimant: None,
+            sign: None,
+            since: Instant::now(),
+        }
     }
-    Ok((claims, last))
 }
 
 #[cfg(test)]

@@ -4,33 +4,23 @@
 //! Trainings take long, so a worker waits for those that other workers have claimed, and does them only when nothing is heard
 //! of those workers any more ([`Worker::patience`](crate::Worker::patience)).
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+mod bench;
+
 use std::time::Instant;
 
-use bytes::Bytes;
-use clipood_clip::model::{Device, PromptTrainer};
-use clipood_ood::Matrix;
-use clipood_store::{Ledger, Part, Passes, Share, Unit, passes};
+use clipood_clip::model::Device;
+use clipood_store::{Ledger, Share, Unit, passes};
 
-use super::take_over::{Lost, Turn, last_claim};
+use self::bench::Bench;
+use super::take_over::{Lost, Turn};
 use super::waiting::{Waiting, claimed_by};
 use super::{ExplainedUnit, Stage};
-use crate::devices::{is_fatal, on_devices, report_lost_device};
-use crate::error::{PipelineError, Result};
-use crate::inputs::recorded;
+use crate::error::Result;
 use crate::job::Job;
-use crate::journal::EVERY;
-use crate::panics::guarded;
 use crate::places::Shelf;
 use crate::planned::Planned;
-use crate::progress::StageProgress;
-use crate::prompts::data::{name_losses, prompt_data, shot_features};
-use crate::prompts::file::{PromptSet, prompt_footer, prompt_path, read_prompt};
-use crate::prompts::trainers::work::Work;
-use crate::prompts::trainers::{PlannedPrompt, Trainer};
-use crate::sync::locked;
+use crate::prompts::file::{prompt_footer, prompt_path};
+use crate::prompts::trainers::PlannedPrompt;
 
 /// Name of the stage in the ledger of the prompts.
 pub const TRAIN: &str = "train";
@@ -69,29 +59,46 @@ pub static STAGE: Stage = Stage {
 
 /// Makes every prompt set that is missing. On return all of them are committed, by this worker or by others.
 ///
-/// Those that build on others come last, when all that they need is committed.
+/// Those that build on others come last, each when that other one is committed.
 ///
 /// # Errors
 /// An interruption (trainings write a checkpoint), a loss that is not finite, a store that cannot be written.
 fn run(job: &Job, planned: &Planned) -> Result<()> {
-    let pending = missing(job, planned.trained_prompts())?;
-    let mut alone = pending.clone();
-    alone.retain(|prompt| prompt.base.is_none());
-    let mut building = pending.clone();
-    building.retain(|prompt| prompt.base.is_some());
-    let is_base = |prompt: &PlannedPrompt| {
-        let mut needed = building.iter().filter_map(|other| other.base.as_deref());
-        needed.any(|base| base.unit == prompt.unit)
+    let mut trainings = Trainings {
+        job,
+        planned,
+        devices: job.worker.devices.distinct(),
+        lost: Lost::default(),
     };
-    alone.sort_by_key(|prompt| !is_base(prompt));
-    let mut bases = alone.clone();
-    bases.retain(|prompt| is_base(prompt));
-    let mut devices = job.worker.devices.distinct();
+    let pending = missing(job, planned.distinct_prompts())?;
+    let (mut building, mut first) = (pending.clone(), pending.clone());
+    building.retain(|prompt| prompt.base.is_some());
+    first.retain(|prompt| prompt.base.is_none());
+    let mut bases = planned.trained_prompts();
+    bases.retain(|base| building.iter().any(|prompt| builds_on(prompt, base)));
+    bases = missing(job, bases)?;
+    first.retain(|prompt| bases.iter().all(|base| base.unit != prompt.unit));
+    first.splice(0..0, bases.iter().copied());
     let repeat = job.worker.patience.is_zero();
-    make_prompts(job, planned, &mut devices, &alone, repeat)?;
-    make_all(job, planned, &mut devices, &bases)?;
-    make_prompts(job, planned, &mut devices, &building, repeat)?;
-    make_all(job, planned, &mut devices, &pending)
+    trainings.make(&first, repeat)?;
+    while !building.is_empty() {
+        trainings.finish(&bases, bases.len().saturating_sub(1))?;
+        bases = missing(job, bases)?;
+        let (later, ready): (Vec<_>, Vec<_>) = building
+            .into_iter()
+            .partition(|prompt| bases.iter().any(|base| builds_on(prompt, base)));
+        trainings.make(&ready, repeat)?;
+        building = later;
+    }
+    trainings.finish(&pending, 0)
+}
+
+/// Whether `prompt` builds on `base`.
+fn builds_on(prompt: &PlannedPrompt, base: &PlannedPrompt) -> bool {
+    prompt
+        .base
+        .as_deref()
+        .is_some_and(|other| other.unit == base.unit)
 }
 
 /// Those of `prompts` that the store does not have. A missing record of one that lies there is written again.
@@ -107,302 +114,139 @@ fn missing<'a>(job: &Job, prompts: Vec<&'a PlannedPrompt>) -> Result<Vec<&'a Pla
     Ok(missing)
 }
 
-/// Returns when all of `prompts` are committed: waits for other workers, and takes the place of those that are gone.
-fn make_all(
-    job: &Job,
-    planned: &Planned,
-    devices: &mut Vec<Device>,
-    prompts: &[&PlannedPrompt],
-) -> Result<()> {
-    let mut lost = Lost::default();
-    loop {
-        let taken = wait_for_others(job, devices.len(), prompts, &mut lost)?;
-        if taken.is_empty() {
-            return Ok(());
-        }
-        make_prompts(job, planned, devices, &taken, true)?;
-    }
-}
-
-/// Makes those of `prompts` that are this worker's turn, one after the other on each of `devices`, from which failed GPUs are
-/// removed; with `backups` also those that others have claimed.
-fn make_prompts(
-    job: &Job,
-    planned: &Planned,
-    devices: &mut Vec<Device>,
-    prompts: &[&PlannedPrompt],
-    backups: bool,
-) -> Result<()> {
-    if prompts.is_empty() {
-        return Ok(());
-    }
-    let ledger = &job.places.prompts;
-    let trains = |prompt: &&PlannedPrompt| match prompt.trainer {
-        Trainer::Context(_) | Trainer::Negative(_) => true,
-        Trainer::HandWritten(_) | Trainer::LinearProbe(_) => false,
-    };
-    let open: Vec<Unit> = prompts.iter().map(|prompt| prompt.unit.clone()).collect();
-    let share = Share {
-        backups,
-        ..job.worker.share
-    };
-    let epochs = open_epochs(ledger, planned)?;
-    let bench = Bench {
-        job,
-        planned,
-        trains: prompts.iter().any(trains),
-        pending: prompts,
-        turns: Mutex::new(passes(ledger, TRAIN, &open, share)),
-        all_given: AtomicBool::new(false),
-        returned: Mutex::default(),
-        progress: Mutex::new(job.worker.progress(TRAIN, "epochs", epochs)),
-    };
-    bench.make(devices)?;
-    if let Ok(progress) = bench.progress.into_inner() {
-        progress.finish();
-    }
-    Ok(())
-}
-
-/// Epochs of the trainings that nobody has finished.
-fn open_epochs(ledger: &Ledger, planned: &Planned) -> Result<u64> {
-    let done = ledger.committed(TRAIN)?;
-    let mut epochs = 0;
-    for prompt in planned.trained_prompts() {
-        if !done.contains(&prompt.unit)? {
-            epochs += prompt.trainer.epochs() as u64;
-        }
-    }
-    Ok(epochs)
-}
-
 /// Whether a prompt set without a commit record lies in the store; its record is then written again.
 fn recovered(ledger: &Ledger, unit: &Unit) -> Result<bool> {
     let found = ledger.recover_part(TRAIN, unit, &prompt_path(unit), &prompt_footer)?;
     Ok(found.is_some())
 }
 
-/// The prompt sets to make, shared by one thread per device.
-struct Bench<'a> {
+/// The trainings of this worker.
+struct Trainings<'a> {
     job: &'a Job,
     planned: &'a Planned,
-    /// Whether a context is trained, which needs the text tower with gradients.
-    trains: bool,
-    pending: &'a [&'a PlannedPrompt],
-    /// Which of `pending` comes next.
-    turns: Mutex<Passes<'a>>,
-    /// Whether `turns` has given all that it has.
-    all_given: AtomicBool,
-    /// Prompt sets that failed GPUs did not finish.
-    returned: Mutex<Vec<usize>>,
-    progress: Mutex<StageProgress>,
+    /// The devices that have not failed.
+    devices: Vec<Device>,
+    lost: Lost,
 }
 
-impl Bench<'_> {
-    /// Makes all of them on `devices`. Meanwhile a thread reports that this worker lives, because a step of a training may
-    /// take longer than others wait for a sign.
-    fn make(&self, devices: &mut Vec<Device>) -> Result<()> {
-        let at_once = self.pending.len();
-        let left_over =
-            || !self.all_given.load(Ordering::SeqCst) || !locked(&self.returned).is_empty();
-        std::thread::scope(|scope| {
-            let (end, ended) = channel::<()>();
-            let beat = move || {
-                while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-                    locked(&self.progress).beat();
-                }
-            };
-            // Without memory for a thread there are the reports of each epoch.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, beat);
-            let made = on_devices(TRAIN, devices, at_once, left_over, |device| {
-                self.make_all(device)
-            });
-            drop(end);
-            made
-        })
-    }
-
-    /// Makes prompt sets on `device` until none is left. If a GPU fails, its prompt set is left to the other devices,
-    /// which resume from its last checkpoint.
-    fn make_all(&self, device: Device) -> Result<()> {
-        let trainer = match self.trains {
-            true => {
-                let opened = guarded(TRAIN, || {
-                    let dtype = self.job.worker.devices.dtype.for_training(device);
-                    let model = &self.job.experiment.model;
-                    Ok(model.prompt_trainer_as(device, dtype)?)
-                });
-                Some(opened.inspect_err(|error| self.report_lost(device, error))?)
-            }
-            false => None,
-        };
-        while let Some(number) = self.next()? {
-            let made = guarded(TRAIN, || {
-                self.make_one(device, trainer.as_ref(), self.pending[number])
-            });
-            if let Err(error) = made {
-                locked(&self.returned).push(number);
-                self.report_lost(device, &error);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn report_lost(&self, device: Device, error: &PipelineError) {
-        if !is_fatal(device, error) {
-            report_lost_device(self.job.worker.reporting, device, error);
-        }
-    }
-
-    /// The next of `pending` to make. Called as late as possible, because each call claims a unit.
-    fn next(&self) -> Result<Option<usize>> {
-        if let Some(number) = locked(&self.returned).pop() {
-            return Ok(Some(number));
-        }
-        let turn = locked(&self.turns).next().transpose()?;
-        if turn.is_none() {
-            self.all_given.store(true, Ordering::SeqCst);
-        }
-        Ok(turn.map(|turn| turn.unit))
-    }
-
-    /// Makes one prompt set and commits it.
-    fn make_one(
-        &self,
-        device: Device,
-        trainer: Option<&PromptTrainer>,
-        prompt: &PlannedPrompt,
-    ) -> Result<()> {
-        let (experiment, ledger) = (&self.job.experiment, &self.job.places.prompts);
-        self.job.worker.interrupt.check()?;
-        // Another worker may have made it meanwhile.
-        if ledger.is_done(TRAIN, &prompt.unit)? || recovered(ledger, &prompt.unit)? {
+impl<'a> Trainings<'a> {
+    /// Makes those of `prompts` that are this worker's turn, one after the other on each device; with `backups` also those that
+    /// others have claimed.
+    fn make(&mut self, prompts: &[&PlannedPrompt], backups: bool) -> Result<()> {
+        if prompts.is_empty() {
             return Ok(());
         }
-        let name = prompt.key.name();
-        let span = tracing::info_span!("train", prompt = name, %device);
-        let _span = span.entered();
-        let work = Work {
-            name: name.clone(),
-            unit: &prompt.unit,
-            recipe: &experiment.recipe.name,
-            classes: &self.planned.plan.classes,
-            model: &experiment.model,
-            store: ledger.store(),
-            checkpoint_steps: experiment.recipe.engine.checkpoint_steps,
-            interrupt: &self.job.worker.interrupt,
-            progress: &self.progress,
+        let epochs = self.open_epochs()?;
+        let units: Vec<Unit> = prompts.iter().map(|prompt| prompt.unit.clone()).collect();
+        let share = Share {
+            backups,
+            ..self.job.worker.share
         };
-        let set = self.train(&work, device, trainer, prompt)?;
-        let mut extra = recorded(&prompt.inputs);
-        extra.insert("prompt".to_string(), name.into());
-        let part = Part {
-            path: prompt_path(&prompt.unit),
-            bytes: Bytes::from(set.to_bytes()?),
-            extra,
-        };
-        ledger.commit_part(TRAIN, &prompt.unit, part, &prompt_footer)?;
-        Ok(())
+        let turns = passes(&self.job.places.prompts, TRAIN, &units, share);
+        let progress = self.job.worker.progress(TRAIN, "epochs", epochs);
+        let bench = Bench::new(self.job, self.planned, prompts, turns, progress);
+        bench.make_all(&mut self.devices)
     }
 
-    /// Loads the training data and trains.
-    fn train(
-        &self,
-        work: &Work<'_>,
-        device: Device,
-        trainer: Option<&PromptTrainer>,
-        prompt: &PlannedPrompt,
-    ) -> Result<PromptSet> {
-        let (job, planned, key) = (self.job, self.planned, &prompt.key);
-        match &prompt.trainer {
-            Trainer::HandWritten(texts) => texts.make(work, device),
-            Trainer::LinearProbe(probe) => {
-                let (features, labels) = shot_features(job, planned, key)?;
-                name_losses(job, planned, key, &labels)?;
-                let dim = job.experiment.dim();
-                let features = Matrix::new("shots", &features, labels.len(), dim)?;
-                probe.make(work, &features, &labels)
+    /// Epochs of the trainings that nobody has finished.
+    fn open_epochs(&self) -> Result<u64> {
+        let done = self.job.places.prompts.committed(TRAIN)?;
+        let mut epochs = 0;
+        for prompt in self.planned.trained_prompts() {
+            if !done.contains(&prompt.unit)? {
+                epochs += prompt.trainer.epochs() as u64;
             }
-            Trainer::Context(training) => {
-                let trainer = opened(work, trainer)?;
-                let data = prompt_data(job, planned, key, training.uses_patches())?;
-                training.make(work, trainer, &data)
+        }
+        Ok(epochs)
+    }
+
+    /// Returns when at most `open` of `prompts` are not committed: waits for other workers, and takes the place of those that
+    /// are gone.
+    fn finish(&mut self, prompts: &[&'a PlannedPrompt], open: usize) -> Result<()> {
+        loop {
+            self.job.worker.interrupt.check()?;
+            let taken = self.wait(prompts, open)?;
+            if taken.is_empty() {
+                return Ok(());
             }
-            Trainer::Negative(training) => {
-                let trainer = opened(work, trainer)?;
-                let base = prompt.base.as_deref().ok_or_else(|| {
-                    let name = &work.name;
-                    PipelineError::Inconsistent(format!(
-                        "{name}: no prompt set to build on was planned"
-                    ))
-                })?;
-                let positive = read_prompt(&job.places.prompts, TRAIN, &base.unit)?;
-                let data = prompt_data(job, planned, key, false)?;
-                training.make(work, trainer, &data, positive)
-            }
+            self.make(&taken, true)?;
         }
     }
-}
 
-/// The trainer of a device, for a method that needs one.
-fn opened<'a>(work: &Work<'_>, trainer: Option<&'a PromptTrainer>) -> Result<&'a PromptTrainer> {
-    trainer
-        .ok_or_else(|| PipelineError::Inconsistent(format!("{}: no trainer was opened", work.name)))
-}
-
-/// Returns when every one of `prompts` is committed, with none of them, or as soon as this worker is to make some in the
-/// place of workers that are gone, with those: at most `at_once`, so that the others that wait have their part.
-fn wait_for_others<'a>(
-    job: &Job,
-    at_once: usize,
-    prompts: &[&'a PlannedPrompt],
-    lost: &mut Lost,
-) -> Result<Vec<&'a PlannedPrompt>> {
-    let (ledger, worker) = (&job.places.prompts, &job.worker);
-    let patience = worker.patience;
-    let mut waiting = Waiting::new(job, TRAIN);
-    let mut looked: Option<Instant> = None;
-    loop {
-        let done = ledger.committed(TRAIN)?;
-        let (mut open, mut taken) = (Vec::new(), Vec::new());
-        // Often enough for the patience, and seldom enough for a store that is paid by the request.
-        let looks = looked.is_none_or(|at| at.elapsed() >= patience / 20);
-        if looks {
-            looked = Some(Instant::now());
-        }
-        for prompt in prompts {
-            let (name, unit) = (prompt.key.name(), &prompt.unit);
-            if done.contains(unit)? {
-                continue;
-            }
-            if looks && taken.len() < at_once {
-                match lost.turn(ledger, &worker.journal, (TRAIN, unit), patience)? {
-                    Turn::Others => {}
-                    Turn::Mine => taken.push(*prompt),
-                    Turn::TakenOver => {
-                        taken.push(*prompt);
-                        worker.reporting.say(&format!(
-                            "{TRAIN:>9} {name}: its worker has not reported for {} s that it trains, so this one does it",
-                            patience.as_secs()
-                        ));
-                    }
+    /// Waits until at most `most_open` of `prompts` are not committed, or until this worker is to make some in the place of
+    /// workers that are gone, which it returns: at most one for each device, so that others that wait have their part.
+    fn wait(
+        &mut self,
+        prompts: &[&'a PlannedPrompt],
+        most_open: usize,
+    ) -> Result<Vec<&'a PlannedPrompt>> {
+        let (ledger, worker) = (&self.job.places.prompts, &self.job.worker);
+        let patience = worker.patience;
+        let mut waiting = Waiting::new(self.job, TRAIN);
+        let mut looked: Option<Instant> = None;
+        loop {
+            let done = ledger.committed(TRAIN)?;
+            let mut open = Vec::new();
+            for prompt in prompts {
+                if !done.contains(&prompt.unit)? {
+                    open.push(*prompt);
                 }
             }
-            open.push((name, unit));
+            if open.len() <= most_open {
+                return Ok(Vec::new());
+            }
+            // Often enough for the patience, and seldom enough for a store that is paid by the request.
+            if looked.is_none_or(|at| at.elapsed() >= patience / 20) {
+                looked = Some(Instant::now());
+                let taken = self.taken(&open)?;
+                if !taken.is_empty() {
+                    return Ok(taken);
+                }
+            }
+            waiting.pause(|| {
+                let named: Vec<(String, &Unit)> = open
+                    .iter()
+                    .map(|prompt| (prompt.key.name(), &prompt.unit))
+                    .collect();
+                let claimant = |unit: &Unit| Ok(ledger.last_claim(TRAIN, &unit.key)?.1);
+                let text = format!(
+                    "{} prompt sets that other workers have claimed: {}; a worker that does not report for {} s is replaced",
+                    open.len(),
+                    claimed_by(&named, claimant)?,
+                    patience.as_secs()
+                );
+                Ok((open.len(), text))
+            })?;
         }
-        if open.is_empty() || !taken.is_empty() {
-            return Ok(taken);
+    }
+
+    /// Those of `open` whose workers are gone, and which this one takes over now or has taken over before it was started again.
+    fn taken(&mut self, open: &[&'a PlannedPrompt]) -> Result<Vec<&'a PlannedPrompt>> {
+        let (ledger, worker) = (&self.job.places.prompts, &self.job.worker);
+        let mut taken = Vec::new();
+        for prompt in open {
+            if taken.len() == self.devices.len() {
+                break;
+            }
+            // A listing may be behind.
+            if ledger.is_done(TRAIN, &prompt.unit)? {
+                continue;
+            }
+            let unit = (TRAIN, &prompt.unit);
+            let turn = self
+                .lost
+                .turn(ledger, &worker.journal, unit, worker.patience)?;
+            if turn == Turn::TakenOver {
+                worker.reporting.say(&format!(
+                    "{TRAIN:>9} {}: its worker has not reported for {} s and is replaced by this one",
+                    prompt.key.name(),
+                    worker.patience.as_secs()
+                ));
+            }
+            if turn != Turn::Others {
+                taken.push(*prompt);
+            }
         }
-        waiting.pause(|| {
-            let claimants = claimed_by(&open, |unit| Ok(last_claim(ledger, TRAIN, unit)?.1))?;
-            let text = format!(
-                "{} prompt sets that other workers have claimed: {claimants}; if one of those does not report for {} s, a \
-                 worker that waits takes its place",
-                open.len(),
-                patience.as_secs()
-            );
-            Ok((open.len(), text))
-        })?;
+        Ok(taken)
     }
 }

@@ -166,7 +166,7 @@ fn text(status: &Status, audit: Option<&Audit>) -> String {
         text += &pace_line(pace);
     }
     if status.stages.iter().any(|s| s.claimed > 0) {
-        text += "\nclaimed: a worker has started it; that worker is still working on it, or has died, and then another worker does it\n";
+        text += "\nclaimed: a worker has started it; that worker is still working on it, or has died; then it does it when it is started again, or another worker does\n";
     }
     if !status.workers.is_empty() {
         text += "\nworkers, as last reported:\n";

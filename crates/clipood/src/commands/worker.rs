@@ -40,8 +40,8 @@ pub struct Args {
     /// Refuse a run with another fingerprint than this one, as `clipood status RUN --json` prints it.
     #[arg(long, value_name = "HEX")]
     fingerprint: Option<String>,
-    /// How long a worker may not report that it trains before another one that waits for it takes its trainings over. Without
-    /// a number this worker does not wait, and repeats the trainings of living workers too.
+    /// Take over the trainings of a worker that has not reported for this many seconds; a living one reports every ten. As
+    /// `--backup-training`, without a number, repeat those of living workers too instead of waiting for them.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_value_t = PATIENCE.as_secs(), default_missing_value = "0")]
     backup_training: u64,
     #[command(flatten)]

@@ -44,6 +44,7 @@ pub fn train_resumably(
             log.push(log_row(epoch));
             work.add(1);
         }
+        work.step();
         let stop = work.interrupt.is_set();
         let steps = state.step - saved_step >= work.checkpoint_steps;
         if stop || steps || (epoch.is_some() && saved.elapsed() >= CHECKPOINT_EVERY) {

@@ -41,4 +41,9 @@ impl Work<'_> {
     pub fn add(&self, epochs: u64) {
         locked(self.progress).add(epochs);
     }
+
+    /// A step is done.
+    pub fn step(&self) {
+        locked(self.progress).step();
+    }
 }
