@@ -338,4 +338,25 @@ mod tests {
         assert_eq!(work(&alive, &units, share, Duration::from_millis(50)), 3);
         assert_eq!(alive.committed(STAGE).unwrap().len(), 3);
     }
+
+    #[test]
+    fn one_worker_claims_a_unit_again_and_all_its_claims_are_removed() {
+        let store = Store::memory();
+        let [zero, one, two] = ["worker-0", "worker-1", "worker-2"].map(|w| ledger(&store, w));
+        let last = |key: &str| two.last_claim(STAGE, key).unwrap();
+        assert_eq!(last("a.b"), (0, None));
+        assert!(zero.claim(STAGE, "a.b").unwrap());
+        assert_eq!(last("a.b"), (1, Some("worker-0".to_owned())));
+        assert!(one.claim_again(STAGE, "a.b", 1).unwrap());
+        assert!(!two.claim_again(STAGE, "a.b", 1).unwrap());
+        assert!(two.claim_again(STAGE, "a.b", 2).unwrap());
+        assert_eq!(last("a.b"), (3, Some("worker-2".to_owned())));
+        assert!(
+            zero.claim(STAGE, "a.b").unwrap(),
+            "its own, after a restart"
+        );
+        zero.unclaim(STAGE, "a.b").unwrap();
+        assert_eq!(last("a.b"), (0, None));
+        assert!(one.claim(STAGE, "a.b").unwrap());
+    }
 }

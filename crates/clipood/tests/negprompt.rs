@@ -6,6 +6,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 
 use clipood_pipeline::tables::read_global;
 use common::tables::{scores, table};
@@ -162,6 +163,35 @@ fn coops_prompt_is_made_where_it_is_missing_and_found_again() {
             "{path}"
         );
     }
+}
+
+#[test]
+fn two_workers_train_coops_prompt_once() {
+    let world = world("[\"coop\", \"negprompt\"]", "[\"negprompt\"]", "");
+    let planned = world
+        .clipood(&["plan", "recipe.toml", "--manifests", "manifests"])
+        .args(["--run", "run", "--store", "store"])
+        .output()
+        .unwrap();
+    succeeds(&planned);
+    let start = |index: &str| {
+        world
+            .clipood(&["worker", "run", "--store", "store", "--count", "2"])
+            .args(["--index", index])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let workers = [start("0"), start("1")];
+    let mut said = String::new();
+    for worker in workers {
+        let output = worker.wait_with_output().unwrap();
+        succeeds(&output);
+        said += &stderr(&output);
+    }
+    assert_eq!(said.matches("coop-2shot-seed1: loss").count(), 1, "{said}");
+    assert_eq!(said.matches(&format!("{OWN}: loss")).count(), 1, "{said}");
 }
 
 #[test]
