@@ -167,7 +167,7 @@ fn coops_prompt_is_made_where_it_is_missing_and_found_again() {
 
 #[test]
 fn two_workers_train_coops_prompt_once() {
-    let world = world("[\"coop\", \"negprompt\"]", "[\"negprompt\"]", "");
+    let world = world("[\"coop\", \"negprompt\"]", "[\"mcm\", \"negprompt\"]", "");
     let planned = world
         .clipood(&["plan", "recipe.toml", "--manifests", "manifests"])
         .args(["--run", "run", "--store", "store"])
