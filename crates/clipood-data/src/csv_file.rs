@@ -24,7 +24,7 @@ impl<R: Read> CsvFile<R> {
     /// A text whose columns `separator` separates. With `short` a record may have fewer cells than there are names.
     ///
     /// # Errors
-    /// A text without names, or whose first record cannot be read.
+    /// A first record that cannot be read. A text without one has no names.
     pub fn new(text: R, separator: u8, short: bool) -> Result<Self, CsvError> {
         let reader = csv::ReaderBuilder::new()
             .has_headers(false)
